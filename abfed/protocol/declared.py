@@ -1,0 +1,86 @@
+"""From plain values to a declared record, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from abfed.protocol.canonical import canonical_bytes
+from abfed.protocol.errors import InputError
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def parse_record(
+    model: type[Record], value: Any, *, where: str, error: type[InputError] = InputError
+) -> Record:
+    """Validate `value` as `model`; all problems are named at once, with the nearest known key.
+
+    Raises:
+        InputError: (or `error`) with one line for each problem.
+    """
+    try:
+        bad = _not_finite(value, ())
+        if bad is not None:
+            raise error(f"{_dotted(bad)}: must be a finite number", where=where)
+        return model.model_validate_json(canonical_bytes(value))
+    except ValidationError as cause:
+        lines = [_line(model, problem) for problem in cause.errors(include_url=False)]
+        raise error("; ".join(lines), where=where) from cause
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise error(
+            "holds a value that is neither text, number, list nor mapping", where=where
+        ) from cause
+
+
+def _line(model: type[BaseModel], problem: Any) -> str:
+    """One problem in words."""
+    path = _dotted(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        unknown = str(problem["loc"][-1])
+        near = difflib.get_close_matches(unknown, sorted(_field_names(model)), n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{path}: unknown key{hint}"
+    if problem["type"] == "missing":
+        return f"{path}: is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{path}: {message}" if path else message
+
+
+def _field_names(model: type[BaseModel]) -> set[str]:
+    """Names of all fields of a record and the records inside it."""
+    names: set[str] = set()
+    for definition in (schema := model.model_json_schema()).get("$defs", {}).values():
+        names |= set(definition.get("properties", {}))
+    return names | set(schema.get("properties", {}))
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    """`('arms', 0, 'share')` as `arms[0].share`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+def _not_finite(value: Any, path: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Where a NaN or an infinity stands, if one does."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    for key, inner in items:
+        found = _not_finite(inner, (*path, key))
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,219 @@
+"""Request, release, refusal: the only three things that cross a silo's wall.
+
+Content is a canonical JSON header and, behind it, arrays. Headers are frozen records resolved
+through the closed table below; there is no class path, no pickle and no free-form field. Rows have
+no encoding here at all.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from abfed.protocol.canonical import canonical_bytes, digest, parse_canonical, sha256_hex
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.schema import FiniteFloat, Frozen, Name
+
+PROTOCOL_VERSION = 1
+"""Raised when a site of the version before couldn't understand a message."""
+
+MAX_HEADER = 1_048_576  # bytes
+_LENGTH = struct.Struct(">I")
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Payload = Literal["totals", "training", "evaluation"]
+Step = Annotated[str, Field(pattern=r"^(totals|train-\d{4}|evaluate)$")]
+Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")]
+
+RefusalCode = Literal[
+    "untrusted",
+    "policy",
+    "version",
+    "not-for-us",
+    "stale",
+    "purpose",
+    "columns",
+    "simulation",
+    "plan-epsilon",
+    "budget",
+    "step-used",
+    "order",
+    "population",
+    "failed",
+]
+REFUSAL_TEXT: dict[str, str] = {
+    "untrusted": "the request is not signed by a coordinator that this silo trusts",
+    "policy": "this silo has no policy that allows requests",
+    "version": "this site speaks another version of the protocol",
+    "not-for-us": "the plan does not name this silo",
+    "stale": "the request is too old, too new, or was seen before",
+    "purpose": "the plan's purpose is not allowed here",
+    "columns": "the plan asks for columns or bounds that are not available or not allowed here",
+    "simulation": "simulation plans run on synthetic brands only",
+    "plan-epsilon": "the plan asks for more ε or δ than one plan may have here",
+    "budget": "the budget does not cover this plan",
+    "step-used": "this step was already answered for another model",
+    "order": "this step needs an earlier one first",
+    "population": "this silo holds no such experiment, or not these arms",
+    "failed": "the silo could not compute this step; its own log says why",
+}
+"""All that a refusal tells an asker. Fixed texts: nothing of the data can ride along."""
+
+
+EMPTY_DIGEST = sha256_hex(b"")
+"""The incoming digest of a request that comes without a model."""
+
+
+def payload_of(step: str) -> Payload:
+    """The kind of release that answers a step."""
+    if step == "totals":
+        return "totals"
+    return "evaluation" if step == "evaluate" else "training"
+
+
+def release_key(plan_digest: str, epoch: str, step: str, incoming_digest: str) -> str:
+    """The idempotency key of a release: one question, on one state of the data, about one model."""
+    return digest([plan_digest, epoch, step, incoming_digest])
+
+
+class Request(Frozen):
+    """What a coordinator asks of one silo.
+
+    Attributes:
+        plan: the plan's canonical JSON, as text.
+        step: which step of the plan.
+        silo: whom it is for.
+        incoming_digest: SHA-256 of the arrays that come with it (the model), of b"" without.
+        nonce: 128 random bits, so that a replay is seen.
+        issued_at: by the sender's clock, UTC.
+        head: head of the sender's audit log.
+    """
+
+    version: int = PROTOCOL_VERSION
+    plan: Annotated[str, Field(max_length=MAX_HEADER)]
+    step: Step
+    silo: Name
+    incoming_digest: Hex64
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    issued_at: Timestamp
+    head: Hex64
+
+
+class Charge(Frozen):
+    """One privacy event, as the ledger stores it: what happened, not what it costs.
+
+    Attributes:
+        event: "gaussian", or "sampled-gaussian" for Poisson subsampling.
+        noise_multiplier: noise standard deviation over L2 sensitivity.
+        sampling_rate: chance of a recipient to be in a step (1 for "gaussian").
+        count: how many times it happened.
+    """
+
+    event: Literal["gaussian", "sampled-gaussian"]
+    noise_multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sampling_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    count: Annotated[int, Field(ge=1)] = 1
+
+
+class BudgetView(Frozen):
+    """What the silo's policy lets an asker see of its budget."""
+
+    epsilon_run: FiniteFloat
+    epsilon_spent: FiniteFloat
+    epsilon_total: FiniteFloat
+    delta: FiniteFloat
+
+
+class Release(Frozen):
+    """What a silo answers: noised, charged, signed.
+
+    Attributes:
+        payload: which kind of arrays come with it.
+        key: idempotency key: SHA-256 of plan digest, data epoch, step and incoming digest.
+        epoch: name of the state of the data it was computed on.
+        unit, adjacency: what the guarantee protects.
+        noise: public parameters of the noise, by name (see the payload's own module).
+        charged: the privacy events of this step.
+        budget: where the silo's policy shows it.
+        head: head of the silo's audit log when it was made.
+    """
+
+    version: int = PROTOCOL_VERSION
+    payload: Payload
+    silo: Name
+    plan_digest: Hex64
+    step: Step
+    incoming_digest: Hex64
+    key: Hex64
+    epoch: Hex64
+    unit: Literal["recipient"] = "recipient"
+    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+    simulated: bool = False
+    noise: dict[str, FiniteFloat]
+    charged: tuple[Charge, ...]
+    budget: BudgetView | None
+    made_at: Timestamp
+    head: Hex64
+    arrays_digest: Hex64
+
+
+class Refusal(Frozen):
+    """A silo's no. It carries a code from a closed table and nothing else."""
+
+    version: int = PROTOCOL_VERSION
+    silo: Name
+    plan_digest: Hex64 | Literal[""]
+    step: Step | Literal[""]
+    code: RefusalCode
+    head: Hex64
+
+
+class Decoded(NamedTuple):
+    """A header and the arrays' bytes behind it."""
+
+    header: Request | Release | Refusal
+    arrays: bytes
+
+
+_TABLE: dict[str, type[Request | Release | Refusal]] = {
+    "request": Request,
+    "release": Release,
+    "refusal": Refusal,
+}
+
+
+def encode(header: Request | Release | Refusal, arrays: bytes = b"") -> bytes:
+    """Content for an envelope: header length, header, arrays."""
+    head = canonical_bytes(header.model_dump(mode="json"))
+    return _LENGTH.pack(len(head)) + head + arrays
+
+
+def decode(kind: str, content: bytes, *, where: str) -> Decoded:
+    """Read content whose signature held.
+
+    Raises:
+        IntegrityError: not the encoding of a message of this kind.
+    """
+    if len(content) < _LENGTH.size or kind not in _TABLE:
+        raise IntegrityError("not a message", where=where)
+    (length,) = _LENGTH.unpack(content[: _LENGTH.size])
+    end = _LENGTH.size + length
+    if length > MAX_HEADER or len(content) < end:
+        raise IntegrityError("the message is cut short", where=where)
+    values: Any = parse_canonical(content[_LENGTH.size : end], where=where)
+    arrays = content[end:]
+    try:
+        header = parse_record(_TABLE[kind], values, where=where)
+    except InputError as cause:
+        raise IntegrityError(f"not a {kind}: {cause.what}", where=where) from cause
+    claimed = {
+        "request": getattr(header, "incoming_digest", ""),
+        "release": getattr(header, "arrays_digest", ""),
+        "refusal": sha256_hex(b""),
+    }[kind]
+    if sha256_hex(arrays) != claimed:
+        raise IntegrityError("the arrays are not those of the header", where=where)
+    return Decoded(header, arrays)

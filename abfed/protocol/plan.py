@@ -1,0 +1,371 @@
+"""The plan: what is asked of the silos, as data.
+
+A plan is YAML for people and canonical JSON for machines. Its *digest* names the question: silos
+approve, charge and answer digests. How a report looks is not part of the question, so `report`
+is left out of the canonical form: a new title never costs budget.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import IntegrityError, PlanError
+from abfed.protocol.schema import (
+    BINARY_OUTCOMES,
+    OUTCOMES,
+    RESERVED_COLUMNS,
+    Feature,
+    FiniteFloat,
+    Frozen,
+    Name,
+)
+from abfed.protocol.yamltext import parse_yaml
+
+SHARE_TOLERANCE = 1e-6
+"""How far planned shares may be from summing to one."""
+
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BinaryOutcome = Literal[BINARY_OUTCOMES]  # type: ignore[valid-type]
+Outcome = Literal[OUTCOMES]  # type: ignore[valid-type]
+
+
+class Arm(Frozen):
+    """One version of the e-mail, with the share of recipients it was planned for."""
+
+    name: Name
+    share: Share
+    control: bool = False
+
+
+class Proportion(Frozen):
+    """The share of recipients with at least one send for which `column` is true."""
+
+    name: Name
+    kind: Literal["proportion"] = "proportion"
+    column: BinaryOutcome
+
+
+class Mean(Frozen):
+    """The mean over recipients of the sum of `column` over their sends, clipped to [low, high]."""
+
+    name: Name
+    kind: Literal["mean"] = "mean"
+    column: Outcome
+    low: FiniteFloat = 0.0
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Mean:
+        if not self.low < self.high:
+            message = f"low ({self.low}) must be below high ({self.high})"
+            raise ValueError(message)
+        return self
+
+
+class Ratio(Frozen):
+    """Sends with both outcomes over sends with `denominator`, summed over recipients.
+
+    `denominator: sends` counts every send. Each recipient adds at most `sends_per_recipient`.
+    """
+
+    name: Name
+    kind: Literal["ratio"] = "ratio"
+    numerator: BinaryOutcome
+    denominator: BinaryOutcome | Literal["sends"]
+
+    @model_validator(mode="after")
+    def _differs(self) -> Ratio:
+        if self.numerator == self.denominator:
+            message = "numerator and denominator must differ"
+            raise ValueError(message)
+        return self
+
+
+Metric = Annotated[Proportion | Mean | Ratio, Field(discriminator="kind")]
+
+
+class Guardrail(Frozen):
+    """A metric that must not get worse than the control by more than `margin` (its own unit)."""
+
+    metric: Name
+    harm: Literal["increase", "decrease"]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Condition(Frozen):
+    """A filter on a declared column: `one_of` for categories, `at_least`/`at_most` for numbers."""
+
+    column: Name
+    one_of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Condition:
+        ranged = self.at_least is not None or self.at_most is not None
+        if (self.one_of is None) == (not ranged):
+            message = "give either one_of, or at_least and/or at_most"
+            raise ValueError(message)
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            message = "at_least must not be above at_most"
+            raise ValueError(message)
+        return self
+
+
+class Model(Frozen):
+    """An engagement model: probability of `outcome` from features, arm and their interactions.
+
+    `hidden: []` is logistic regression, the default for small data.
+    """
+
+    outcome: BinaryOutcome
+    kind: Literal["mlp"] = "mlp"
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
+
+
+class Training(Frozen):
+    """Settings of federated DP-SGD (Abadi et al. 2016) at the level of recipients.
+
+    Attributes:
+        rounds: federated rounds.
+        local_steps: noisy steps in each silo and round.
+        sampling_rate: chance that a recipient is in a step's batch (Poisson sampling).
+        clip: L2 bound on one recipient's gradient.
+        learning_rate: of the local steps.
+        holdout: share of recipients, by keyed hash, kept for evaluation only.
+        weighting: how silos' updates are averaged: all alike, or by noised size.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 6
+    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+    sampling_rate: Annotated[float, Field(ge=1e-4, le=1, allow_inf_nan=False)] = 0.05
+    clip: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 4.0
+    learning_rate: Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)] = 0.5
+    holdout: Annotated[float, Field(ge=0.05, le=0.5, allow_inf_nan=False)] = 0.2
+    weighting: Literal["equal", "size"] = "size"
+
+
+class Split(Frozen):
+    """How a plan's ε is spent on its parts; each part keeps its own ε at the plan's δ."""
+
+    statistics: Positive
+    training: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    evaluation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Privacy(Frozen):
+    """The guarantee asked for: (ε, δ), protected unit one recipient, add-or-remove adjacency."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, le=1e-4, allow_inf_nan=False)] = 1e-6
+    split: Split
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Privacy:
+        total = self.split.statistics + self.split.training + self.split.evaluation
+        if not math.isclose(total, self.epsilon, rel_tol=1e-9):
+            message = f"split adds up to {total:g}, not to epsilon ({self.epsilon:g})"
+            raise ValueError(message)
+        return self
+
+
+class Simulation(Frozen):
+    """Marks a plan on synthetic brands only; its noise may be seeded, so it protects nobody."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class ReportSpec(Frozen):
+    """How the run is shown."""
+
+    notebook: Name = "ab_readout"
+    title: Annotated[str, Field(max_length=120)] = ""
+
+
+class Plan(Frozen):
+    """What is asked, of whom, for what purpose, and at what privacy cost."""
+
+    name: Name
+    purpose: Name
+    experiment: Name
+    silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
+    minimum_silos: Annotated[int, Field(ge=1)] = 1
+    population: tuple[Condition, ...] = ()
+    arms: Annotated[tuple[Arm, ...], Field(min_length=2, max_length=20)]
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=20)]
+    primary: Name
+    guardrails: tuple[Guardrail, ...] = ()
+    sends_per_recipient: Annotated[int, Field(ge=1, le=1000)] = 5
+    features: Annotated[tuple[Feature, ...], Field(max_length=200)] = ()
+    model: Model | None = None
+    training: Training | None = None
+    privacy: Privacy
+    simulation: Simulation | None = None
+    report: ReportSpec = ReportSpec()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Plan:
+        for check in (_check_silos, _check_arms, _check_metrics, _check_features, _check_model):
+            problem = check(self)
+            if problem:
+                raise ValueError(problem)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan from a YAML file.
+
+        Raises:
+            PlanError: the file is missing or is not a plan; every problem is named.
+        """
+        where = str(path)
+        try:
+            data = Path(path).read_bytes()
+        except OSError as cause:
+            raise PlanError(
+                f"the plan can't be read ({cause.strerror})", where=where, do="check the path"
+            ) from cause
+        return cls.from_values(parse_yaml(data, where=where, error=PlanError), where=where)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], *, where: str = "plan") -> Plan:
+        """Build a plan from plain values, as YAML gives them.
+
+        Raises:
+            PlanError: with each problem on it.
+        """
+        return parse_record(cls, values, where=where, error=PlanError)
+
+    @classmethod
+    def from_canonical(cls, data: bytes, *, where: str = "plan") -> Plan:
+        """Rebuild a plan from its canonical bytes (the report settings are the defaults).
+
+        Raises:
+            IntegrityError: the bytes are not the canonical form of a plan.
+        """
+        values = parse_canonical(data, where=where)
+        try:
+            plan = cls.from_values(values, where=where)
+        except PlanError as cause:
+            raise IntegrityError("not a plan", where=where) from cause
+        if plan.canonical_bytes() != data:
+            raise IntegrityError("not the canonical form of this plan", where=where)
+        return plan
+
+    def canonical_bytes(self) -> bytes:
+        """The question as canonical JSON, all defaults written out, without `report`."""
+        return canonical_bytes(self.model_dump(mode="json", exclude={"report"}))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, hex."""
+        return sha256_hex(self.canonical_bytes())
+
+    @property
+    def control(self) -> Arm:
+        """The arm that others are compared with."""
+        return next(arm for arm in self.arms if arm.control)
+
+    @property
+    def schedule(self) -> Training:
+        """The training settings, defaults where the plan leaves them out."""
+        return self.training or Training()
+
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Outcome columns that the plan reads, in canonical order."""
+        needed: set[str] = set()
+        for metric in self.metrics:
+            if isinstance(metric, Ratio):
+                needed |= {metric.numerator, metric.denominator} - {"sends"}
+            else:
+                needed.add(metric.column)
+        if self.model is not None:
+            needed.add(self.model.outcome)
+        return tuple(name for name in OUTCOMES if name in needed)
+
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the plan declares beside identity and lawfulness: what policy judges."""
+        filters = {condition.column for condition in self.population} - set(RESERVED_COLUMNS)
+        features = tuple(feature.name for feature in self.features)
+        return self.outcome_columns() + features + tuple(sorted(filters - set(features)))
+
+
+def _repeated(names: list[str]) -> str:
+    return next((name for name in names if names.count(name) > 1), "")
+
+
+def _check_silos(plan: Plan) -> str:
+    if name := _repeated(list(plan.silos)):
+        return f"silos: {name!r} stands twice"
+    if plan.minimum_silos > len(plan.silos):
+        return f"minimum_silos ({plan.minimum_silos}) is above the number of silos"
+    return ""
+
+
+def _check_arms(plan: Plan) -> str:
+    if name := _repeated([arm.name for arm in plan.arms]):
+        return f"arms: {name!r} stands twice"
+    total = sum(arm.share for arm in plan.arms)
+    if abs(total - 1) > SHARE_TOLERANCE:
+        return f"arms: shares add up to {total:g}, not to 1"
+    controls = sum(arm.control for arm in plan.arms)
+    if controls != 1:
+        return f"arms: exactly one arm must be the control, not {controls}"
+    return ""
+
+
+def _check_metrics(plan: Plan) -> str:
+    names = [metric.name for metric in plan.metrics]
+    if name := _repeated(names):
+        return f"metrics: {name!r} stands twice"
+    if plan.primary not in names:
+        return f"primary: {plan.primary!r} is not one of the metrics ({', '.join(names)})"
+    guarded = [guardrail.metric for guardrail in plan.guardrails]
+    if name := _repeated(guarded):
+        return f"guardrails: {name!r} stands twice"
+    for name in guarded:
+        if name not in names:
+            return f"guardrails: {name!r} is not one of the metrics ({', '.join(names)})"
+        if name == plan.primary:
+            return f"guardrails: {name!r} is the primary metric"
+    return ""
+
+
+def _check_features(plan: Plan) -> str:
+    names = [feature.name for feature in plan.features]
+    if name := _repeated(names):
+        return f"features: {name!r} stands twice"
+    for name in names:
+        if name in RESERVED_COLUMNS:
+            return f"features: {name!r} is a canonical column and can't be a pre-send feature"
+    kinds = {feature.name: feature.kind for feature in plan.features}
+    for condition in plan.population:
+        kind = "category" if condition.column == "region" else kinds.get(condition.column)
+        if kind is None:
+            return f"population: {condition.column!r} is neither 'region' nor a declared feature"
+        if (kind == "category") != (condition.one_of is not None):
+            asks = "one_of" if kind == "category" else "at_least and/or at_most"
+            return f"population: {condition.column!r} is a {kind} column; use {asks}"
+    return ""
+
+
+def _check_model(plan: Plan) -> str:
+    split = plan.privacy.split
+    if plan.model is None:
+        if plan.training is not None:
+            return "training: is given, but there is no model to train"
+        if split.training or split.evaluation:
+            return "privacy.split: training and evaluation must be 0 where there is no model"
+        return ""
+    if not plan.features:
+        return "features: a model needs at least one feature"
+    if not (split.training and split.evaluation):
+        return "privacy.split: a model needs ε for training and for evaluation"
+    return ""
