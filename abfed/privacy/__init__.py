@@ -1,0 +1,1 @@
+"""Both sides: what a release costs, and how noise is made."""

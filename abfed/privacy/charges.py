@@ -1,0 +1,106 @@
+"""Which privacy events a plan is made of, step by step.
+
+Both sides derive this from the plan alone: the silo to reserve and to calibrate its noise, the
+coordinator to know what to expect. Each part of the plan (statistics, training, evaluation) is
+calibrated to its own ε at the plan's δ; together they cost less than the sum, and never more than
+the plan's ε, which `plan_charges` checks.
+
+Steps, in order:
+
+* `totals`: one Gaussian release of all arms and metrics;
+* `train-0001` … : `local_steps` Poisson-sampled Gaussian steps, and one Gaussian release of the
+  score histogram of the model that came in, on the recipients held out;
+* `evaluate`: that histogram once more, for the final model.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
+from abfed.protocol.errors import PlanError
+from abfed.protocol.messages import Charge
+from abfed.protocol.plan import Plan
+
+
+class NoiseMultipliers(NamedTuple):
+    """Noise standard deviation over L2 sensitivity, for each part of a plan."""
+
+    statistics: float
+    training: float
+    evaluation: float
+
+
+def training_step(number: int) -> str:
+    """The name of a training round, counted from 1."""
+    return f"train-{number:04d}"
+
+
+@functools.lru_cache(maxsize=64)
+def noise_multipliers(plan: Plan) -> NoiseMultipliers:
+    """The smallest multipliers that keep each part of the plan within its own ε.
+
+    Parts that the plan doesn't have get 0.
+    """
+    split, delta = plan.privacy.split, plan.privacy.delta
+    statistics = gaussian_multiplier(split.statistics, delta)
+    if plan.model is None:
+        return NoiseMultipliers(statistics, 0.0, 0.0)
+    schedule = plan.schedule
+    return NoiseMultipliers(
+        statistics,
+        sampled_multiplier(
+            split.training,
+            delta,
+            rate=schedule.sampling_rate,
+            steps=schedule.rounds * schedule.local_steps,
+        ),
+        gaussian_multiplier(split.evaluation, delta, schedule.rounds + 1),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
+    sigma = noise_multipliers(plan)
+    totals = Charge(event="gaussian", noise_multiplier=sigma.statistics)
+    steps: list[tuple[str, tuple[Charge, ...]]] = [("totals", (totals,))]
+    if plan.model is not None:
+        schedule = plan.schedule
+        histogram = Charge(event="gaussian", noise_multiplier=sigma.evaluation)
+        training = Charge(
+            event="sampled-gaussian",
+            noise_multiplier=sigma.training,
+            sampling_rate=schedule.sampling_rate,
+            count=schedule.local_steps,
+        )
+        steps += [
+            (training_step(number), (training, histogram))
+            for number in range(1, schedule.rounds + 1)
+        ]
+        steps.append(("evaluate", (histogram,)))
+    return tuple(steps)
+
+
+def plan_charges(plan: Plan) -> dict[str, tuple[Charge, ...]]:
+    """The events of each step, in the order of the steps.
+
+    Raises:
+        PlanError: the parts together would cost more than the plan's ε.
+    """
+    steps = dict(_plan_charges(plan))
+    cost = plan_epsilon(plan)
+    if cost > plan.privacy.epsilon:
+        raise PlanError(
+            f"the parts of the plan cost ε = {cost:.4f} together",
+            where=plan.name,
+            why=f"more than the plan's ε = {plan.privacy.epsilon:g}",
+            do="give the parts less, or the plan more",
+        )
+    return steps
+
+
+def plan_epsilon(plan: Plan) -> float:
+    """What the whole plan costs each recipient at its δ (PLD)."""
+    charges = [charge for _, step in _plan_charges(plan) for charge in step]
+    return epsilon_of(charges, plan.privacy.delta)

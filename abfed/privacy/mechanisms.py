@@ -1,0 +1,193 @@
+"""Where noise comes from. Production noise takes no seed: there is nothing to pass one to.
+
+`SystemNoise` draws from the operating system: integers through OpenDP's exact discrete Gaussian
+(Canonne, Kamath and Steinke 2020), which leaves floating-point attacks (Mironov 2012) nothing to
+hold; floats, of which training needs millions, from AES-256 in counter mode under a fresh system
+key, through Box and Muller (1958) in float64. Neither numpy's nor torch's generators are touched.
+
+`UnsafeSeededNoise` is for simulation plans on synthetic brands. It protects nobody.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import opendp.prelude as dp
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from opendp.mod import enable_features
+from scipy import stats
+
+enable_features("contrib")
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MAX_MAGNITUDE = 1 << 53  # fixed-point values stay where float64 is exact
+_BLOCK = 1 << 16  # floats drawn at a time: 512 KiB of key stream stays in cache
+
+
+class Noise(Protocol):
+    """A source of noise and of random batches."""
+
+    def integers(self, values: Integers, scale: float) -> Integers:
+        """Values plus discrete Gaussian noise of this scale (in integer units), each its own."""
+        ...
+
+    def floats(self, count: int, sigma: float) -> Floats:
+        """`count` draws from a normal distribution with mean 0 and standard deviation `sigma`."""
+        ...
+
+    def poisson_batch(self, population: int, rate: float) -> Integers:
+        """Sorted indices of a Poisson sample: each of `population` is in it with chance `rate`."""
+        ...
+
+
+def grid_for(sigma: float) -> float:
+    """The grid that noised float sums are rounded to: the power of two at or below sigma·2⁻²⁰.
+
+    Rounding after the noise is post-processing; a grid that depends on sigma alone hides the
+    low bits of the sum's floating-point representation.
+    """
+    return float(2.0 ** math.floor(math.log2(sigma) - 20))
+
+
+class SystemNoise:
+    """Noise from the operating system's generator. Takes no seed."""
+
+    __slots__ = ()
+
+    def integers(self, values: Integers, scale: float) -> Integers:
+        """See `Noise.integers`. Exact: no floating-point number is involved in the sampling."""
+        _check_integers(values, scale)
+        space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T=float)
+        add_noise = space >> dp.m.then_gaussian(scale=float(scale))
+        noised = add_noise(values.ravel().tolist())
+        return np.asarray(noised, dtype=np.int64).reshape(values.shape)
+
+    def floats(self, count: int, sigma: float) -> Floats:
+        """See `Noise.floats`."""
+        _check_positive(sigma, "sigma")
+        stream = _KeyStream()
+        out = np.empty(count, dtype=np.float64)
+        for start in range(0, count, _BLOCK):
+            size = min(_BLOCK, count - start)
+            out[start : start + size] = _box_muller(stream, size)
+        out *= sigma
+        return out
+
+    def poisson_batch(self, population: int, rate: float) -> Integers:
+        """See `Noise.poisson_batch`. One draw for the size, then a uniform subset of that size."""
+        stream = _KeyStream()
+        uniform = float(stream.uniforms(1)[0])
+        size = int(stats.binom.ppf(uniform, population, rate))
+        return _distinct(stream, population, size)
+
+
+class UnsafeSeededNoise:
+    """Reproducible noise for simulation plans on synthetic brands. It protects nobody.
+
+    Args:
+        seed: any whole number at or above zero.
+    """
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    def integers(self, values: Integers, scale: float) -> Integers:
+        """See `Noise.integers`: a rounded normal, which has no privacy proof and needs none."""
+        _check_integers(values, scale)
+        draws = np.rint(self._generator.normal(0.0, scale, size=values.shape))
+        return values + draws.astype(np.int64)
+
+    def floats(self, count: int, sigma: float) -> Floats:
+        """See `Noise.floats`."""
+        _check_positive(sigma, "sigma")
+        return self._generator.normal(0.0, 1.0, size=count) * sigma
+
+    def poisson_batch(self, population: int, rate: float) -> Integers:
+        """See `Noise.poisson_batch`."""
+        size = int(self._generator.binomial(population, rate))
+        chosen = self._generator.choice(population, size=size, replace=False, shuffle=False)
+        return np.sort(chosen.astype(np.int64))
+
+
+class _KeyStream:
+    """AES-256-CTR over zeros under a key of its own, which is never kept or shown."""
+
+    __slots__ = ("_encryptor",)
+
+    def __init__(self) -> None:
+        cipher = Cipher(algorithms.AES(secrets.token_bytes(32)), modes.CTR(bytes(16)))
+        self._encryptor = cipher.encryptor()
+
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """`count` uniform 64-bit words."""
+        return np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype=np.uint64)
+
+    def uniforms(self, count: int) -> Floats:
+        """`count` uniforms on (0, 1] with 53 bits each."""
+        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
+
+
+def _box_muller(stream: _KeyStream, count: int) -> Floats:
+    """Standard normals from pairs of uniforms.
+
+    The largest value is √(2·53·ln 2) ≈ 8.57; the tail beyond holds 1e-17 of the mass.
+    """
+    pairs = (count + 1) // 2
+    uniforms = stream.uniforms(2 * pairs)
+    radius = np.sqrt(-2.0 * np.log(uniforms[:pairs]))
+    angle = (2.0 * np.pi) * uniforms[pairs:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+def _distinct(stream: _KeyStream, population: int, size: int) -> Integers:
+    """A uniform subset of `size` of `range(population)`, sorted: draws until enough differ.
+
+    Where more than half is asked for, the rest is drawn and left out.
+    """
+    if 2 * size > population:
+        left_out = _distinct(stream, population, population - size)
+        kept = np.ones(population, dtype=bool)
+        kept[left_out] = False
+        return np.flatnonzero(kept).astype(np.int64)
+    drawn = np.empty(0, dtype=np.int64)
+    while drawn.size < size:
+        more = np.ceil(stream.uniforms(2 * size + 16) * population).astype(np.int64) - 1
+        drawn = np.concatenate([drawn, more])
+        _, first = np.unique(drawn, return_index=True)
+        drawn = drawn[np.sort(first)]
+    return np.sort(drawn[:size])
+
+
+def _check_integers(values: Integers, scale: float) -> None:
+    """Refuse what fixed point can't hold.
+
+    Raises:
+        ValueError: not 64-bit integers, too large, or a scale that is not positive.
+    """
+    if values.dtype != np.int64:
+        message = f"values must be int64, not {values.dtype}"
+        raise ValueError(message)
+    _check_positive(scale, "scale")
+    # Both ends by themselves: the absolute value of the smallest int64 is negative.
+    if values.size and (values.max() > MAX_MAGNITUDE or values.min() < -MAX_MAGNITUDE):
+        message = "values are too large for fixed point"
+        raise ValueError(message)
+
+
+def _check_positive(scale: float, name: str) -> None:
+    """Refuse noise that isn't any.
+
+    Raises:
+        ValueError: zero, negative, NaN or infinite.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        message = f"{name} must be positive and finite, not {scale}"
+        raise ValueError(message)
