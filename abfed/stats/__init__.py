@@ -1,0 +1,1 @@
+"""Anywhere: noised totals in, effects out; never a row."""
