@@ -1,0 +1,1 @@
+"""Anywhere: networks, private training and evaluation. Reads no file."""

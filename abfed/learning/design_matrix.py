@@ -1,0 +1,173 @@
+"""How a send becomes one line of numbers, from the plan's declarations alone.
+
+1. Nothing here is fitted: bounds, category lists and arms are public and stand in the plan, so the
+   encoding tells nothing about anybody.
+2. A declared feature gives columns in [-1, 1]: a number is scaled by its public bounds and clipped,
+   missing is 0; a category is one-hot, unknown or missing is all zeros.
+3. A line of the design matrix is: features, arm one-hot, and for each arm but the control the
+   features once more (arm × feature), so that a logistic model can already tell who reacts to what.
+
+Lines are made of compact features when they are needed: interactions are never stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from abfed.protocol.plan import Plan
+from abfed.protocol.schema import CategoryFeature, Feature, NumericFeature
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The columns of a plan's design matrix.
+
+    Attributes:
+        features: declared pre-send features.
+        arms: names of the arms, in the plan's order: an arm's code is its place here.
+        control: code of the control.
+
+    Example:
+        >>> age = NumericFeature(name="age", low=18.0, high=98.0)
+        >>> Design((age,), ("plain", "new"), 0).column_names
+        ('age', 'arm=plain', 'arm=new', 'arm=new × age')
+    """
+
+    features: tuple[Feature, ...]
+    arms: tuple[str, ...]
+    control: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Design:
+        """The design that a plan declares."""
+        arms = tuple(arm.name for arm in plan.arms)
+        return cls(plan.features, arms, arms.index(plan.control.name))
+
+    @property
+    def feature_width(self) -> int:
+        """Columns of the encoded features alone."""
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def width(self) -> int:
+        """Columns of the design matrix: arms × (features + 1)."""
+        return len(self.arms) * (self.feature_width + 1)
+
+    @property
+    def treated(self) -> tuple[int, ...]:
+        """Codes of the arms that have interactions: all but the control."""
+        return tuple(code for code in range(len(self.arms)) if code != self.control)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What each column of the design matrix is."""
+        names: list[str] = []
+        for feature in self.features:
+            if isinstance(feature, CategoryFeature):
+                names += [f"{feature.name}={value}" for value in feature.values]
+            else:
+                names.append(feature.name)
+        arms = [f"arm={arm}" for arm in self.arms]
+        crossed = [f"{arms[code]} × {name}" for code in self.treated for name in names]
+        return (*names, *arms, *crossed)
+
+    def expand(self, features: Floats, arms: npt.NDArray[np.integer[Any]]) -> Floats:
+        """Lines of the design matrix.
+
+        Args:
+            features: encoded features, `(rows, feature_width)`. Rows: sensitive.
+            arms: arm codes, `(rows,)`.
+
+        Returns:
+            `(rows, width)`. Rows: sensitive.
+        """
+        inner = self.feature_width
+        lines = np.zeros((len(features), self.width), dtype=np.float32)
+        lines[:, :inner] = features
+        lines[np.arange(len(features)), inner + arms] = 1.0
+        start = inner + len(self.arms)
+        for code in self.treated:
+            here = np.flatnonzero(arms == code)
+            lines[here, start : start + inner] = features[here]
+            start += inner
+        return lines
+
+
+def encode_numeric(feature: NumericFeature, values: npt.NDArray[np.float64]) -> Floats:
+    """Numbers scaled to [-1, 1] by their public bounds; NaN stands for missing.
+
+    Args:
+        feature: the declaration.
+        values: `(rows,)`. Rows: sensitive.
+
+    Returns:
+        `(rows, 1)`.
+    """
+    middle = feature.low / 2 + feature.high / 2
+    half = feature.high / 2 - feature.low / 2  # halves first: bounds may be as far apart as floats
+    scaled = np.clip((np.clip(values, feature.low, feature.high) - middle) / half, -1.0, 1.0)
+    return np.where(np.isnan(values), 0.0, scaled).astype(np.float32)[:, None]
+
+
+def encode_category(feature: CategoryFeature, codes: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Categories as one-hot lines.
+
+    Args:
+        feature: the declaration.
+        codes: places in `feature.values`, `(rows,)`; negative for unknown or missing. Sensitive.
+
+    Returns:
+        `(rows, values)`.
+    """
+    lines = np.zeros((len(codes), feature.width), dtype=np.float32)
+    known = np.flatnonzero(codes >= 0)
+    lines[known, codes[known]] = 1.0
+    return lines
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RecipientRows:
+    """Labelled sends, grouped by recipient. Rows: sensitive; has no `repr` that could show them.
+
+    Attributes:
+        design: how lines are made of them.
+        features: encoded features, `(rows, feature_width)`.
+        arms: arm codes, `(rows,)`.
+        labels: 0 or 1, `(rows,)`.
+        offsets: recipient i owns rows offsets[i] to offsets[i + 1], `(recipients + 1,)`.
+    """
+
+    design: Design
+    features: Floats
+    arms: npt.NDArray[np.int8]
+    labels: Floats
+    offsets: Integers
+
+    @property
+    def recipients(self) -> int:
+        """How many recipients there are. Sensitive."""
+        return len(self.offsets) - 1
+
+    def batch(self, chosen: Integers) -> tuple[Floats, Floats, Integers]:
+        """All sends of some recipients.
+
+        Args:
+            chosen: places of recipients, ascending.
+
+        Returns:
+            Lines of the design matrix `(rows, width)`, labels `(rows,)`, and for each row the
+            place of its recipient within `chosen`, ascending from 0.
+        """
+        starts, counts = self.offsets[chosen], self.offsets[chosen + 1] - self.offsets[chosen]
+        owner = np.repeat(np.arange(len(chosen), dtype=np.int64), counts)
+        before = np.cumsum(counts) - counts
+        rows = np.arange(len(owner), dtype=np.int64) + (starts - before)[owner]
+        lines = self.design.expand(self.features[rows], self.arms[rows])
+        return lines, self.labels[rows], owner

@@ -1,0 +1,90 @@
+"""The network of a plan: a multi-layer perceptron with one logit, or logistic regression.
+
+1. A plan gives exactly one network and exactly one first model: its weights come from the plan's
+   digest through a generator of their own, so each side makes the same ones.
+2. Torch's global generator is neither read nor moved.
+3. Parameters travel as flat arrays (`abfed.learning.shapes`); only here do they meet torch's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from abfed.learning.shapes import layer_names, parameter_shapes
+from abfed.protocol.plan import Plan
+from abfed.protocol.tensors import Arrays
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: for networks this small a second one only gets in the way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def initial_arrays(plan: Plan) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters of the first model, by their own names (`parameter_shapes`). Public.
+
+    Weights are uniform in ±√(6 / inputs) (He et al. 2015, for ReLU). Biases are 0, and so are the
+    weights of logistic regression, which needs nothing to break a symmetry.
+    """
+    shapes = parameter_shapes(plan)
+    generator = torch.Generator().manual_seed(int(plan.digest[:16], 16) >> 1)
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    for name, (_, shape) in shapes.items():
+        if name.endswith(".bias") or len(shapes) == 2:
+            array = np.zeros(shape, dtype=np.float32)
+        else:
+            bound = (6.0 / shape[1]) ** 0.5
+            array = (torch.rand(shape, generator=generator).mul_(2 * bound) - bound).numpy()
+        arrays[name] = array
+    return arrays
+
+
+def network_for(plan: Plan, parameters: Arrays) -> nn.Sequential:
+    """The plan's network with these parameters.
+
+    Args:
+        plan: with a model.
+        parameters: by their own names, as `parameter_shapes` has them. They are copied.
+    """
+    shapes = parameter_shapes(plan)
+    hidden = plan.model.hidden if plan.model is not None else ()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name in layer_names(hidden):
+        outputs, inputs = shapes[f"{name}.weight"].shape
+        # skip_init, as usual initialisation would draw from the global generator
+        layers[name] = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        if name != "output":
+            layers[f"{name}-relu"] = nn.ReLU()
+    network = nn.Sequential(layers)
+    state = {name: torch.from_numpy(np.array(array)) for name, array in parameters.items()}
+    network.load_state_dict(state)
+    return network
+
+
+def parameters_of(network: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    """A copy of a network's parameters by their own names."""
+    return {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
+
+
+def logits(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores of lines of the design matrix, `(rows,)`. Rows: sensitive.
+
+    A model may be so large that a score overflows; what isn't a number scores 0.
+    """
+    with torch.no_grad():
+        scores = network(torch.from_numpy(lines)).squeeze(1).numpy()
+    return np.asarray(np.where(np.isnan(scores), np.float32(0.0), scores), dtype=np.float32)

@@ -1,0 +1,81 @@
+"""Which arrays cross the wall while a model is learned, known from the plan alone.
+
+The gate and the coordinator check against these; neither torch nor data is needed to know them.
+A parameter is called the same everywhere: `hidden1.weight`, …, `output.bias`; it travels to a silo
+under `model/` and comes back, as a noised difference, under `update/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from abfed.learning.design_matrix import Design
+from abfed.learning.evaluation import BINS
+from abfed.protocol.plan import Plan
+from abfed.protocol.tensors import Shape
+
+MODEL = "model/"
+UPDATE = "update/"
+HISTOGRAM = "histogram"
+
+LARGEST_PARAMETER = 1e6
+"""Parameters stay within ± this; an incoming model beyond it is refused."""
+
+Value = TypeVar("Value")
+
+
+def layer_names(hidden: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the linear layers, from the input on."""
+    return (*(f"hidden{place}" for place in range(1, len(hidden) + 1)), "output")
+
+
+def parameter_shapes(plan: Plan) -> dict[str, Shape]:
+    """The parameters of a plan's network, in the order of its layers; weights are (out, in).
+
+    Raises:
+        ValueError: the plan has no model.
+    """
+    if plan.model is None:
+        message = "the plan has no model"
+        raise ValueError(message)
+    sizes = (Design.of(plan).width, *plan.model.hidden, 1)
+    shapes: dict[str, Shape] = {}
+    for place, name in enumerate(layer_names(plan.model.hidden)):
+        shapes[f"{name}.weight"] = Shape("float32", (sizes[place + 1], sizes[place]))
+        shapes[f"{name}.bias"] = Shape("float32", (sizes[place + 1],))
+    return shapes
+
+
+def model_shapes(plan: Plan) -> dict[str, Shape]:
+    """The arrays that come with a request to train or to evaluate."""
+    return prefixed(MODEL, parameter_shapes(plan))
+
+
+def release_shapes(plan: Plan, step: str) -> dict[str, Shape]:
+    """The arrays that answer a step of training or evaluation.
+
+    Raises:
+        ValueError: the step is neither.
+    """
+    histogram = {HISTOGRAM: Shape("int64", (2, BINS))}
+    if step == "evaluate":
+        return histogram
+    if not step.startswith("train-"):
+        message = f"step {step!r} neither trains nor evaluates"
+        raise ValueError(message)
+    return prefixed(UPDATE, parameter_shapes(plan)) | histogram
+
+
+def prefixed(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Parameters by their name on the wire."""
+    return {prefix + name: value for name, value in values.items()}
+
+
+def unprefixed(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Parameters by their own name; what doesn't travel under `prefix` is left out."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }

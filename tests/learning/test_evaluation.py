@@ -1,0 +1,171 @@
+"""Estimates from noised histograms: right without noise, honest about it with noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from abfed.learning.evaluation import (
+    BINS,
+    EDGES,
+    Estimate,
+    ScoreHistogram,
+    area_under_curve,
+    calibration,
+    histogram,
+    log_loss,
+    pool,
+)
+
+
+def scored(count, *, middle=-2.6, spread=0.5, seed=0):
+    """Calibrated logits and outcomes."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(middle, spread, count)
+    return logits, generator.random(count) < 1 / (1 + np.exp(-logits))
+
+
+def exact_area(logits, outcomes):
+    """AUC from ranks."""
+    positives = outcomes.sum()
+    ranks = rankdata(logits)[outcomes].sum() - positives * (positives + 1) / 2
+    return ranks / (positives * (len(outcomes) - positives))
+
+
+def known(estimate):
+    """An estimate that must be there."""
+    assert estimate is not None
+    return estimate
+
+
+def noised(counts, sd, generator):
+    """A histogram as a silo would release it."""
+    noise = np.rint(generator.normal(0, sd, counts.shape)).astype(np.int64)
+    return ScoreHistogram(counts + noise, float(sd))
+
+
+@pytest.mark.parametrize("rate_logit", [-4.0, -3.0, -2.5, -1.0])
+@pytest.mark.parametrize("spread", [0.4, 0.7, 1.0])
+def test_bins_cost_auc_less_than_three_thousandths(rate_logit, spread):
+    """For outcomes of about 2 to 30 % and models that rank better than .6."""
+    logits, outcomes = scored(400_000, middle=rate_logit, spread=spread)
+    found = known(area_under_curve(ScoreHistogram(histogram(logits, outcomes), 0.0)))
+    assert 0 <= exact_area(logits, outcomes) - found.value < 0.003
+
+
+def test_bins_resolve_small_probabilities():
+    assert 1 / (1 + math.exp(-EDGES[0])) < 0.007
+    shares = 1 / (1 + np.exp(-EDGES))
+    assert (shares < 0.10).sum() >= 14
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(allow_nan=False), st.booleans()),
+        max_size=30,
+    )
+)
+def test_each_recipient_is_one_count_whatever_their_score(people):
+    logits = np.array([score for score, _ in people])
+    outcomes = np.array([outcome for _, outcome in people], dtype=bool)
+    counts = histogram(logits, outcomes)
+    assert counts.shape == (2, BINS)
+    assert counts.dtype == np.int64
+    assert counts[1].sum() == outcomes.sum()
+    assert counts.sum() == len(people)
+    if people:  # without the last person: one count less, in one place
+        assert np.abs(counts - histogram(logits[:-1], outcomes[:-1])).sum() == 1
+
+
+def test_pooling_adds_counts_and_variances_of_noise():
+    generator = np.random.default_rng(1)
+    parts = [ScoreHistogram(generator.integers(-5, 90, (2, BINS)), sd) for sd in (3.0, 4.0, 12.0)]
+    whole = pool(parts)
+    assert (whole.counts == sum(part.counts for part in parts)).all()
+    assert whole.noise_sd == pytest.approx(13.0)
+    left, right = (parts[0] + parts[1]) + parts[2], parts[0] + (parts[1] + parts[2])
+    assert (left.counts == right.counts).all()
+    assert left.noise_sd == pytest.approx(right.noise_sd)
+    with pytest.raises(ValueError, match="unpack"):
+        pool([])
+
+
+def test_a_releases_noise_is_that_of_its_histogram():
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    trained = {"noise_multiplier": 1.9, "clip": 4.0, "evaluation_noise_multiplier": 22.0}
+    assert ScoreHistogram.of_release(counts, trained).noise_sd == 22.0
+    assert ScoreHistogram.of_release(counts, {"noise_multiplier": 21.0}).noise_sd == 21.0
+
+
+def test_without_noise_the_figures_are_those_of_the_people():
+    logits, outcomes = scored(60_000, seed=2)
+    scores = ScoreHistogram(histogram(logits, outcomes), 0.0)
+    area, loss = known(area_under_curve(scores)), known(log_loss(scores))
+    exact_loss = (np.logaddexp(0, logits) - outcomes * logits).mean()
+    assert area.noise_error == loss.noise_error == 0.0
+    assert area.value == pytest.approx(exact_area(logits, outcomes), abs=0.003)
+    assert loss.value == pytest.approx(exact_loss, abs=0.001)
+    shown = [each for each in calibration(scores) if each.recipients > 500]
+    assert len(shown) > 5
+    for each in shown:
+        assert abs(known(each.observed) - each.predicted) < 4 * known(each.standard_error)
+
+
+@pytest.mark.parametrize("noise", [0, 10, 30])
+def test_standard_errors_are_what_repeated_draws_show(noise):
+    generator = np.random.default_rng(noise)
+    big = ScoreHistogram(histogram(*scored(400_000, spread=0.6, seed=3)), 0.0)
+    truths = {figure: known(figure(big)).value for figure in (area_under_curve, log_loss)}
+    found: dict = {figure: [] for figure in truths}
+    for seed in range(300):
+        counts = histogram(*scored(10_000, spread=0.6, seed=seed + 100))
+        release = noised(counts, noise, generator) if noise else ScoreHistogram(counts, 0.0)
+        for figure, estimates in found.items():
+            estimates.append(figure(release))
+    for figure, estimates in found.items():
+        values = np.array([each.value for each in estimates])
+        errors = np.array([each.standard_error for each in estimates])
+        assert errors.mean() == pytest.approx(values.std(), rel=0.15)
+        covered = np.abs(values - truths[figure]) < 1.96 * errors
+        assert covered.mean() > 0.9  # 300 draws of .95 have an sd of .013
+
+
+def test_the_window_keeps_people_and_leaves_empty_bins_out():
+    counts = histogram(*scored(10_000, seed=4))
+    assert ScoreHistogram(counts, 0.0).window() == slice(0, BINS)
+    release = noised(counts, 20, np.random.default_rng(4))
+    window = release.window()
+    assert window.stop - window.start < BINS - 8
+    assert counts[:, window].sum() > 0.95 * counts.sum()
+
+
+def test_negative_counts_are_kept_in_estimates_and_clipped_where_shown():
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    counts[0, 10:16], counts[1, 10:16] = 900, [-20, 200, 200, 200, 200, 300]
+    counts[:, 16] = -10
+    release = ScoreHistogram(counts, 0.0)
+    positive, negative = counts[1].astype(float), counts[0].astype(float)
+    pairs = np.triu(np.ones((BINS, BINS)), 1) + np.eye(BINS) / 2
+    expected = negative @ pairs @ positive / (negative.sum() * positive.sum())
+    assert known(area_under_curve(release)).value == pytest.approx(expected)
+    table = calibration(release)
+    assert table[10].observed == 0.0
+    assert table[16] == (*table[16][:3], None, None, 0.0)
+
+
+def test_figures_that_noise_drowns_are_not_given():
+    noise = noised(np.zeros((2, BINS), dtype=np.int64), 20, np.random.default_rng(5))
+    assert area_under_curve(noise) is None
+    assert log_loss(noise) is None
+    few = histogram(*scored(3000, middle=-6.0, seed=6))  # a handful of positives
+    assert area_under_curve(noised(few, 20, np.random.default_rng(6))) is None
+    assert area_under_curve(ScoreHistogram(np.zeros((2, BINS), dtype=np.int64), 0.0)) is None
+
+
+def test_both_parts_of_an_error_add_in_squares():
+    assert Estimate(0.6, 0.3, 0.4).standard_error == pytest.approx(0.5)

@@ -1,0 +1,73 @@
+"""Clipped sums under stress: in portions, with overflow, and without a trace on the network.
+
+`test_clipping.py` compares them with Opacus and autograd and measures their bound.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from abfed.learning import gradients
+from abfed.learning.gradients import clipped_sum
+from abfed.learning.networks import initial_arrays, network_for
+from tests.learning.signal_rows import learning_plan, made_rows
+
+CLIP = 0.7
+
+
+def batch_of(recipients: int):
+    """A network and a batch of recipients with 1 to 4 rows."""
+    plan = learning_plan(5)
+    batch = made_rows(plan, recipients, seed=3).batch(np.arange(recipients))
+    return network_for(plan, initial_arrays(plan)), [torch.from_numpy(part) for part in batch]
+
+
+def flat(parts):
+    """All parameters in one vector."""
+    return torch.cat([part.flatten() for part in parts.values()])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
+def test_portions_change_nothing_and_never_part_a_recipient(monkeypatch, size):
+    network, (lines, labels, owner) = batch_of(40)
+    whole = flat(clipped_sum(network, lines, labels, owner, CLIP))
+    portions = list(gradients._portions(owner, size))
+    assert [row for rows in portions for row in range(len(owner))[rows]] == list(range(len(owner)))
+    assert all(owner[a.stop - 1] != owner[b.start] for a, b in itertools.pairwise(portions))
+    parameters = sum(each.numel() for each in network.parameters())
+    monkeypatch.setattr(gradients, "MATERIALISED", size * parameters)
+    assert torch.allclose(flat(clipped_sum(network, lines, labels, owner, CLIP)), whole, atol=1e-6)
+
+
+@pytest.mark.privacy
+def test_a_recipient_whose_gradient_overflows_adds_nothing():
+    """The asker chooses the model: failing for one person would tell that they are there."""
+    network, (lines, labels, owner) = batch_of(20)
+    with torch.no_grad():
+        network.get_parameter("hidden1.weight")[:, 0] = 3e38
+    quiet = owner != 7
+    lines[:, 0] = 0.0
+    lines[~quiet, 0] = 2.0  # only this person's rows overflow
+    others = owner[quiet] - (owner[quiet] > 7).long()
+    assert not bool(torch.isfinite(network(lines[~quiet])).all())
+    found = flat(clipped_sum(network, lines, labels, owner, CLIP))
+    without = flat(clipped_sum(network, lines[quiet], labels[quiet], others, CLIP))
+    assert bool(torch.isfinite(found).all())
+    assert torch.allclose(found, without, atol=1e-6)
+    assert bool(without.any())
+
+
+def test_the_network_and_the_rows_are_left_as_they_were():
+    network, (lines, labels, owner) = batch_of(5)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    clipped_sum(network, lines, labels, owner, CLIP)
+    after = network.state_dict()
+    assert list(after) == list(before)  # Opacus would put "_module." before names
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(each.grad is None for each in network.parameters())
+    assert not any(hasattr(each, "grad_sample") for each in network.parameters())
+    assert not lines.requires_grad
