@@ -1,0 +1,65 @@
+"""Moments of sending: from an export's dates to UTC.
+
+Strict: the 30th of February is no date. A local time without an offset is of the mapping's time
+zone; where clocks go back it is the earlier of the two moments, where they go forward and skip it
+the first moment after.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from abfed.silo.mapping import ISO, SentAt, zone
+from abfed.silo.rows import SENT_AT
+
+_OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+_DATE_AND_TIME = r"[Tt ]\d"
+
+
+def constant_moment(text: str, timezone: str) -> pa.Scalar:
+    """The one moment that a mapping gives to all rows."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone(timezone))
+    return pa.scalar(moment, SENT_AT)
+
+
+def parse_moments(column: pa.Array, sent: SentAt) -> pa.Array:
+    """Moments of a column of trimmed text, dates or timestamps; null where it is none."""
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        timezone = column.type.tz if pa.types.is_timestamp(column.type) else None
+        typed = column.cast(pa.timestamp("us", tz=timezone), safe=False)
+        return _in_utc(typed.to_pandas(), sent)
+    encoded = column.dictionary_encode()
+    texts = encoded.dictionary
+    if sent.format != ISO:
+        return _parsed(texts, sent, sent.format, aware="%z" in sent.format).take(encoded.indices)
+    timed = pc.match_substring_regex(texts, _DATE_AND_TIME)
+    offset = pc.and_(timed, pc.match_substring_regex(texts, _OFFSET))
+    aware = _parsed(pc.if_else(offset, texts, None), sent, "ISO8601", aware=True)
+    naive = _parsed(pc.if_else(offset, None, texts), sent, "ISO8601", aware=False)
+    return pc.coalesce(aware, naive).take(encoded.indices)
+
+
+def _parsed(texts: pa.Array, sent: SentAt, form: str, *, aware: bool) -> pa.Array:
+    """Parse distinct texts by one format."""
+    # pandas reads "now" and "today" as the clock's: a date has digits
+    dated = pc.if_else(pc.match_substring_regex(texts, r"\d"), texts, None)
+    series = pd.Series(dated.to_pylist(), dtype=object)
+    return _in_utc(pd.to_datetime(series, format=form, errors="coerce", utc=aware), sent)
+
+
+def _in_utc(moments: pd.Series[pd.Timestamp], sent: SentAt) -> pa.Array:
+    """Naive moments localised, all in UTC, to the microsecond."""
+    if moments.dt.tz is None:
+        earlier = np.ones(len(moments), dtype=np.bool_)
+        moments = moments.dt.tz_localize(
+            zone(sent.timezone), ambiguous=earlier, nonexistent="shift_forward"
+        )
+    utc = moments.dt.tz_convert("UTC").dt.as_unit("us")
+    return pa.array(utc, SENT_AT, from_pandas=True)

@@ -1,0 +1,165 @@
+"""A silo's policy: what it allows, as data that its own people write. Whatever is not here is a no.
+
+A missing, empty or unreadable policy allows nothing. The policy is read again for each request, so
+that a change takes effect at the next message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from abfed.protocol.declared import parse_record
+from abfed.protocol.envelope import key_id
+from abfed.protocol.errors import InputError, Refused, WorkspaceError
+from abfed.protocol.plan import Mean, Plan
+from abfed.protocol.schema import LAWFUL_BASES, FiniteFloat, Frozen, Name
+from abfed.protocol.yamltext import parse_yaml
+from abfed.site.files import read_private
+
+Basis = Literal[LAWFUL_BASES]  # type: ignore[valid-type]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Purpose(Frozen):
+    """A purpose that plans may state, and the lawful bases under which rows may serve it (S1)."""
+
+    name: Name
+    bases: Annotated[tuple[Basis, ...], Field(min_length=1)]
+
+
+class Budget(Frozen):
+    """A bound on privacy loss for each recipient."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
+class AmountBound(Frozen):
+    """The largest bound that a plan may put on a recipient's total of an amount."""
+
+    column: Name
+    high: FiniteFloat
+
+
+class Coordinator(Frozen):
+    """A coordinator whose requests are heard, by its pinned Ed25519 key (hex)."""
+
+    name: Name
+    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Policy(Frozen):
+    """What a silo allows.
+
+    Attributes:
+        silo: whose policy it is.
+        synthetic: the brand is made up: simulation plans, whose noise may be seeded, are allowed
+            here and nowhere else.
+        coordinators: who may ask; nobody where empty.
+        purposes: what for.
+        columns: outcomes and features that plans may use.
+        largest_amounts: limits on declared bounds of amounts.
+        budget: for all plans and people together, for ever.
+        per_plan: for one plan.
+        show_budget: whether a release says how much was spent and is left.
+    """
+
+    silo: Name
+    synthetic: bool = False
+    coordinators: tuple[Coordinator, ...] = ()
+    purposes: tuple[Purpose, ...] = ()
+    columns: tuple[Name, ...] = ()
+    largest_amounts: tuple[AmountBound, ...] = ()
+    budget: Budget
+    per_plan: Budget
+    show_budget: bool = False
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read a policy from its private YAML file.
+
+        Raises:
+            InputError: it is missing or malformed.
+            IntegrityError: others can write or read it.
+        """
+        try:
+            data = read_private(path)
+        except WorkspaceError as cause:
+            raise InputError(
+                "this silo has no policy, so it allows nothing",
+                where=str(path),
+                do="write one, or run `abfed silo create`",
+            ) from cause
+        return cls.parse(data, where=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, *, where: str) -> Policy:
+        """Read a policy from YAML.
+
+        Raises:
+            InputError: it is malformed.
+        """
+        return parse_record(cls, parse_yaml(data, where=where), where=where)
+
+    def trusted_keys(self) -> dict[str, bytes]:
+        """Pinned public keys of coordinators, by key id."""
+        keys = [bytes.fromhex(one.public_key) for one in self.coordinators]
+        return {key_id(key): key for key in keys}
+
+    def lawful_bases(self, plan: Plan) -> tuple[str, ...]:
+        """The bases under which rows may serve the plan's purpose.
+
+        Raises:
+            Refused: the purpose is not allowed.
+        """
+        for purpose in self.purposes:
+            if purpose.name == plan.purpose:
+                return tuple(purpose.bases)
+        allowed = ", ".join(purpose.name for purpose in self.purposes) or "none"
+        raise Refused(
+            f"purpose {plan.purpose!r} is not allowed",
+            code="purpose",
+            where=self.silo,
+            why=f"this silo allows: {allowed}",
+            do="ask the silo's privacy officer, or state another purpose if it is the true one",
+        )
+
+    def check_columns(self, plan: Plan) -> None:
+        """Refuse columns and bounds that are not allowed.
+
+        Raises:
+            Refused: a column, or a bound, that the policy does not list.
+        """
+        for column in plan.columns():
+            if column not in self.columns:
+                raise Refused(f"column {column!r} is not allowed", code="columns", where=self.silo)
+        limits = {bound.column: bound.high for bound in self.largest_amounts}
+        for metric in plan.metrics:
+            if not isinstance(metric, Mean):
+                continue
+            limit = limits.get(metric.column)
+            if limit is not None and max(abs(metric.low), abs(metric.high)) > limit:
+                raise Refused(
+                    f"the bound of {metric.name!r} is above {limit:g}",
+                    code="columns",
+                    where=self.silo,
+                )
+
+    def check_plan_budget(self, plan: Plan) -> None:
+        """Refuse a plan that alone asks for too much.
+
+        Raises:
+            Refused: more ε or δ than one plan may have.
+        """
+        asked, allowed = plan.privacy, self.per_plan
+        if asked.epsilon > allowed.epsilon or asked.delta > allowed.delta:
+            raise Refused(
+                f"one plan may ask for ε ≤ {allowed.epsilon:g} and δ ≤ {allowed.delta:g}",
+                code="plan-epsilon",
+                where=self.silo,
+                why=f"the plan asks for ε = {asked.epsilon:g}, δ = {asked.delta:g}",
+                do="ask for less, or ask the silo's privacy officer",
+            )

@@ -1,0 +1,201 @@
+"""A plan's rows, made ready for learning once and kept in memory from round to round.
+
+1. Only columns that the plan declares are asked for; a row without a label is dropped.
+2. Who is held out follows from a keyed hash of the pseudonym, never from a value: nobody held out
+   is ever trained on, in no round and, for nested shares, in no plan on the experiment.
+3. Of a held-out recipient one row is kept, chosen by the same hash: one person, one count.
+4. Nothing of it is written, logged or shown; it has no `repr` of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from abfed.learning.design_matrix import (
+    Design,
+    RecipientRows,
+    encode_category,
+    encode_numeric,
+)
+from abfed.protocol.errors import IntegrityError
+from abfed.protocol.plan import Plan
+from abfed.protocol.schema import NumericFeature
+from abfed.silo.permit import Permit
+
+PSEUDONYM = 16  # bytes
+_PERSON = b"abfed.holdout.1"  # keeps these hashes apart from others under a key; 16 bytes at most
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PreparedRows:
+    """Rows of a plan, encoded. Sensitive: never leaves memory.
+
+    Attributes:
+        plan_digest, epoch: the question and the state of the data that it was made for.
+        training: all rows of the recipients to train on.
+        held_out: one row of each recipient held out.
+    """
+
+    plan_digest: str
+    epoch: str
+    training: RecipientRows
+    held_out: RecipientRows
+
+    def require(self, permit: Permit) -> None:
+        """Check that this was made for the permit's plan and state of the data.
+
+        Raises:
+            IntegrityError: it wasn't.
+        """
+        if (self.plan_digest, self.epoch) != (permit.plan.digest, permit.epoch):
+            raise IntegrityError(
+                "the rows in memory are of another plan or state of the data", where=permit.step
+            )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Part:
+    """What one table adds to both sides."""
+
+    training: RecipientRows
+    held_out: RecipientRows
+
+
+def columns_needed(plan: Plan) -> tuple[str, ...]:
+    """Columns to read beside recipient, arm and time: the outcome, then the features."""
+    outcome = (plan.model.outcome,) if plan.model is not None else ()
+    return outcome + tuple(feature.name for feature in plan.features)
+
+
+def prepare(permit: Permit, tables: Iterable[pa.Table]) -> PreparedRows:
+    """Encode what the store yields under a permit.
+
+    Args:
+        permit: for a step of training or evaluation.
+        tables: `columns_needed` with recipient and arm; a recipient's rows are contiguous and all
+            in one table. Rows: sensitive.
+
+    Raises:
+        IntegrityError: a row has an arm that the plan doesn't name.
+    """
+    design = Design.of(permit.plan)
+    parts = [_part(permit, design, table) for table in tables]
+    return PreparedRows(
+        permit.plan.digest,
+        permit.epoch,
+        _joined(design, [part.training for part in parts]),
+        _joined(design, [part.held_out for part in parts]),
+    )
+
+
+def _part(permit: Permit, design: Design, table: pa.Table) -> _Part:
+    """One table, encoded and parted by the keyed hash."""
+    outcome = columns_needed(permit.plan)[0]
+    table = table.filter(pc.is_valid(table[outcome]))
+    pseudonyms, offsets = _owners(table["recipient"])
+    held_out, draws = _drawn(pseudonyms, permit)
+    rows = RecipientRows(
+        design,
+        _features(design, table),
+        _arms(design, table),
+        table[outcome].to_numpy().astype(np.float32),
+        offsets,
+    )
+    counts = np.diff(offsets)
+    chosen = offsets[:-1] + (draws % np.maximum(counts, 1).astype(np.uint64)).astype(np.int64)
+    kept = np.repeat(~held_out, counts)
+    return _Part(
+        _selected(rows, np.flatnonzero(kept), counts[~held_out]),
+        _selected(rows, chosen[held_out], np.ones(int(held_out.sum()), dtype=np.int64)),
+    )
+
+
+def _owners(column: pa.ChunkedArray) -> tuple[list[bytes], npt.NDArray[np.int64]]:
+    """The recipients of a column that is sorted by them, and where each one's rows start."""
+    pseudonyms = column.to_pylist()
+    if not pseudonyms:
+        return [], np.zeros(1, dtype=np.int64)
+    joined = np.frombuffer(b"".join(pseudonyms), dtype=np.uint64).reshape(-1, PSEUDONYM // 8)
+    starts = np.flatnonzero(np.r_[True, (joined[1:] != joined[:-1]).any(axis=1)])
+    return [pseudonyms[start] for start in starts], np.append(starts, len(pseudonyms))
+
+
+def _drawn(
+    pseudonyms: list[bytes], permit: Permit
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
+    """For each recipient: whether they are held out, and a number that chooses one of their rows.
+
+    Two 64-bit halves of BLAKE2b (RFC 7693) of the pseudonym under the silo's key.
+    """
+    digests = b"".join(
+        hashlib.blake2b(pseudonym, digest_size=16, key=permit.holdout_key, person=_PERSON).digest()
+        for pseudonym in pseudonyms
+    )
+    words = np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    threshold = np.uint64(int(permit.plan.schedule.holdout * 2.0**64))
+    return words[:, 0] < threshold, words[:, 1]
+
+
+def _features(design: Design, table: pa.Table) -> npt.NDArray[np.float32]:
+    """The declared features of a table, encoded, `(rows, feature_width)`."""
+    blocks = []
+    for feature in design.features:
+        column = table[feature.name]
+        if isinstance(feature, NumericFeature):
+            numbers = pc.cast(column, pa.float64()).to_numpy()
+            blocks.append(encode_numeric(feature, numbers))
+        else:
+            blocks.append(encode_category(feature, _codes(column, feature.values)))
+    return np.hstack(blocks)
+
+
+def _arms(design: Design, table: pa.Table) -> npt.NDArray[np.int8]:
+    """The arm codes of a table."""
+    codes = _codes(table["arm"], design.arms)
+    if (codes < 0).any():
+        raise IntegrityError("the store gave a row of an arm that the plan doesn't name")
+    return codes.astype(np.int8)
+
+
+def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> npt.NDArray[np.int32]:
+    """Places of strings in a list; -1 for null or not listed."""
+    known = pa.array(values, pa.string())
+    places = pc.index_in(pc.cast(column, pa.string()), value_set=known, skip_nulls=True)
+    codes: npt.NDArray[np.int32] = pc.fill_null(places, -1).to_numpy()
+    return codes
+
+
+def _selected(
+    rows: RecipientRows, places: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> RecipientRows:
+    """Some rows, of recipients who own `counts` of them."""
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return RecipientRows(
+        rows.design, rows.features[places], rows.arms[places], rows.labels[places], offsets
+    )
+
+
+def _joined(design: Design, parts: list[RecipientRows]) -> RecipientRows:
+    """Parts one after another."""
+    counts = [np.diff(part.offsets) for part in parts]
+    empty = np.zeros(0, dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([empty, *counts]))])
+
+    def stacked(blocks: list[npt.NDArray[Any]], start: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([start, *blocks])
+
+    return RecipientRows(
+        design,
+        stacked([p.features for p in parts], np.zeros((0, design.feature_width), np.float32)),
+        stacked([p.arms for p in parts], np.zeros(0, np.int8)),
+        stacked([p.labels for p in parts], np.zeros(0, np.float32)),
+        offsets,
+    )

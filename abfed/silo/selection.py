@@ -1,0 +1,117 @@
+"""Which rows of a bucket a permit may see (S1). Pure functions; rows in, fewer rows out.
+
+In this order, on all of a recipient's rows in the bucket:
+
+1. Nobody who opted out on any send, of whatever experiment.
+2. Only the plan's experiment; there, nobody with a send whose lawful basis the silo's policy does
+   not accept for the plan's purpose.
+3. Nobody who stands in two arms of the experiment, in the plan or not.
+4. Only the plan's arms and population; a missing value passes no condition.
+5. At most `sends_per_recipient` sends each, the first by the keyed send order.
+
+An unknown opt-out counts as an opt-out, an unknown basis as none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from abfed.protocol.plan import Condition, Plan
+from abfed.silo.rows import SEND_ORDER, changes, codes, flat, recipient_words
+
+Flags = npt.NDArray[np.bool_]
+
+ALWAYS = ("recipient", "arm", "sent_at")
+"""Columns that every selected table has."""
+
+JUDGED = ("experiment", "basis", "opted_out", SEND_ORDER)
+"""Columns that are read to select rows, and not handed out."""
+
+
+def columns_to_read(plan: Plan, columns: Sequence[str]) -> tuple[str, ...]:
+    """All columns that selecting needs, with the requested ones behind."""
+    conditions = tuple(condition.column for condition in plan.population)
+    return tuple(dict.fromkeys((*ALWAYS, *JUDGED, *conditions, *columns)))
+
+
+def select(
+    rows: pa.Table, plan: Plan, lawful_bases: Sequence[str], columns: Sequence[str]
+) -> pa.Table:
+    """The rows of one bucket that a plan may see, sorted by recipient.
+
+    Args:
+        rows: a bucket, sorted by experiment, recipient, sent_at. Sensitive.
+        plan: the permit's plan.
+        lawful_bases: what the silo's policy accepts for the plan's purpose.
+        columns: requested columns.
+
+    Returns:
+        A table of `recipient`, `arm`, `sent_at` and the requested columns. Sensitive.
+    """
+    out = pc.fill_null(rows["opted_out"], True)  # noqa: FBT003 - Arrow's signature
+    opted_out = rows["recipient"].filter(out).unique()
+    rows = _experiment(rows, plan.experiment)
+    wanted = list(dict.fromkeys((*ALWAYS, *columns)))
+    if not rows.num_rows:
+        return rows.select(wanted)
+    starts = changes(recipient_words(flat(rows["recipient"])))
+    group = np.cumsum(starts) - 1
+    barred = _flags(pc.is_in(rows["recipient"], value_set=opted_out))
+    barred |= ~_flags(pc.is_in(rows["basis"], value_set=pa.array(lawful_bases, pa.string())))
+    arms = codes(flat(rows["arm"]))
+    barred[1:] |= ~starts[1:] & (arms[1:] != arms[:-1])
+    barred_groups = np.zeros(group[-1] + 1, dtype=np.bool_)
+    barred_groups[group[barred]] = True
+    planned = pa.array([arm.name for arm in plan.arms], pa.string())
+    keep = ~barred_groups[group] & _flags(pc.is_in(rows["arm"], value_set=planned))
+    for condition in plan.population:
+        keep &= _passes(rows, condition)
+    kept = np.flatnonzero(keep)
+    kept = kept[_first_sends(rows, kept, group[kept], plan.sends_per_recipient)]
+    return rows.select(wanted).take(pa.array(kept))
+
+
+def _flags(column: pa.ChunkedArray) -> Flags:
+    """A boolean column without nulls as a numpy array of our own."""
+    return np.array(flat(column).to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _experiment(rows: pa.Table, experiment: str) -> pa.Table:
+    """The rows of one experiment: they stand together, so this is a view."""
+    match = np.flatnonzero(_flags(pc.equal(rows["experiment"], experiment)))
+    return rows.slice(match[0], len(match)) if len(match) else rows.slice(0, 0)
+
+
+def _passes(rows: pa.Table, condition: Condition) -> Flags:
+    """Which rows meet a condition of the plan's population."""
+    column = rows[condition.column]
+    if condition.one_of is not None:
+        return _flags(pc.is_in(column, value_set=pa.array(condition.one_of, pa.string())))
+    passes = _flags(column.is_valid())
+    if condition.at_least is not None:
+        passes &= _flags(pc.greater_equal(column, condition.at_least).fill_null(False))  # noqa: FBT003
+    if condition.at_most is not None:
+        passes &= _flags(pc.less_equal(column, condition.at_most).fill_null(False))  # noqa: FBT003
+    return passes
+
+
+def _first_sends(
+    rows: pa.Table, kept: npt.NDArray[np.int64], group: npt.NDArray[np.int64], limit: int
+) -> Flags:
+    """Which of the kept rows are among their recipient's first `limit` by send order."""
+    starts = changes(group)
+    places = np.flatnonzero(starts)
+    if not len(kept) or np.diff(np.append(places, len(kept))).max() <= limit:
+        return np.ones(len(kept), dtype=np.bool_)
+    order = flat(rows[SEND_ORDER]).to_numpy()[kept]
+    ranked = np.lexsort((order, group))
+    # `group` is sorted, so that each recipient's rows stay in their own stretch
+    rank = np.arange(len(kept)) - places[np.cumsum(starts) - 1]
+    within = np.empty(len(kept), dtype=np.bool_)
+    within[ranked] = rank < limit
+    return within

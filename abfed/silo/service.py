@@ -1,0 +1,192 @@
+"""The silo service: bytes in, bytes out. The one process that owns a brand's rows and keys.
+
+It puts the silo together, and carries a request from the gate to what computes on rows and back to
+the gate. Whatever the bytes are, the answer is a signed release or a signed refusal; no exception
+text and no traceback leaves.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.silo import evaluation, prepared, totals, training
+from abfed.silo.gate import Answered, Gate
+from abfed.silo.ledger import Ledger
+from abfed.silo.permit import Computed, Holdings, Permit
+from abfed.silo.policy import Policy
+from abfed.silo.releases import Releases
+from abfed.silo.store import Store
+from abfed.site.audit import AuditLog
+from abfed.site.clock import Clock, system_clock
+from abfed.site.files import check_private, make_private_folder, write_private
+from abfed.site.keys import SiteKeys
+
+MAX_REQUEST = 1 << 30  # bytes
+
+
+class SiloPaths(NamedTuple):
+    """Where things lie in a silo's folder."""
+
+    folder: Path
+
+    @property
+    def keys(self) -> Path:
+        """Keys of the site."""
+        return self.folder / "keys"
+
+    @property
+    def policy(self) -> Path:
+        """What the silo allows."""
+        return self.folder / "policy.yaml"
+
+    @property
+    def store(self) -> Path:
+        """Encrypted rows."""
+        return self.folder / "store"
+
+    @property
+    def ledger(self) -> Path:
+        """What was charged."""
+        return self.folder / "ledger.db"
+
+    @property
+    def releases(self) -> Path:
+        """What was released."""
+        return self.folder / "releases"
+
+    @property
+    def audit(self) -> Path:
+        """What happened."""
+        return self.folder / "audit.jsonl"
+
+
+class SiloService:
+    """A silo, opened.
+
+    Args:
+        folder: the silo's site folder, mode 0700.
+        clock: where the time comes from.
+
+    Raises:
+        WorkspaceError: it isn't a silo.
+        IntegrityError: a file is open to others, or damaged.
+    """
+
+    def __init__(self, folder: Path, clock: Clock = system_clock) -> None:
+        check_private(folder)
+        self.paths = SiloPaths(folder)
+        self.keys = SiteKeys.open(self.paths.keys)
+        self.audit = AuditLog(self.paths.audit, self.keys, clock)
+        self.store = Store.open(self.paths.store, self.keys)
+        check_private(self.paths.ledger)  # a lost ledger is never begun anew: it is the budget
+        self.ledger = Ledger(self.paths.ledger, self.keys, clock)
+        self._gate = Gate(
+            self.keys,
+            self.paths.policy,
+            ledger=self.ledger,
+            releases=Releases(self.paths.releases, self.keys),
+            audit=self.audit,
+            clock=clock,
+        )
+        self._lock = threading.Lock()
+        self._prepared: tuple[tuple[str, str], prepared.PreparedRows] | None = None
+
+    @classmethod
+    def create(cls, folder: Path, policy_text: str, *, site: str) -> SiloService:
+        """Found a silo: keys, an empty encrypted store, an empty ledger and its policy.
+
+        Args:
+            folder: a folder that doesn't exist yet, or is empty.
+            policy_text: the policy as YAML, kept as it is given; validated first.
+            site: the silo's name.
+
+        Raises:
+            WorkspaceError: the folder is not empty.
+            InputError: the policy is malformed.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise WorkspaceError("the folder is not empty", where=str(folder))
+        Policy.parse(policy_text.encode(), where="policy")
+        make_private_folder(folder)
+        paths = SiloPaths(folder)
+        keys = SiteKeys.create(paths.keys, site=site)
+        Store.create(paths.store, keys)
+        Ledger(paths.ledger, keys).close()
+        write_private(paths.policy, policy_text.encode())
+        service = cls(folder)
+        service.audit.append("silo.created", site=site, key=keys.key_id)
+        return service
+
+    def close(self) -> None:
+        """Let go of rows in memory and of the ledger."""
+        self._prepared = None
+        self.ledger.close()
+
+    def policy(self) -> Policy:
+        """The policy as it is now."""
+        return Policy.load(self.paths.policy)
+
+    def holdings(self) -> Holdings:
+        """What the silo holds, in declared names."""
+        facts = self.store.describe()
+        return Holdings(
+            epoch=facts.epoch,
+            experiments=facts.experiments,
+            outcomes=facts.outcomes,
+            features=facts.features,
+        )
+
+    def answer(self, envelope: bytes) -> bytes:
+        """Answer a request: a release or a refusal, in an envelope.
+
+        Raises:
+            IntegrityError: the silo itself is damaged so far that it can't even log a refusal.
+        """
+        with self._lock:
+            try:
+                return self._answer(envelope)
+            except Refused as refused:
+                return self._gate.refuse(refused, envelope)
+            except Exception as failure:  # noqa: BLE001 - the wall: nothing of it may leave
+                return self._failed(failure, envelope)
+
+    def _answer(self, envelope: bytes) -> bytes:
+        if len(envelope) > MAX_REQUEST:
+            raise Refused("the request is too large", code="untrusted")
+        self.store.refresh()
+        admitted = self._gate.admit(envelope, self.holdings())
+        if isinstance(admitted, Answered):
+            return admitted.envelope
+        computed = self._compute(admitted)
+        self.store.refresh()
+        if self.store.epoch != admitted.epoch:
+            raise IntegrityError("the data changed while it was computed on", where=admitted.step)
+        return self._gate.release(admitted, computed)
+
+    def _compute(self, permit: Permit) -> Computed:
+        if permit.step == "totals":
+            rows = self.store.read(permit, totals.columns_needed(permit.plan))
+            return totals.compute_totals(permit, rows)
+        rows_kept = self._rows(permit)
+        if permit.step == "evaluate":
+            self._prepared = None
+            return evaluation.compute_evaluation(permit, rows_kept)
+        return training.compute_training(permit, rows_kept)
+
+    def _rows(self, permit: Permit) -> prepared.PreparedRows:
+        """The rows of a plan's training, kept in memory from round to round."""
+        wanted = (permit.plan.digest, permit.epoch)
+        if self._prepared is None or self._prepared[0] != wanted:
+            self._prepared = None
+            rows = self.store.read(permit, prepared.columns_needed(permit.plan))
+            self._prepared = (wanted, prepared.prepare(permit, rows))
+        return self._prepared[1]
+
+    def _failed(self, failure: Exception, envelope: bytes) -> bytes:
+        """Log what kind of thing went wrong, by name and place only; say no."""
+        what = failure.what if isinstance(failure, AbfedError) else ""
+        self.audit.append("request.failed", kind=type(failure).__name__, what=what)
+        return self._gate.refuse(Refused("could not be computed", code="failed"), envelope)

@@ -1,0 +1,1 @@
+"""What every site keeps: keys and an audit log."""

@@ -1,0 +1,155 @@
+"""The audit log (S21): append-only, hash-chained, signed, one line an entry.
+
+An entry says when, what and on which plan or file, in names, digests and codes. It holds no row
+value, no identifier, no count taken from rows and no secret. Each entry is on disk before what it
+records takes effect elsewhere. Every signed message carries the head of its sender's log, so the
+other sites can tell when a log was cut or rewritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from abfed.protocol.canonical import canonical_bytes, parse_canonical
+from abfed.protocol.chain import GENESIS, head_of, link, verify_chain
+from abfed.protocol.envelope import signature_bytes, verify_bytes
+from abfed.protocol.errors import IntegrityError
+from abfed.site.clock import Clock, stamp, system_clock
+from abfed.site.files import FILE_MODE, check_private, flush_folder
+from abfed.site.keys import SiteKeys
+
+Fact = str | int | bool
+_TAIL = 65_536  # bytes; an entry is well below
+
+
+class AuditState(NamedTuple):
+    """What `verify` found: how many entries, and the head."""
+
+    entries: int
+    head: str
+
+
+class AuditLog:
+    """A site's log.
+
+    Args:
+        path: the file; made with mode 0600 at the first entry.
+        keys: the site's keys, for signing.
+        clock: where the time comes from.
+    """
+
+    def __init__(self, path: Path, keys: SiteKeys, clock: Clock = system_clock) -> None:
+        self._path = path
+        self._keys = keys
+        self._clock = clock
+
+    def append(self, event: str, **facts: Fact) -> str:
+        """Write an entry, durably.
+
+        Args:
+            event: what happened, such as `release.made`.
+            facts: names, digests, codes. Never a value or a count from rows.
+
+        Returns:
+            The new head.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            last, torn = _last_line(file.fileno())
+            if torn:
+                os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
+            sequence, head = _after(last, str(self._path))
+            if torn:
+                line, head = self._line(sequence, head, "audit.torn-entry-removed", {})
+                sequence += 1
+                file.write(line)
+            line, head = self._line(sequence, head, event, facts)
+            file.write(line)  # whole, or an error: a short write would lose the entry silently
+            file.flush()
+            os.fsync(file.fileno())
+        if sequence == 0:
+            flush_folder(self._path.parent)  # the file's own name must be durable too
+        return head
+
+    def _line(
+        self, sequence: int, previous: str, event: str, facts: dict[str, Fact]
+    ) -> tuple[bytes, str]:
+        entry = link(
+            previous, sequence, {"at": stamp(self._clock()), "event": event, "facts": facts}
+        )
+        head = head_of(entry)
+        signature = self._keys.signature("audit", head.encode())
+        return canonical_bytes(entry | {"signature": signature.hex()}) + b"\n", head
+
+    @property
+    def head(self) -> str:
+        """The digest that stands for the whole log."""
+        if not self._path.exists():
+            return GENESIS
+        check_private(self._path)
+        with self._path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            last, _ = _last_line(file.fileno())
+        return _after(last, str(self._path))[1]
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All entries, in order, each with its signature checked.
+
+        Raises:
+            IntegrityError: a line that isn't an entry, or isn't signed by this site.
+        """
+        if not self._path.exists():
+            return
+        check_private(self._path)
+        with self._path.open("rb") as file:
+            for number, raw in enumerate(file):
+                where = f"{self._path}, entry {number}"
+                if not raw.endswith(b"\n"):
+                    raise IntegrityError("the last entry is torn", where=where)
+                entry = parse_canonical(raw.removesuffix(b"\n"), where=where)
+                _check_signature(entry, self._keys.public_key, where)
+                yield entry
+
+    def verify(self) -> AuditState:
+        """Check every signature and every link.
+
+        Raises:
+            IntegrityError: names the first entry that doesn't hold.
+        """
+        return AuditState(*verify_chain(self.entries(), where=str(self._path)))
+
+
+def _check_signature(entry: Any, public_key: bytes, where: str) -> None:
+    shape = {"sequence", "previous", "body", "signature"}
+    if not isinstance(entry, dict) or set(entry) != shape:
+        raise IntegrityError("not an entry of an audit log", where=where)
+    signature = signature_bytes(entry["signature"], where=where)
+    if not verify_bytes(public_key, "audit", head_of(entry).encode(), signature):
+        raise IntegrityError(
+            "the signature does not hold", where=where, why="the entry was changed, or is not ours"
+        )
+
+
+def _last_line(descriptor: int) -> tuple[bytes, int]:
+    """The last whole line of a log, and how many bytes of a torn one stand behind it."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+    whole, newline, torn = tail.rpartition(b"\n")
+    if not newline:
+        return b"", len(tail)
+    return whole.rpartition(b"\n")[2], len(torn)
+
+
+def _after(last: bytes, where: str) -> tuple[int, str]:
+    """Sequence and head for the entry that follows the last line."""
+    if not last:
+        return 0, GENESIS
+    entry = parse_canonical(last, where=where)
+    if not isinstance(entry, dict) or not isinstance(entry.get("sequence"), int):
+        raise IntegrityError("the last line is not an entry of an audit log", where=where)
+    return entry["sequence"] + 1, head_of(entry)

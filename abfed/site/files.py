@@ -1,0 +1,87 @@
+"""Private files (S4): folders 0700, files 0600, replaced whole or not at all.
+
+A site refuses to work on files that others could read: a secret that was once readable has to be
+treated as known.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from abfed.protocol.errors import IntegrityError, WorkspaceError
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+ASIDE = ".aside-"
+"""Prefix of files that are being written; one that is found at rest was left by a crash."""
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, and with it the parents that are missing."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    path.chmod(FOLDER_MODE)
+
+
+def check_private(path: Path) -> None:
+    """Refuse a file or folder that is open to others.
+
+    Raises:
+        IntegrityError: its mode is wider than 0600, or 0700 for a folder.
+        WorkspaceError: it isn't there.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError as cause:
+        raise WorkspaceError("is missing", where=str(path)) from cause
+    if mode & 0o077:
+        wanted = FOLDER_MODE if path.is_dir() else FILE_MODE
+        raise IntegrityError(
+            f"its mode is {mode:04o}: others may have read or changed it",
+            where=str(path),
+            why=f"a site's files must be {wanted:04o}",
+            do=f"find out who had access, then chmod {wanted:o}",
+        )
+
+
+def read_private(path: Path) -> bytes:
+    """The content of a private file.
+
+    Raises:
+        IntegrityError: it is open to others.
+        WorkspaceError: it isn't there.
+    """
+    check_private(path)
+    return path.read_bytes()
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a mixture.
+
+    Written aside, flushed to disk, renamed, and the folder flushed.
+    """
+    aside = path.with_name(f"{ASIDE}{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Make renames and removals in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,111 @@
+"""Private files: nobody else's, and whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.site.files import (
+    ASIDE,
+    check_private,
+    flush_folder,
+    make_private_folder,
+    read_private,
+    write_private,
+)
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_modes_do_not_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        make_private_folder(tmp_path / "a" / "b")
+        write_private(tmp_path / "a" / "b" / "c", b"x")
+    finally:
+        os.umask(before)
+    assert _mode(tmp_path / "a" / "b") == 0o700
+    assert _mode(tmp_path / "a" / "b" / "c") == 0o600
+
+
+def test_a_folder_that_was_open_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    make_private_folder(tmp_path)
+    assert _mode(tmp_path) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400])
+def test_a_private_file_is_read(tmp_path: Path, mode: int) -> None:
+    write_private(tmp_path / "x", b"content")
+    (tmp_path / "x").chmod(mode)
+    assert read_private(tmp_path / "x") == b"content"
+
+
+@pytest.mark.parametrize("bit", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
+def test_each_bit_for_others_is_too_wide(tmp_path: Path, bit: int) -> None:
+    write_private(tmp_path / "x", b"content")
+    (tmp_path / "x").chmod(0o600 | bit)
+    with pytest.raises(IntegrityError) as caught:
+        read_private(tmp_path / "x")
+    assert f"{0o600 | bit:04o}" in str(caught.value)
+    assert "content" not in str(caught.value)
+    assert "chmod 600" in caught.value.do
+
+
+def test_a_folder_is_told_its_own_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with pytest.raises(IntegrityError, match="0700"):
+        check_private(tmp_path)
+
+
+def test_a_link_counts_as_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "open").write_bytes(b"x")
+    (tmp_path / "open").chmod(0o644)
+    (tmp_path / "link").symlink_to(tmp_path / "open")
+    with pytest.raises(IntegrityError):
+        read_private(tmp_path / "link")
+
+
+def test_what_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="is missing"):
+        read_private(tmp_path / "none")
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_private(path, b"long old content")
+    path.chmod(0o644)
+    write_private(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert _mode(path) == 0o600
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "inside").touch()
+    with pytest.raises(OSError, match="x"):
+        write_private(tmp_path / "x", b"new")
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_private(path, b"old")
+    with path.open("rb") as held:
+        write_private(path, b"new content")
+        assert held.read() == b"old"
+    assert not [one for one in tmp_path.iterdir() if one.name.startswith(ASIDE)]
+
+
+def test_a_folder_is_flushed_and_a_file_is_not_one(tmp_path: Path) -> None:
+    flush_folder(tmp_path)
+    write_private(tmp_path / "x", b"")
+    with pytest.raises(NotADirectoryError):
+        flush_folder(tmp_path / "x")
