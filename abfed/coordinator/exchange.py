@@ -1,0 +1,243 @@
+"""One step's questions and answers: signed requests out, verified releases in.
+
+1. Each silo gets a request of its own, signed, with the head of our audit log. But for nonce and
+   time, the same plan, step and model always give the same request, so that a silo which answered
+   before answers the same again, at no charge.
+2. A request is made when it's about to be sent: silos refuse old ones, and an embedded grid asks
+   one silo after the other.
+3. Answers are matched to silos by the message they reply to: an error reply doesn't say who sent
+   it.
+4. A silo that is not connected, fails, refuses, is late or isn't believed is left out of this step
+   and recorded with the reason. It never stops the others.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, overload
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from abfed.coordinator.courier import unwrap, wrap
+from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
+from abfed.protocol.messages import REFUSAL_TEXT, Refusal, Request, encode
+from abfed.protocol.plan import Plan
+from abfed.site.audit import AuditLog
+from abfed.site.clock import Clock, stamp
+from abfed.site.keys import SiteKeys
+
+_ADVICE = {
+    "budget": "see `abfed ledger show`, and ask for less",
+    "plan-epsilon": "ask for less, or ask the silos' privacy officers",
+    "step-used": "a plan trains one model on the same data: give the plan a new name for another",
+}
+
+Reason = Literal["refused", "failed", "absent", "integrity", "not-in-run"]
+
+
+class LeftOut(NamedTuple):
+    """Why a silo isn't in a step.
+
+    Attributes:
+        reason: "refused" by the silo; "failed" on the way or in the courier; "absent", so not
+            connected or late; "integrity", so not believed; "not-in-run", so it came after the
+            run's model was begun.
+        why: the refusal's code, the type of an exception, or the rule that didn't hold.
+    """
+
+    reason: Reason
+    why: str
+
+
+class Answers(NamedTuple):
+    """What came of a step: every silo that was asked stands in one of the two."""
+
+    accepted: dict[str, Accepted]
+    left_out: dict[str, LeftOut]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each believed envelope, by silo."""
+        return {silo: sha256_hex(one.envelope) for silo, one in self.accepted.items()}
+
+    def epochs(self) -> dict[str, str]:
+        """The state of the data that each believed release was computed on."""
+        return {silo: one.release.epoch for silo, one in self.accepted.items()}
+
+    def recorded(self) -> dict[str, dict[str, str]]:
+        """Who was left out and why, as journal and manifest write it."""
+        return {silo: dict(one._asdict()) for silo, one in sorted(self.left_out.items())}
+
+
+@dataclass
+class Desk:
+    """What asking takes: who we are, what we ask, and who judges the answers."""
+
+    plan: Plan
+    keys: SiteKeys
+    audit: AuditLog
+    inbox: Inbox
+    clock: Clock
+
+
+class Requests(Sequence[Message]):
+    """The messages of one step, each made when it's first looked at.
+
+    Args:
+        desk: who asks.
+        step: the step of the plan.
+        incoming: the model's packed arrays; b"" for the totals.
+        addresses: the node of each silo that is connected.
+        silos: who is to be asked.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        step: str,
+        incoming: bytes,
+        addresses: Mapping[str, int],
+        silos: Iterable[str],
+    ) -> None:
+        wanted = sorted(silos)
+        self.step = step
+        self.incoming_digest = sha256_hex(incoming)
+        self.silos = [silo for silo in wanted if silo in addresses]
+        self.unconnected = [silo for silo in wanted if silo not in addresses]
+        self._desk = desk
+        self._incoming = incoming
+        self._addresses = addresses
+        self._head = desk.audit.head
+        self._messages: dict[str, Message] = {}
+
+    def __len__(self) -> int:
+        """How many silos are asked."""
+        return len(self.silos)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        """The message to one silo, the same each time."""
+        if isinstance(index, slice):
+            return [self._message(silo) for silo in self.silos[index]]
+        return self._message(self.silos[index])
+
+    def sent(self) -> dict[str, str]:
+        """The silo that each message went to, by the message's id."""
+        return {message.metadata.message_id: silo for silo, message in self._messages.items()}
+
+    def _message(self, silo: str) -> Message:
+        if silo not in self._messages:
+            training = self.step.startswith("train-")
+            self._messages[silo] = Message(
+                wrap(self._envelope(silo)),
+                dst_node_id=self._addresses[silo],
+                message_type=MessageType.TRAIN if training else MessageType.QUERY,
+            )
+        return self._messages[silo]
+
+    def _envelope(self, silo: str) -> bytes:
+        request = Request(
+            plan=self._desk.plan.canonical_bytes().decode(),
+            step=self.step,
+            silo=silo,
+            incoming_digest=self.incoming_digest,
+            nonce=secrets.token_hex(16),
+            issued_at=stamp(self._desk.clock()),
+            head=self._head,
+        )
+        return self._desk.keys.sign("request", encode(request, self._incoming))
+
+
+def addresses_of(grid: Grid) -> dict[str, int]:
+    """The node of each connected silo, by the name it was registered under.
+
+    A wrong name is harmless: an answer counts for the silo that signed it, or not at all.
+    """
+    return {node.name: node.node_id for node in grid.get_nodes() if node.name}
+
+
+def prepare(desk: Desk, grid: Grid, step: str, incoming: bytes, silos: Iterable[str]) -> Requests:
+    """The messages of a step, for any grid."""
+    return Requests(desk, step, incoming, addresses_of(grid), silos)
+
+
+def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers:
+    """Sort replies into believed releases and silos that are left out."""
+    asked = requests.sent()
+    accepted: dict[str, Accepted] = {}
+    left_out = {silo: LeftOut("absent", "not connected") for silo in requests.unconnected}
+    for reply in replies:
+        silo = asked.get(reply.metadata.reply_to_message_id)
+        if silo is None or silo in accepted:
+            continue  # an answer to nothing that we asked, or a second one
+        outcome = _judge_one(desk, requests, silo, reply)
+        if isinstance(outcome, Accepted):
+            accepted[silo] = outcome
+            left_out.pop(silo, None)  # somebody else's reply in its name takes nothing from it
+        else:
+            left_out[silo] = outcome
+    for silo in requests.silos:
+        if silo not in accepted and silo not in left_out:
+            left_out[silo] = LeftOut("absent", "no answer in time")
+    return Answers({silo: accepted[silo] for silo in sorted(accepted)}, left_out)
+
+
+def log_left_out(desk: Desk, step: str, left_out: Mapping[str, LeftOut]) -> None:
+    """Write into the audit log who is left out of a step, and why (S14 watches it)."""
+    for silo, one in sorted(left_out.items()):
+        desk.audit.append(
+            "answer.left-out",
+            plan=desk.plan.digest,
+            step=step,
+            silo=silo,
+            reason=one.reason,
+            why=one.why,
+        )
+
+
+def _judge_one(desk: Desk, requests: Requests, silo: str, reply: Message) -> Accepted | LeftOut:
+    if reply.has_error():
+        reason = reply.error.reason or ""
+        return LeftOut("failed", reason if reason.isidentifier() else f"error {reply.error.code}")
+    try:
+        envelope = unwrap(reply.content, where=f"{silo}, {requests.step}")
+        outcome = desk.inbox.accept(silo, requests.step, requests.incoming_digest, envelope)
+    except IntegrityError as error:
+        return LeftOut("integrity", error.what[:200])
+    if isinstance(outcome, Refusal):
+        return LeftOut("refused", outcome.code)
+    return outcome
+
+
+def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
+    """The error for a step that fewer silos answered than the plan needs.
+
+    Where every missing silo said no, the run was refused; where none was believed, integrity is at
+    stake; else it failed. A person needs to do another thing in each case.
+    """
+    reasons = {one.reason for one in answers.left_out.values()}
+    listed = "; ".join(f"{silo}: {describe(one)}" for silo, one in sorted(answers.left_out.items()))
+    what = f"{len(answers.accepted)} of at least {plan.minimum_silos} silos answered"
+    where = f"{plan.name}, {step}"
+    if reasons == {"refused"}:
+        code = next(one.why for _, one in sorted(answers.left_out.items()))
+        return Refused(what, code=code, where=where, why=listed, do=_ADVICE.get(code, ""))
+    if reasons == {"integrity"}:
+        do = "find out who changed the bytes, or whose key is out of date"
+        return IntegrityError(what, where=where, why=listed, do=do)
+    do = "run it again once these silos answer: what was answered is not charged twice"
+    return RunFailed(what, where=where, why=listed, do=do)
+
+
+def describe(one: LeftOut) -> str:
+    """Why a silo was left out, in words."""
+    if one.reason == "refused":
+        return f"refused ({one.why}): {REFUSAL_TEXT.get(one.why, one.why)}"
+    return f"{one.reason}: {one.why}"

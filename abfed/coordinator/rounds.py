@@ -1,0 +1,310 @@
+"""The run folder: what a run has done, kept so that it can go on, be found, and be reported from.
+
+Rules:
+
+1. A folder appears whole, with its plan, the totals it is bound to and the journal's beginning, or
+   not at all.
+2. A step is closed in this order: releases as received, sealed checkpoint, journal entry; each on
+   disk before the next. A model is sent to silos only after its step is closed, because a silo
+   answers each step for one model only.
+3. So a run that was killed at any point goes on from its last closed step, and the step it was in
+   is asked again: silos give the same release again, at no charge.
+4. A run is bound to its plan and to the totals of its silos. The same plan and totals find it
+   again. For a plan with a model this also holds when a silo has come or gone since: what silos
+   answered for one model they don't answer for another, so a second run could not be trained.
+5. A torn last line of the journal is a crash. Everything else that doesn't fit is an
+   `IntegrityError`.
+
+Layout: `plan.json`, `plan.yaml`, `report.json`, `journal.jsonl`, `releases/<silo>/<step>.release`,
+`checkpoints/<step>.sealed`, `model.sealed`, `manifest.json`, `manifest.sig`, `timings.json`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from abfed.coordinator.exchange import Answers
+from abfed.coordinator.journal import Body, Journal, begin_journal, read_journal
+from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
+from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.protocol.messages import EMPTY_DIGEST
+from abfed.protocol.plan import Plan
+from abfed.site.files import (
+    FILE_MODE,
+    flush_folder,
+    make_private_folder,
+    read_private,
+    write_private,
+)
+from abfed.site.keys import SiteKeys
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 2  # the last, and the one before it in case the last doesn't open
+
+
+class Closed(NamedTuple):
+    """A step that is done.
+
+    Attributes:
+        step: which one.
+        answers: what silos answered, and who was left out.
+        incoming_digest: of the model that was sent.
+        weights: of each silo in the model's mean; empty where nothing was averaged.
+        model_digest: of the model that came of it; empty where none did.
+        checkpoint: that model, sealed.
+    """
+
+    step: str
+    answers: Answers
+    incoming_digest: str = EMPTY_DIGEST
+    weights: Mapping[str, float] = {}
+    model_digest: str = ""
+    checkpoint: bytes = b""
+
+    def body(self) -> Body:
+        """What the journal keeps of it."""
+        return {
+            "event": "step",
+            "step": self.step,
+            "incoming": self.incoming_digest,
+            "releases": self.answers.digests(),
+            "left_out": self.answers.recorded(),
+            "weights": {silo: float(weight) for silo, weight in sorted(self.weights.items())},
+            "model": self.model_digest,
+        }
+
+
+def run_name(plan: Plan, epochs: Mapping[str, str]) -> str:
+    """The name of the run of a plan on these states of the silos' data."""
+    return f"{plan.name}-{digest({'plan': plan.digest, 'epochs': dict(epochs)})[:10]}"
+
+
+class RunFolder:
+    """A run's folder, open for this process only.
+
+    Args:
+        path: the folder.
+        plan: the plan it must be a run of.
+        keys: the coordinator's, which sign its journal.
+
+    Raises:
+        WorkspaceError: another process is carrying the run out.
+        IntegrityError: it isn't a run of this plan, or something in it was changed.
+    """
+
+    def __init__(self, path: Path, plan: Plan, keys: SiteKeys) -> None:
+        self.path = path
+        self.plan = plan
+        if read_private(path / "plan.json") != plan.canonical_bytes():
+            raise IntegrityError("it is the run of another plan", where=str(path))
+        self.journal = Journal(path / "journal.jsonl", keys)
+        try:
+            begin = self.journal.bodies[0]
+            if (begin.get("event"), begin.get("plan")) != ("begin", plan.digest):
+                raise IntegrityError("the journal is of another run", where=str(path))
+            self.epochs: dict[str, str] = dict(begin["epochs"])
+            self.steps = _steps(self.journal.bodies)
+            for step, body in self.steps.items():
+                for silo in body["releases"]:
+                    self.release(silo, step)
+        except BaseException:
+            self.journal.close()
+            raise
+
+    @classmethod
+    def open_or_create(
+        cls,
+        runs: Path,
+        plan: Plan,
+        totals: Answers,
+        keys: SiteKeys,
+        *,
+        plan_text: bytes | None = None,
+    ) -> RunFolder:
+        """Find the run that these totals belong to, or begin it.
+
+        Args:
+            runs: the folder of all runs.
+            plan: the plan.
+            totals: verified totals of at least one silo.
+            keys: the coordinator's.
+            plan_text: the plan as it was given, kept for people.
+
+        Raises:
+            WorkspaceError: another process is carrying the run out.
+            IntegrityError: the folder is damaged, or a silo answered the same question in another
+                way than before.
+        """
+        make_private_folder(runs)
+        with _alone(runs):
+            path = runs / run_name(plan, totals.epochs())
+            if not path.exists():
+                path = _begun_before(runs, plan, totals.digests(), keys) or path
+            if not path.exists():
+                _begin(path, plan, Closed("totals", totals), keys, plan_text)
+            folder = cls(path, plan, keys)
+        try:
+            folder._check_same(totals)
+            folder._keep_report()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def __enter__(self) -> Self:
+        """Hold the folder."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let other processes have it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes have it."""
+        self.journal.close()
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether its manifest is signed: the last thing that is written."""
+        return (self.path / "manifest.sig").exists()
+
+    def release(self, silo: str, step: str) -> bytes:
+        """A release of a closed step, as it was received.
+
+        Raises:
+            IntegrityError: it is missing or was changed.
+        """
+        path = self._release_path(silo, step)
+        try:
+            envelope = read_private(path)
+        except WorkspaceError as cause:
+            raise IntegrityError(
+                "a release that the journal names is missing", where=str(path)
+            ) from cause
+        if sha256_hex(envelope) != self.steps[step]["releases"].get(silo):
+            raise IntegrityError("the release is not the one that was received", where=str(path))
+        return envelope
+
+    def close_step(self, closed: Closed) -> None:
+        """Record a step that is done; on disk when this returns."""
+        for silo, one in closed.answers.accepted.items():
+            write_private(self._release_path(silo, closed.step), one.envelope)
+        if closed.checkpoint:
+            write_private(self._checkpoint_path(closed.step), closed.checkpoint)
+        body = closed.body()
+        self.journal.append(body)
+        self.steps[closed.step] = body
+        trained = [step for step in self.steps if step.startswith("train-")]
+        for step in trained[:-KEPT_CHECKPOINTS]:
+            self._checkpoint_path(step).unlink(missing_ok=True)
+
+    def checkpoint(self, step: str) -> bytes | None:
+        """The sealed model that came of a step, if it is still kept."""
+        path = self._checkpoint_path(step)
+        return read_private(path) if path.exists() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one of the run's own files."""
+        write_private(self.path / name, data)
+
+    def _release_path(self, silo: str, step: str) -> Path:
+        return self.path / "releases" / silo / f"{step}.release"
+
+    def _checkpoint_path(self, step: str) -> Path:
+        return self.path / "checkpoints" / f"{step}.sealed"
+
+    def _check_same(self, totals: Answers) -> None:
+        known = self.steps["totals"]["releases"]
+        for silo, received in totals.digests().items():
+            if known.get(silo, received) != received:
+                raise IntegrityError(
+                    "the silo answered the same question on the same data in another way",
+                    where=f"{silo}, {self.run}",
+                    why="a silo gives the same release again unless it lost what it gave",
+                    do="ask the silo; its ledger or its releases may have been restored",
+                )
+
+    def _keep_report(self) -> None:
+        """How the run is shown isn't part of the question: the latest wish counts."""
+        wanted = canonical_bytes(self.plan.report.model_dump(mode="json"))
+        path = self.path / "report.json"
+        if not path.exists() or read_private(path) != wanted:
+            write_private(path, wanted)
+
+
+def _steps(bodies: list[Body]) -> dict[str, Body]:
+    """The closed steps of a journal, in order."""
+    return {body["step"]: body for body in bodies if body["event"] == "step"}
+
+
+def _begin(path: Path, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: bytes | None) -> None:
+    """Make a run's folder aside, and put it in its place whole."""
+    aside = path.with_name(f".{path.name}.new")
+    if aside.exists():
+        shutil.rmtree(aside)  # a crash left it; nothing counts that isn't in its place
+    make_private_folder(aside)
+    write_private(aside / "plan.json", plan.canonical_bytes())
+    if plan_text is not None:
+        write_private(aside / "plan.yaml", plan_text)
+    make_private_folder(aside / "releases")
+    for silo, one in totals.answers.accepted.items():
+        home = aside / "releases" / silo
+        make_private_folder(home)
+        write_private(home / f"{totals.step}.release", one.envelope)
+    make_private_folder(aside / "checkpoints")
+    flush_folder(aside / "releases")
+    begin = {
+        "event": "begin",
+        "format": FORMAT,
+        "run": path.name,
+        "plan": plan.digest,
+        "epochs": totals.answers.epochs(),
+    }
+    begin_journal(aside / "journal.jsonl", keys, [begin, totals.body()])
+    aside.rename(path)
+    flush_folder(path.parent)
+
+
+def _begun_before(runs: Path, plan: Plan, totals: Mapping[str, str], keys: SiteKeys) -> Path | None:
+    """The run that rule 4 binds these totals to, if there is one under another name."""
+    found: list[tuple[int, str, Path]] = []
+    for path in sorted(runs.glob(f"{plan.name}-*")):
+        stored = path / "plan.json"
+        if not stored.exists() or read_private(stored) != plan.canonical_bytes():
+            continue
+        steps = _steps(read_journal(path / "journal.jsonl", keys.public_key).bodies)
+        known = steps["totals"]["releases"]
+        common = set(known) & set(totals)
+        same = bool(common) and all(known[silo] == totals[silo] for silo in common)
+        begun = plan.model is not None and len(steps) > 1
+        if same and (begun or set(totals) <= set(known)):
+            found.append((len(steps), path.name, path))
+    return max(found)[2] if found else None
+
+
+@contextmanager
+def _alone(runs: Path) -> Iterator[None]:
+    """Hold the folder of all runs while one is looked for or begun."""
+    descriptor = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
