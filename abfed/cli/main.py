@@ -1,0 +1,87 @@
+"""The command line: `abfed`. One command per verb, no logic.
+
+Exit codes: 0 done, 2 bad input, 3 refused by policy or budget, 4 integrity failure, 1 anything
+else, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from abfed import __version__
+from abfed.cli import audit, data, demo, ledger, plan, run, silo
+from abfed.cli.output import defect, fail, say, say_json
+from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.protocol.errors import AbfedError
+
+app = typer.Typer(
+    name="abfed",
+    help="Federated, differentially private A/B testing for marketing e-mail.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(silo.app, name="silo")
+app.add_typer(data.app, name="data")
+app.add_typer(plan.app, name="plan")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(audit.app, name="audit")
+app.command("run")(run.run)
+app.command("report")(run.report)
+app.command("demo")(demo.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"abfed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Federated, differentially private A/B testing for marketing e-mail."""
+
+
+@app.command()
+def init(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Make a workspace: a coordinator, and room for silos, runs and reports."""
+    from abfed.lab.workspace import Workspace
+
+    made = Workspace.create(workspace)
+    if as_json:
+        say_json({"workspace": made.path, "coordinator": made.keys.key_id})
+        return
+    say(f"Workspace {made.path} is ready. Its coordinator's key is {made.keys.key_id}.")
+    say("Next: abfed data synth --ingest, or abfed silo create NAME --mapping FILE")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code; the entry point of the `abfed` script."""
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    try:
+        result = app(args=given, standalone_mode=False)
+    except AbfedError as error:
+        return fail(error, as_json=as_json)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted; what was done is kept, run it again to go on\n")
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last frame: a traceback could show a row
+        return defect(error)
+    return result if isinstance(result, int) else 0
+
+
+def script() -> None:
+    """The console script."""
+    sys.exit(main())

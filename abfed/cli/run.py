@@ -1,0 +1,118 @@
+"""`abfed run` and `abfed report`: carry a plan out, and show what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abfed.cli.output import say, say_json, table
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.coordinator.app import Event, Progress
+    from abfed.lab.runs import Run
+
+SHOWN = ("metric", "scope", "arm", "estimate", "ci_low", "ci_high", "p_adjusted", "decision")
+
+
+def run(
+    plan: Annotated[Path, typer.Argument(help="The plan.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a plan out, or find the run that did: the same plan on the same data is free."""
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    with progress_bar(quiet=as_json) as progress:
+        done = opened.run(plan, progress=progress)
+    if as_json:
+        say_json(summary(done))
+        return
+    show_run(done)
+    say(f"Next: abfed report {done.name}")
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="A run's name or folder, or a plan's file.")],
+    workspace: WorkspaceOption,
+    notebook: Annotated[str, typer.Option(help="Another notebook than the plan's.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report. Reads the run only: it asks no silo and costs nothing."""
+    from abfed.lab.reports import write_report
+    from abfed.lab.workspace import Workspace
+    from abfed.protocol.plan import Plan
+
+    opened = Workspace(workspace)
+    name = run
+    if Path(run).suffix in {".yaml", ".yml"}:
+        digest = Plan.load(run).digest
+        name = next((one.name for one in opened.runs() if one.plan.digest == digest), run)
+    page = write_report(opened.find_run(name), opened.reports_folder, notebook=notebook or None)
+    if as_json:
+        say_json({"report": page})
+        return
+    say(f"The report lies in {page}")
+
+
+def summary(done: Run) -> dict[str, Any]:
+    """A run as JSON."""
+    return {
+        "run": done.name,
+        "folder": done.folder,
+        "found": done.found,
+        "plan": done.plan.digest,
+        "silos": list(done.silos),
+        "missing": done.missing or {},
+        "effects": done.effects.to_dict(orient="records"),
+        "training": done.training.to_dict(orient="records"),
+        "ledger": done.ledger.to_dict(orient="records"),
+    }
+
+
+def show_run(done: Run) -> None:
+    """A run for people: its effects over these brands, and what it cost."""
+    state = "was found: nothing was charged" if done.found else "is complete"
+    say(f"Run {done.name} {state}. Folder: {done.folder}")
+    for silo, why in (done.missing or {}).items():
+        say(f"  without {silo}: {why}")
+    effects = done.effects
+    wanted = effects[effects["scope"] == ("these brands" if len(done.silos) > 1 else done.silos[0])]
+    table(wanted[list(SHOWN)].to_dict(orient="records"), title="Effects against the control")
+    table(done.ledger.to_dict(orient="records"), title="ε of this run, and each silo's budget")
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """One bar over the steps of a run, on standard error."""
+    if quiet:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=1, unit="step", file=sys.stderr, bar_format="{desc:<34}|{bar:30}| {n_fmt}/{total_fmt}"
+    ) as bar:
+
+        def tell(event: Event) -> None:
+            bar.total = event.of
+            if event.stage == "ask":
+                bar.set_description_str(f"{event.step}: asking the silos", refresh=False)
+            elif event.stage == "closed":
+                bar.n = event.n
+            elif event.stage in {"found", "complete"}:
+                bar.n = event.of
+                bar.set_description_str(event.stage, refresh=False)
+            elif event.stage == "left-out":
+                bar.write(f"{event.step}: without {event.silo}", file=sys.stderr)
+            else:
+                return
+            bar.refresh()
+
+        yield tell

@@ -1,0 +1,119 @@
+"""`abfed silo`: what a brand's own people do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abfed.cli.output import say, say_json, table
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="The brand's name.")]
+MappingOption = Annotated[
+    Path | None, typer.Option("--mapping", "-m", help="How the export becomes canonical columns.")
+]
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    mapping: MappingOption = None,
+    purpose: Annotated[
+        list[str] | None, typer.Option(help="A purpose that plans may state; may be repeated.")
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Budget for all plans together.")] = 10.0,
+    synthetic: Annotated[bool, typer.Option(help="The brand's people are made up.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Found a silo: keys, an empty encrypted store, an empty ledger, a policy to edit.
+
+    The policy allows the outcomes and features that the mapping declares; all outcomes and no
+    feature where none is given.
+    """
+    from abfed.lab.workspace import Workspace
+    from abfed.protocol.schema import OUTCOMES
+    from abfed.silo.mapping import ExportMapping
+
+    columns: tuple[str, ...] = OUTCOMES
+    if mapping is not None:
+        declared = ExportMapping.load(mapping)
+        columns = (*declared.outcomes, *declared.features)
+    folder = Workspace(workspace).create_silo(
+        name,
+        columns=columns,
+        purposes=purpose or ("email-optimisation",),
+        synthetic=synthetic,
+        epsilon=epsilon,
+    )
+    if as_json:
+        say_json({"silo": name, "folder": folder, "columns": columns})
+        return
+    say(f"Silo {name} is founded in {folder}.")
+    say(f"What it allows stands in {folder / 'policy.yaml'}; whatever is not there is a no.")
+
+
+@app.command()
+def ingest(
+    name: NameArgument,
+    export: Annotated[Path, typer.Argument(help="The brand's export, CSV or Parquet.")],
+    workspace: WorkspaceOption,
+    mapping: Annotated[Path, typer.Option("--mapping", "-m", help="How to read the export.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read an export into the encrypted store; known sends are updated, the rest is added."""
+    from abfed.lab.intake import ingest_export
+    from abfed.lab.workspace import Workspace
+
+    report = ingest_export(Workspace(workspace), name, export, mapping)
+    counted = ("rows", "left_out", "accepted", "new", "updated", "unchanged", "repeated")
+    facts = {what: getattr(report, what) for what in counted}
+    if as_json:
+        say_json({"silo": name, **facts, "rejected": dict(report.rejected)})
+        return
+    say(f"{name}: for this silo's own people, not for sharing")
+    table([{"what": what, "rows": count} for what, count in facts.items()])
+    if report.rejected:
+        table(
+            [{"reason": reason, "rows": count} for reason, count in report.rejected.items()],
+            title="rejected",
+        )
+
+
+@app.command()
+def show(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Show what a silo holds and allows, in declared names. No figure here comes from a row."""
+    from abfed.lab.workspace import Workspace
+
+    with Workspace(workspace).silo(name) as service:
+        holdings, policy = service.holdings(), service.policy()
+        spent = service.ledger.spent_epsilon(policy.budget.delta)
+        facts = {
+            "silo": name,
+            "key": service.keys.key_id,
+            "data epoch": holdings.epoch[:16],
+            "experiments": {test: list(arms) for test, arms in holdings.experiments.items()},
+            "outcomes": list(holdings.outcomes),
+            "features": dict(holdings.features),
+            "purposes": {one.name: list(one.bases) for one in policy.purposes},
+            "allowed columns": list(policy.columns),
+            "budget": {"epsilon": policy.budget.epsilon, "delta": policy.budget.delta},
+            "spent": spent,
+            "synthetic": policy.synthetic,
+        }
+    if as_json:
+        say_json(facts)
+        return
+    table([{"": key, "value": _short(value)} for key, value in facts.items()])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_short(inner)}" for key, inner in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The researcher's machine: plans, runs and reports. Holds no brand data."""

@@ -1,0 +1,155 @@
+"""How a run shows itself: plots, a table of effects, a card, and sentences.
+
+Records compute nothing to show themselves; it is all here and next door (`plots`, `readings`,
+`sections`). Whatever is shown comes from releases, so it may be shown to whoever may see the run.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from abfed.lab.page import STYLE, facts, paragraph, pill, table
+from abfed.lab.plots import plot_budget, plot_effects, plot_training
+from abfed.lab.readings import DEFAULT_ALPHA, effects_at, reading, sample_ratio_reading, widest
+from abfed.lab.units import (
+    NBSP,
+    NONE,
+    count,
+    interval,
+    level,
+    p_value,
+    plain,
+    signed,
+    unit_of,
+)
+from abfed.stats.effects import LIKE_THESE, THESE
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+
+__all__ = [
+    "effects_table",
+    "plot_budget",
+    "plot_effects",
+    "plot_training",
+    "reading",
+    "run_card",
+    "title",
+]
+
+VERDICTS = {
+    "better": ("higher", "yes"),
+    "worse": ("lower", "no"),
+    "inconclusive": ("not clear", "open"),
+    "suppressed": ("drowned in noise", "open"),
+    "within margin": ("within margin", "yes"),
+    "not shown": ("margin not shown", "open"),
+    "breached": ("margin broken", "no"),
+}
+"""Each decision in words, and how it stands out."""
+
+
+def title(run: Run) -> str:
+    """What the report is called; a simulation says so first."""
+    named = run.report.title or run.plan.name
+    return f"SIMULATION: {named}" if run.plan.simulation is not None else named
+
+
+def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None = None) -> str:
+    """Effects as a table.
+
+    Args:
+        run: whose.
+        alpha: one minus the confidence of the intervals.
+        scope: a brand, "these brands" or "brands like these"; where none is named, the widest that
+            the run has.
+
+    Returns:
+        Markup: a row for metric × arm.
+
+    Raises:
+        InputError: alpha isn't between 0 and 1.
+    """
+    rows = effects_at(run, alpha)
+    rows = rows[rows["scope"] == (scope or widest(run))]
+    sure = f"{level(alpha)} interval"
+    head = ["Metric", "Arm", "Control", "Arm", f"Difference, {sure}", f"Relative, {sure}",
+            "p, adjusted", "Reading"]  # fmt: skip
+    cells, seen = [], ""
+    for _, row in rows.iterrows():
+        metric = row["metric"]
+        name = escape(metric) if metric != seen else ""
+        seen = metric
+        cells.append([name, *_cells(run, row)])
+    return table(head, cells, numeric=(2, 3, 4, 5, 6))
+
+
+def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
+    """One row's cells behind the metric's name, as markup."""
+    unit = unit_of(run.plan, row["metric"])
+    words, kind = VERDICTS.get(row["decision"], ("", ""))
+    se, relative = row["se"], NONE
+    if pd.notna(row["relative"]):
+        span = interval(100 * row["rel_low"], 100 * row["rel_high"], 1)
+        relative = _stacked(f"{signed(100 * row['relative'], 1)}{NBSP}%", span)
+    effect = NONE
+    if pd.notna(row["estimate"]):
+        span = unit.interval(row["ci_low"], row["ci_high"], se)
+        effect = _stacked(f"{unit.effect(row['estimate'], se)} {unit.short}".strip(), span)
+    return [
+        escape(row["arm"]),
+        unit.value(row["mean_control"], se),
+        unit.value(row["mean_arm"], se),
+        effect,
+        relative,
+        p_value(row["p_adjusted"]),
+        pill(words, kind) if words else "",
+    ]
+
+
+def _stacked(figure: str, span: str) -> str:
+    """A figure with its interval below it."""
+    return f'{figure}<br><span class="soft">{span}</span>'
+
+
+def effects_by_scope(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Effects in each scope but the widest, folded away."""
+    scopes = dict.fromkeys(effects_at(run, alpha)["scope"])
+    parts = []
+    for scope in scopes:
+        if scope == widest(run):
+            continue
+        named = f"“{scope}”: random effects" if scope == LIKE_THESE else scope
+        shown = effects_table(run, alpha=alpha, scope=scope)
+        parts.append(f"<h3>{escape(named)}</h3>{shown}")
+    if not parts:
+        return ""
+    return f"<details><summary>Effects brand by brand</summary>{''.join(parts)}</details>"
+
+
+def run_card(run: Run) -> str:
+    """A run in short, for a notebook."""
+    plan = run.plan
+    kept = "found complete; nothing was charged again" if run.found else "carried out"
+    recipients = sum(float(one.counts()[0].sum()) for one in run.totals.values())
+    pairs = [
+        ("Run", f"<code>{escape(run.name)}</code> ({kept})"),
+        ("Brands", escape(", ".join(run.silos))),
+        ("Recipients", f"{count(recipients)} (noised)"),
+        ("Privacy", (f"ε = {plain(run.ledger['epsilon_run'].max(), 2)} of {plan.privacy.epsilon:g} "
+                    f"asked, δ = {plan.privacy.delta:g}, for each recipient")),
+    ]  # fmt: skip
+    left_out = sorted(set(run.left_out["silo"]) | set(run.missing or {}))
+    if left_out:
+        pairs.append(("Left out", escape(", ".join(left_out))))
+    lead = paragraph(reading(run, plan.primary))
+    checks = paragraph(sample_ratio_reading(run), "soft")
+    scope = THESE if len(run.silos) > 1 else run.silos[0]
+    return (
+        f'<style>{STYLE}</style><div class="abfed card"><div class="kicker">abfed run</div>'
+        f'<h2>{escape(title(run))}</h2><div class="key">{lead}</div>'
+        f"{effects_table(run, scope=scope)}{checks}{facts(pairs)}</div>"
+    )

@@ -1,0 +1,56 @@
+"""Bringing exports into a workspace's silos: what each brand's admin does, embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import WorkspaceError
+from abfed.silo.ingest import IngestReport, ingest
+from abfed.silo.mapping import ExportMapping
+
+
+def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) -> IngestReport:
+    """Read an export into a silo's store, and note in its audit log that it was.
+
+    Returns:
+        Counts of rows, for the silo's own people only.
+
+    Raises:
+        MappingError, DataError: nothing was changed then.
+    """
+    declared = ExportMapping.load(mapping)
+    with workspace.silo(silo) as service:
+        before = service.store.epoch
+        report = ingest(service.store, service.keys, declared, export)
+        changed = service.store.epoch != before
+        service.audit.append("data.ingested", epoch=service.store.epoch, changed=changed)
+    return report
+
+
+def found_and_ingest(
+    workspace: Workspace, silo: str, export: Path, mapping: Path, *, synthetic: bool = False
+) -> IngestReport:
+    """Found a silo, unless it is there, that allows what the mapping declares; then ingest."""
+    if silo not in workspace.silos:
+        declared = ExportMapping.load(mapping)
+        workspace.create_silo(
+            silo, columns=(*declared.outcomes, *declared.features), synthetic=synthetic
+        )
+    return ingest_export(workspace, silo, export, mapping)
+
+
+def shipped(relative: str) -> Path:
+    """A file that comes with abfed's source, such as an example plan.
+
+    Raises:
+        WorkspaceError: this installation came without it.
+    """
+    path = Path(__file__).resolve().parents[2] / relative
+    if not path.is_file():
+        raise WorkspaceError(
+            f"{relative} did not come with this installation",
+            where=str(path),
+            do="run from a clone of abfed's source",
+        )
+    return path

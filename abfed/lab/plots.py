@@ -1,0 +1,231 @@
+"""Plots of a run. Each returns a figure of its own and leaves matplotlib's settings as they were.
+
+An interval is drawn in two parts: the thick bar is what chance alone would give, the thin one adds
+the noise that protects people. What can't be told from noise stands as words where its mark would
+be. Figures become pictures that are the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from abfed.lab.page import ARM_COLOURS, BLUE, INK, ORANGE, RULE, SOFT_INK, VERMILLION
+from abfed.lab.readings import effects_at, require_model, widest
+from abfed.lab.units import Unit, level, unit_of
+from abfed.stats.effects import LIKE_THESE, THESE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from abfed.lab.runs import Run
+
+NAME_WIDTH = 22  # characters of a brand's name before it wraps
+MARKS = "osD^vP"
+STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": SOFT_INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "abfed",
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure (inches) in our style, belonging to no window and no global list."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)
+        yield figure, list(axes[0])
+
+
+def as_svg(figure: Figure) -> bytes:
+    """A figure as a picture; the same figure gives the same bytes."""
+    target = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+def plot_effects(run: Run, metric: str, *, alpha: float = 0.05) -> Figure:
+    """A forest plot: each arm against the control, in each brand and over brands.
+
+    Args:
+        run: whose effects.
+        metric: one of the plan's metrics.
+        alpha: one minus the confidence of the intervals.
+
+    Raises:
+        InputError: the plan has no such metric, or alpha isn't between 0 and 1.
+    """
+    table = effects_at(run, alpha, metric)
+    unit = unit_of(run.plan, metric)
+    scopes, arms = list(dict.fromkeys(table["scope"])), list(dict.fromkeys(table["arm"]))
+    step = 0.34 if len(arms) > 1 else 0.45
+    pitch = max(1.0, step * (len(arms) + 0.6)) if len(arms) > 1 else 0.8
+    height = 1.25 + 0.36 * pitch * len(scopes) + 0.14 * len(arms) * (len(arms) > 1)
+    z = float(stats.norm.ppf(1 - alpha / 2))
+    # One exactness for all rows: that of what speaks for the run.
+    exact = float(table[table["scope"] == widest(run)]["se"].max())
+    with drawing(8.2, height) as (figure, (axes,)):
+        centres = [_place(number, scope, pitch) for number, scope in enumerate(scopes)]
+        for centre, scope in zip(centres, scopes, strict=True):
+            for number, arm in enumerate(arms):
+                row = table[(table["scope"] == scope) & (table["arm"] == arm)].iloc[0]
+                y = centre + (number - (len(arms) - 1) / 2) * step
+                _draw_row(
+                    axes, row, y, ARM_COLOURS[number % 6], MARKS[number % 6], unit, (z, exact)
+                )
+        _dress_forest(axes, centres, scopes, pitch)
+        axes.set_xlabel(f"difference from {run.plan.control.name} ({unit.difference})")
+        _explain(axes, arms, alpha)
+    return figure
+
+
+def _place(number: int, scope: str, pitch: float) -> float:
+    """Where a scope stands; those over brands stand a little apart from brands."""
+    return number * pitch + (0.35 if scope in {THESE, LIKE_THESE} else 0.0)
+
+
+def _draw_row(
+    axes: Axes,
+    row: pd.Series[Any],
+    y: float,
+    colour: str,
+    mark: str,
+    unit: Unit,
+    scale: tuple[float, float],
+) -> None:
+    """A row's bars, mark and figures; `scale` is z and the standard error that sets decimals."""
+    z, exact = scale
+    side: dict[str, Any] = {
+        "transform": axes.get_yaxis_transform(),
+        "va": "center",
+        "fontsize": 8.5,
+    }
+    if not math.isfinite(row["estimate"]):
+        axes.text(1.02, y, "can’t be told from noise", color=SOFT_INK, style="italic", **side)
+        return
+    middle, low, high = (row[name] * unit.scale for name in ("estimate", "ci_low", "ci_high"))
+    split = math.isfinite(row["se_sampling"])
+    axes.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.42, solid_capstyle="butt")
+    if split:
+        reach = z * row["se_sampling"] * unit.scale
+        axes.plot([middle - reach, middle + reach], [y, y], color=colour, lw=5.5, alpha=0.9,
+                  solid_capstyle="butt")  # fmt: skip
+    over = row["scope"] in {THESE, LIKE_THESE}
+    axes.plot(middle, y, mark, color="white" if over else colour, mec=colour, mew=1.6, ms=6.5)
+    span = unit.interval(row["ci_low"], row["ci_high"], exact)
+    words = f"{unit.effect(row['estimate'], exact)}  ({span})"
+    weight = "bold" if row["scope"] == THESE else "normal"
+    axes.text(1.02, y, words, color=INK, weight=weight, **side)
+
+
+def _dress_forest(
+    axes: Axes, centres: Sequence[float], scopes: Sequence[str], pitch: float
+) -> None:
+    """Names, zero line and order: first brand on top, what is over brands below a rule."""
+    axes.axvline(0, color=INK, lw=0.9, zorder=0)
+    axes.margins(x=0.06)
+    axes.set_yticks(centres, [wrapped(scope) for scope in scopes])
+    for label, scope in zip(axes.get_yticklabels(), scopes, strict=True):
+        label.set_fontweight("bold" if scope == THESE else "normal")
+    axes.set_ylim(max(centres) + pitch / 2 + 0.1, min(centres) - pitch / 2 - 0.1)
+    over = [place for place, scope in zip(centres, scopes, strict=True) if scope == THESE]
+    if over:
+        axes.axhline(over[0] - pitch / 2 - 0.17, color=RULE, lw=1)
+    axes.grid(axis="x", color=RULE, lw=0.6, zorder=-1)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
+    """Which arm is which, and what the two parts of a bar are."""
+    handles = [
+        axes.plot([], [], MARKS[n % 6], color=ARM_COLOURS[n % 6], ms=6, label=arm)[0]
+        for n, arm in enumerate(arms)
+    ]
+    chance = f"{level(alpha)} interval: chance alone"
+    handles += axes.plot([], [], color=SOFT_INK, lw=5.5, label=chance)
+    handles += axes.plot([], [], color=SOFT_INK, lw=2.2, alpha=0.5, label="with privacy noise")
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, len(handles)),
+        fontsize=8.5, borderaxespad=0.2, handletextpad=0.6, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def plot_training(run: Run) -> Figure:
+    """How the model got better: AUC and log-loss by round, each with a band of one standard error.
+
+    Raises:
+        InputError: the plan has no model.
+    """
+    require_model(run)
+    table = run.training
+    with drawing(8.2, 2.7, columns=2) as (figure, panels):
+        for axes, name, title, colour in zip(
+            panels, ("auc", "log_loss"), ("AUC", "log-loss"), (BLUE, VERMILLION), strict=True
+        ):
+            x, y, se = table["model"], table[name], table[f"{name}_se"]
+            axes.fill_between(x, y - se, y + se, color=colour, alpha=0.18, lw=0)
+            axes.plot(x, y, "o-", color=colour, lw=1.8, ms=4.5)
+            better = "higher" if name == "auc" else "lower"
+            axes.set_title(f"{title} ({better} is better)", loc="left")
+            axes.set_xlabel("rounds behind the model")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(color=RULE, lw=0.6)
+            if y.isna().all():
+                axes.text(0.5, 0.5, "can’t be told from noise", transform=axes.transAxes,
+                          ha="center", style="italic", color=SOFT_INK)  # fmt: skip
+    return figure
+
+
+def plot_budget(run: Run) -> Figure:
+    """What each silo's recipients had spent when the run asked, and what was left."""
+    table = run.ledger
+    names = [wrapped(silo) for silo in table["silo"]]
+    most = table["epsilon_total"].max()
+    with drawing(8.2, 1.1 + 0.38 * len(table)) as (figure, (axes,)):
+        axes.barh(names, table["epsilon_spent"], color=ORANGE, height=0.55, label="spent")
+        axes.barh(names, table["epsilon_left"], left=table["epsilon_spent"], color=BLUE,
+                  alpha=0.28, height=0.55, label="left")  # fmt: skip
+        for place, row in enumerate(table.to_dict("records")):
+            if math.isnan(row["epsilon_total"]):
+                axes.text(0, place, " not shown by this silo’s policy", va="center",
+                          style="italic", color=SOFT_INK)  # fmt: skip
+                continue
+            words = f"{row['epsilon_left']:.2f} left"
+            axes.text(1.02, place, words, va="center", transform=axes.get_yaxis_transform())
+        axes.set_xlim(0, most if math.isfinite(most) else 1)
+        axes.set_xlabel("ε of the silo’s budget, over all plans")
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)
+    return figure
+
+
+def wrapped(name: str) -> str:
+    """A long name over several lines, broken at its hyphens first."""
+    return textwrap.fill(name.replace("_", "_\u200b"), NAME_WIDTH).replace("\u200b", "")

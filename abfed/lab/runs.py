@@ -1,0 +1,247 @@
+"""A run, opened for reading: verified releases in, tables out. Nothing here can reach a silo.
+
+Opening checks the manifest's signature, the digest of each file it names, and each release's own
+signature by the silo whose key the manifest binds. What is shown is computed from releases only,
+so it can be computed again at any time, at no cost, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.coordinator.manifest import verify
+from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
+from abfed.privacy.accounting import epsilon_of
+from abfed.protocol.errors import IntegrityError
+from abfed.protocol.plan import Plan, ReportSpec
+from abfed.site.files import read_private
+from abfed.stats.checks import sample_ratios
+from abfed.stats.effects import effects
+from abfed.stats.totals import SiloTotals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PINNED = "coordinator.pub"
+"""Beside the runs: the public key (hex) of the coordinator that signs them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run.
+
+    Attributes:
+        folder: where it lies; its name is the run's.
+        plan: what was asked.
+        report: how it is to be shown.
+        manifest: what was signed.
+        releases: verified releases by silo and step.
+        found: it was complete before it was asked for again.
+        missing: silos that did not answer this time, and why.
+    """
+
+    folder: Path
+    plan: Plan
+    report: ReportSpec
+    manifest: Mapping[str, Any]
+    releases: Mapping[str, Mapping[str, Accepted]]
+    found: bool = False
+    missing: Mapping[str, str] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        coordinator_key: bytes | None = None,
+        found: bool = False,
+        missing: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Open and verify a run.
+
+        Args:
+            folder: the run's folder.
+            coordinator_key: the public key that must have signed it; where none is given, the one
+                that the workspace keeps beside its runs.
+            found: whether it was complete before it was asked for again.
+            missing: silos that did not answer this time, and why.
+
+        Raises:
+            WorkspaceError: it isn't a finished run.
+            IntegrityError: a byte of it was changed, or another coordinator signed it.
+        """
+        if coordinator_key is None:
+            coordinator_key = _pinned_key(folder)
+        manifest = verify(folder, coordinator_key)
+        plan = Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
+        report = ReportSpec.model_validate_json((folder / "report.json").read_bytes())
+        releases = _verified(folder, plan, manifest)
+        return cls(folder, plan, report, manifest, releases, found, missing)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @property
+    def silos(self) -> tuple[str, ...]:
+        """Silos whose totals are in the run."""
+        return tuple(sorted(self.releases))
+
+    @functools.cached_property
+    def totals(self) -> dict[str, SiloTotals]:
+        """Noised totals by silo."""
+        return {
+            silo: SiloTotals.of(
+                self.plan,
+                steps["totals"].arrays["totals"],
+                steps["totals"].release.noise["noise_multiplier"],
+            )
+            for silo, steps in self.releases.items()
+        }
+
+    @functools.cached_property
+    def effects(self) -> pd.DataFrame:
+        """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
+        return effects(self.plan, self.totals)
+
+    @functools.cached_property
+    def sample_ratios(self) -> pd.DataFrame:
+        """The sample-ratio test in each brand and in all together."""
+        return sample_ratios(self.plan, self.totals)
+
+    @functools.cached_property
+    def training(self) -> pd.DataFrame:
+        """Training by round, from noised histograms on recipients held out.
+
+        Returns:
+            One row for each model that was evaluated: model (rounds behind it), silos, recipients
+            (noised), auc, auc_se, log_loss, log_loss_se. Missing where noise drowns a figure; empty
+            where the plan has no model.
+        """
+        steps = [*sorted({s for one in self.releases.values() for s in one if s != "totals"})]
+        rows: list[dict[str, Any]] = []
+        for step in sorted(steps, key=lambda s: (s == "evaluate", s)):
+            parts = [
+                ScoreHistogram.of_release(one[step].arrays["histogram"], one[step].release.noise)
+                for one in self.releases.values()
+                if step in one
+            ]
+            scores = pool(parts)
+            auc, loss = area_under_curve(scores), log_loss(scores)
+            rounds = len(rows)
+            rows.append(
+                {
+                    "model": rounds,
+                    "silos": len(parts),
+                    "recipients": float(scores.counts.sum()),
+                    "auc": auc.value if auc else np.nan,
+                    "auc_se": auc.standard_error if auc else np.nan,
+                    "log_loss": loss.value if loss else np.nan,
+                    "log_loss_se": loss.standard_error if loss else np.nan,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @functools.cached_property
+    def ledger(self) -> pd.DataFrame:
+        """What the run cost each silo's recipients, and what its budget looked like afterwards.
+
+        Returns:
+            One row a silo: silo, epsilon_run (PLD, of what its releases charged), delta,
+            epsilon_spent and epsilon_total (of the silo's filter over all plans) and
+            epsilon_left; the last three are missing where the silo's policy doesn't show them.
+        """
+        rows = []
+        for silo, steps in self.releases.items():
+            budget = steps["totals"].release.budget
+            charged = [charge for one in steps.values() for charge in one.release.charged]
+            rows.append(
+                {
+                    "silo": silo,
+                    "epsilon_run": epsilon_of(charged, self.plan.privacy.delta),
+                    "delta": self.plan.privacy.delta,
+                    "epsilon_spent": budget.epsilon_spent if budget else np.nan,
+                    "epsilon_total": budget.epsilon_total if budget else np.nan,
+                    "epsilon_left": (
+                        max(0.0, budget.epsilon_total - budget.epsilon_spent) if budget else np.nan
+                    ),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @functools.cached_property
+    def left_out(self) -> pd.DataFrame:
+        """Silos that were left out of a step, and why: step, silo, reason, why."""
+        rows = [
+            {"step": step, "silo": silo, **why}
+            for step, silos in self.manifest["left_out"].items()
+            for silo, why in silos.items()
+        ]
+        return pd.DataFrame(rows, columns=["step", "silo", "reason", "why"])
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each step when the run was carried out; not signed."""
+        path = self.folder / "timings.json"
+        found: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+        return found
+
+    def plot_effects(self, metric: str | None = None) -> Figure:
+        """A forest plot over brands and arms (of the primary metric where none is named)."""
+        from abfed.lab.display import plot_effects
+
+        return plot_effects(self, metric or self.plan.primary)
+
+    def _repr_html_(self) -> str:
+        """How it shows in a notebook."""
+        from abfed.lab.display import run_card
+
+        return run_card(self)
+
+
+def _pinned_key(folder: Path) -> bytes:
+    """The public key beside the runs of a workspace."""
+    file = folder.resolve().parent / PINNED
+    try:
+        return bytes.fromhex(read_private(file).decode())
+    except ValueError as cause:
+        raise IntegrityError("is not a public key in hex", where=str(file)) from cause
+
+
+def _verified(
+    folder: Path, plan: Plan, manifest: Mapping[str, Any]
+) -> dict[str, dict[str, Accepted]]:
+    """Each release that the manifest names, its own signature and shape checked again."""
+    from abfed.coordinator.conduct import expected_shapes
+
+    keys = {silo: bytes.fromhex(key) for silo, key in manifest["public_keys"].items()}
+    inbox = Inbox(keys, plan, lambda step: expected_shapes(plan, step))
+    inbox.bind(manifest["epochs"])
+    incoming = _incoming(folder, bytes.fromhex(manifest["coordinator"]))
+    found: dict[str, dict[str, Accepted]] = {}
+    for silo, steps in sorted(manifest["releases"].items()):
+        for step in sorted(steps):
+            path = folder / "releases" / silo / f"{step}.release"
+            outcome = inbox.accept(silo, step, incoming[step], path.read_bytes())
+            if not isinstance(outcome, Accepted):
+                raise IntegrityError("is a refusal, not a release", where=str(path))
+            found.setdefault(silo, {})[step] = outcome
+    return found
+
+
+def _incoming(folder: Path, public_key: bytes) -> dict[str, str]:
+    """The digest of the model that was sent in each step, from the journal that was signed."""
+    from abfed.coordinator.journal import read_journal
+
+    bodies = read_journal(folder / "journal.jsonl", public_key).bodies
+    return {body["step"]: body["incoming"] for body in bodies if body.get("event") == "step"}

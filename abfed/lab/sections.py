@@ -1,0 +1,251 @@
+"""The sections of the A/B read-out, as markup: each answers one question of its reader.
+
+All text is computed from the run. Names in a plan are a researcher's words, so they are escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from abfed.lab.display import effects_by_scope, effects_table, title
+from abfed.lab.page import facts, paragraph, picture, section, table
+from abfed.lab.plots import as_svg, plot_budget, plot_effects, plot_training
+from abfed.lab.readings import (
+    DEFAULT_ALPHA,
+    guardrail_reading,
+    reading,
+    sample_ratio_reading,
+    sentences,
+    training_reading,
+    where,
+)
+from abfed.lab.units import NBSP, count, p_value, plain, unit_of
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.protocol.messages import REFUSAL_TEXT
+from abfed.protocol.plan import Condition
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+
+SIMULATED = (
+    "This is a simulation on made-up brands. Its noise is seeded and protects nobody; "
+    "no figure here says anything about real people."
+)
+SHOWN_HEX = 16  # characters of a digest that tell it from others; the manifest holds all of it
+
+
+def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Title, and what follows from the run in a few sentences."""
+    plan = run.plan
+    day = str(run.manifest["created_at"])[:10]
+    said = sentences(run, plan.primary, alpha=alpha)
+    if plan.guardrails:
+        said.append(guardrail_reading(run, alpha=alpha))
+    alarm = bool(run.sample_ratios["alarm"].any())
+    notes = f'<div class="warn">{paragraph(SIMULATED)}</div>' if plan.simulation else ""
+    if alarm:
+        notes += f'<div class="warn">{paragraph(sample_ratio_reading(run))}</div>'
+    brands = f"{len(run.silos)} brand{'s' if len(run.silos) != 1 else ''}"
+    return (
+        '<section class="first"><div class="kicker">A/B read-out</div>'
+        f"<h1>{escape(title(run))}</h1>"
+        f'<div class="soft">{brands} · {day} · ε = {plan.privacy.epsilon:g} for each recipient · '
+        f"run <code>{escape(run.name)}</code></div>{notes}"
+        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+    )
+
+
+def asked(run: Run) -> str:
+    """What was asked: whom, what they got, what was measured, and why."""
+    plan = run.plan
+    arms = ", ".join(
+        f"{escape(arm.name)} ({100 * arm.share:g}{NBSP}%{', control' if arm.control else ''})"
+        for arm in plan.arms
+    )
+    metrics = "<br>".join(
+        f"{escape(one.name)}: {escape(unit_of(plan, one.name).per)}"
+        f"{' <strong>(primary)</strong>' if one.name == plan.primary else ''}"
+        for one in plan.metrics
+    )
+    guardrails = "<br>".join(
+        f"{escape(one.metric)} must not {one.harm} by more than "
+        f"{one.margin * unit_of(plan, one.metric).scale:g} "
+        f"{escape(unit_of(plan, one.metric).difference)}"
+        for one in plan.guardrails
+    )
+    people = " and ".join(escape(_condition(one)) for one in plan.population)
+    pairs = [
+        ("Purpose", escape(plan.purpose)),
+        ("Experiment", escape(plan.experiment)),
+        ("Population", people or "everybody who was sent the experiment’s e-mails"),
+        ("Arms", arms),
+        ("Metrics", metrics),
+        ("Guardrails", guardrails or "none"),
+        ("Counted", f"at most {plan.sends_per_recipient} sends of each recipient"),
+    ]
+    return section("What was asked", facts(pairs))
+
+
+def _condition(one: Condition) -> str:
+    """A filter in words."""
+    if one.one_of is not None:
+        return f"{one.column} is {' or '.join(one.one_of)}"
+    bounds = []
+    if one.at_least is not None:
+        bounds.append(f"at least {one.at_least:g}")
+    if one.at_most is not None:
+        bounds.append(f"at most {one.at_most:g}")
+    return f"{one.column} is {' and '.join(bounds)}"
+
+
+def took_part(run: Run) -> str:
+    """Which brands answered, how many recipients they have, and who was left out and why."""
+    rows = []
+    for silo in run.silos:
+        counts, noise = run.totals[silo].counts()
+        spread = 1.96 * noise * len(counts) ** 0.5
+        steps = len(run.releases[silo])
+        size = f"{count(float(counts.sum()))} ± {count(spread)}"
+        rows.append([escape(silo), size, str(steps), _short(run.manifest["epochs"][silo])])
+    shown = table(
+        ["Brand", "Recipients (noised, ± 95 %)", "Releases", "Its data’s epoch"],
+        rows, numeric=(1, 2),
+    )  # fmt: skip
+    return section("Who took part", shown, _left_out(run))
+
+
+def _left_out(run: Run) -> str:
+    if run.left_out.empty:
+        return paragraph("No brand that was asked was left out.", "soft")
+    rows = []
+    for (silo, reason, why), steps in run.left_out.groupby(["silo", "reason", "why"])["step"]:
+        words = REFUSAL_TEXT.get(str(why), str(why))
+        rows.append([escape(str(silo)), escape(_span(list(steps))), escape(f"{reason}: {words}")])
+    return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows)
+
+
+def _span(steps: list[str]) -> str:
+    return steps[0] if len(steps) == 1 else f"{len(steps)} steps, from {min(steps)}"
+
+
+def results(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """All metrics in one table, and how to read it."""
+    how = (
+        f"Each arm against “{run.plan.control.name}”, {where(run)}. Intervals hold both chance and "
+        "the noise that protects people; p-values are adjusted for all comparisons in the table "
+        "(Holm), those of guardrails test the margin."
+    )
+    return section(
+        "Effects", paragraph(how, "soft"), effects_table(run, alpha=alpha),
+        effects_by_scope(run, alpha=alpha),
+    )  # fmt: skip
+
+
+def metric_by_metric(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """A forest plot for each metric, the primary one first, each with its reading."""
+    names = [one.name for one in run.plan.metrics]
+    names.sort(key=lambda name: name != run.plan.primary)
+    guarded = {one.metric for one in run.plan.guardrails}
+    parts = []
+    for name in names:
+        role = "primary" if name == run.plan.primary else "guardrail" if name in guarded else ""
+        heading = f"{name} ({role})" if role else name
+        svg = as_svg(plot_effects(run, name, alpha=alpha))
+        parts.append(f"<h3>{escape(heading)}</h3>")
+        parts.append(picture(svg, reading(run, name, alpha=alpha)))
+    return section("Metric by metric", *parts)
+
+
+def guardrails(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Whether each guardrail was kept; nothing where there is none."""
+    if not run.plan.guardrails:
+        return ""
+    said = [
+        paragraph(sentence)
+        for one in run.plan.guardrails
+        for sentence in sentences(run, one.metric, alpha=alpha)
+    ]
+    note = "A guardrail is kept where harm beyond its margin is ruled out, not where none is seen."
+    return section("Guardrails", *said, paragraph(note, "soft"))
+
+
+def sample_ratio(run: Run) -> str:
+    """Whether arms hold their planned shares."""
+    arms = [arm.name for arm in run.plan.arms]
+    rows = []
+    for _, row in run.sample_ratios.iterrows():
+        cells = [count(row[arm]) for arm in arms]
+        verdict = "alarm" if row["alarm"] else "as planned"
+        rows.append([escape(row["scope"]), *cells, p_value(row["p_value"]), verdict])
+    numeric = range(1, len(arms) + 2)
+    shown = table(["Brand", *arms, "p", ""], rows, numeric=numeric)
+    note = "Recipients in each arm, noised; the test allows for the noise and alarms below 0.001."
+    return section(
+        "Sample-ratio check", paragraph(sample_ratio_reading(run)), shown, paragraph(note, "soft")
+    )
+
+
+def training(run: Run) -> str:
+    """How the model got better; nothing where there is none."""
+    if run.plan.model is None:
+        return ""
+    svg = as_svg(plot_training(run))
+    note = (
+        "Bands are one standard error, noise included. Figures come from noised histograms of "
+        "scores; nobody’s score left a brand."
+    )
+    return section("Model", picture(svg, training_reading(run)), paragraph(note, "soft"))
+
+
+def privacy(run: Run) -> str:
+    """What the run cost each recipient, and what is left."""
+    plan, ledger = run.plan, run.ledger
+    cost = plain(ledger["epsilon_run"].max(), 2)
+    text = (
+        "The protected unit is a recipient with all their e-mails; adjacency is adding or "
+        f"removing one. The run cost each recipient of a brand that took part ε = {cost} at δ = "
+        f"{plan.privacy.delta:g} (asked for: {plan.privacy.epsilon:g}), computed from privacy loss "
+        "distributions (PLD) over all that was released. Somebody known to two brands is two "
+        "recipients: costs add."
+    )
+    rows = []
+    for row in ledger.to_dict("records"):
+        budget = [row[name] for name in ("epsilon_spent", "epsilon_left", "epsilon_total")]
+        # Missing where the silo's policy doesn't show them.
+        shown = [plain(one, 2) if math.isfinite(one) else "not shown" for one in budget]
+        rows.append([escape(row["silo"]), plain(row["epsilon_run"], 2), *shown])
+    head = ["Brand", "ε of this run", "ε spent, all plans", "ε left", "ε in all"]
+    parts = [paragraph(text), table(head, rows, numeric=(1, 2, 3, 4))]
+    if ledger["epsilon_total"].notna().any():
+        parts.append(picture(as_svg(plot_budget(run)), "Budgets when the brands answered."))
+    return section("Privacy spent and left", *parts)
+
+
+def provenance(run: Run) -> str:
+    """How the report was made, so that it can be made again and checked."""
+    manifest = run.manifest
+    heads = "<br>".join(
+        f"{escape(site)}: {_short(head)}" for site, head in sorted(manifest["audit_heads"].items())
+    )
+    versions = ", ".join(
+        f"{escape(a)} {escape(b)}" for a, b in sorted(manifest["versions"].items())
+    )
+    pairs = [
+        ("Run", f"<code>{escape(run.name)}</code>, completed {escape(manifest['created_at'])}"),
+        ("Plan’s digest", f"<code>{escape(manifest['plan'])}</code>"),
+        ("Manifest’s digest", f"<code>{sha256_hex(canonical_bytes(manifest))}</code>"),
+        ("Audit heads", heads),
+        ("Versions", versions),
+    ]
+    note = (
+        "Every figure was computed from signed, noised releases; their signatures and the "
+        "manifest’s were checked when this page was made. It can be made again from the run, "
+        "without asking a brand and at no cost."
+    )
+    return section("How this was made", paragraph(note, "soft"), facts(pairs))
+
+
+def _short(digest: str) -> str:
+    return f"<code>{escape(digest[:SHOWN_HEX])}</code>"

@@ -1,0 +1,294 @@
+"""Synthetic brands: made-up people whose true effects are known, for trying things out.
+
+Three brands of different size, rates and lifts, one of them small; several sends a recipient; three
+arms. How people react depends on pre-send features, so that there is something to learn. Each brand
+exports in its own words and codes, with a mapping that says how they become canonical columns.
+
+Everything follows from the seed. The seed is of the made-up people, not of the noise: releases
+about them are noised as those about real ones.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from abfed.lab.synth_mappings import MAPPINGS
+from abfed.site.files import make_private_folder, write_private
+
+Floats = npt.NDArray[np.float64]
+
+EXPERIMENT = "spring-2026"
+ARMS = ("control", "warm", "urgent")
+SHARES = (0.34, 0.33, 0.33)
+CHANNELS = ("web", "store", "app")
+DEVICES = ("mobile", "desktop", "tablet")
+LARGEST_ORDER = 60.0  # dollars
+MEAN_ORDER = 30.0  # dollars: orders are uniform on (0, LARGEST_ORDER)
+START = np.datetime64("2026-03-02T08:00:00")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What sets a brand apart. Logits but for the shares.
+
+    Attributes:
+        recipients: how many.
+        opens, clicks: baselines.
+        draw: of an open by arm: subject lines differ.
+        lift: of a click by arm, at average features.
+        orders: share of clicks that end in an order.
+        leaves: chance to unsubscribe for a send, by arm.
+    """
+
+    recipients: int
+    opens: float
+    clicks: float
+    draw: tuple[float, float, float]
+    lift: tuple[float, float, float]
+    orders: float
+    leaves: tuple[float, float, float]
+
+
+BRANDS: dict[str, Traits] = {
+    "aurora": Traits(
+        24_000, -1.35, -1.35, (0.0, 0.1, 0.25), (0.0, 0.35, 0.15), 0.24, (0.002, 0.002, 0.003)
+    ),
+    "borealis": Traits(
+        9_000, -1.05, -1.60, (0.0, 0.2, 0.1), (0.0, 0.25, 0.35), 0.18, (0.003, 0.003, 0.004)
+    ),
+    "corvid": Traits(
+        1_600, -1.60, -1.10, (0.0, 0.15, 0.2), (0.0, 0.45, 0.05), 0.30, (0.003, 0.002, 0.004)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class SyntheticBrand:
+    """A brand's files.
+
+    Attributes:
+        name: the brand.
+        export: its e-mail tool's CSV.
+        mapping: how that becomes canonical columns.
+        truth: true mean of each metric under each arm, as JSON.
+    """
+
+    name: str
+    export: Path
+    mapping: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class _People:
+    tenure: Floats
+    past_opens: Floats
+    past_orders: Floats
+    channel: npt.NDArray[np.int64]
+    device: npt.NDArray[np.int64]
+    arm: npt.NDArray[np.int64]
+    sends: npt.NDArray[np.int64]
+
+
+def write_brands(folder: Path, *, seed: int, scale: float = 1.0) -> list[SyntheticBrand]:
+    """Make the brands' exports, mappings and truths.
+
+    Args:
+        folder: where a folder for each brand is made.
+        seed: of the people.
+        scale: multiplies the number of recipients.
+    """
+    made = []
+    for index, (name, traits) in enumerate(BRANDS.items()):
+        generator = np.random.default_rng([seed, index])
+        people = _people(generator, max(30, round(traits.recipients * scale)))
+        place = folder / name
+        make_private_folder(place)
+        brand = SyntheticBrand(
+            name, place / "export.csv", place / "mapping.yaml", place / "truth.json"
+        )
+        rows = _rows(generator, name, traits, people)
+        text = _in_own_words(name, rows).to_csv(index=False)
+        write_private(brand.export, text.encode())
+        write_private(brand.mapping, MAPPINGS[name].encode())
+        truth = json.dumps(_truth(traits, people), indent=1, sort_keys=True)
+        write_private(brand.truth, truth.encode())
+        made.append(brand)
+    return made
+
+
+def _people(generator: np.random.Generator, count: int) -> _People:
+    engaged = generator.normal(size=count)
+    return _People(
+        tenure=np.minimum(generator.exponential(400.0, count), 2000.0).round().astype(np.float64),
+        past_opens=generator.poisson(np.exp(0.9 + 0.6 * engaged)).astype(float),
+        past_orders=generator.poisson(np.exp(-0.4 + 0.5 * engaged)).astype(float),
+        channel=generator.choice(3, count, p=[0.55, 0.25, 0.2]),
+        device=generator.choice(3, count, p=[0.6, 0.3, 0.1]),
+        arm=generator.choice(3, count, p=SHARES),
+        sends=generator.integers(1, 5, count),
+    )
+
+
+def _opens(traits: Traits, people: _People, arm: npt.NDArray[np.int64]) -> Floats:
+    """Chance that a send is opened."""
+    return _sigmoid(
+        traits.opens
+        + np.asarray(traits.draw)[arm]
+        + 0.22 * np.minimum(people.past_opens, 10)
+        - 0.3 * (people.device == 1)
+        - 0.0002 * people.tenure
+    )
+
+
+def _clicks(traits: Traits, people: _People, arm: npt.NDArray[np.int64]) -> Floats:
+    """Chance that an opened send is clicked: who reacts to which arm depends on features."""
+    warm, urgent = arm == 1, arm == 2
+    return _sigmoid(
+        traits.clicks
+        - 1.2
+        + np.asarray(traits.lift)[arm]
+        + 0.35 * np.minimum(people.past_orders, 5)
+        + 0.5 * (people.channel == 2)
+        + warm * (0.5 * (people.channel == 2) - 0.25 * (people.device == 0))
+        + urgent * (0.3 * (people.past_orders > 1) - 0.2 * (people.tenure > 700))
+    )
+
+
+def _rows(
+    generator: np.random.Generator, name: str, traits: Traits, people: _People
+) -> pd.DataFrame:
+    """One row a send, in neutral columns."""
+    count = len(people.arm)
+    who = np.repeat(np.arange(count), people.sends)
+    number = np.arange(len(who)) - np.repeat(np.cumsum(people.sends) - people.sends, people.sends)
+    opened = generator.random(len(who)) < _opens(traits, people, people.arm)[who]
+    chance = _clicks(traits, people, people.arm)[who]
+    clicked = opened & (generator.random(len(who)) < chance)
+    converted = clicked & (generator.random(len(who)) < traits.orders)
+    amount = np.round(generator.uniform(0.0, LARGEST_ORDER, len(who)), 2)
+    leaves = np.asarray(traits.leaves)[people.arm][who]
+    minutes = number * 7 * 24 * 60 + generator.integers(0, 600, len(who))
+    basis = np.where(generator.random(count) < 0.7, "consent", "legitimate-interests")
+    return (
+        pd.DataFrame(
+            {
+                "id": [f"{name}-{i:06d}@example.com" for i in range(count)],
+                "tenure": people.tenure,
+                "past_opens": people.past_opens.astype(int),
+                "past_orders": people.past_orders.astype(int),
+                "channel": np.asarray(CHANNELS)[people.channel],
+                "device": np.asarray(DEVICES)[people.device],
+                "arm": np.asarray(ARMS)[people.arm],
+                "basis": basis,
+                "opted_out": generator.random(count) < 0.01,
+                "region": np.where(generator.random(count) < 0.6, "EU", "US"),
+            }
+        )
+        .iloc[who]
+        .reset_index(drop=True)
+        .assign(
+            sent_at=START + minutes.astype("timedelta64[m]"),
+            opened=opened,
+            clicked=clicked,
+            converted=converted,
+            revenue=np.where(converted, amount, 0.0),
+            unsubscribed=generator.random(len(who)) < leaves,
+        )
+    )
+
+
+def _truth(traits: Traits, people: _People) -> dict[str, dict[str, float]]:
+    """The expected mean over these very people of each metric, had all of them been in an arm."""
+    truth: dict[str, dict[str, float]] = {}
+    for code, arm in enumerate(ARMS):
+        everybody = np.full(len(people.arm), code)
+        opens = _opens(traits, people, everybody)
+        clicks = opens * _clicks(traits, people, everybody)
+        truth[arm] = {
+            "opened": float(np.mean(1 - (1 - opens) ** people.sends)),
+            "clicked": float(np.mean(1 - (1 - clicks) ** people.sends)),
+            "revenue": float(np.mean(people.sends * clicks * traits.orders * MEAN_ORDER)),
+            "unsubscribed": float(np.mean(1 - (1 - traits.leaves[code]) ** people.sends)),
+        }
+    return truth
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float64)
+
+
+def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The export as this brand's tool writes it: its own columns, codes and dates."""
+    stamp = rows["sent_at"].dt
+    if name == "aurora":
+        return pd.DataFrame(
+            {
+                "email": rows["id"],
+                "campaign": EXPERIMENT,
+                "variant": rows["arm"],
+                "sent": stamp.strftime("%Y-%m-%d %H:%M:%S"),
+                "opened": rows["opened"].astype(int),
+                "clicked": rows["clicked"].astype(int),
+                "ordered": rows["converted"].astype(int),
+                "order_value": rows["revenue"],
+                "unsubscribed": rows["unsubscribed"].astype(int),
+                "tenure_days": rows["tenure"].astype(int),
+                "past_opens": rows["past_opens"],
+                "past_orders": rows["past_orders"],
+                "channel": rows["channel"],
+                "device": rows["device"],
+                "basis": rows["basis"],
+                "opt_out": rows["opted_out"].astype(int),
+                "region": rows["region"],
+            }
+        )
+    if name == "borealis":
+        yes_no = {True: "yes", False: "no"}
+        return pd.DataFrame(
+            {
+                "Subscriber": rows["id"].str.upper(),
+                "Test": EXPERIMENT,
+                "Cell": rows["arm"].map({"control": "A", "warm": "B", "urgent": "C"}),
+                "SendTime": stamp.strftime("%d.%m.%Y %H:%M:%S"),
+                "Open": rows["opened"].map(yes_no),
+                "Click": rows["clicked"].map(yes_no),
+                "Purchase": rows["converted"].map(yes_no),
+                "Revenue": rows["revenue"],
+                "Unsub": rows["unsubscribed"].map(yes_no),
+                "Tenure": rows["tenure"].astype(int),
+                "OpensBefore": rows["past_opens"],
+                "OrdersBefore": rows["past_orders"],
+                "Channel": rows["channel"].map({"web": "W", "store": "S", "app": "P"}),
+                "Device": rows["device"].map({"mobile": "M", "desktop": "D", "tablet": "T"}),
+                "LawfulBasis": rows["basis"].map({"consent": "C", "legitimate-interests": "LI"}),
+                "DoNotSell": rows["opted_out"].map(yes_no),
+                "Country": rows["region"],
+            }
+        )
+    return pd.DataFrame(
+        {
+            "contact_id": rows["id"],
+            "ab_group": rows["arm"].str.capitalize(),
+            "ts": stamp.strftime("%Y-%m-%dT%H:%M:%S"),
+            "open_flag": rows["opened"].map({True: "Y", False: "N"}),
+            "click_flag": rows["clicked"].map({True: "Y", False: "N"}),
+            "order_flag": rows["converted"].map({True: "Y", False: "N"}),
+            "spend": rows["revenue"],
+            "unsub_flag": rows["unsubscribed"].map({True: "Y", False: "N"}),
+            "days_known": rows["tenure"].astype(int),
+            "n_opens": rows["past_opens"],
+            "n_orders": rows["past_orders"],
+            "channel": rows["channel"],
+            "device": rows["device"],
+            "legal_basis": rows["basis"],
+            "ccpa_opt_out": rows["opted_out"].map({True: "Y", False: "N"}),
+            "region": rows["region"],
+        }
+    )

@@ -1,0 +1,215 @@
+"""Reports: parameters checked first, one page that loads nothing, the same bytes each time."""
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+import abfed
+from abfed.lab import reports
+from abfed.lab.reports import (
+    Parameter,
+    checked_parameters,
+    declared_parameters,
+    find_notebook,
+    write_report,
+)
+from abfed.protocol.errors import InputError, IntegrityError, ReportFailed
+from tests.lab.example import example_values, make_run
+
+DECLARED = {
+    "run_folder": Parameter("str", ""),
+    "alpha": Parameter("float", 0.05),
+    "rounds": Parameter("int", 3),
+    "short": Parameter("bool", False),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports") / "workspace"
+    return make_run(folder, example_values(simulation={"seed": 7}))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run, run.folder.parent.parent / "reports")
+
+
+def notebook(folder, *sources, parameters='run_folder: str = ""\nalpha: float = 0.05'):
+    """A small notebook of our own, without the imports that take time."""
+    cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell(source) for source in sources]
+    path = folder / "small.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_the_page_answers_what_a_reader_asks(run, page):
+    html = page.read_text()
+    assert page.name == f"{run.name}.html"
+    assert "<title>SIMULATION: Which subject line makes people click?</title>" in html
+    for heading in (
+        "What was asked", "Who took part", "Effects", "Metric by metric", "Guardrails",
+        "Sample-ratio check", "Model", "Privacy spent and left", "How this was made",
+    ):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in html
+    assert html.count("<figure>") == len(run.plan.metrics) + 2
+    assert run.plan.digest in html
+
+
+def test_the_page_is_private(page):
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+    assert [path.name for path in page.parent.iterdir()] == [page.name]
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    html = page.read_text()
+    assert not re.search(r"<(script|link|iframe|object|embed)\b", html)
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', html))
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", html).replace("http-equiv", "")
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_the_page_shows_no_path_host_or_code(run, page):
+    html = page.read_text()
+    assert str(run.folder.parent.parent) not in html
+    assert socket.gethostname() not in html
+    assert "run_folder" not in html
+    assert "Traceback" not in html
+    assert "papermill" not in html.lower()
+
+
+def test_a_second_page_is_the_same_bytes(run, page, tmp_path):
+    assert write_report(run, tmp_path / "again").read_bytes() == page.read_bytes()
+
+
+def test_the_notebook_is_kept_without_outputs():
+    for path in reports.notebook_folders()[0].glob("*.ipynb"):
+        document = nbformat.read(str(path), as_version=4)
+        nbformat.validate(document)
+        declared_parameters(document, where=path.name)
+        for cell in document.cells:
+            if cell.cell_type == "code":
+                assert cell.outputs == []
+                assert cell.execution_count is None
+
+
+def test_parameters_reach_the_notebook(run, tmp_path):
+    path = notebook(tmp_path, "print(run_folder, alpha)")
+    html = write_report(run, tmp_path, notebook=str(path), parameters={"alpha": 1}).read_text()
+    assert f"{run.name} 1.0" in html
+
+
+def test_the_kernel_is_this_python_without_a_home(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    source = (
+        "import sys, abfed, os\nfrom pathlib import Path\n"
+        "import ipykernel.kernelapp as app\n"
+        "print(sys.executable == os.environ['EXPECTED'], app.IPKernelApp.instance().transport)\n"
+        "print(Path(abfed.__file__).resolve() == Path(os.environ['SOURCE']))"
+    )
+    monkeypatch.setenv("EXPECTED", sys.executable)
+    monkeypatch.setenv("SOURCE", str(abfed.__file__))
+    html = write_report(run, tmp_path, notebook=str(notebook(tmp_path, source))).read_text()
+    assert "True ipc\nTrue" in html
+
+
+def test_warnings_are_not_part_of_the_page(run, tmp_path, capfd):
+    path = notebook(tmp_path, "import warnings\nwarnings.warn('of a tool')\nprint('shown')")
+    html = write_report(run, tmp_path, notebook=str(path)).read_text()
+    assert "of a tool" not in html
+    assert "shown" in html
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failing_notebook_leaves_the_page_before(run, tmp_path):
+    path = notebook(tmp_path, "print('fine')")
+    page = write_report(run, tmp_path, notebook=str(path))
+    before = page.read_bytes()
+    notebook(tmp_path, "x = 1", "raise ValueError('of the notebook')")
+    with pytest.raises(ReportFailed, match="cell 3 of the notebook failed") as caught:
+        write_report(run, tmp_path, notebook=str(path))
+    assert caught.value.why == "ValueError: of the notebook"
+    assert caught.value.__cause__ is None
+    assert page.read_bytes() == before
+    assert {one.name for one in tmp_path.iterdir()} == {"small.ipynb", page.name}
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["'<script>1</script>'", "'<img src=\"https://example.org/x.png\">'", "os.getcwd()"],
+)
+def test_a_page_with_a_path_or_anything_from_outside_is_not_written(run, tmp_path, shown):
+    path = notebook(
+        tmp_path,
+        f"import os\nfrom IPython.display import HTML\nHTML(data='<p>' + {shown} + '</p>')",
+    )
+    with pytest.raises(IntegrityError, match="outside"):
+        write_report(run, tmp_path, notebook=str(path))
+    assert {one.name for one in tmp_path.iterdir()} == {"small.ipynb"}
+
+
+def test_an_unknown_parameter_is_refused_before_a_kernel_starts(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "_execute", None)
+    with pytest.raises(InputError, match="'alhpa' is unknown") as caught:
+        write_report(run, tmp_path, parameters={"alhpa": 0.1})
+    assert caught.value.do == "did you mean 'alpha'?"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", "0.05"), ("alpha", float("nan")), ("alpha", True), ("rounds", 1.0),
+        ("rounds", False), ("short", 1), ("run_folder", "x"),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        checked_parameters(DECLARED, {name: value}, where="test")
+
+
+def test_values_of_the_type_pass():
+    given = {"alpha": 1, "rounds": 5, "short": True}
+    checked = checked_parameters(DECLARED, given, where="test")
+    assert checked == given
+    assert type(checked["alpha"]) is float
+
+
+@pytest.mark.parametrize(
+    "cell", ["alpha = 0.05", "alpha: float", "import os", "x: list = []", "alpha: float = 0.05"]
+)
+def test_a_parameters_cell_holds_typed_parameters_only(tmp_path, cell):
+    document = nbformat.read(str(notebook(tmp_path, parameters=cell)), as_version=4)
+    with pytest.raises(InputError):
+        declared_parameters(document, where="test")
+
+
+def test_an_unknown_notebook_names_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'ab_readout'"):
+        find_notebook("ab_readuot")
+    with pytest.raises(InputError, match="no such notebook"):
+        find_notebook(str(tmp_path / "none.ipynb"))
+    (tmp_path / "bad.ipynb").write_text("{")
+    with pytest.raises(InputError, match="isn't a notebook"):
+        reports._read(tmp_path / "bad.ipynb")
+
+
+def test_notebooks_are_found_from_anywhere(tmp_path):
+    code = "from abfed.lab.reports import find_notebook; print(find_notebook('ab_readout'))"
+    root = str(reports.notebook_folders()[0].parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": root},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip().endswith("ab_readout.ipynb")

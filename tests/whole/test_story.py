@@ -1,0 +1,206 @@
+"""From brands' files to a report, and what must hold on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from abfed.cli.main import main
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import IntegrityError
+from tests.whole.story import CANARIES, CANARY_ID, contents, found_brands, small_plan
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The story told once: brands founded, plan run, report written; temporary files watched."""
+    folder = tmp_path_factory.mktemp("story")
+    places = {name: folder / name for name in ("workspace", "exports", "tmp")}
+    places["tmp"].mkdir()
+    before = tempfile.tempdir
+    tempfile.tempdir = str(places["tmp"])
+    try:
+        found_brands(places["workspace"], places["exports"])
+        places["plan"] = small_plan(folder / "plan.yaml")
+        options = ["-w", str(places["workspace"])]
+        assert main(["run", str(places["plan"]), *options]) == 0
+        assert main(["report", str(places["plan"]), *options]) == 0
+    finally:
+        tempfile.tempdir = before
+    return places
+
+
+def test_a_run_ends_with_effects_a_model_and_a_report(told: dict[str, Path]) -> None:
+    workspace = Workspace(told["workspace"])
+    (run,) = workspace.runs()
+    assert run.silos == ("aurora", "borealis", "corvid")
+    effects = run.effects
+    assert set(effects["scope"]) >= {"aurora", "borealis", "these brands"}
+    assert len(effects[effects["scope"] == "these brands"]) == 8  # 4 metrics × 2 arms
+    assert list(run.training["model"]) == [0, 1, 2]
+    assert (run.folder / "model.sealed").stat().st_size > 1000
+    assert {"signed", "plan"} - set(run.manifest) == {"signed"}
+    (page,) = workspace.reports_folder.glob("*.html")
+    html = page.read_text()
+    assert "Spring subject lines" in html
+    assert run.plan.digest in html
+
+
+def test_the_same_plan_again_is_found_and_charges_nothing(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledgers = _ledgers(told["workspace"])
+    releases = contents(told["workspace"] / "runs")
+    capsys.readouterr()
+    assert main(["run", str(told["plan"]), "-w", str(told["workspace"]), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["found"] is True
+    assert _ledgers(told["workspace"]) == ledgers
+    assert contents(told["workspace"] / "runs") == releases
+
+
+def test_a_new_title_is_the_same_question(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = small_plan(tmp_path / "other.yaml", report={"title": "Another title"})
+    ledgers = _ledgers(told["workspace"])
+    capsys.readouterr()
+    assert main(["run", str(plan), "-w", str(told["workspace"]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["found"] is True
+    assert _ledgers(told["workspace"]) == ledgers
+
+
+def test_no_canary_in_any_byte(told: dict[str, Path]) -> None:
+    """Ids, odd amounts and texts of a row: in no file of any site, run, report or temporary."""
+    assert CANARY_ID.encode() in (told["exports"] / "aurora" / "export.csv").read_bytes()
+    files = contents(told["workspace"]) | contents(told["tmp"])
+    assert len(files) > 40
+    for name, data in files.items():
+        for canary in CANARIES:
+            for form in (
+                canary.encode(),
+                canary.encode("utf-16-le"),
+                canary.encode().hex().encode(),
+            ):
+                assert form not in data, f"{canary} stands in {name}"
+
+
+def test_the_canary_is_there_through_the_key(told: dict[str, Path]) -> None:
+    """The test above would find nothing either if the marked row had been lost."""
+    report = told["exports"] / "aurora"
+    arguments = ["silo", "ingest", "aurora", str(report / "export.csv")]
+    options = ["-m", str(report / "mapping.yaml"), "-w", str(told["workspace"]), "--json"]
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        epoch = service.store.epoch
+    assert main([*arguments, *options]) == 0
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        assert service.store.epoch == epoch  # every row was known, the marked one too
+
+
+def test_no_canary_in_what_is_said(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["-w", str(told["workspace"])]
+    with caplog.at_level(logging.DEBUG):
+        for command in (
+            ["silo", "show", "aurora"],
+            ["ledger", "show"],
+            ["audit", "verify"],
+            ["run", str(told["plan"])],
+        ):
+            assert main([*command, *options]) == 0
+    said = capsys.readouterr()
+    for canary in CANARIES:
+        assert canary not in said.out + said.err + caplog.text
+
+
+def test_every_file_of_a_site_is_private(told: dict[str, Path]) -> None:
+    for path in (told["workspace"]).rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o077 == 0, f"{path} has mode {mode:04o}"
+
+
+def test_logs_hold_and_a_changed_entry_is_named(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "verify", "-w", str(told["workspace"])]) == 0
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    log = copy / "silos" / "borealis" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"budget.reserved", b"budget.returned"))
+    assert main(["audit", "verify", "-w", str(copy)]) == 4
+    assert "entry 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "target", ["model.sealed", "manifest.json", "releases/corvid/totals.release"]
+)
+def test_a_flipped_byte_in_a_run_is_refused(
+    told: dict[str, Path], tmp_path: Path, target: str
+) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    (file,) = copy.glob(f"runs/*/{target}")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        Workspace(copy).runs()
+
+
+def test_new_data_is_a_new_question(told: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    export = tmp_path / "export.csv"
+    lines = (told["exports"] / "corvid" / "export.csv").read_text().splitlines()
+    fresh = lines[1].replace("corvid-000000", "corvid-999999")
+    export.write_text("\n".join([lines[0], fresh]) + "\n")
+    mapping = str(told["exports"] / "corvid" / "mapping.yaml")
+    options = ["-w", str(copy)]
+    plan = small_plan(
+        tmp_path / "plan.yaml",
+        model=None,
+        training=None,
+        privacy={"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
+    )
+    assert main(["run", str(plan), *options]) == 0
+    assert main(["silo", "ingest", "corvid", str(export), "-m", mapping, *options]) == 0
+    assert main(["run", str(plan), *options]) == 0
+    charged = _ledgers(copy)
+    assert (charged["corvid"], charged["aurora"]) == (
+        3,
+        2,
+    )  # the first run, and this plan twice or once
+    assert len(list((copy / "runs").glob("*/manifest.sig"))) == 3
+
+
+def test_an_exhausted_budget_is_refused_and_costs_nothing(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    for silo in ("aurora", "borealis", "corvid"):
+        policy = copy / "silos" / silo / "policy.yaml"
+        policy.write_text(policy.read_text().replace("epsilon: 10.0", "epsilon: 2.6"))
+    before = _ledgers(copy)
+    plan = small_plan(tmp_path / "plan.yaml", name="one-more")
+    assert main(["run", str(plan), "-w", str(copy), "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out.split("Workspace")[-1])
+    assert (answer["error"], answer["code"]) == ("refused", "budget")
+    assert _ledgers(copy) == before
+
+
+def _ledgers(workspace: Path) -> dict[str, int]:
+    """How many charges each silo has."""
+    opened = Workspace(workspace)
+    counts = {}
+    for name in opened.silos:
+        with opened.silo(name) as service:
+            counts[name] = len(service.ledger.reservations())
+    return counts
