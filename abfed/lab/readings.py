@@ -14,7 +14,7 @@ import pandas as pd
 
 from abfed.lab.units import Unit, level, percent, unit_of
 from abfed.protocol.errors import InputError
-from abfed.protocol.plan import Model
+from abfed.protocol.modelling import Model
 from abfed.stats.effects import THESE, effects
 
 if TYPE_CHECKING:

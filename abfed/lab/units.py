@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from abfed.protocol.plan import Mean, Plan, Proportion, Ratio
+from abfed.protocol.metrics import Mean, Proportion, Ratio
+from abfed.protocol.plan import Plan
 from abfed.protocol.schema import AMOUNT_OUTCOMES
 
 MINUS = "\N{MINUS SIGN}"

@@ -30,7 +30,7 @@ from abfed.learning.gradients import clipped_sum
 from abfed.learning.networks import one_thread, parameters_of
 from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.privacy.mechanisms import Noise, grid_for
-from abfed.protocol.plan import Training
+from abfed.protocol.modelling import Training
 
 
 def train_round(

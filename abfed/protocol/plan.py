@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError, PlanError
+from abfed.protocol.metrics import Guardrail, Metric, Ratio
+from abfed.protocol.modelling import Model, Training
 from abfed.protocol.schema import (
-    BINARY_OUTCOMES,
     OUTCOMES,
     RESERVED_COLUMNS,
     Feature,
@@ -32,8 +33,6 @@ SHARE_TOLERANCE = 1e-6
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-BinaryOutcome = Literal[BINARY_OUTCOMES]  # type: ignore[valid-type]
-Outcome = Literal[OUTCOMES]  # type: ignore[valid-type]
 
 
 class Arm(Frozen):
@@ -42,61 +41,6 @@ class Arm(Frozen):
     name: Name
     share: Share
     control: bool = False
-
-
-class Proportion(Frozen):
-    """The share of recipients with at least one send for which `column` is true."""
-
-    name: Name
-    kind: Literal["proportion"] = "proportion"
-    column: BinaryOutcome
-
-
-class Mean(Frozen):
-    """The mean over recipients of the sum of `column` over their sends, clipped to [low, high]."""
-
-    name: Name
-    kind: Literal["mean"] = "mean"
-    column: Outcome
-    low: FiniteFloat = 0.0
-    high: FiniteFloat
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Mean:
-        if not self.low < self.high:
-            message = f"low ({self.low}) must be below high ({self.high})"
-            raise ValueError(message)
-        return self
-
-
-class Ratio(Frozen):
-    """Sends with both outcomes over sends with `denominator`, summed over recipients.
-
-    `denominator: sends` counts every send. Each recipient adds at most `sends_per_recipient`.
-    """
-
-    name: Name
-    kind: Literal["ratio"] = "ratio"
-    numerator: BinaryOutcome
-    denominator: BinaryOutcome | Literal["sends"]
-
-    @model_validator(mode="after")
-    def _differs(self) -> Ratio:
-        if self.numerator == self.denominator:
-            message = "numerator and denominator must differ"
-            raise ValueError(message)
-        return self
-
-
-Metric = Annotated[Proportion | Mean | Ratio, Field(discriminator="kind")]
-
-
-class Guardrail(Frozen):
-    """A metric that must not get worse than the control by more than `margin` (its own unit)."""
-
-    metric: Name
-    harm: Literal["increase", "decrease"]
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Condition(Frozen):
@@ -117,39 +61,6 @@ class Condition(Frozen):
             message = "at_least must not be above at_most"
             raise ValueError(message)
         return self
-
-
-class Model(Frozen):
-    """An engagement model: probability of `outcome` from features, arm and their interactions.
-
-    `hidden: []` is logistic regression, the default for small data.
-    """
-
-    outcome: BinaryOutcome
-    kind: Literal["mlp"] = "mlp"
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
-
-
-class Training(Frozen):
-    """Settings of federated DP-SGD (Abadi et al. 2016) at the level of recipients.
-
-    Attributes:
-        rounds: federated rounds.
-        local_steps: noisy steps in each silo and round.
-        sampling_rate: chance that a recipient is in a step's batch (Poisson sampling).
-        clip: L2 bound on one recipient's gradient.
-        learning_rate: of the local steps.
-        holdout: share of recipients, by keyed hash, kept for evaluation only.
-        weighting: how silos' updates are averaged: all alike, or by noised size.
-    """
-
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 6
-    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 20
-    sampling_rate: Annotated[float, Field(ge=1e-4, le=1, allow_inf_nan=False)] = 0.05
-    clip: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 4.0
-    learning_rate: Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)] = 0.5
-    holdout: Annotated[float, Field(ge=0.05, le=0.5, allow_inf_nan=False)] = 0.2
-    weighting: Literal["equal", "size"] = "size"
 
 
 class Split(Frozen):

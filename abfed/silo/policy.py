@@ -14,7 +14,8 @@ from pydantic import Field
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import InputError, Refused, WorkspaceError
-from abfed.protocol.plan import Mean, Plan
+from abfed.protocol.metrics import Mean
+from abfed.protocol.plan import Plan
 from abfed.protocol.schema import LAWFUL_BASES, FiniteFloat, Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.files import read_private

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.plan import Mean, Metric, Plan, Proportion
+from abfed.protocol.metrics import Mean, Metric, Proportion
+from abfed.protocol.plan import Plan
 from abfed.protocol.schema import OUTCOMES
 from abfed.silo.permit import Computed, Permit
 from abfed.silo.rows import changes, flat, recipient_words

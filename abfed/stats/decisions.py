@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import special
 
-from abfed.protocol.plan import Guardrail
+from abfed.protocol.metrics import Guardrail
 
 
 def decide(rows: list[dict[str, Any]], alpha: float) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from abfed.protocol.plan import Metric, Plan, Ratio
+from abfed.protocol.metrics import Metric, Ratio
+from abfed.protocol.plan import Plan
 from abfed.stats import pooling
 from abfed.stats.decisions import decide, joined
 from abfed.stats.estimates import Estimate, estimate

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from abfed.protocol.plan import Mean, Metric, Proportion, Ratio
+from abfed.protocol.metrics import Mean, Metric, Proportion, Ratio
 from abfed.stats.totals import Floats, SiloTotals
 
 SUPPRESS_BELOW = 5.0

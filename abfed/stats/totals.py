@@ -36,7 +36,8 @@ import numpy as np
 import numpy.typing as npt
 
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.plan import Mean, Metric, Plan, Proportion
+from abfed.protocol.metrics import Mean, Metric, Proportion
+from abfed.protocol.plan import Plan
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

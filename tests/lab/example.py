@@ -21,7 +21,8 @@ from abfed.learning.evaluation import histogram
 from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.messages import BudgetView
-from abfed.protocol.plan import Mean, Plan, Proportion
+from abfed.protocol.metrics import Mean, Proportion
+from abfed.protocol.plan import Plan
 from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.stats.totals import (

@@ -236,7 +236,7 @@ def test_a_replay_stays_stale_for_as_long_as_it_is_fresh(house: House) -> None:
         assert caught.value.code == "stale"
     house.asker.clock.forward(hours=1)
     gate.admit(house.asker.request(PLAN), HOLDINGS)
-    assert len(gate._seen) == 1
+    assert len(gate._judge._seen) == 1
 
 
 def test_the_first_no_ends_it(house: House) -> None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from abfed.privacy.mechanisms import Noise, SystemNoise
 from abfed.protocol.messages import Charge
-from abfed.protocol.plan import Mean, Metric, Plan, Proportion
+from abfed.protocol.metrics import Mean, Metric, Proportion
+from abfed.protocol.plan import Plan
 from abfed.silo.permit import Permit
 from abfed.silo.totals import columns_needed, compute_totals
 from abfed.stats.totals import SiloTotals

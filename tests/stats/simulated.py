@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from abfed.protocol.plan import Mean, Metric, Plan, Proportion
+from abfed.protocol.metrics import Mean, Metric, Proportion
+from abfed.protocol.plan import Plan
 from abfed.stats.totals import (
     SCALE,
     Integers,

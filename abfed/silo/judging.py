@@ -1,0 +1,167 @@
+"""Judging a request: the first nine of the gate's checks, in the gate's order.
+
+Nothing here spends, computes or writes. A request is text of somebody else's until its signature
+held (check 1), and a question that this silo may answer once all nine did. `abfed.silo.gate` lists
+them and goes on from there.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from abfed.learning.shapes import LARGEST_PARAMETER, model_shapes
+from abfed.privacy.charges import plan_charges
+from abfed.protocol.envelope import open_envelope
+from abfed.protocol.errors import AbfedError, InputError, IntegrityError, PlanError, Refused
+from abfed.protocol.messages import PROTOCOL_VERSION, Request, decode, release_key
+from abfed.protocol.plan import Plan
+from abfed.protocol.tensors import unpack
+from abfed.silo.permit import Holdings
+from abfed.silo.policy import Policy
+from abfed.site.clock import Clock, moment_of, stamp
+from abfed.site.keys import SiteKeys
+
+FRESHNESS = timedelta(seconds=300)
+"""How far a request's time may be from the silo's clock, either way."""
+
+
+class Judged(NamedTuple):
+    """A request that passed checks 1 to 9."""
+
+    request: Request
+    plan: Plan
+    bases: tuple[str, ...]
+    incoming: dict[str, npt.NDArray[Any]]
+    key: str
+
+
+class Judge:
+    """Judges requests for one silo.
+
+    Args:
+        keys: the silo's keys.
+        policy_path: the policy, read again for each request.
+        clock: where the time comes from.
+    """
+
+    def __init__(self, keys: SiteKeys, policy_path: Path, clock: Clock) -> None:
+        self._keys = keys
+        self._policy_path = policy_path
+        self._clock = clock
+        self._seen: dict[str, str] = {}
+
+    def policy(self) -> Policy:
+        """The policy as it is now.
+
+        Raises:
+            Refused: there is none that holds, so nothing is allowed.
+        """
+        try:
+            policy = Policy.load(self._policy_path)
+        except InputError as cause:
+            raise Refused(cause.what, code="policy", where=cause.where, do=cause.do) from cause
+        if policy.silo != self._keys.site:
+            raise Refused(f"the policy is of {policy.silo!r}", code="policy")
+        return policy
+
+    def judge(self, envelope: bytes, policy: Policy, holdings: Holdings) -> Judged:
+        """Checks 1 to 9.
+
+        Raises:
+            Refused: with the code of the check that said no.
+        """
+        request, arrays = self._read(envelope, policy)
+        return self._may_ask(request, arrays, policy, holdings)
+
+    def claimed(self, envelope: bytes) -> Request | None:
+        """The request that is refused, where its signature held."""
+        try:
+            trusted = self.policy().trusted_keys()
+            opened = open_envelope(envelope, trusted, kind="request", where="request")
+            header = decode("request", opened.content, where="request").header
+        except AbfedError:
+            return None  # nothing of unverified bytes is repeated, not even in a log
+        return header if isinstance(header, Request) else None
+
+    def _read(self, envelope: bytes, policy: Policy) -> tuple[Request, bytes]:
+        try:  # 1
+            opened = open_envelope(envelope, policy.trusted_keys(), kind="request", where="request")
+        except IntegrityError as cause:
+            raise Refused(cause.what, code="untrusted") from cause
+        try:  # 2
+            decoded = decode("request", opened.content, where="request")
+        except IntegrityError as cause:
+            raise Refused(cause.what, code="version") from cause
+        request = decoded.header
+        if not isinstance(request, Request) or request.version != PROTOCOL_VERSION:
+            raise Refused("another version of the protocol", code="version")
+        now = self._clock()  # 3
+        try:
+            age = abs(now - moment_of(request.issued_at))
+        except ValueError as cause:  # such as a 13th month
+            raise Refused("the request has no time", code="stale") from cause
+        if age > FRESHNESS or request.nonce in self._seen:
+            raise Refused("the request is not fresh", code="stale")
+        horizon = stamp(now - 2 * FRESHNESS)
+        self._seen = {nonce: at for nonce, at in self._seen.items() if at > horizon}
+        self._seen[request.nonce] = request.issued_at
+        return request, decoded.arrays
+
+    def _may_ask(
+        self, request: Request, arrays: bytes, policy: Policy, holdings: Holdings
+    ) -> Judged:
+        try:
+            plan = Plan.from_canonical(request.plan.encode(), where="request")
+        except IntegrityError as cause:
+            raise Refused("the request holds no valid plan", code="version") from cause
+        silo = self._keys.site
+        if request.silo != silo or silo not in plan.silos:  # 4
+            raise Refused("the plan does not name this silo", code="not-for-us")
+        if plan.simulation is not None and not policy.synthetic:  # 5
+            raise Refused("this silo holds real people", code="simulation")
+        bases = policy.lawful_bases(plan)  # 6
+        policy.check_columns(plan)  # 7
+        _check_holdings(plan, holdings)
+        policy.check_plan_budget(plan)  # 8
+        try:  # 9; costs are counted last: a plan that asks for too much may be slow to count
+            steps = plan_charges(plan)
+        except PlanError as cause:
+            raise Refused("the plan costs more than it says", code="version") from cause
+        if request.step not in steps:
+            raise Refused("the plan has no such step", code="order")
+        incoming = _incoming(plan, request, arrays)
+        key = release_key(plan.digest, holdings.epoch, request.step, request.incoming_digest)
+        return Judged(request, plan, bases, incoming, key)
+
+
+def _incoming(plan: Plan, request: Request, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The model that came with a request, checked."""
+    expected = {} if request.step == "totals" else model_shapes(plan)
+    try:
+        incoming = unpack(arrays, expected, where="request")
+    except IntegrityError as cause:
+        raise Refused("the model is not the plan's", code="version") from cause
+    if any(np.abs(array).max(initial=0.0) > LARGEST_PARAMETER for array in incoming.values()):
+        raise Refused("the model has parameters out of bounds", code="version")
+    return incoming
+
+
+def _check_holdings(plan: Plan, holdings: Holdings) -> None:
+    """Refuse what isn't here, by the names that the silo's own people declared."""
+    for column in plan.outcome_columns():
+        if column not in holdings.outcomes:
+            raise Refused(f"outcome {column!r} is not held here", code="columns")
+    for feature in plan.features:
+        if holdings.features.get(feature.name) != feature.kind:
+            raise Refused(f"{feature.kind} feature {feature.name!r} is not held", code="columns")
+    arms = holdings.experiments.get(plan.experiment)
+    if arms is None:
+        raise Refused(f"experiment {plan.experiment!r} is not held here", code="population")
+    unknown = [arm.name for arm in plan.arms if arm.name not in arms]
+    if unknown:
+        raise Refused(f"arm {unknown[0]!r} is not in this experiment", code="population")
