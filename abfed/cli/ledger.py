@@ -1,7 +1,11 @@
-"""`abfed ledger`: what was charged, and what is left. For the silo's own people."""
+"""`abfed ledger`: what was charged, what is left, what a plan would cost.
+
+For the silo's own people: a refused asker learns "budget" and nothing of these figures.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,16 +13,91 @@ import typer
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
 
-app = typer.Typer(help="Read a silo's privacy ledger.", no_args_is_help=True)
+app = typer.Typer(help="Read a silo's privacy ledger; return unused charges.", no_args_is_help=True)
+
+SiloArgument = Annotated[str, typer.Argument(help="One silo; all where none is named.")]
+PlanArgument = Annotated[Path, typer.Argument(help="A plan.")]
+SiloOption = Annotated[str, typer.Option("--silo", help="One silo; all that the plan names here.")]
 
 
 @app.command()
-def show(
+def show(workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOption = False) -> None:
+    """Show each budget: spent, left, and what its renewal means."""
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    shown: list[dict[str, Any]] = []
+    for name in [silo] if silo else opened.silos:
+        with opened.silo(name) as service:
+            shown += [
+                {
+                    "silo": name,
+                    "budget": one.scope,
+                    "spent": one.spent,
+                    "left": one.left,
+                    "ε": one.budget,
+                    "δ": one.delta,
+                    "renews": one.renews,
+                }
+                for one in service.standing()
+            ]
+    if as_json:
+        say_json(shown)
+        return
+    table(shown, title="ε by budget (Rényi filter over all plans, people, names and data epochs)")
+    say("Protected unit: one recipient with all their e-mails, added or removed, in one silo.")
+
+
+@app.command()
+def preview(
+    plan: PlanArgument,
     workspace: WorkspaceOption,
-    silo: Annotated[str, typer.Argument(help="One silo; all where none is named.")] = "",
+    silo: SiloOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show spent and remaining budget, and each plan's charge."""
+    """Show what a plan would cost and leave in each silo, before it is run. Charges nothing."""
+    from abfed.lab.workspace import Workspace
+    from abfed.privacy.charges import plan_epsilon
+    from abfed.protocol.plan import Plan
+
+    opened, loaded = Workspace(workspace), Plan.load(plan)
+    here = [name for name in loaded.silos if name in opened.silos]
+    shown: list[dict[str, Any]] = []
+    charged: list[str] = []
+    for name in [silo] if silo else here:
+        with opened.silo(name) as service:
+            found = service.forecast(loaded)
+        charged += [] if found else [name]
+        shown += [
+            {
+                "silo": name,
+                "budget": one.scope,
+                "left now": one.left,
+                "takes": one.cost,
+                "left after": one.left_after,
+                "fits": one.fits,
+                "questions like it": one.more,
+            }
+            for one in found
+        ]
+    cost = plan_epsilon(loaded)
+    if as_json:
+        facts = {"plan": loaded.name, "digest": loaded.digest, "epsilon": cost}
+        say_json(facts | {"delta": loaded.privacy.delta, "silos": shown, "charged": charged})
+        return
+    say(f"{loaded.name}: ε = {cost:.3f} at δ = {loaded.privacy.delta:g} by itself (PLD).")
+    if shown:
+        table(shown, title="What it takes of each budget (Rényi filter)")
+        say("'Takes' is less than the plan's own ε where much was spent: losses don't simply add.")
+    for name in charged:
+        say(f"{name}: charged already on the data as they are; asking again costs nothing.")
+
+
+@app.command()
+def history(
+    workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOption = False
+) -> None:
+    """Show each charge, oldest first: plan, purpose, when, data epoch, events, returned steps."""
     from abfed.lab.workspace import Workspace
     from abfed.privacy.accounting import epsilon_of
 
@@ -26,32 +105,47 @@ def show(
     shown: list[dict[str, Any]] = []
     for name in [silo] if silo else opened.silos:
         with opened.silo(name) as service:
-            budget = service.policy().budget
-            spent = service.ledger.spent_epsilon(budget.delta)
-            plans = [
+            delta = service.policy().budget.delta
+            shown += [
                 {
+                    "silo": name,
+                    "at": one.at,
                     "plan": one.plan_name,
                     "purpose": one.purpose,
-                    "at": one.at,
+                    "digest": one.plan_digest[:12],
                     "data epoch": one.epoch[:12],
-                    "ε (PLD)": epsilon_of(one.charges, budget.delta),
+                    "events": sum(charge.count for charge in one.charges),
+                    "returned": len(one.returned),
+                    "ε (PLD)": epsilon_of(one.charges, delta),
                 }
                 for one in service.ledger.reservations()
             ]
-        facts = {
-            "silo": name,
-            "spent": spent,
-            "left": max(0.0, budget.epsilon - spent),
-            "total": budget.epsilon,
-            "delta": budget.delta,
-        }
-        shown.append(facts | {"plans": plans})
     if as_json:
         say_json(shown)
         return
-    rows = [{key: value for key, value in one.items() if key != "plans"} for one in shown]
-    table(rows, title="ε by silo (Rényi filter over all plans, protected unit: recipient)")
-    for one in shown:
-        if one["plans"]:
-            say()
-            table(one["plans"], title=str(one["silo"]))
+    table(shown, title="Charges")
+
+
+@app.command()
+def settle(
+    plan: PlanArgument,
+    workspace: WorkspaceOption,
+    silo: SiloOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Give back what a plan reserved for steps that nothing was ever released for."""
+    from abfed.lab.workspace import Workspace
+    from abfed.protocol.plan import Plan
+
+    opened, loaded = Workspace(workspace), Plan.load(plan)
+    here = [name for name in loaded.silos if name in opened.silos]
+    shown: list[dict[str, Any]] = []
+    for name in [silo] if silo else here:
+        with opened.silo(name) as service:
+            steps = service.return_unused(loaded)
+            total = service.standing()[0]
+        shown.append({"silo": name, "returned steps": len(steps), "left": total.left})
+    if as_json:
+        say_json(shown)
+        return
+    table(shown, title="Returned")

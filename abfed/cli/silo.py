@@ -91,7 +91,7 @@ def show(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = F
 
     with Workspace(workspace).silo(name) as service:
         holdings, policy = service.holdings(), service.policy()
-        spent = service.ledger.spent_epsilon(policy.budget.delta)
+        spent = service.ledger.spent(policy.budget)
         facts = {
             "silo": name,
             "key": service.keys.key_id,

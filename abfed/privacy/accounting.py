@@ -5,8 +5,8 @@ Two questions, two answers, both computed by Google's dp-accounting:
 * *What did this run cost?* Its settings are fixed before its first step, so its privacy loss
   distribution (PLD; Koskela et al. 2020, Doroshenko et al. 2022) composes exactly: `epsilon_of`.
 * *May this be answered?* Later plans depend on earlier answers, so the silo keeps the sum of Rényi
-  curves over a fixed grid of orders and admits while some order stays under the budget: valid
-  under full adaptivity (Feldman and Zrnic 2021; Lécuyer 2021): `Curve`, `admits`.
+  curves over a fixed grid of orders, which `abfed.privacy.filtering` compares with the budget:
+  valid under full adaptivity (Feldman and Zrnic 2021; Lécuyer 2021): `Curve`.
 
 Adjacency is add-or-remove one recipient throughout. An event of another kind has no cost here: it
 is refused, never guessed.
@@ -99,11 +99,19 @@ class Curve:
         return total
 
     def __add__(self, other: Curve) -> Curve:
-        """Compose, rounding up."""
+        """Compose, rounding up; with nothing it is exact."""
         return Curve(
             tuple(
-                math.nextafter(a + b, math.inf) if b else a
+                math.nextafter(a + b, math.inf) if a and b else a + b
                 for a, b in zip(self.values, other.values, strict=True)
+            )
+        )
+
+    def times(self, count: int) -> Curve:
+        """The curve of so many of the same, one after another, rounding up."""
+        return Curve(
+            tuple(
+                math.nextafter(count * value, math.inf) if value else 0.0 for value in self.values
             )
         )
 
@@ -123,11 +131,6 @@ def _curve_of(charge: Charge) -> Curve:
     accountant.compose(event_of(charge))
     # The accountant's own vector: its public face gives only ε at one δ, and curves must add.
     return Curve(tuple(float(value) for value in accountant._rdp))  # noqa: SLF001
-
-
-def admits(spent: Curve, asked: Curve, *, epsilon: float, delta: float) -> bool:
-    """Whether a budget of (ε, δ) covers what was spent and what is asked, together."""
-    return (spent + asked).epsilon(delta) <= epsilon
 
 
 @functools.lru_cache(maxsize=256)

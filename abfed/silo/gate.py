@@ -179,7 +179,8 @@ class Gate:
             purpose=plan.purpose,
             epoch=holdings.epoch,
             steps=steps,
-            budget=policy.budget,
+            budgets=policy.budgets,
+            erasures=holdings.erasures,
         )
         if charged:
             self._audit.append(
@@ -239,7 +240,7 @@ class Gate:
             return None
         return BudgetView(
             epsilon_run=plan_epsilon(plan),
-            epsilon_spent=self._ledger.spent_epsilon(policy.budget.delta),
+            epsilon_spent=self._ledger.spent(policy.budget),
             epsilon_total=policy.budget.epsilon,
             delta=policy.budget.delta,
         )

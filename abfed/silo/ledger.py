@@ -6,10 +6,12 @@ Rules, in order of importance:
    gives a free release.
 2. What is stored is what happened (events), never only what it cost, so that a better accountant
    can count it again.
-3. The budget is one for all plans, people, names and states of the data. A new data epoch is a new
-   question: it is charged anew and resets nothing.
+3. The budgets are those of all plans, people, names and states of the data. A new data epoch is a
+   new question: it is charged anew and resets nothing.
 4. A plan's whole cost is reserved at its first step. Each step is answered once; asked again in
    the same words it costs nothing, and asked again with another model it is refused.
+5. A charge comes back only for a step that nothing was ever released for, and such a step can't be
+   released any more unless it is charged again.
 
 Kept in SQLite (write-ahead log, synchronous=FULL), one row an entry, each sealed and chained to the
 one before. `BEGIN IMMEDIATE` makes judging and writing one act among any number of processes.
@@ -17,68 +19,20 @@ one before. `BEGIN IMMEDIATE` makes judging and writing one act among any number
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from abfed.privacy.accounting import Curve, admits, merged
-from abfed.protocol.canonical import canonical_bytes, parse_canonical
-from abfed.protocol.chain import GENESIS, head_of, link
-from abfed.protocol.errors import IntegrityError, Refused
+from abfed.privacy.accounting import merged
+from abfed.protocol.errors import Refused
 from abfed.protocol.messages import Charge
-from abfed.protocol.sealing import seal, unseal
-from abfed.silo.policy import Budget
+from abfed.silo.budgets import Budget, Budgets, Forecast, Standing
+from abfed.silo.curves import Curves
+from abfed.silo.entries import Books, Given, Reservation, Steps
+from abfed.silo.sealed_rows import SealedRows
 from abfed.site.clock import Clock, stamp, system_clock
-from abfed.site.files import FILE_MODE, check_private
 from abfed.site.keys import SiteKeys
-
-Steps = Mapping[str, tuple[Charge, ...]]
-BUSY_SECONDS = 60.0  # how long a process waits for another one's transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A plan's charge on one state of the data."""
-
-    plan_digest: str
-    plan_name: str
-    purpose: str
-    epoch: str
-    at: str
-    charges: tuple[Charge, ...]
-
-
-@dataclass
-class _State:
-    """What the entries add up to."""
-
-    count: int = 0
-    head: str = GENESIS
-    spent: Curve = field(default_factory=Curve)
-    reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
-    begun: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    released: dict[str, str] = field(default_factory=dict)
-
-    def apply(self, entry: dict[str, Any]) -> None:
-        """Take one entry in."""
-        body = entry["body"]
-        if body["what"] == "reserve":
-            charges = tuple(Charge(**charge) for charge in body["charges"])
-            kept = {name: body[name] for name in ("plan_digest", "plan_name", "purpose", "epoch")}
-            reservation = Reservation(**kept, at=body["at"], charges=charges)
-            self.reservations[(reservation.plan_digest, reservation.epoch)] = reservation
-            self.spent = self.spent + Curve.of(charges)
-        elif body["what"] == "begin":
-            self.begun[(body["plan_digest"], body["epoch"], body["step"])] = body["key"]
-        elif body["what"] == "release":
-            self.released[body["key"]] = body["digest"]
-        else:
-            raise IntegrityError("an entry of the ledger is of no known kind")
-        self.count += 1
-        self.head = head_of(entry)
 
 
 class Ledger:
@@ -91,40 +45,16 @@ class Ledger:
     """
 
     def __init__(self, path: Path, keys: SiteKeys, clock: Clock = system_clock) -> None:
-        if path.exists():
-            check_private(path)
-        else:
-            path.touch(mode=FILE_MODE)
-        self._path = path
         self._clock = clock
-        self._key = keys.derive("ledger")
-        self._name = f"ledger:{keys.site}"
-        self._state = _State()
-        # The service answers one request at a time, from whichever thread it is asked in.
-        self._db = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS entries"
-                " (sequence INTEGER PRIMARY KEY CHECK (sequence >= 0), sealed BLOB NOT NULL) STRICT"
-            )
+        self._rows = SealedRows(path, keys.derive("ledger"), name=f"ledger:{keys.site}")
+        self._curves = Curves(self._rows)
+        self._books = Books(self._curves.of)
+        with self._rows.damage_is_named():
             self.refresh()
-        except sqlite3.OperationalError:  # such as a full disk: nothing wrong with the ledger
-            self._db.close()
-            raise
-        except sqlite3.DatabaseError as cause:
-            self._db.close()
-            raise IntegrityError("is damaged, or not a ledger", where=str(path)) from cause
-        except IntegrityError:
-            self._db.close()
-            raise
 
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        self._rows.close()
 
     def __enter__(self) -> Self:
         """Use as a context that closes itself."""
@@ -142,43 +72,75 @@ class Ledger:
         purpose: str,
         epoch: str,
         steps: Steps,
-        budget: Budget,
+        budgets: Budgets,
+        erasures: int = 0,
     ) -> bool:
         """Charge a plan's whole cost, durably, unless this plan on this epoch already was.
 
+        Steps whose charge was returned are charged again.
+
+        Args:
+            plan_digest: the plan.
+            plan_name: as people know it.
+            purpose: the plan's.
+            epoch: the state of the data.
+            steps: events of each step.
+            budgets: what may be spent.
+            erasures: how many erasures the silo has carried out.
+
         Returns:
-            Whether it was charged now.
+            Whether something was charged now.
 
         Raises:
-            Refused: the budget doesn't cover it, or another version of abfed reserved it with
+            Refused: a budget doesn't cover it, or another version of abfed reserved it with
                 other noise. Nothing is charged then.
         """
-        charges = merged(charge for step in steps.values() for charge in step)
-        asked = Curve.of(charges)
         with self._transaction():
-            before = self._state.reservations.get((plan_digest, epoch))
+            before = self._books.reservations.get((plan_digest, epoch))
+            asked = dict(steps)
             if before is not None:
-                if before.charges != charges:
+                held = _of({s: c for s, c in steps.items() if s not in before.returned})
+                if frozenset(held) != frozenset(before.charges):
                     raise Refused("the plan was reserved with other noise", code="order")
-                return False
-            if not admits(self._state.spent, asked, epsilon=budget.epsilon, delta=budget.delta):
-                raise Refused(
-                    "the budget does not cover this plan",
-                    code="budget",
-                    do="ask for less ε, or ask the silo's privacy officer",
-                )
+                asked = {s: c for s, c in steps.items() if s in before.returned}
+                if not asked:
+                    return False
+            charges = _of(asked)
+            self._judge(
+                charges,
+                budgets,
+                purpose=purpose,
+                rerun=self._books.is_rerun(plan_digest, epoch, erasures),
+            )
+            self._curves.keep(charges)
             self._append(
                 {
                     "what": "reserve",
-                    "at": stamp(self._clock()),
                     "plan_digest": plan_digest,
                     "plan_name": plan_name,
                     "purpose": purpose,
                     "epoch": epoch,
-                    "charges": [charge.model_dump(mode="json") for charge in charges],
+                    "erasures": erasures,
+                    "charges": _dumped(charges),
+                    "steps": list(asked) if before is not None else [],
                 }
             )
         return True
+
+    def _judge(
+        self, charges: tuple[Charge, ...], budgets: Budgets, *, purpose: str, rerun: bool
+    ) -> None:
+        """Refuse what a budget doesn't cover."""
+        asked = self._curves.of(charges)
+        spending = self._books.spending
+        for scope in budgets.scopes(spending, purpose=purpose, now=self._clock(), rerun=rerun):
+            if not scope.budget.admits(scope.spent, asked):
+                raise Refused(
+                    "the budget does not cover this plan",
+                    code="budget",
+                    why=f"budget: {scope.name}",
+                    do="ask for less ε, or ask the silo's privacy officer",
+                )
 
     def begin(self, *, plan_digest: str, epoch: str, step: str, key: str) -> None:
         """Give a reserved step to one key, durably.
@@ -190,17 +152,17 @@ class Ledger:
             Refused: the step was released under another key, or nothing is reserved.
         """
         with self._transaction():
-            if (plan_digest, epoch) not in self._state.reservations:
+            reserved = self._books.reservations.get((plan_digest, epoch))
+            if reserved is None or step in reserved.returned:
                 raise Refused("nothing is reserved for this plan", code="order")
-            holder = self._state.begun.get((plan_digest, epoch, step))
+            holder = self._books.begun.get((plan_digest, epoch, step))
             if holder == key:
                 return
-            if holder in self._state.released:
+            if holder in self._books.given:
                 raise Refused("this step was already answered", code="step-used")
             self._append(
                 {
                     "what": "begin",
-                    "at": stamp(self._clock()),
                     "plan_digest": plan_digest,
                     "epoch": epoch,
                     "step": step,
@@ -216,44 +178,161 @@ class Ledger:
 
         Raises:
             Refused: the step isn't this key's, or no longer: while this was computed, it was
-                begun for another model. One charge pays for one release.
+                begun for another model, or its charge was returned. One charge pays for one
+                release.
         """
         with self._transaction():
-            first = self._state.released.get(key)
+            first = self._books.given.get(key)
+            if first is not None and first.state == "withheld":
+                raise Refused("this step was withheld", code="too-few")
             if first is not None:
-                return first
-            if key not in self._state.begun.values():
+                return first.digest
+            if key not in self._books.holders:
                 raise Refused("this step is not given to this key", code="step-used")
-            self._append(
-                {"what": "release", "at": stamp(self._clock()), "key": key, "digest": digest}
-            )
+            self._append({"what": "release", "key": key, "digest": digest})
         return digest
+
+    def withhold(self, key: str) -> None:
+        """Record, durably, that what was computed for a key will never leave.
+
+        From then on the step is answered, with a no: it can't be computed again in the hope of
+        other noise. Nothing comes back of its charge, as the no itself is an answer.
+
+        Raises:
+            Refused: the step isn't this key's.
+        """
+        with self._transaction():
+            if key in self._books.given:
+                return
+            if key not in self._books.holders:
+                raise Refused("this step is not given to this key", code="step-used")
+            self._append({"what": "withhold", "key": key})
+
+    def expire(self, key: str) -> None:
+        """Record, durably and before its bytes go, that a release is no longer kept.
+
+        The step stays answered and charged: it is refused, never noised anew.
+        """
+        with self._transaction():
+            given = self._books.given.get(key)
+            if given is not None and given.state == "kept":
+                self._append({"what": "expire", "key": key})
+
+    def return_unused(self, *, plan_digest: str, epoch: str, steps: Steps) -> tuple[str, ...]:
+        """Give back the charge of a plan's steps that nothing was ever released for.
+
+        A computation of such a step that is under way can't be released any more.
+
+        Args:
+            plan_digest: the plan.
+            epoch: the state of the data.
+            steps: events of each step of the plan.
+
+        Returns:
+            The steps whose charge came back.
+
+        Raises:
+            Refused: nothing is reserved, or it was reserved with other noise.
+        """
+        with self._transaction():
+            question = (plan_digest, epoch)
+            reserved = self._books.reservations.get(question)
+            if reserved is None:
+                raise Refused("nothing is reserved for this plan", code="order")
+            charged = {s: c for s, c in steps.items() if s not in reserved.returned}
+            if frozenset(_of(charged)) != frozenset(reserved.charges):
+                raise Refused("the plan was reserved with other noise", code="order")
+            unused = self._books.unreleased(question, steps)
+            if unused:
+                left = _of({s: c for s, c in charged.items() if s not in unused})
+                self._append(
+                    {
+                        "what": "return",
+                        "plan_digest": plan_digest,
+                        "epoch": epoch,
+                        "steps": list(unused),
+                        "left": _dumped(left),
+                    }
+                )
+        return unused
 
     def released(self, key: str) -> str | None:
         """The digest of the release under this key, if there is one."""
+        given = self.given(key)
+        return given.digest if given is not None and given.state != "withheld" else None
+
+    def given(self, key: str) -> Given | None:
+        """What became of this key, if anything was answered under it."""
         self.refresh()
-        return self._state.released.get(key)
+        return self._books.given.get(key)
+
+    def kept_before(self, moment: str) -> tuple[tuple[str, str], ...]:
+        """Key and digest of the releases that are kept and were made before a stamp."""
+        self.refresh()
+        return tuple(
+            (key, one.digest)
+            for key, one in self._books.given.items()
+            if one.state == "kept" and one.at < moment
+        )
 
     def spent_epsilon(self, delta: float) -> float:
-        """What the filter counts as spent, at `delta`."""
+        """The ε at `delta` of all that is charged, had it been fixed beforehand (RDP)."""
         self.refresh()
-        return self._state.spent.epsilon(delta)
+        return self._books.spent.epsilon(delta)
+
+    def spent(self, budget: Budget) -> float:
+        """What a budget's filter counts as spent of it."""
+        self.refresh()
+        return budget.filter.spent(self._books.spent)
+
+    def standing(self, budgets: Budgets) -> tuple[Standing, ...]:
+        """How each budget stands."""
+        self.refresh()
+        scopes = budgets.scopes(self._books.spending, purpose=None, now=self._clock())
+        return tuple(Standing.of(scope) for scope in scopes)
+
+    def forecast(
+        self,
+        *,
+        plan_digest: str,
+        purpose: str,
+        epoch: str,
+        steps: Steps,
+        budgets: Budgets,
+        erasures: int = 0,
+    ) -> tuple[Forecast, ...]:
+        """What a plan would do to each budget that it answers to. Nothing is written.
+
+        Returns:
+            One a budget; none where the plan is charged already on this epoch.
+        """
+        self.refresh()
+        before = self._books.reservations.get((plan_digest, epoch))
+        if before is not None:
+            steps = {s: c for s, c in steps.items() if s in before.returned}
+            if not steps:
+                return ()
+        asked = self._curves.of(_of(steps))
+        rerun = self._books.is_rerun(plan_digest, epoch, erasures)
+        spending, now = self._books.spending, self._clock()
+        scopes = budgets.scopes(spending, purpose=purpose, now=now, rerun=rerun)
+        return tuple(Forecast.of(scope, asked) for scope in scopes)
 
     def reservations(self) -> tuple[Reservation, ...]:
         """All charges, oldest first."""
         self.refresh()
-        return tuple(self._state.reservations.values())
+        return tuple(self._books.reservations.values())
 
     @property
     def head(self) -> str:
         """The digest of the last entry, which stands for all."""
         self.refresh()
-        return self._state.head
+        return self._books.head
 
     @property
     def entries(self) -> int:
         """How many entries there are."""
-        return self._state.count
+        return self._books.count
 
     def refresh(self) -> None:
         """Read what other processes wrote since.
@@ -261,36 +340,27 @@ class Ledger:
         Raises:
             IntegrityError: an entry is missing, out of place, or its seal is broken.
         """
-        rows = self._db.execute(
-            "SELECT sequence, sealed FROM entries WHERE sequence >= ? ORDER BY sequence",
-            (self._state.count,),
-        )
-        for sequence, sealed in rows.fetchall():
-            name = f"{self._name}:{self._state.count}"
-            if sequence != self._state.count:
-                raise IntegrityError(f"entry {self._state.count} is missing", where=name)
-            entry = parse_canonical(unseal(self._key, sealed, name=name), where=name)
-            if entry["previous"] != self._state.head:
-                raise IntegrityError("does not follow the entry before it", where=name)
-            self._state.apply(entry)
+        entries = self._rows.after(self._books.count, self._books.head)
+        for entry in entries:
+            self._books.apply(entry)
 
     def _append(self, body: dict[str, Any]) -> None:
         """Write an entry; it counts once the transaction is on disk and is read back."""
-        number = self._state.count
-        entry = link(self._state.head, number, body)
-        sealed = seal(self._key, canonical_bytes(entry), name=f"{self._name}:{number}")
-        self._db.execute("INSERT INTO entries VALUES (?, ?)", (number, sealed))
+        self._rows.append(self._books.count, self._books.head, body | {"at": stamp(self._clock())})
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Judge and write (one entry at most) as one act among all processes."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._rows.transaction():
             self.refresh()
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
         self.refresh()
+
+
+def _of(steps: Steps) -> tuple[Charge, ...]:
+    """The events of steps, equal ones counted together."""
+    return merged(charge for step in steps.values() for charge in step)
+
+
+def _dumped(charges: tuple[Charge, ...]) -> list[dict[str, Any]]:
+    return [charge.model_dump(mode="json") for charge in charges]

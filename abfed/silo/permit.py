@@ -28,12 +28,14 @@ class Holdings:
         experiments: declared arms by experiment.
         outcomes: outcome columns.
         features: kind ("numeric" or "category") by feature.
+        erasures: how many erasures changed the data so far.
     """
 
     epoch: str
     experiments: Mapping[str, tuple[str, ...]]
     outcomes: tuple[str, ...]
     features: Mapping[str, str]
+    erasures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

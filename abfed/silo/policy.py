@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id
@@ -18,10 +18,10 @@ from abfed.protocol.metrics import Mean
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import LAWFUL_BASES, FiniteFloat, Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
+from abfed.silo.budgets import Budget, Budgets, PeriodBudget, PurposeBudget
 from abfed.site.files import read_private
 
 Basis = Literal[LAWFUL_BASES]  # type: ignore[valid-type]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Purpose(Frozen):
@@ -29,13 +29,6 @@ class Purpose(Frozen):
 
     name: Name
     bases: Annotated[tuple[Basis, ...], Field(min_length=1)]
-
-
-class Budget(Frozen):
-    """A bound on privacy loss for each recipient."""
-
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class AmountBound(Frozen):
@@ -65,6 +58,10 @@ class Policy(Frozen):
         largest_amounts: limits on declared bounds of amounts.
         budget: for all plans and people together, for ever.
         per_plan: for one plan.
+        per_purpose: for all plans of one purpose, within `budget`, for ever.
+        per_period: for all plans of one period, within `budget`; see `PeriodBudget` for what
+            renewal means.
+        rerun_reserve: ε of `budget` that is kept for plans asked again after an erasure.
         show_budget: whether a release says how much was spent and is left.
     """
 
@@ -76,7 +73,33 @@ class Policy(Frozen):
     largest_amounts: tuple[AmountBound, ...] = ()
     budget: Budget
     per_plan: Budget
+    per_purpose: tuple[PurposeBudget, ...] = ()
+    per_period: PeriodBudget | None = None
+    rerun_reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     show_budget: bool = False
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> Policy:
+        known = [purpose.name for purpose in self.purposes]
+        named = [one.purpose for one in self.per_purpose]
+        if unknown := [name for name in named if name not in known]:
+            message = f"per_purpose: {unknown[0]!r} is not one of the purposes"
+            raise ValueError(message)
+        if len(set(named)) != len(named):
+            raise ValueError("per_purpose: a purpose stands twice")
+        if self.rerun_reserve >= self.budget.epsilon:
+            raise ValueError("rerun_reserve: must be below the budget's epsilon")
+        return self
+
+    @property
+    def budgets(self) -> Budgets:
+        """All that bounds what may be spent."""
+        return Budgets(
+            total=self.budget,
+            purposes=self.per_purpose,
+            period=self.per_period,
+            rerun_reserve=self.rerun_reserve,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Policy:

@@ -11,8 +11,11 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from abfed.privacy.charges import plan_charges
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
+from abfed.silo.budgets import Forecast, Standing
 from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Computed, Holdings, Permit
@@ -138,6 +141,42 @@ class SiloService:
             outcomes=facts.outcomes,
             features=facts.features,
         )
+
+    def standing(self) -> tuple[Standing, ...]:
+        """How each of the silo's budgets stands. For the silo's own people."""
+        return self.ledger.standing(self.policy().budgets)
+
+    def forecast(self, plan: Plan) -> tuple[Forecast, ...]:
+        """What a plan would do to each budget that it answers to. Charges and writes nothing.
+
+        Returns:
+            One a budget; none where the plan is charged already on the data as they are.
+        """
+        holdings = self.holdings()
+        return self.ledger.forecast(
+            plan_digest=plan.digest,
+            purpose=plan.purpose,
+            epoch=holdings.epoch,
+            steps=plan_charges(plan),
+            budgets=self.policy().budgets,
+            erasures=holdings.erasures,
+        )
+
+    def return_unused(self, plan: Plan) -> tuple[str, ...]:
+        """Give back the charge of a plan's steps that nothing was ever released for.
+
+        Raises:
+            Refused: the plan isn't charged on the data as they are.
+        """
+        with self._lock:
+            steps = self.ledger.return_unused(
+                plan_digest=plan.digest, epoch=self.store.epoch, steps=plan_charges(plan)
+            )
+            if steps:
+                self.audit.append(
+                    "budget.returned", plan=plan.digest, steps=len(steps), ledger=self.ledger.head
+                )
+            return steps
 
     def answer(self, envelope: bytes) -> bytes:
         """Answer a request: a release or a refusal, in an envelope.

@@ -13,7 +13,6 @@ from scipy.special import log_ndtr
 from abfed.privacy.accounting import (
     ORDERS,
     Curve,
-    admits,
     epsilon_of,
     event_of,
     gaussian_multiplier,
@@ -175,23 +174,6 @@ def test_an_unknown_event_has_no_cost() -> None:
     ):
         with pytest.raises(AssertionError):
             ask()
-
-
-def test_a_budget_admits_up_to_its_edge() -> None:
-    asked = Curve.of([ONE])
-    cost = asked.epsilon(DELTA)
-    assert admits(Curve(), asked, epsilon=cost, delta=DELTA)
-    assert not admits(Curve(), asked, epsilon=math.nextafter(cost, 0), delta=DELTA)
-    assert not admits(asked, asked, epsilon=cost, delta=DELTA)
-    both = (asked + asked).epsilon(DELTA)
-    assert cost < both < 2 * cost
-    assert admits(asked, asked, epsilon=both, delta=DELTA)
-
-
-def test_a_curve_that_is_no_number_admits_nothing() -> None:
-    for bad in (math.nan, math.inf):
-        broken = Curve((bad,) * len(ORDERS))
-        assert not admits(broken, Curve.of([ONE]), epsilon=1e9, delta=DELTA)
 
 
 def test_the_orders_never_change() -> None:

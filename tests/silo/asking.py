@@ -14,11 +14,14 @@ import pyarrow as pa
 import yaml
 
 from abfed.learning.shapes import model_shapes
+from abfed.privacy.accounting import Curve
+from abfed.privacy.filtering import Filter
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.messages import Decoded, Request, decode, encode
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import pack
+from abfed.silo.budgets import Budget, Budgets
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Holdings
 from abfed.silo.rows import canonical_schema
@@ -109,6 +112,21 @@ class Asker:
         """The kind and content of a silo's answer, its signature checked."""
         opened = open_envelope(answer, {silo.key_id: silo.public_key}, where="answer")
         return opened.kind, decode(opened.kind, opened.content, where="answer")
+
+
+def budgets(total: Budget, **parts: Any) -> Budgets:
+    """Budgets with this total and nothing else, unless it is said."""
+    return Budgets(total=total, **parts)
+
+
+def just_enough(curve: Curve, delta: float = DELTA) -> Budget:
+    """The smallest budget whose filter covers a curve."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        fits = Filter(middle, delta).spent(curve) <= middle
+        low, high = (low, middle) if fits else (middle, high)
+    return Budget(epsilon=high, delta=delta)
 
 
 def charged(ledger: Ledger) -> tuple[int, float, str]:

@@ -15,6 +15,7 @@ from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.protocol.messages import Release, release_key
 from abfed.protocol.tensors import pack
+from abfed.silo.budgets import Budget
 from abfed.silo.gate import Answered
 from abfed.silo.permit import Computed
 from tests.examples import make_model_plan, make_plan
@@ -54,7 +55,7 @@ def test_the_budget_is_shown_where_the_policy_says_so(house: House) -> None:
     assert isinstance(header, Release)
     assert header.budget is not None
     assert header.budget.epsilon_run == plan_epsilon(PLAN)
-    assert header.budget.epsilon_spent == house.ledger.spent_epsilon(DELTA)
+    assert header.budget.epsilon_spent == house.ledger.spent(Budget(epsilon=10.0, delta=DELTA))
     assert header.budget.epsilon_total == 10.0
 
 

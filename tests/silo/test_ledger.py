@@ -15,10 +15,10 @@ import pytest
 from abfed.privacy.accounting import Curve
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.protocol.messages import Charge
+from abfed.silo.budgets import Budget
 from abfed.silo.ledger import Ledger
-from abfed.silo.policy import Budget
 from abfed.site.keys import SiteKeys
-from tests.silo.asking import DELTA, SetClock, charged
+from tests.silo.asking import DELTA, SetClock, budgets, charged, just_enough
 
 ROOT = Path(__file__).parents[2]
 CHARGE = Charge(event="gaussian", noise_multiplier=5.0)
@@ -28,7 +28,7 @@ EPOCH = "e1" * 32
 
 def _budget(plans: int) -> Budget:
     """A budget that fits so many of the plan above, and not one more."""
-    return Budget(epsilon=Curve.of([CHARGE] * 3 * plans).epsilon(DELTA) * (1 + 1e-9), delta=DELTA)
+    return just_enough(sum(plans * [Curve.of([CHARGE] * 3)], Curve()))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def _reserve(ledger: Ledger, plan: str = "p1", *, plans: int = 2, **changes: Any
         "purpose": "email-optimisation",
         "epoch": EPOCH,
         "steps": STEPS,
-        "budget": _budget(plans),
+        "budgets": budgets(_budget(plans)),
     }
     return ledger.reserve(**(values | changes))
 
@@ -283,7 +283,7 @@ from pathlib import Path
 from abfed.protocol.errors import Refused
 from abfed.protocol.messages import Charge
 from abfed.silo.ledger import Ledger
-from abfed.silo.policy import Budget
+from abfed.silo.budgets import Budget, Budgets
 from abfed.site.keys import SiteKeys
 folder, name, epsilon, delta = Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])
 steps = {"totals": (Charge(event="gaussian", noise_multiplier=5.0, count=3),)}
@@ -293,7 +293,8 @@ sys.stdin.read(1)
 for number in range(4):
     try:
         print(ledger.reserve(plan_digest=f"{name}{number}", plan_name="x", purpose="x",
-              epoch="e", steps=steps, budget=Budget(epsilon=epsilon, delta=delta)))
+              epoch="e", steps=steps,
+              budgets=Budgets(total=Budget(epsilon=epsilon, delta=delta))))
     except Refused as refused:
         print(refused.code)
 """

@@ -1,0 +1,193 @@
+"""What the entries of a ledger add up to. No file, no clock: entries in, sums out.
+
+1. An entry of an unknown kind is an error: a ledger that isn't understood allows nothing.
+2. Sums only grow, but for charges that are returned; then they are summed again from all that is
+   left, never subtracted, so that no rounding can work against the recipients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from abfed.privacy.accounting import Curve, merged
+from abfed.protocol.chain import GENESIS, head_of
+from abfed.protocol.errors import IntegrityError
+from abfed.protocol.messages import Charge
+from abfed.silo.budgets import Spending
+
+Steps = Mapping[str, tuple[Charge, ...]]
+Question = tuple[str, str]
+"""Plan digest and data epoch: what is charged once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A plan's charge on one state of the data.
+
+    Attributes:
+        charges: events that count, those returned left out.
+        erasures: how many erasures the silo had carried out by then.
+        returned: steps whose charge was given back.
+    """
+
+    plan_digest: str
+    plan_name: str
+    purpose: str
+    epoch: str
+    at: str
+    charges: tuple[Charge, ...]
+    erasures: int = 0
+    returned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What became of a key.
+
+    Attributes:
+        digest: of the release; empty where it was withheld.
+        at: when.
+        state: "kept", "withheld" (never left) or "expired" (left once, no longer kept).
+    """
+
+    digest: str
+    at: str
+    state: str = "kept"
+
+
+@dataclass
+class Books:
+    """What the entries add up to.
+
+    Attributes:
+        curve_of: the Rényi curve of charges; the ledger passes one that remembers.
+    """
+
+    curve_of: Callable[[tuple[Charge, ...]], Curve] = Curve.of
+    count: int = 0
+    head: str = GENESIS
+    spent: Curve = field(default_factory=Curve)
+    reservations: dict[Question, Reservation] = field(default_factory=dict)
+    begun: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    holders: set[str] = field(default_factory=set)
+    given: dict[str, Given] = field(default_factory=dict)
+    _purposes: dict[str, Curve] = field(default_factory=dict)
+    _since: tuple[str, int, Curve] = ("", 0, Curve())
+
+    def apply(self, entry: dict[str, Any]) -> None:
+        """Take one entry in.
+
+        Raises:
+            IntegrityError: it is of no known kind.
+        """
+        body = entry["body"]
+        kinds = {
+            "reserve": self._reserve,
+            "begin": self._begin,
+            "release": self._release,
+            "withhold": self._withhold,
+            "expire": self._expire,
+            "return": self._return,
+        }
+        take = kinds.get(body["what"])
+        if take is None:
+            raise IntegrityError("an entry of the ledger is of no known kind")
+        take(body)
+        self.count += 1
+        self.head = head_of(entry)
+
+    @property
+    def spending(self) -> Spending:
+        """The sums that budgets ask for."""
+        return Spending(self.spent, lambda name: self._purposes.get(name, Curve()), self.since)
+
+    def since(self, moment: str) -> Curve:
+        """The curve of all that was reserved at or after a stamp."""
+        start, seen, curve = self._since
+        if start != moment:
+            seen, curve = 0, Curve()
+        for number, one in enumerate(self.reservations.values()):
+            if number >= seen and one.at >= moment:
+                curve = curve + self.curve_of(one.charges)
+        self._since = (moment, len(self.reservations), curve)
+        return curve
+
+    def is_rerun(self, plan_digest: str, epoch: str, erasures: int) -> bool:
+        """Whether a plan was charged before, on data from which people were erased since."""
+        return any(
+            one.plan_digest == plan_digest and one.epoch != epoch and one.erasures < erasures
+            for one in self.reservations.values()
+        )
+
+    def unreleased(self, question: Question, steps: Steps) -> tuple[str, ...]:
+        """Steps of a reservation that nothing was ever released for, and that still are charged."""
+        back = set(self.reservations[question].returned)
+        return tuple(
+            step
+            for step in steps
+            if step not in back and self.begun.get((*question, step)) not in self.given
+        )
+
+    def _reserve(self, body: dict[str, Any]) -> None:
+        charges = tuple(Charge(**charge) for charge in body["charges"])
+        names = ("plan_digest", "plan_name", "purpose", "epoch", "at")
+        kept = {name: str(body[name]) for name in names}
+        question = (kept["plan_digest"], kept["epoch"])
+        before = self.reservations.get(question)
+        if before is not None:  # steps that were given back are charged again
+            again = tuple(step for step in before.returned if step not in body["steps"])
+            whole = merged((*before.charges, *charges))
+            self.reservations[question] = replace(
+                before, charges=whole, returned=again, at=kept["at"]
+            )
+            self._sum_again()
+            return
+        one = Reservation(
+            plan_digest=kept["plan_digest"],
+            plan_name=kept["plan_name"],
+            purpose=kept["purpose"],
+            epoch=kept["epoch"],
+            at=kept["at"],
+            charges=charges,
+            erasures=int(body.get("erasures", 0)),
+        )
+        self.reservations[question] = one
+        curve = self.curve_of(charges)
+        self.spent = self.spent + curve
+        self._purposes[one.purpose] = self._purposes.get(one.purpose, Curve()) + curve
+
+    def _begin(self, body: dict[str, Any]) -> None:
+        step = (body["plan_digest"], body["epoch"], body["step"])
+        self.holders.discard(self.begun.get(step, ""))
+        self.begun[step] = body["key"]
+        self.holders.add(body["key"])
+
+    def _release(self, body: dict[str, Any]) -> None:
+        self.given[body["key"]] = Given(body["digest"], body["at"])
+
+    def _withhold(self, body: dict[str, Any]) -> None:
+        self.given[body["key"]] = Given("", body["at"], "withheld")
+
+    def _expire(self, body: dict[str, Any]) -> None:
+        self.given[body["key"]] = replace(self.given[body["key"]], state="expired")
+
+    def _return(self, body: dict[str, Any]) -> None:
+        question = (body["plan_digest"], body["epoch"])
+        before = self.reservations[question]
+        charges = tuple(Charge(**charge) for charge in body["left"])
+        steps = tuple(body["steps"])
+        self.reservations[question] = replace(
+            before, charges=charges, returned=(*before.returned, *steps)
+        )
+        for step in steps:
+            self.holders.discard(self.begun.pop((*question, step), ""))
+        self._sum_again()
+
+    def _sum_again(self) -> None:
+        self.spent, self._purposes, self._since = Curve(), {}, ("", 0, Curve())
+        for one in self.reservations.values():
+            curve = self.curve_of(one.charges)
+            self.spent = self.spent + curve
+            self._purposes[one.purpose] = self._purposes.get(one.purpose, Curve()) + curve
