@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from abfed.protocol.metrics import Mean, Proportion, Ratio
+from abfed.protocol.metrics import Count, Mean, Proportion, Quantile, Ratio
 from abfed.protocol.plan import Plan
-from abfed.protocol.schema import AMOUNT_OUTCOMES
+from abfed.protocol.schema import AMOUNT_OUTCOMES, DURATION_OUTCOMES
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "–"
@@ -58,13 +58,25 @@ def unit_of(plan: Plan, name: str) -> Unit:
     if isinstance(metric, Ratio):
         of = "sends" if metric.denominator == "sends" else f"{metric.denominator} sends"
         return Unit(100.0, "percentage points", "pp", f"{NBSP}%", f"share of {of}")
+    if isinstance(metric, Quantile):
+        return _quantile(metric)
     return _mean(metric)
 
 
-def _mean(metric: Mean) -> Unit:
+def _quantile(metric: Quantile) -> Unit:
+    share = f"{100 * metric.quantile:g}{NBSP}%"
+    if metric.column in DURATION_OUTCOMES:
+        return Unit(1.0, "hours", "h", f"{NBSP}h", f"hours until {share} of recipients opened")
+    per = f"currency that {share} of recipients stay below"
+    return Unit(1.0, "currency", "", "", per)
+
+
+def _mean(metric: Mean | Count) -> Unit:
     if metric.column in AMOUNT_OUTCOMES:
         return Unit(1.0, "currency per recipient", "", "", "currency per recipient")
-    per = f"{metric.column} sends per recipient"
+    per = "sends per recipient"
+    if metric.column != "sends":
+        per = f"{metric.column} {per}"
     return Unit(1.0, per, "", "", per)
 
 

@@ -5,14 +5,29 @@ How a metric is encoded for a release, and how effects are read from it, stands 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from abfed.protocol.schema import BINARY_OUTCOMES, OUTCOMES, FiniteFloat, Frozen, Name
+from abfed.protocol.schema import (
+    AMOUNT_OUTCOMES,
+    BINARY_OUTCOMES,
+    DURATION_OUTCOMES,
+    FiniteFloat,
+    Frozen,
+    Name,
+)
+
+_SUMMED = BINARY_OUTCOMES + AMOUNT_OUTCOMES
+_MEASURED = AMOUNT_OUTCOMES + DURATION_OUTCOMES
 
 BinaryOutcome = Literal[BINARY_OUTCOMES]  # type: ignore[valid-type]
-Outcome = Literal[OUTCOMES]  # type: ignore[valid-type]
+SummedOutcome = Literal[_SUMMED]  # type: ignore[valid-type]
+MeasuredOutcome = Literal[_MEASURED]  # type: ignore[valid-type]
+
+MOST_EDGES = 200
+"""Of a quantile's histogram: more bins than this share the noise of too few recipients."""
 
 
 class Proportion(Frozen):
@@ -22,13 +37,17 @@ class Proportion(Frozen):
     kind: Literal["proportion"] = "proportion"
     column: BinaryOutcome
 
+    def columns(self) -> tuple[str, ...]:
+        """Outcome columns that it reads."""
+        return (self.column,)
+
 
 class Mean(Frozen):
     """The mean over recipients of the sum of `column` over their sends, clipped to [low, high]."""
 
     name: Name
     kind: Literal["mean"] = "mean"
-    column: Outcome
+    column: SummedOutcome
     low: FiniteFloat = 0.0
     high: FiniteFloat
 
@@ -38,6 +57,26 @@ class Mean(Frozen):
             message = f"low ({self.low}) must be below high ({self.high})"
             raise ValueError(message)
         return self
+
+    def columns(self) -> tuple[str, ...]:
+        """Outcome columns that it reads."""
+        return (self.column,)
+
+
+class Count(Frozen):
+    """How many of a recipient's sends have `column`; at most `most` of them count.
+
+    `column: sends` counts every send.
+    """
+
+    name: Name
+    kind: Literal["count"] = "count"
+    column: BinaryOutcome | Literal["sends"]
+    most: Annotated[int, Field(ge=1, le=1000)]
+
+    def columns(self) -> tuple[str, ...]:
+        """Outcome columns that it reads."""
+        return () if self.column == "sends" else (self.column,)
 
 
 class Ratio(Frozen):
@@ -58,8 +97,44 @@ class Ratio(Frozen):
             raise ValueError(message)
         return self
 
+    def columns(self) -> tuple[str, ...]:
+        """Outcome columns that it reads."""
+        both = (self.numerator, self.denominator)
+        return tuple(column for column in both if column != "sends")
 
-Metric = Annotated[Proportion | Mean | Ratio, Field(discriminator="kind")]
+
+class Quantile(Frozen):
+    """A quantile over recipients, from a histogram over public edges.
+
+    Of an amount it is that of a recipient's total. Of `hours_to_open` it is the time within which
+    this share of *all* recipients opened for the first time: who never opened comes after everybody
+    else, so that no arm gains by losing its slow readers.
+
+    Attributes:
+        quantile: between 0 and 1; 0.5 is the median.
+        edges: rising; bins reach from edge to edge, and beyond the outer ones. Inside a bin values
+            count as evenly spread, so edges should stand close where the quantile is expected.
+    """
+
+    name: Name
+    kind: Literal["quantile"] = "quantile"
+    column: MeasuredOutcome
+    quantile: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    edges: Annotated[tuple[FiniteFloat, ...], Field(min_length=2, max_length=MOST_EDGES)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Quantile:
+        if any(after <= before for before, after in pairwise(self.edges)):
+            message = "edges must rise"
+            raise ValueError(message)
+        return self
+
+    def columns(self) -> tuple[str, ...]:
+        """Outcome columns that it reads."""
+        return (self.column,)
+
+
+Metric = Annotated[Proportion | Mean | Count | Ratio | Quantile, Field(discriminator="kind")]
 
 
 class Guardrail(Frozen):

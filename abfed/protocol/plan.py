@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from abfed.protocol.analysis import SHARE_TOLERANCE, Analysis, problem_of
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError, PlanError
-from abfed.protocol.metrics import Guardrail, Metric, Ratio
+from abfed.protocol.metrics import Guardrail, Metric
 from abfed.protocol.modelling import Model, Training
 from abfed.protocol.schema import (
     OUTCOMES,
@@ -27,9 +28,6 @@ from abfed.protocol.schema import (
     Name,
 )
 from abfed.protocol.yamltext import parse_yaml
-
-SHARE_TOLERANCE = 1e-6
-"""How far planned shares may be from summing to one."""
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -113,6 +111,7 @@ class Plan(Frozen):
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=20)]
     primary: Name
     guardrails: tuple[Guardrail, ...] = ()
+    analysis: Analysis = Analysis()
     sends_per_recipient: Annotated[int, Field(ge=1, le=1000)] = 5
     features: Annotated[tuple[Feature, ...], Field(max_length=200)] = ()
     model: Model | None = None
@@ -123,7 +122,8 @@ class Plan(Frozen):
 
     @model_validator(mode="after")
     def _coherent(self) -> Plan:
-        for check in (_check_silos, _check_arms, _check_metrics, _check_features, _check_model):
+        checks = (_check_silos, _check_arms, _check_metrics, _check_features, _check_model)
+        for check in (*checks, _check_analysis):
             problem = check(self)
             if problem:
                 raise ValueError(problem)
@@ -191,12 +191,8 @@ class Plan(Frozen):
 
     def outcome_columns(self) -> tuple[str, ...]:
         """Outcome columns that the plan reads, in canonical order."""
-        needed: set[str] = set()
-        for metric in self.metrics:
-            if isinstance(metric, Ratio):
-                needed |= {metric.numerator, metric.denominator} - {"sends"}
-            else:
-                needed.add(metric.column)
+        needed = {column for metric in self.metrics for column in metric.columns()}
+        needed |= set(self.analysis.outcome_columns())
         if self.model is not None:
             needed.add(self.model.outcome)
         return tuple(name for name in OUTCOMES if name in needed)
@@ -265,6 +261,14 @@ def _check_features(plan: Plan) -> str:
             asks = "one_of" if kind == "category" else "at_least and/or at_most"
             return f"population: {condition.column!r} is a {kind} column; use {asks}"
     return ""
+
+
+def _check_analysis(plan: Plan) -> str:
+    for metric in plan.metrics:
+        if metric.kind == "count" and metric.most > plan.sends_per_recipient:
+            return f"metrics: {metric.name!r} counts more than sends_per_recipient"
+    arms = tuple(arm.name for arm in plan.arms)
+    return problem_of(plan.analysis, plan.metrics, plan.features, arms)
 
 
 def _check_model(plan: Plan) -> str:

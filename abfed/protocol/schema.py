@@ -25,7 +25,12 @@ whatever cause: unlike a click it also exists where no e-mail was sent."""
 AMOUNT_OUTCOMES = ("revenue",)
 """Outcomes that are amounts of money, in the brand's currency."""
 
-OUTCOMES = BINARY_OUTCOMES + AMOUNT_OUTCOMES
+DURATION_OUTCOMES = ("hours_to_open",)
+"""Outcomes that are hours from a send to what happened first; missing where it didn't."""
+
+NUMERIC_OUTCOMES = AMOUNT_OUTCOMES + DURATION_OUTCOMES
+
+OUTCOMES = BINARY_OUTCOMES + NUMERIC_OUTCOMES
 
 IDENTITY_COLUMNS = ("recipient", "experiment", "arm", "sent_at")
 """Who, in which test, which version, when. `recipient` is a keyed pseudonym inside a silo."""

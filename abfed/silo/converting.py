@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abfed.protocol.errors import DataError
-from abfed.protocol.schema import AMOUNT_OUTCOMES
+from abfed.protocol.schema import NUMERIC_OUTCOMES
 from abfed.silo.mapping import ExportMapping, OptOut, OutcomeColumn, SentAt
 from abfed.silo.moments import constant_moment, parse_moments
 from abfed.silo.pseudonyms import SEPARATOR, Pseudonyms
@@ -126,7 +126,7 @@ class Converter:
             "region", batch, region.column, region.constant, region.values, bad
         )
         for name, outcome in mapping.outcomes.items():
-            if name in AMOUNT_OUTCOMES:
+            if name in NUMERIC_OUTCOMES:
                 columns[name] = self._numbers(name, batch.column(outcome.column), bad)
             else:
                 columns[name] = self._outcome(name, batch, outcome, bad)

@@ -20,8 +20,8 @@ from pydantic import Field, field_validator, model_validator
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import MappingError
 from abfed.protocol.schema import (
-    AMOUNT_OUTCOMES,
     LAWFUL_BASES,
+    NUMERIC_OUTCOMES,
     OUTCOMES,
     RESERVED_COLUMNS,
     Frozen,
@@ -351,9 +351,9 @@ def _check_outcomes(mapping: ExportMapping) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(OUTCOMES)}"
             return f"outcomes.{name}: is not an outcome; {hint}"
         told = outcome.present or bool(outcome.yes)
-        if name in AMOUNT_OUTCOMES and told:
+        if name in NUMERIC_OUTCOMES and told:
             return f"outcomes.{name}: is an amount; give its column only"
-        if name not in AMOUNT_OUTCOMES and not told:
+        if name not in NUMERIC_OUTCOMES and not told:
             return f"outcomes.{name}: give yes and no, or present: true"
     return ""
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from abfed.protocol.errors import DataError
-from abfed.protocol.schema import AMOUNT_OUTCOMES, OUTCOMES, RESERVED_COLUMNS
+from abfed.protocol.schema import NUMERIC_OUTCOMES, OUTCOMES, RESERVED_COLUMNS
 
 FeatureKind = Literal["numeric", "category"]
 
@@ -44,7 +44,7 @@ KIND_TYPES: dict[FeatureKind, pa.DataType] = {"numeric": pa.float64(), "category
 
 def outcome_type(name: str) -> pa.DataType:
     """The type of an outcome column."""
-    return pa.float64() if name in AMOUNT_OUTCOMES else pa.bool_()
+    return pa.float64() if name in NUMERIC_OUTCOMES else pa.bool_()
 
 
 def canonical_schema(outcomes: Iterable[str], features: Mapping[str, FeatureKind]) -> pa.Schema:

@@ -1,50 +1,37 @@
 """Totals inside a silo: rows in, noised sums out.
 
 Each recipient is bounded first (the store already dropped surplus sends; values are clipped by the
-plan's public bounds here), then summed in whole numbers, then noised. Only the noised sums leave
-this module.
+plan's public bounds, see `abfed.silo.recipients` and `abfed.stats.encoding`), then summed in whole
+numbers, then noised. Only the noised sums leave this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from abfed.protocol.errors import IntegrityError
-from abfed.protocol.metrics import Mean, Metric, Proportion
+from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
-from abfed.protocol.schema import OUTCOMES
+from abfed.protocol.schema import OUTCOMES, CategoryFeature, Feature, NumericFeature
 from abfed.silo.permit import Computed, Permit
-from abfed.silo.rows import changes, flat, recipient_words
-from abfed.stats.totals import (
-    SCALE,
-    Integers,
-    Layout,
-    encode_products,
-    encode_ratio,
-    encode_share,
-    encode_square,
-)
-
-Floats = npt.NDArray[np.float64]
-
-LARGEST_AMOUNT = 1e15
-"""Of one send, in currency: keeps sums finite whatever a file held. Plans bound far below."""
+from abfed.silo.recipients import Recipients
+from abfed.stats.adjusting import chosen, covariate_of
+from abfed.stats.encoding import SCALE, Integers, encode_place, encode_square, encode_tensor
+from abfed.stats.layout import BALANCE, ORPHANS, Block, Layout
 
 
 def columns_needed(plan: Plan) -> tuple[str, ...]:
-    """Outcome columns that the plan's metrics read: nothing else is fetched."""
-    needed: set[str] = set()
-    for metric in plan.metrics:
-        if isinstance(metric, Proportion | Mean):
-            needed.add(metric.column)
-        else:
-            needed |= {metric.numerator, metric.denominator} - {"sends"}
-    return tuple(name for name in OUTCOMES if name in needed)
+    """Outcomes and features that the plan's totals read: nothing else is fetched."""
+    analysis = plan.analysis
+    needed = {column for metric in plan.metrics for column in metric.columns()}
+    needed |= set(analysis.outcome_columns())
+    features = [segment.feature for segment in analysis.segments]
+    features += analysis.balance
+    adjustments = (chosen(plan, metric.name) for metric in plan.metrics)
+    features += [one.covariate for one in adjustments if one is not None]
+    return (*(name for name in OUTCOMES if name in needed), *dict.fromkeys(features))
 
 
 def compute_totals(permit: Permit, tables: Iterable[pa.Table]) -> Computed:
@@ -59,7 +46,7 @@ def compute_totals(permit: Permit, tables: Iterable[pa.Table]) -> Computed:
         `totals`: int64 (arms, coordinates), in units of 1/`SCALE`, noised.
 
     Raises:
-        IntegrityError: the permit is not for totals, or a table isn't sorted by recipient.
+        IntegrityError: rows are not sorted by recipient.
     """
     layout = Layout.of(permit.plan)
     sums = np.zeros(layout.shape, dtype=np.int64)
@@ -75,67 +62,79 @@ def compute_totals(permit: Permit, tables: Iterable[pa.Table]) -> Computed:
 
 def _add_table(sums: Integers, plan: Plan, layout: Layout, table: pa.Table) -> None:
     """Add one table's recipients to the sums, in place."""
-    starts = _first_rows(table)
-    arms = pc.index_in(table["arm"], pa.array(layout.arms)).to_numpy()[starts]
+    people = Recipients(table, plan)
+    arms = people.arms(layout.arms)
+    many = len(layout.arms)  # whoever is in none of them is numbered so, and counts nowhere
+    cells = {one.name: _cells(plan, people, one.name) for one in plan.analysis.segments}
+    for block, encoded in _encoded(plan, layout, people):
+        if not block.segment:
+            sums[:, block.columns] += _sums_by(arms, many, encoded)
+            continue
+        groups = arms * block.cells + cells[block.segment]
+        by_cell = _sums_by(groups, many * block.cells, encoded)
+        sums[:, block.columns] += by_cell.reshape(many, -1)
+
+
+def _encoded(plan: Plan, layout: Layout, people: Recipients) -> Iterator[tuple[Block, Integers]]:
+    """Each block with everybody's vector."""
     for metric in plan.metrics:
-        encoded = _encode(metric, plan, table, starts)
-        for block, part in zip(
-            (one for one in layout.blocks if one.metric == metric.name), encoded, strict=True
-        ):
-            for arm in range(len(layout.arms)):
-                sums[arm, block.columns] += part[arms == arm].sum(axis=0)
+        simplex = people.simplex(metric)
+        parts = _parts(plan, metric, people, simplex)
+        for block in layout.blocks:
+            if block.metric == metric.name:
+                yield block, parts[block.role]
+    for name in plan.analysis.balance:
+        whole, squares = _feature(plan, people, name)
+        for block in layout.blocks:
+            if block.metric == BALANCE + name:
+                yield block, squares if block.role == "moments" else whole
+    orphans = layout.find(ORPHANS, "simplex")
+    if orphans is not None:
+        yield orphans, people.orphans()
 
 
-def _encode(metric: Metric, plan: Plan, table: pa.Table, starts: Integers) -> list[Integers]:
-    """A metric's blocks for each recipient."""
-    if isinstance(metric, Proportion):
-        any_send = np.add.reduceat(_flags(table, metric.column), starts) > 0
-        return [encode_share(any_send.astype(np.float64))]
-    if isinstance(metric, Mean):
-        total = np.add.reduceat(_amounts(table, metric.column), starts)
-        width = metric.high - metric.low
-        share = (np.clip(total, metric.low, metric.high) - metric.low) / width
-        encoded = encode_share(share)
-        return [encoded, encode_square(encoded)]
-    counted = np.ones(table.num_rows, dtype=np.int64)
-    if metric.denominator != "sends":
-        counted = _flags(table, metric.denominator)
-    both = counted * _flags(table, metric.numerator)
-    encoded = encode_ratio(
-        np.add.reduceat(both, starts),
-        np.add.reduceat(counted, starts),
-        plan.sends_per_recipient,
-    )
-    return [encoded, encode_products(encoded)]
+def _parts(
+    plan: Plan, metric: Metric, people: Recipients, simplex: Integers
+) -> dict[str, Integers]:
+    """A metric's vectors by what they hold."""
+    parts = {"simplex": simplex}
+    if metric.kind in {"mean", "count", "ratio"}:
+        parts["moments"] = people.moments(metric, simplex)
+    adjustment = chosen(plan, metric.name)
+    if adjustment is not None:
+        covariate = people.share(covariate_of(plan, adjustment))
+        parts["tensor"] = encode_tensor(simplex, covariate)
+        parts["covariate"] = encode_square(covariate)
+    return parts
 
 
-def _first_rows(table: pa.Table) -> Integers:
-    """Index of each recipient's first row.
+def _named(plan: Plan, name: str) -> Feature:
+    return next(one for one in plan.features if one.name == name)
 
-    Raises:
-        IntegrityError: rows are not sorted by recipient, so that one could count twice.
+
+def _feature(plan: Plan, people: Recipients, name: str) -> tuple[Integers, Integers]:
+    """A feature's simplex and, of a number, its squares."""
+    feature = _named(plan, name)
+    if isinstance(feature, NumericFeature):
+        encoded = people.share(feature)
+        return encoded, encode_square(encoded)
+    place = encode_place(people.category(feature), len(feature.values) + 1)
+    return place, place[:, :0]
+
+
+def _cells(plan: Plan, people: Recipients, name: str) -> Integers:
+    """Each recipient's cell of a segmentation."""
+    segment = next(one for one in plan.analysis.segments if one.name == name)
+    feature = _named(plan, segment.feature)
+    if isinstance(feature, CategoryFeature):
+        return people.category(feature)
+    return people.band(feature, segment.edges or ())
+
+
+def _sums_by(groups: Integers, many: int, encoded: Integers) -> Integers:
+    """Sums of vectors over groups: (groups, width).
+
+    Exact: a table's sums stay below 2⁵³, up to which float64 counts in ones.
     """
-    words = recipient_words(flat(table["recipient"]))
-    starts = np.flatnonzero(changes(words)).astype(np.int64)
-    first, second = words[starts].T
-    rises = (first[1:] > first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] > second[:-1]))
-    if not rises.all():
-        raise IntegrityError(
-            "rows are not sorted by recipient",
-            why="a recipient who counts twice isn't covered by the noise",
-            do="report it: the store promises this order",
-        )
-    return starts
-
-
-def _flags(table: pa.Table, column: str) -> Integers:
-    """A binary outcome as 0 and 1; unknown counts as not."""
-    filled = pc.fill_null(table[column], fill_value=False)
-    flags: Integers = filled.to_numpy().astype(np.int64)
-    return flags
-
-
-def _amounts(table: pa.Table, column: str) -> Floats:
-    """An outcome as finite numbers; unknown and not a number count as 0."""
-    known: Floats = pc.fill_null(pc.cast(table[column], pa.float64()), 0.0).to_numpy()
-    return np.clip(np.nan_to_num(known, nan=0.0), -LARGEST_AMOUNT, LARGEST_AMOUNT)
+    columns = [np.bincount(groups, weights=part, minlength=many)[:many] for part in encoded.T]
+    return np.rint(np.stack(columns, axis=1)).astype(np.int64)

@@ -1,32 +1,43 @@
 """Decisions: what follows from the effects of one scope, with many questions asked at once.
 
-Arms × metrics of a scope are one family: Holm's adjustment holds the chance of *any* false finding
-at α. A guardrail stands apart: it is a one-sided test of its own, and each must hold, so that there
-is no choice among them to adjust for.
+Arms × metrics of a scope are one family, and so are arms × metrics × cells of a segmentation. The
+plan declares the correction:
+
+* Holm (1979) and Hochberg (1988) hold the chance of *any* false finding at α; Hochberg's finds
+  more and needs p-values that don't depend negatively on one another;
+* Benjamini and Hochberg (1995) hold the expected share of false findings among all findings.
+
+A guardrail stands apart: it is a one-sided test of its own, and each must hold, so that there is no
+choice among them to adjust for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scipy import special
 
+from abfed.protocol.analysis import Correction
 from abfed.protocol.metrics import Guardrail
+from abfed.stats.contrasts import joined
 
 
-def decide(rows: list[dict[str, Any]], alpha: float) -> None:
-    """Fill in adjusted p-values and decisions, scope by scope.
+def decide(rows: list[dict[str, Any]], alpha: float, correction: Correction = "holm") -> None:
+    """Fill in adjusted p-values and decisions, family by family.
 
     Args:
         rows: of `effects`, with the keys `guardrail` (or None) and `harmful` (more is worse); one
-            whose p-value is from a t distribution has its degrees of freedom as `df`.
+            whose p-value is from a t distribution has its degrees of freedom as `df`, one that was
+            looked at before has `looks`: p-value and margin test over all looks.
         alpha: level of every decision.
+        correction: for many questions at once.
     """
-    for scope in {row["scope"] for row in rows}:
-        here = [row for row in rows if row["scope"] == scope and row["decision"] != "suppressed"]
+    adjust = CORRECTIONS[correction]
+    for family in dict.fromkeys(_family(row) for row in rows):
+        here = [row for row in rows if _family(row) == family and row["decision"] != "suppressed"]
         judged = [row for row in here if row["guardrail"] is None]
-        adjusted = holm([row["p_value"] for row in judged])
+        adjusted = adjust([row["p_value"] for row in judged])
         for row, p in zip(judged, adjusted, strict=True):
             row["p_adjusted"] = p
             sign = "worse" if (row["estimate"] > 0) == row["harmful"] else "better"
@@ -36,21 +47,35 @@ def decide(rows: list[dict[str, Any]], alpha: float) -> None:
                 _guard(row, row["guardrail"], alpha)
 
 
+def _family(row: dict[str, Any]) -> str:
+    """What is asked at once: a segmentation's cells together, any other scope by itself."""
+    return f"segment {row['segment']}" if row["segment"] else str(row["scope"])
+
+
 def _guard(row: dict[str, Any], guardrail: Guardrail, alpha: float) -> None:
     """One-sided non-inferiority: is the harm shown to stay within the margin?"""
-    harm = row["estimate"] if guardrail.harm == "increase" else -row["estimate"]
-    z = (harm - guardrail.margin) / row["se"]
-    df = row.get("df")
-    row["p_value"] = float(special.ndtr(z) if df is None else special.stdtr(df, z))
-    row["p_adjusted"] = row["p_value"]  # each guardrail must hold: there is no choice among them
-    if row["p_value"] < alpha:
+    within, beyond = _margin_tests(row, guardrail)
+    row["p_value"] = row["p_adjusted"] = within  # each must hold: there is no choice among them
+    if within < alpha:
         row["decision"] = "within margin"
-    elif row["p_value"] > 1 - alpha:
+    elif beyond < alpha:
         row["decision"] = "breached"
     else:
         row["decision"] = "not shown"
     margin = f"margin {guardrail.margin:g}; harm: {guardrail.harm}"
     row["note"] = joined(row["note"], margin)
+
+
+def _margin_tests(row: dict[str, Any], guardrail: Guardrail) -> tuple[float, float]:
+    """p-values of "harm is within the margin" and of "harm is beyond it"."""
+    sign = 1.0 if guardrail.harm == "increase" else -1.0
+    if row.get("looks") is not None:
+        within, beyond = row["looks"].margin(sign, guardrail.margin)
+        return float(within), float(beyond)
+    z = (sign * row["estimate"] - guardrail.margin) / row["se"]
+    df = row.get("df")
+    p = float(special.ndtr(z) if df is None else special.stdtr(df, z))
+    return p, 1 - p
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -64,6 +89,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def joined(first: object, second: str) -> str:
-    """Two remarks as one; the first may be missing."""
-    return f"{first}; {second}" if first and isinstance(first, str) else second
+def hochberg(p_values: Sequence[float]) -> list[float]:
+    """Hochberg's step-up adjustment (1988)."""
+    return _step_up(p_values, lambda rank, many: many - rank)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg (1995): controls the expected share of false findings."""
+    return _step_up(p_values, lambda rank, many: many / (rank + 1))
+
+
+def _step_up(p_values: Sequence[float], factor: Callable[[int, int], float]) -> list[float]:
+    """From the largest p-value down: the smallest factor × p so far; ranks from 0, ascending."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    smallest = 1.0
+    for rank in range(len(p_values) - 1, -1, -1):
+        i = order[rank]
+        smallest = min(smallest, factor(rank, len(p_values)) * p_values[i])
+        adjusted[i] = smallest
+    return adjusted
+
+
+CORRECTIONS: dict[Correction, Callable[[Sequence[float]], list[float]]] = {
+    "holm": holm,
+    "hochberg": hochberg,
+    "benjamini-hochberg": benjamini_hochberg,
+}

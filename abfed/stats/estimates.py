@@ -3,17 +3,25 @@
 Two sources of uncertainty are kept apart: *sampling* (other recipients would have behaved
 differently) and *privacy* (the release was noised). Point estimates are never clipped; only
 variances are (arXiv 2603.02010 gives the Wald form with the noise term).
+
+All arithmetic is on arrays: totals of one release give numbers, totals with leading axes (many
+simulated releases) give arrays of the same axes, by the same code. What can't be told from noise is
+NaN in a reading, with a reason beside it; `estimate` turns it into an estimate that says so.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from abfed.protocol.metrics import Mean, Metric, Proportion, Ratio
-from abfed.stats.totals import Floats, SiloTotals
+from abfed.protocol.metrics import Count, Mean, Metric, Proportion, Quantile, Ratio
+from abfed.stats.adjusting import bounds_of
+from abfed.stats.encoding import Floats
+from abfed.stats.quantiles import read_quantile
+from abfed.stats.totals import SiloTotals
 
 SUPPRESS_BELOW = 5.0
 """An arm is suppressed where its noised size is below this many standard deviations of noise."""
@@ -48,78 +56,119 @@ class Estimate:
         return self.sampling + self.privacy
 
 
+class Reading(NamedTuple):
+    """The same for many releases at once: arrays of the totals' leading axes.
+
+    Attributes:
+        usable: where there is a value.
+        reason: why there is none elsewhere.
+    """
+
+    value: Floats
+    sampling: Floats
+    privacy: Floats
+    size: Floats
+    usable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    reason: str
+
+    @property
+    def variance(self) -> Floats:
+        """Both parts together."""
+        return self.sampling + self.privacy
+
+    def single(self) -> Estimate:
+        """The estimate of one release."""
+        if not bool(self.usable):
+            return Estimate(math.nan, math.nan, math.nan, float(self.size), self.reason)
+        return Estimate(
+            float(self.value), float(self.sampling), float(self.privacy), float(self.size)
+        )
+
+
 def estimate(metric: Metric, totals: SiloTotals, arm: str) -> Estimate:
     """Read a metric off the noised totals of an arm."""
+    return read(metric, totals, arm).single()
+
+
+def read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
+    """Read a metric off the noised totals of an arm, in all releases of their leading axes."""
     counts, sd = totals.counts()
-    size = float(counts[totals.layout.arms.index(arm)])
-    if size < SUPPRESS_BELOW * sd:
-        reason = f"arm {arm!r} is too small to tell from noise at this ε"
-        return Estimate(math.nan, math.nan, math.nan, size, reason)
-    if isinstance(metric, Ratio):
-        return _ratio(metric, totals, arm, size)
+    size = counts[..., totals.layout.arms.index(arm)]
     sums, noise = totals.arm(arm, metric.name)
-    own_size = float(sums.sum())
-    if own_size < SUPPRESS_BELOW * noise * math.sqrt(2.0):
-        reason = f"arm {arm!r} is too small to tell from noise at this ε"
-        return Estimate(math.nan, math.nan, math.nan, size, reason)
-    share = float(sums[0]) / own_size
-    privacy = noise**2 * ((1 - share) ** 2 + share**2) / own_size**2
-    if isinstance(metric, Proportion):
-        spread = _binary_variance(sums, share)
-        return Estimate(share, spread / own_size, privacy, size)
-    spread = _bounded_variance(metric, totals, arm, share, privacy)
-    width = metric.high - metric.low
-    return Estimate(
-        metric.low + share * width, width**2 * spread / own_size, width**2 * privacy, size
-    )
+    reason = f"arm {arm!r} is too small to tell from noise at this ε"
+    own = sums.sum(axis=-1)
+    usable = (size >= SUPPRESS_BELOW * sd) & (size > 0)
+    usable &= (own >= SUPPRESS_BELOW * noise * math.sqrt(sums.shape[-1])) & (own > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if isinstance(metric, Ratio):
+            return _ratio(metric, totals, arm, size, usable)
+        if isinstance(metric, Quantile):
+            value, sampling, privacy, inside = read_quantile(metric, sums, noise)
+            outside = f"the quantile lies outside the edges in arm {arm!r}, or noise hides it"
+            reason = reason if not np.any(usable) else outside
+            return Reading(value, sampling, privacy, size, usable & inside, reason)
+        share = sums[..., 0] / own
+        privacy = noise**2 * ((1 - share) ** 2 + share**2) / own**2
+        if isinstance(metric, Proportion):
+            return Reading(share, binary_variance(sums) / own, privacy, size, usable, reason)
+        spread = bounded_variance(metric, totals, arm, privacy)
+        low, high = bounds_of(metric)
+        width = high - low
+        return Reading(
+            low + share * width,
+            width**2 * spread / own,
+            width**2 * privacy,
+            size,
+            usable,
+            reason,
+        )
 
 
-def _binary_variance(sums: Floats, share: float) -> float:
+def binary_variance(sums: Floats) -> Floats:
     """p(1−p), with pseudo-counts where events are few (either kind)."""
-    inside = min(1.0, max(0.0, share))
-    if min(sums) < FEW_EVENTS:
-        events = max(0.0, float(sums[0]))
-        others = max(0.0, float(sums[1]))
-        inside = (events + 1.0) / (events + others + 2.0)
-    return inside * (1.0 - inside)
+    events, others = np.maximum(sums[..., 0], 0.0), np.maximum(sums[..., 1], 0.0)
+    inside = np.clip(sums[..., 0] / sums.sum(axis=-1), 0.0, 1.0)
+    few = sums.min(axis=-1) < FEW_EVENTS
+    inside = np.where(few, (events + 1.0) / (events + others + 2.0), inside)
+    return np.asarray(inside * (1.0 - inside))
 
 
-def _bounded_variance(
-    metric: Mean, totals: SiloTotals, arm: str, share: float, privacy: float
-) -> float:
+def bounded_variance(metric: Mean | Count, totals: SiloTotals, arm: str, privacy: Floats) -> Floats:
     """Variance of u in [0, 1] from its noised second moment, or the Bhatia–Davis bound m(1−m)."""
-    inside = min(1.0, max(0.0, share))
-    bound = inside * (1.0 - inside)
     sums, _ = totals.arm(arm, metric.name)
+    size = sums.sum(axis=-1)
+    share = sums[..., 0] / size
+    inside = np.clip(share, 0.0, 1.0)
+    bound = inside * (1.0 - inside)
     squares, noise = totals.arm(arm, metric.name, moments=True)
-    size = float(sums.sum())
-    spread = float(squares[0]) / size - share**2 + privacy
-    if spread <= 0 or noise / size > MOMENTS_USABLE * spread:
-        return bound
-    return min(spread, bound)
+    spread = squares[..., 0] / size - share**2 + privacy
+    unusable = (spread <= 0) | (noise / size > MOMENTS_USABLE * spread)
+    return np.asarray(np.where(unusable, bound, np.minimum(spread, bound)))
 
 
-def _ratio(metric: Ratio, totals: SiloTotals, arm: str, size: float) -> Estimate:
+def _ratio(
+    metric: Ratio,
+    totals: SiloTotals,
+    arm: str,
+    size: Floats,
+    usable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+) -> Reading:
     """Σa/Σb over recipients with the delta method at the level of recipients."""
     sums, noise = totals.arm(arm, metric.name)
-    a, rest = float(sums[0]), float(sums[1])
-    denominator = a + rest
-    if denominator < SUPPRESS_BELOW * noise * math.sqrt(2.0):
-        reason = f"arm {arm!r} has too few {metric.denominator!r} to tell from noise at this ε"
-        return Estimate(math.nan, math.nan, math.nan, size, reason)
+    a = sums[..., 0]
+    denominator = a + sums[..., 1]
+    enough = (denominator >= SUPPRESS_BELOW * noise * math.sqrt(2.0)) & (denominator > 0)
+    reason = f"arm {arm!r} has too few {metric.denominator!r} to tell from noise at this ε"
     ratio = a / denominator
-    inside = min(1.0, max(0.0, ratio))
+    inside = np.clip(ratio, 0.0, 1.0)
     moments, moments_noise = totals.arm(arm, metric.name, moments=True)
-    squares, cross, others = (float(value) for value in moments)
-    spread = (
-        (1 - inside) ** 2 * squares
-        - math.sqrt(2.0) * inside * (1 - inside) * cross
-        + inside**2 * others
+    weights = np.stack(
+        [(1 - inside) ** 2, -math.sqrt(2.0) * inside * (1 - inside), inside**2], axis=-1
     )
-    weights = np.array([(1 - inside) ** 2, math.sqrt(2.0) * inside * (1 - inside), inside**2])
-    spread_noise = moments_noise * float(np.linalg.norm(weights))
+    spread = (weights * moments).sum(axis=-1)
+    spread_noise = moments_noise * np.linalg.norm(weights, axis=-1)
     bound = inside * (1 - inside) * denominator  # a in [0, b] and b ≤ 1: the extremes are worst
-    if spread <= 0 or spread_noise > MOMENTS_USABLE * spread:
-        spread = bound
+    unusable = (spread <= 0) | (spread_noise > MOMENTS_USABLE * spread)
+    spread = np.where(unusable, bound, np.minimum(spread, bound))
     privacy = noise**2 * ((1 - ratio) ** 2 + ratio**2) / denominator**2
-    return Estimate(ratio, min(spread, bound) / denominator**2, privacy, size)
+    return Reading(ratio, spread / denominator**2, privacy, size, usable & enough, reason)

@@ -18,9 +18,9 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.schema import BINARY_OUTCOMES, RESERVED_COLUMNS
 from tests.examples import make_model_plan, make_plan, model_values, plan_values
 
-GOLDEN = "ae91e4d890b44cc01d740f0c7fe87b5be5674decdd05bf9d2882dee9b065d819"
+GOLDEN = "e7f45267065aec724ae2c705331fbf332d81ae6d5c2eb2a71703d7f2244accff"
 """Digest of `make_plan()`. If it changes, every silo's approvals and ledgers lose their meaning."""
-GOLDEN_MODEL = "9b0fed2670b7fbceba188d95555bc9391011d66372c68ed78715d97c77701e9c"
+GOLDEN_MODEL = "fc0ec93c450cbce260a019eb532f6b579b5edf07a203aa075550ecc57473bc82"
 
 AGE = {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0}
 SPLIT = {"statistics": 1.0, "training": 1.5, "evaluation": 0.5}

@@ -1,0 +1,127 @@
+"""Will a covariate pay? Decided from what the plan expects, before anything is released.
+
+CUPED under privacy (statistics.md, 8) releases the tensor (u, 1−u) ⊗ (v, 1−v) instead of (u, 1−u):
+the same sensitivity, but four noised numbers in place of two, and a tenth of the budget for Σv².
+It takes the share r² off the sampling variance and adds noise: it pays where many recipients make
+sampling the larger part, and hurts where the noise is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from abfed.privacy.accounting import gaussian_multiplier
+from abfed.protocol.analysis import Adjustment
+from abfed.protocol.metrics import Count, Mean, Metric, Proportion
+from abfed.protocol.plan import Plan
+from abfed.protocol.schema import NumericFeature
+from abfed.stats.encoding import Floats
+
+MOMENTS_SHARE = 0.1
+"""Share of a metric's budget for each kind of second moment (privacy is better spent on first)."""
+
+
+class Forecast(NamedTuple):
+    """What a covariate is expected to do to the standard error of an effect.
+
+    Attributes:
+        ratio: standard error with it over that without.
+        pays: whether it is below one.
+        why: in words, with the figures it rests on.
+    """
+
+    ratio: float
+    pays: bool
+    why: str
+
+
+def bounds_of(metric: Metric) -> tuple[float, float]:
+    """The public bounds of a recipient's value; a proportion's, ratio's: 0 and 1."""
+    if isinstance(metric, Mean):
+        return metric.low, metric.high
+    return (0.0, float(metric.most)) if isinstance(metric, Count) else (0.0, 1.0)
+
+
+def variances(mean: float, noise: float) -> float:
+    """Noise variance × n² of A/(A+B) around `mean`, for noise of this sd in each number."""
+    return noise**2 * ((1 - mean) ** 2 + mean**2)
+
+
+def tensor_gradient(u: Floats, v: Floats, theta: Floats) -> Floats:
+    """How mean(u) − θ·mean(v) follows each number of the tensor, × n: (…, 4)."""
+    return np.stack(
+        [1 - u - theta * (1 - v), 1 - u + theta * v, -u - theta * (1 - v), -u + theta * v],
+        axis=-1,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def chosen(plan: Plan, metric: str) -> Adjustment | None:
+    """The adjustment that the plan's release is made for; None where it isn't declared or used.
+
+    Both sides derive it from the plan: it is fixed before anything is released.
+    """
+    adjustment = plan.analysis.adjustment(metric)
+    if adjustment is None or adjustment.use == "no":
+        return None
+    if adjustment.use == "yes" or forecast(plan, adjustment).pays:
+        return adjustment
+    return None
+
+
+def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
+    """Whether a covariate is expected to make a metric's intervals narrower."""
+    analysis = plan.analysis
+    expected = analysis.expects(adjustment.metric)
+    if expected is None or analysis.recipients is None or not expected.r_squared:
+        need = "analysis.recipients and the metric's mean and r_squared under analysis.expected"
+        return Forecast(math.inf, pays=False, why=f"not used: it takes {need} to tell")
+    metric = next(one for one in plan.metrics if one.name == adjustment.metric)
+    low, high = bounds_of(metric)
+    u = (expected.mean - low) / (high - low)
+    of_u = math.sqrt(u * (1 - u)) if expected.sd is None else expected.sd / (high - low)
+    v, of_v = _covariate(plan, adjustment)
+    theta = math.sqrt(expected.r_squared) * of_u / of_v
+    weights = [analysis.budget_of(one.name).share for one in plan.metrics]
+    share = analysis.metrics_share * analysis.budget_of(metric.name).share / sum(weights)
+    sigma = noise_multiplier(plan) / math.sqrt(share)
+    arm = analysis.recipients / len(plan.arms)
+    moments = 0.0 if isinstance(metric, Proportion) else MOMENTS_SHARE
+    plain = of_u**2 / arm + variances(u, sigma) / (1 - moments) / arm**2
+    gradient = np.square(tensor_gradient(*map(np.asarray, (u, v, theta)))).sum()
+    noise = sigma**2 * float(gradient) / (1 - MOMENTS_SHARE - moments) / arm**2
+    ratio = math.sqrt((of_u**2 * (1 - expected.r_squared) / arm + noise) / plain)
+    pays = ratio < 1
+    why = (
+        f"{'used' if pays else 'not used'}: with {analysis.recipients:,} recipients in a brand, "
+        f"r² = {expected.r_squared:g} and ε = {plan.privacy.split.statistics:g}, intervals are "
+        f"expected to be {ratio:.3f} as wide with it"
+    )
+    return Forecast(ratio, pays, why)
+
+
+def noise_multiplier(plan: Plan) -> float:
+    """Of the plan's release of totals."""
+    return gaussian_multiplier(plan.privacy.split.statistics, plan.privacy.delta)
+
+
+def covariate_of(plan: Plan, adjustment: Adjustment) -> NumericFeature:
+    """The feature of an adjustment; that there is one was checked when the plan was parsed."""
+    return next(
+        one
+        for one in plan.features
+        if isinstance(one, NumericFeature) and one.name == adjustment.covariate
+    )
+
+
+def _covariate(plan: Plan, adjustment: Adjustment) -> tuple[float, float]:
+    """Expected mean and standard deviation of a covariate, as shares of its bounds."""
+    feature = covariate_of(plan, adjustment)
+    width = feature.high - feature.low
+    mean = 0.5 if adjustment.mean is None else (adjustment.mean - feature.low) / width
+    spread = 0.25 if adjustment.sd is None else adjustment.sd / width
+    return mean, spread

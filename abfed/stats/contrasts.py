@@ -1,0 +1,172 @@
+"""Contrasts: an arm and the control in one scope, and what can be said of the two.
+
+Every row says how wide its interval is and how much of that is the price of privacy. Where a value
+can't be had it is missing, and a note says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scipy import special
+
+from abfed.stats.encoding import Floats
+from abfed.stats.estimates import Estimate
+
+NOT_ESTIMABLE = "not estimable at this ε"
+
+COLUMNS = (
+    "metric",
+    "scope",
+    "arm",
+    "control",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "relative",
+    "rel_low",
+    "rel_high",
+    "p_value",
+    "p_adjusted",
+    "privacy_share",
+    "n_effective",
+    "decision",
+    "note",
+    "mean_arm",
+    "mean_control",
+    "se",
+    "se_sampling",
+    "se_privacy",
+    "shrunk",
+    "segment",
+)
+
+
+class Contrast(NamedTuple):
+    """An arm and the control, in one scope."""
+
+    arm: Estimate
+    control: Estimate
+
+    @property
+    def effect(self) -> float:
+        """The difference of the two."""
+        return self.arm.value - self.control.value
+
+    @property
+    def variance(self) -> float:
+        """Of the difference: arms are different people with noise of their own."""
+        return self.arm.variance + self.control.variance
+
+    @property
+    def size(self) -> float:
+        """Noised recipients in both."""
+        return self.arm.size + self.control.size
+
+    @property
+    def suppressed(self) -> str:
+        """Why there is no effect; empty where there is one."""
+        return self.arm.suppressed or self.control.suppressed
+
+
+class Relative(NamedTuple):
+    """A relative lift with its interval; missing where `reason` says why."""
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+
+def weighted(parts: Sequence[Estimate], weights: Sequence[float] | Floats) -> Estimate:
+    """Σwm with variance Σw²V; the size is that of all together.
+
+    Suppressed where a part is.
+    """
+    pairs = list(zip(weights, parts, strict=True))
+    return Estimate(
+        value=float(sum(w * one.value for w, one in pairs)),
+        sampling=float(sum(w**2 * one.sampling for w, one in pairs)),
+        privacy=float(sum(w**2 * one.privacy for w, one in pairs)),
+        size=float(sum(one.size for one in parts)),
+        suppressed=next((one.suppressed for one in parts if one.suppressed), ""),
+    )
+
+
+def pooled(contrasts: Sequence[Contrast], weights: Sequence[float] | Floats) -> Contrast:
+    """The weighted mean of contrasts of different people."""
+    return Contrast(
+        weighted([one.arm for one in contrasts], weights),
+        weighted([one.control for one in contrasts], weights),
+    )
+
+
+def empty_row(scope: str, **known: Any) -> dict[str, Any]:
+    """A row in which nothing is known yet."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    return row | {"scope": scope, "decision": "", "note": "", "segment": ""} | known
+
+
+def row_of(scope: str, contrast: Contrast, alpha: float, critical: float = 0.0) -> dict[str, Any]:
+    """One contrast with its intervals.
+
+    Args:
+        scope: whose.
+        contrast: the arm and the control.
+        alpha: one minus the confidence.
+        critical: half-widths in standard errors; 0 for the normal distribution's at `alpha`.
+    """
+    if contrast.suppressed:
+        return empty_row(scope, decision="suppressed", note=contrast.suppressed)
+    arm, control = contrast.arm, contrast.control
+    sampling, privacy = arm.sampling + control.sampling, arm.privacy + control.privacy
+    se = math.sqrt(contrast.variance)
+    if se == 0:
+        return empty_row(scope, decision="suppressed", note="no variation: all values are alike")
+    z = critical or float(special.ndtri(1 - alpha / 2))
+    relative = relative_lift(contrast, z)
+    return empty_row(
+        scope,
+        estimate=contrast.effect,
+        ci_low=contrast.effect - z * se,
+        ci_high=contrast.effect + z * se,
+        relative=relative.value,
+        rel_low=relative.low,
+        rel_high=relative.high,
+        p_value=2 * float(special.ndtr(-abs(contrast.effect) / se)),
+        privacy_share=privacy / contrast.variance,
+        n_effective=contrast.size * sampling / contrast.variance,
+        note=relative.reason,
+        mean_arm=arm.value,
+        mean_control=control.value,
+        se=se,
+        se_sampling=math.sqrt(sampling),
+        se_privacy=math.sqrt(privacy),
+    )
+
+
+def relative_lift(contrast: Contrast, z: float) -> Relative:
+    """Relative lift with its Fieller interval (1954), noise included.
+
+    The interval is unbounded where the control's own value can't be told from zero: then there is
+    no number to give, and it is said whether less noise would help.
+    """
+    m, c = contrast.arm.value, contrast.control.value
+    a = c**2 - z**2 * contrast.control.variance
+    if a <= 0 or c <= 0:
+        reason = NOT_ESTIMABLE
+        if a > 0:
+            reason = "not defined: the control's value is below zero"
+        elif c**2 <= z**2 * contrast.control.sampling:
+            reason = "not estimable from so few recipients"
+        return Relative(math.nan, math.nan, math.nan, f"relative lift {reason}")
+    b, q = m * c, m**2 - z**2 * contrast.arm.variance
+    root = math.sqrt(max(0.0, b**2 - a * q))
+    return Relative(m / c - 1, (b - root) / a - 1, (b + root) / a - 1)
+
+
+def joined(first: object, second: str) -> str:
+    """Two remarks as one; the first may be missing."""
+    return f"{first}; {second}" if first and isinstance(first, str) else second
