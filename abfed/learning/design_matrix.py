@@ -171,3 +171,19 @@ class RecipientRows:
         rows = np.arange(len(owner), dtype=np.int64) + (starts - before)[owner]
         lines = self.design.expand(self.features[rows], self.arms[rows])
         return lines, self.labels[rows], owner
+
+    def by_size(self) -> tuple[RecipientRows, Integers]:
+        """The same recipients sorted by their number of rows, and where each one was before.
+
+        Returns:
+            The rows, and for each recipient in the new order the old place, `(recipients,)`.
+        """
+        counts = np.diff(self.offsets)
+        order = np.argsort(counts, kind="stable").astype(np.int64)
+        starts, counts = self.offsets[order], counts[order]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        moved = RecipientRows(
+            self.design, self.features[rows], self.arms[rows], self.labels[rows], offsets
+        )
+        return moved, order

@@ -12,6 +12,10 @@ Each local step, in this order:
 6. a step down that gradient, parameters kept within ±`LARGEST_PARAMETER`: whether a release is
    finite must not depend on the rows, or failing would itself be an answer.
 
+The batches of the next `steps_at_once` steps are drawn first, so that rows on disk are read in one
+sweep. Each step draws from its own fork of the noise: where a round stops and goes on, and how many
+batches were drawn at once, changes nothing about what a simulation computes.
+
 The result is the difference of the parameters and nothing beside it. Neither torch's nor numpy's
 global generator is used; without a noise source there is no step.
 """
@@ -19,28 +23,35 @@ global generator is used; without a noise source there is no step.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.gradients import clipped_sum
+from abfed.learning.gradients import BatchGradients
+from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
 from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.privacy.mechanisms import Noise, grid_for
 from abfed.protocol.modelling import Training
 
+DRAWN_AT_ONCE = 1 << 21  # recipients: their rows wait in memory while the data is swept
+STEPS_AT_ONCE = 512
+
 
 def train_round(
     network: nn.Module,
-    data: RecipientRows,
+    data: RecipientRows | TrainingRows,
     settings: Training,
     *,
     noise_multiplier: float,
     noise: Noise,
     expected_batch: float,
+    loss: Loss = LOGISTIC,
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Take `local_steps` noisy steps; the network is changed in place.
 
@@ -51,12 +62,14 @@ def train_round(
         noise_multiplier: noise sd over `clip`, as it was charged.
         noise: where batches and noise come from.
         expected_batch: recipients a step is expected to hold, from a noised count; at least 1.
+        loss: what is made small.
 
     Returns:
-        By parameter: new minus incoming. Released (noised).
+        By trained parameter: new minus incoming. Released (noised).
 
     Raises:
-        ValueError: a noise multiplier or expected batch that would leave the release unprotected.
+        ValueError: a noise multiplier or expected batch that would leave the release unprotected,
+            or a network that draws random numbers of its own.
     """
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
         message = f"the noise multiplier must be positive, not {noise_multiplier}"
@@ -64,32 +77,60 @@ def train_round(
     if not (math.isfinite(expected_batch) and expected_batch >= 1):
         message = f"the expected batch must be at least 1, not {expected_batch}"
         raise ValueError(message)
+    rows = InMemory(data) if isinstance(data, RecipientRows) else data
     before = parameters_of(network)
-    with one_thread():
-        for _ in range(settings.local_steps):
-            chosen = noise.poisson_batch(data.recipients, settings.sampling_rate)
-            lines, labels, owners = (torch.from_numpy(part) for part in data.batch(chosen))
-            total = clipped_sum(network, lines, labels, owners, settings.clip)
-            noised = _noised(total, noise_multiplier * settings.clip, noise)
-            _step(network, noised, settings.learning_rate / expected_batch)
+    with one_thread(), torch.no_grad():
+        parameters = Parameters(network)
+        gradients = BatchGradients(network, loss)
+        rate = settings.learning_rate / expected_batch
+        for step, batch in _steps(rows, settings, noise):
+            total = gradients.clipped_sum(batch, settings.clip)
+            noised = _noised(total, noise_multiplier * settings.clip, noise.fork(2 * step + 1))
+            parameters.step(noised, rate)
+        parameters.part()
     return {name: after - before[name] for name, after in parameters_of(network).items()}
 
 
-def _noised(total: dict[str, Tensor], sigma: float, noise: Noise) -> dict[str, Tensor]:
+class Parameters:
+    """A network's trained parameters as one vector that they share while it is trained."""
+
+    __slots__ = ("_trained", "vector")
+
+    def __init__(self, network: nn.Module) -> None:
+        self._trained = [each for each in network.parameters() if each.requires_grad]
+        self.vector = torch.cat([each.detach().flatten() for each in self._trained])
+        parts = self.vector.split([each.numel() for each in self._trained])
+        for each, part in zip(self._trained, parts, strict=True):
+            each.data = part.view_as(each)
+
+    def step(self, direction: Tensor, rate: float) -> None:
+        """Move against a direction, the product made in float64."""
+        self.vector.sub_((rate * direction).to(self.vector.dtype))
+        self.vector.clamp_(-LARGEST_PARAMETER, LARGEST_PARAMETER)
+
+    def part(self) -> None:
+        """Give each parameter memory of its own again."""
+        for each in self._trained:
+            each.data = each.data.clone()
+
+
+def steps_at_once(recipients: int, rate: float) -> int:
+    """How many steps' batches are drawn before the first is used."""
+    expected = max(1.0, recipients * rate)
+    return max(1, min(STEPS_AT_ONCE, int(DRAWN_AT_ONCE / expected)))
+
+
+def _steps(rows: TrainingRows, settings: Training, noise: Noise) -> Iterator[tuple[int, Batch]]:
+    """Each step's number and batch."""
+    size, rate = steps_at_once(rows.recipients, settings.sampling_rate), settings.sampling_rate
+    for start in range(0, settings.local_steps, size):
+        window = range(start, min(start + size, settings.local_steps))
+        drawn = [noise.fork(2 * step).poisson_batch(rows.recipients, rate) for step in window]
+        yield from zip(window, rows.batches(drawn), strict=True)
+
+
+def _noised(total: Tensor, sigma: float, noise: Noise) -> Tensor:
     """The sum with noise of sd `sigma` on each coordinate, on the grid. Released."""
     grid = grid_for(sigma)
-    draws = torch.from_numpy(noise.floats(sum(part.numel() for part in total.values()), sigma))
-    noised, start = {}, 0
-    for name, part in total.items():
-        added = part + draws[start : start + part.numel()].view_as(part)
-        noised[name] = torch.round(added / grid) * grid
-        start += part.numel()
-    return noised
-
-
-def _step(network: nn.Module, direction: dict[str, Tensor], rate: float) -> None:
-    """Move each parameter against its direction, the product made in float64."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.sub_((rate * direction[name]).to(parameter.dtype))
-            parameter.clamp_(-LARGEST_PARAMETER, LARGEST_PARAMETER)
+    noised = total.add_(torch.from_numpy(noise.floats(total.numel(), sigma)))
+    return noised.div_(grid).round_().mul_(grid)

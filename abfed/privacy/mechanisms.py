@@ -10,9 +10,11 @@ key, through Box and Muller (1958) in float64. Neither numpy's nor torch's gener
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import secrets
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 MAX_MAGNITUDE = 1 << 53  # fixed-point values stay where float64 is exact
+_SPARSE = 64  # a flag for each of so many times the draws is as quick as sorting them
 _BLOCK = 1 << 16  # floats drawn at a time: 512 KiB of key stream stays in cache
 
 
@@ -43,6 +46,14 @@ class Noise(Protocol):
 
     def poisson_batch(self, population: int, rate: float) -> Integers:
         """Sorted indices of a Poisson sample: each of `population` is in it with chance `rate`."""
+        ...
+
+    def fork(self, number: int) -> Noise:
+        """A source for one numbered part of the work, apart from those of other numbers.
+
+        A simulation that resumes at a part draws there what it would have drawn; real noise is
+        fresh whatever the number.
+        """
         ...
 
 
@@ -82,9 +93,13 @@ class SystemNoise:
     def poisson_batch(self, population: int, rate: float) -> Integers:
         """See `Noise.poisson_batch`. One draw for the size, then a uniform subset of that size."""
         stream = _KeyStream()
-        uniform = float(stream.uniforms(1)[0])
-        size = int(stats.binom.ppf(uniform, population, rate))
-        return _distinct(stream, population, size)
+        first, cumulative = _binomial(population, rate)
+        size = first + int(np.searchsorted(cumulative, stream.uniforms(1)[0]))
+        return _distinct(stream, population, min(size, population))
+
+    def fork(self, number: int) -> SystemNoise:  # noqa: ARG002 - see `Noise.fork`
+        """See `Noise.fork`: the operating system has nothing to part."""
+        return self
 
 
 class UnsafeSeededNoise:
@@ -94,10 +109,19 @@ class UnsafeSeededNoise:
         seed: any whole number at or above zero.
     """
 
-    __slots__ = ("_generator",)
+    __slots__ = ("_generator", "_seed")
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    def fork(self, number: int) -> Self:
+        """See `Noise.fork`: the same seed and number give the same source."""
+        part = copy.copy(self)
+        words = np.random.SeedSequence(self._seed, spawn_key=(number,))
+        part._seed = int.from_bytes(words.generate_state(4).tobytes(), "little")  # noqa: SLF001
+        part._generator = np.random.Generator(np.random.PCG64(words))  # noqa: SLF001
+        return part
 
     def integers(self, values: Integers, scale: float) -> Integers:
         """See `Noise.integers`: a rounded normal, which has no privacy proof and needs none."""
@@ -142,28 +166,66 @@ def _box_muller(stream: _KeyStream, count: int) -> Floats:
     """
     pairs = (count + 1) // 2
     uniforms = stream.uniforms(2 * pairs)
-    radius = np.sqrt(-2.0 * np.log(uniforms[:pairs]))
-    angle = (2.0 * np.pi) * uniforms[pairs:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    radius, angle = uniforms[:pairs], uniforms[pairs:]
+    np.log(radius, out=radius)
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle *= 2.0 * np.pi
+    out = np.empty(2 * pairs, dtype=np.float64)
+    np.cos(angle, out=out[:pairs])
+    np.sin(angle, out=out[pairs:])
+    out.reshape(2, pairs)[:] *= radius
+    return out[:count]
+
+
+@functools.lru_cache(maxsize=8)
+def _binomial(population: int, rate: float) -> tuple[int, Floats]:
+    """The binomial's cumulative probabilities where they differ from 0 and 1 in 53 bits.
+
+    Returns:
+        The first count, and the probability of at most that count, of at most one more, and so on.
+    """
+    sd = math.sqrt(population * rate * (1 - rate))
+    reach = 9.0 * sd + 40.0  # beyond it less than 2⁻⁵⁴, by Bernstein's inequality
+    first = max(0, math.floor(population * rate - reach))
+    last = min(population, math.ceil(population * rate + reach))
+    return first, stats.binom.cdf(np.arange(first, last + 1), population, rate)
 
 
 def _distinct(stream: _KeyStream, population: int, size: int) -> Integers:
-    """A uniform subset of `size` of `range(population)`, sorted: draws until enough differ.
+    """A uniform subset of `size` of `range(population)`, sorted.
 
-    Where more than half is asked for, the rest is drawn and left out.
+    Draws until enough differ. Never more are drawn than are missing, so none is left out again: the
+    subset is the first `size` different values of one long sequence. Where more than half is asked
+    for, the rest is drawn and left out.
     """
     if 2 * size > population:
         left_out = _distinct(stream, population, population - size)
         kept = np.ones(population, dtype=bool)
         kept[left_out] = False
         return np.flatnonzero(kept).astype(np.int64)
+    if population <= _SPARSE * size:
+        seen = np.zeros(population, dtype=bool)
+        missing = size
+        while missing:
+            seen[_places(stream, population, missing)] = True
+            missing = size - int(np.count_nonzero(seen))
+        return np.flatnonzero(seen).astype(np.int64)
     drawn = np.empty(0, dtype=np.int64)
     while drawn.size < size:
-        more = np.ceil(stream.uniforms(2 * size + 16) * population).astype(np.int64) - 1
-        drawn = np.concatenate([drawn, more])
-        _, first = np.unique(drawn, return_index=True)
-        drawn = drawn[np.sort(first)]
-    return np.sort(drawn[:size])
+        drawn = np.concatenate([drawn, _places(stream, population, size - drawn.size)])
+        drawn.sort()
+        again = drawn[1:] == drawn[:-1]
+        if again.any():
+            drawn = drawn[np.flatnonzero(np.append(True, ~again))]
+    return drawn
+
+
+def _places(stream: _KeyStream, population: int, count: int) -> Integers:
+    """Uniform places in `range(population)`, each on its own."""
+    uniforms = stream.uniforms(count)
+    uniforms *= population
+    return np.ceil(uniforms, out=uniforms).astype(np.int64) - 1
 
 
 def _check_integers(values: Integers, scale: float) -> None:

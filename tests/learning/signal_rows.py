@@ -16,6 +16,9 @@ class NoNoise:
         self._generator = np.random.default_rng(seed)
         self.batches: list[np.ndarray] = []
 
+    def fork(self, number: int) -> NoNoise:
+        return self
+
     def integers(self, values: np.ndarray, scale: float) -> np.ndarray:
         return values.copy()
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from abfed.learning import gradients
-from abfed.learning.gradients import clipped_sum
+from abfed.learning.batches import owners
+from abfed.learning.gradients import BatchGradients, _grouped, clipped_sum, materialised_sum
+from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import initial_arrays, network_for
 from tests.learning.signal_rows import learning_plan, made_rows
 
@@ -34,13 +36,15 @@ def flat(parts):
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
 def test_portions_change_nothing_and_never_part_a_recipient(monkeypatch, size):
     network, (lines, labels, owner) = batch_of(40)
-    whole = flat(clipped_sum(network, lines, labels, owner, CLIP))
+    batch = _grouped(lines, labels, owner)
+    whole = materialised_sum(network, batch, CLIP, LOGISTIC)
+    owner = owners(batch.groups)
     portions = list(gradients._portions(owner, size))
     assert [row for rows in portions for row in range(len(owner))[rows]] == list(range(len(owner)))
     assert all(owner[a.stop - 1] != owner[b.start] for a, b in itertools.pairwise(portions))
     parameters = sum(each.numel() for each in network.parameters())
     monkeypatch.setattr(gradients, "MATERIALISED", size * parameters)
-    assert torch.allclose(flat(clipped_sum(network, lines, labels, owner, CLIP)), whole, atol=1e-6)
+    assert torch.allclose(materialised_sum(network, batch, CLIP, LOGISTIC), whole, atol=1e-6)
 
 
 @pytest.mark.privacy
@@ -71,3 +75,21 @@ def test_the_network_and_the_rows_are_left_as_they_were():
     assert all(each.grad is None for each in network.parameters())
     assert not any(hasattr(each, "grad_sample") for each in network.parameters())
     assert not lines.requires_grad
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("dice", [torch.nn.Dropout(0.1), torch.nn.RReLU()])
+def test_a_network_that_throws_dice_is_refused(dice):
+    """Dropout draws from torch's global generator, which anybody may have seeded."""
+    with pytest.raises(ValueError, match=r"draws random numbers: (Dropout|RReLU)"):
+        BatchGradients(torch.nn.Sequential(torch.nn.Linear(3, 1), dice))
+
+
+def test_what_is_no_stack_takes_the_general_path():
+    network = torch.nn.Sequential(
+        torch.nn.Linear(8, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1)
+    )
+    _, (lines, labels, owner) = batch_of(20)
+    found = clipped_sum(network, lines, labels, owner, CLIP)
+    assert set(found) == {name for name, _ in network.named_parameters()}
+    assert bool(found["1.weight"].any())

@@ -1,0 +1,137 @@
+"""Batches of recipients as tensors: gathered by whole recipients, those of equal size together.
+
+1. Recipients lie sorted by their exact number of rows. Those of equal number are one block of
+   `(recipients, rows, numbers)`: a batch is one gather for each number, and nothing is padded.
+2. Whoever draws a batch speaks of recipients in the order of the data that came in; that they lie
+   sorted here shows nowhere.
+3. Lines of the design matrix are made once where they are few (`EXPANDED`), else for each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from abfed.learning.bookkeeping import Group
+from abfed.learning.design_matrix import Integers, RecipientRows
+
+EXPANDED = 1 << 28  # bytes of lines that may be kept ready
+
+
+class Batch(NamedTuple):
+    """All rows of some recipients. Sensitive.
+
+    Attributes:
+        lines: of the design matrix, `(rows, width)` float32.
+        labels: `(rows,)` float32.
+        groups: whose the rows are, fewest rows first.
+    """
+
+    lines: Tensor
+    labels: Tensor
+    groups: tuple[Group, ...]
+
+
+class TrainingRows(Protocol):
+    """Recipients to train on, wherever they lie."""
+
+    @property
+    def recipients(self) -> int:
+        """How many there are. Sensitive."""
+        ...
+
+    def batches(self, drawn: Iterable[Integers]) -> Iterator[Batch]:
+        """The rows of each of these batches, in their order.
+
+        Args:
+            drawn: for each batch the places of its recipients, ascending.
+        """
+        ...
+
+
+class InMemory:
+    """Recipients' rows in memory. Use `of`.
+
+    Attributes:
+        recipients: how many. Sensitive.
+    """
+
+    __slots__ = ("_arms", "_blocks", "_design", "_features", "_labels", "_places", "recipients")
+
+    def __init__(self, data: RecipientRows) -> None:
+        counts = np.diff(data.offsets)
+        self._places: Integers | None = None
+        if (counts[1:] < counts[:-1]).any():
+            data, order = data.by_size()
+            self._places = np.empty_like(order)
+            self._places[order] = np.arange(len(order))
+            counts = counts[order]
+        self.recipients = data.recipients
+        self._design = data.design
+        self._labels = torch.from_numpy(data.labels)
+        self._arms: Tensor | None = torch.from_numpy(data.arms)
+        self._features = torch.from_numpy(data.features)
+        if 4 * data.design.width * len(data.labels) <= EXPANDED:
+            self._features = torch.from_numpy(data.design.expand(data.features, data.arms))
+            self._arms = None
+        sizes, firsts = np.unique(counts, return_index=True)
+        ends = np.append(firsts, len(counts))[1:]
+        self._blocks = [
+            self._block(int(size), int(first), int(end), int(data.offsets[first]))
+            for size, first, end in zip(sizes, firsts, ends, strict=True)
+            if size > 0  # somebody without a row adds nothing
+        ]
+
+    def batches(self, drawn: Iterable[Integers]) -> Iterator[Batch]:
+        """See `TrainingRows.batches`."""
+        return map(self.batch, drawn)
+
+    def batch(self, chosen: Integers) -> Batch:
+        """The rows of some recipients.
+
+        Args:
+            chosen: their places, ascending.
+        """
+        if self._places is not None:
+            chosen = np.sort(self._places[chosen])
+        groups, gathered = [], []
+        for block in self._blocks:
+            low, high = np.searchsorted(chosen, (block.first, block.end))
+            if low == high:
+                continue
+            places = torch.from_numpy(chosen[low:high] - block.first)
+            groups.append(Group(block.rows, int(high - low)))
+            gathered.append([part.index_select(0, places).flatten(0, 1) for part in block.parts])
+        if not gathered:
+            return Batch(torch.empty(0, self._design.width), torch.empty(0), ())
+        parts = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*gathered, strict=True)]
+        lines, labels = parts[:2]
+        if len(parts) == 3:
+            lines = torch.from_numpy(self._design.expand(lines.numpy(), parts[2].numpy()))
+        return Batch(lines, labels, tuple(groups))
+
+    def _block(self, rows: int, first: int, end: int, start: int) -> _Block:
+        span = slice(start, start + rows * (end - first))
+        columns = (self._features, self._labels, self._arms)
+        parts = [part[span].unflatten(0, (-1, rows)) for part in columns if part is not None]
+        return _Block(rows, first, end, parts)
+
+
+class _Block(NamedTuple):
+    """Recipients from `first` to `end`, each with `rows` rows; parts `(recipients, rows, …)`."""
+
+    rows: int
+    first: int
+    end: int
+    parts: list[Tensor]
+
+
+def owners(groups: Iterable[Group]) -> Tensor:
+    """For each row the place of its recipient, ascending from 0, `(rows,)`."""
+    rows, recipients = torch.tensor([tuple(group) for group in groups] or [(0, 0)]).unbind(1)
+    counts = rows.repeat_interleave(recipients)
+    return torch.arange(len(counts)).repeat_interleave(counts)

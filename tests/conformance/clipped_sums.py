@@ -1,0 +1,260 @@
+"""What every way to a clipped sum must do, whatever the network. Inherited by each way's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from abfed.learning.batches import Batch
+from abfed.learning.bookkeeping import Group
+from abfed.learning.losses import LOGISTIC, Loss
+
+WIDTH = 7
+CLIP = 0.7
+Way = Callable[[nn.Module, Batch, float, Loss], Tensor]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky": lambda: nn.LeakyReLU(0.2),
+    "elu": lambda: nn.ELU(0.7),
+    "gelu": nn.GELU,
+    "gelu-tanh": lambda: nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": lambda: nn.Softplus(beta=2.0),
+    "hardtanh": lambda: nn.Hardtanh(-0.5, 0.8),
+    "identity": nn.Identity,
+}
+
+
+def _frozen() -> nn.Sequential:
+    network = nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, 1))
+    network[0].requires_grad_(False)
+    return network
+
+
+SHAPES: dict[str, Callable[[], nn.Module]] = {
+    "logistic": lambda: nn.Sequential(nn.Linear(WIDTH, 1)),
+    "three-outcomes": lambda: nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, 3)),
+    "no-bias": lambda: nn.Sequential(nn.Linear(WIDTH, 6, bias=False), nn.ReLU(), nn.Linear(6, 1)),
+    "nested": lambda: nn.Sequential(
+        nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh()),
+        nn.Sequential(nn.Linear(6, 4), nn.ReLU()),
+        nn.Linear(4, 1),
+    ),
+    "wide": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 1)
+    ),
+    "frozen": _frozen,
+    "embedding": lambda: nn.Sequential(nn.Embedding(9, 5), nn.Tanh(), nn.Linear(5, 1)),
+    "embeddings": lambda: nn.Sequential(
+        nn.Embedding(9, 5), nn.Flatten(), nn.Linear(15, 4), nn.ReLU(), nn.Linear(4, 1)
+    ),
+}
+
+
+def network_of(name: str) -> nn.Module:
+    """A network with parameters of its own; the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        if name in SHAPES:
+            return SHAPES[name]()
+        layers = [nn.Linear(WIDTH, 6), nn.Linear(6, 5), nn.Linear(5, 1)]
+    first, second = ACTIVATIONS[name](), ACTIVATIONS[name]()
+    return nn.Sequential(layers[0], first, layers[1], second, layers[2])
+
+
+def batch_of(network: nn.Module, groups: tuple[Group, ...], *, seed: int = 3) -> Batch:
+    """Rows that suit the network's first layer."""
+    generator = np.random.default_rng(seed)
+    rows = sum(group.rows * group.recipients for group in groups)
+    first = next(each for each in network.modules() if not isinstance(each, nn.Sequential))
+    if isinstance(first, nn.Embedding):
+        shape = (rows, 3) if isinstance(network[1], nn.Flatten) else (rows,)
+        lines = torch.from_numpy(generator.integers(0, 9, shape))
+    else:
+        lines = torch.from_numpy(generator.normal(0, 2, (rows, WIDTH)).astype(np.float32))
+    outcomes = [each for each in network.modules() if isinstance(each, nn.Linear)][-1].out_features
+    labels = generator.integers(0, 2, (rows, outcomes)).astype(np.float32)
+    return Batch(lines, torch.from_numpy(labels), groups)
+
+
+def spans(groups: tuple[Group, ...]) -> list[slice]:
+    """Each recipient's rows."""
+    counts = [group.rows for group in groups for _ in range(group.recipients)]
+    ends = np.cumsum(counts)
+    return [slice(end - count, end) for end, count in zip(ends.tolist(), counts, strict=True)]
+
+
+def gradient_of(network: nn.Module, lines: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the rows' summed loss, in float64, by plain autograd."""
+    trained = [each for each in network.parameters() if each.requires_grad]
+    network.zero_grad()
+    LOGISTIC.total(network(lines), labels).backward()
+    found = torch.cat([each.grad.flatten().double() for each in trained])
+    network.zero_grad()
+    return found
+
+
+def expected_sum(network: nn.Module, batch: Batch, clip: float) -> Tensor:
+    """The definition, recipient by recipient."""
+    total = 0.0
+    for rows in spans(batch.groups):
+        gradient = gradient_of(network, batch.lines[rows], batch.labels[rows])
+        total = total + gradient * min(1.0, clip / float(gradient.norm()))
+    return total
+
+
+def opacus_sum(network: nn.Module, batch: Batch, clip: float) -> Tensor:
+    """The sum that Opacus's own optimizer makes; a recipient with k rows is one sample of k."""
+    from opacus import GradSampleModule
+    from opacus.optimizers import DPOptimizer
+
+    (group,) = batch.groups
+    wrapped = GradSampleModule(network, loss_reduction="sum")
+    trained = [each for each in wrapped.parameters() if each.requires_grad]
+    optimizer = DPOptimizer(
+        torch.optim.SGD(trained, lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=clip,
+        expected_batch_size=1,
+        loss_reduction="sum",
+    )
+    lines = batch.lines if group.rows == 1 else batch.lines.unflatten(0, (-1, group.rows))
+    if lines.is_floating_point():
+        lines = lines.clone().requires_grad_()
+    LOGISTIC.total(wrapped(lines), batch.labels).backward()
+    optimizer.clip_and_accumulate()
+    found = torch.cat([each.summed_grad.flatten().double() for each in trained])
+    wrapped.cleanup()
+    network.zero_grad()
+    return found
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """How far apart, relative to the second."""
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+class ClippedSums:
+    """The suite. `way` makes the sum; `groups` are the numbers of rows that it takes."""
+
+    way: ClassVar[Any]
+    groups: ClassVar[dict[str, tuple[Group, ...]]] = {
+        "one": (Group(1, 60),),
+        "four": (Group(4, 20),),
+        "sixteen": (Group(16, 8),),
+        "ragged": (Group(1, 9), Group(2, 7), Group(5, 4), Group(31, 2)),
+    }
+    tolerance = 2e-5
+
+    def sum_of(self, network: nn.Module, batch: Batch, clip: float = CLIP) -> Tensor:
+        return type(self).way(network, batch, clip, LOGISTIC)
+
+    def each_size(self) -> list[tuple[Group, ...]]:
+        return list(self.groups.values())
+
+    @pytest.mark.parametrize("name", [*ACTIVATIONS, *SHAPES])
+    def test_it_is_the_sum_of_clipped_gradients(self, name):
+        network = network_of(name)
+        for groups in self.each_size():
+            batch = batch_of(network, groups)
+            assert (
+                distance(self.sum_of(network, batch), expected_sum(network, batch, CLIP))
+                < self.tolerance
+            )
+
+    @pytest.mark.parametrize("name", ["logistic", "relu", "gelu", "wide"])
+    def test_it_is_the_sum_that_opacus_makes(self, name):
+        network = network_of(name)
+        for groups in self.each_size():
+            if len(groups) == 1:
+                batch = batch_of(network, groups)
+                theirs = opacus_sum(network, batch, CLIP)
+                assert distance(self.sum_of(network, batch), theirs) < self.tolerance
+
+    def test_within_the_bound_nothing_is_changed(self):
+        network = network_of("relu")
+        for groups in self.each_size():
+            batch = batch_of(network, groups)
+            whole = gradient_of(network, batch.lines, batch.labels)
+            assert distance(self.sum_of(network, batch, 1e3), whole) < 1e-5
+
+    @pytest.mark.privacy
+    @pytest.mark.parametrize("scale", [1.0, 1e4, 1e12, 1e30])
+    @pytest.mark.parametrize("name", ["logistic", "relu", "wide"])
+    def test_a_recipient_moves_the_sum_by_at_most_the_clip(self, name, scale):
+        network = network_of(name)
+        for groups in self.each_size():
+            batch = batch_of(network, (*groups, Group(groups[-1].rows, 1)))
+            mine = spans(batch.groups)[-1]
+            batch.lines[mine] *= scale
+            others = Batch(batch.lines[: mine.start], batch.labels[: mine.start], groups)
+            moved = self.sum_of(network, batch) - self.sum_of(network, others)
+            assert bool(torch.isfinite(moved).all())
+            assert float(moved.norm()) <= CLIP * (1 + 1e-6)
+
+    @pytest.mark.privacy
+    @pytest.mark.parametrize("name", ["logistic", "relu", "wide"])
+    def test_rows_that_cancel_each_other_hide_nothing(self, name):
+        """Two nearly opposite rows: their norm is what rounding leaves of a difference."""
+        network = network_of(name)
+        for groups in self.each_size():
+            rows = groups[-1].rows
+            if rows % 2:
+                continue
+            batch = batch_of(network, (Group(rows, 1),))
+            batch.lines[:] = 3e3 * batch.lines[:1]
+            batch.lines[1:] += 1e-3
+            batch.labels[::2] = 1.0 - batch.labels[1::2]
+            alone = self.sum_of(network, batch, 1e-3)
+            assert float(alone.norm()) <= 1e-3 * (1 + 1e-6)
+
+    @pytest.mark.privacy
+    @pytest.mark.parametrize("name", ["logistic", "relu", "embeddings"])
+    def test_a_recipient_whose_gradient_is_not_finite_adds_nothing(self, name):
+        network = network_of(name)
+        for groups in self.each_size():
+            batch = batch_of(network, (*groups, Group(groups[-1].rows, 1)))
+            mine = spans(batch.groups)[-1]
+            if batch.lines.is_floating_point():
+                batch.lines[mine.start] = torch.nan
+            else:
+                with torch.no_grad():
+                    network[0].weight[8] = torch.inf
+                batch.lines[batch.lines == 8] = 7
+                batch.lines[mine.start] = 8
+            others = Batch(batch.lines[: mine.start], batch.labels[: mine.start], groups)
+            found, without = self.sum_of(network, batch), self.sum_of(network, others)
+            assert bool(without.any())
+            assert distance(found, without) < 1e-6
+
+    def test_an_empty_batch_sums_to_zero(self):
+        network = network_of("relu")
+        batch = batch_of(network, (Group(1, 1),))
+        none = self.sum_of(network, Batch(batch.lines[:0], batch.labels[:0], ()))
+        assert none.shape == (sum(each.numel() for each in network.parameters()),)
+        assert not none.any()
+
+    def test_network_rows_and_generators_are_left_as_they_were(self):
+        network = network_of("relu")
+        batch = batch_of(network, self.each_size()[0])
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        lines, labels = batch.lines.clone(), batch.labels.clone()
+        generator = torch.get_rng_state()
+        self.sum_of(network, batch)
+        assert list(network.state_dict()) == list(state)
+        assert all(torch.equal(network.state_dict()[name], state[name]) for name in state)
+        assert all(each.grad is None for each in network.parameters())
+        assert not any(hasattr(each, "grad_sample") for each in network.parameters())
+        assert torch.equal(batch.lines, lines)
+        assert torch.equal(batch.labels, labels)
+        assert torch.equal(torch.get_rng_state(), generator)
