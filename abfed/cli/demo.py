@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from abfed.cli.output import say, table
 from abfed.cli.settings import WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.lab.session import Session
+    from abfed.lab.workspace import Workspace
 
 
 def demo(workspace: WorkspaceOption) -> None:
@@ -24,11 +29,14 @@ def demo(workspace: WorkspaceOption) -> None:
     seconds: dict[str, float] = {}
     with _timed(seconds, "make three brands"):
         fresh = not (workspace / FILE).exists()
-        opened = Workspace.create(workspace) if fresh else Workspace(workspace)
+        opened = Workspace.create(workspace, development=True) if fresh else Workspace(workspace)
         brands = write_brands(opened.data, seed=2026)
     with _timed(seconds, "ingest into encrypted silos"):
         for brand in brands:
             found_and_ingest(opened, brand.name, brand.export, brand.mapping, synthetic=True)
+    with _timed(seconds, "sign in with password and one-time code"):
+        session = signed_in(opened)
+    say(f"  signed in as {session.who} by {' and '.join(session.facts.factors)}")
     with _timed(seconds, "private federated run"), progress_bar(quiet=False) as progress:
         done = opened.run(shipped("experiments/spring.yaml"), progress=progress)
     with _timed(seconds, "report"):
@@ -38,6 +46,18 @@ def demo(workspace: WorkspaceOption) -> None:
     rows = [{"stage": stage, "seconds": round(spent, 1)} for stage, spent in seconds.items()]
     table([*rows, {"stage": "all", "seconds": round(sum(seconds.values()), 1)}])
     say(f"The report lies in {page.resolve()}")
+
+
+def signed_in(opened: Workspace) -> Session:
+    """The session that is kept, or a new one of the development person."""
+    from abfed.protocol.errors import Refused
+
+    try:
+        session = opened.session()
+        session.token  # noqa: B018 - renewing says whether it still lasts
+    except Refused:
+        return opened.sign_in_development()
+    return session
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import click
 import typer
 
 from abfed import __version__
-from abfed.cli import audit, data, demo, ledger, plan, run, silo
+from abfed.cli import audit, data, demo, ledger, login, plan, run, silo
 from abfed.cli.output import defect, fail, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import AbfedError
@@ -33,6 +33,8 @@ app.add_typer(audit.app, name="audit")
 app.command("run")(run.run)
 app.command("report")(run.report)
 app.command("demo")(demo.demo)
+app.command("login")(login.login)
+app.command("logout")(login.logout)
 
 
 def _version(asked: bool) -> None:
@@ -51,15 +53,28 @@ def root(
 
 
 @app.command()
-def init(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+def init(
+    workspace: WorkspaceOption,
+    development: Annotated[
+        bool,
+        typer.Option(
+            "--development-person/--no-development-person",
+            help="Make up a person to try abfed out with.",
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
     """Make a workspace: a coordinator, and room for silos, runs and reports."""
     from abfed.lab.workspace import Workspace
 
-    made = Workspace.create(workspace)
+    made = Workspace.create(workspace, development=development)
     if as_json:
         say_json({"workspace": made.path, "coordinator": made.keys.key_id})
         return
     say(f"Workspace {made.path} is ready. Its coordinator's key is {made.keys.key_id}.")
+    if development:
+        say("A development person is enrolled; their secrets lie in its lab folder.")
+        say("Sign in as them: abfed login --development")
     say("Next: abfed data synth --ingest, or abfed silo create NAME --mapping FILE")
 
 

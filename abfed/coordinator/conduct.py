@@ -22,6 +22,7 @@ from flwr.serverapp import Grid
 
 from abfed.coordinator import manifest
 from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_out, prepare, too_few
+from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox
 from abfed.coordinator.rounds import Closed, RunFolder
 from abfed.coordinator.strategy import Parameters, pack_model
@@ -75,6 +76,7 @@ class Coordinator:
         audit: its audit log.
         runs: the folder of all runs.
         silos: pinned public key (32 raw bytes) of each silo it knows.
+        front: who asks, judged at submit and with each message.
         clock: where the time comes from.
     """
 
@@ -82,6 +84,7 @@ class Coordinator:
     audit: AuditLog
     runs: Path
     silos: Mapping[str, bytes]
+    front: Front
     clock: Clock = system_clock
 
 
@@ -167,17 +170,22 @@ class Conduct:
         self._steps = step_names(plan)
         self._seconds: dict[str, float] = {}
         self._started = 0.0
+        self._person = ""
         inbox = Inbox(coordinator.silos, plan, lambda step: expected_shapes(plan, step))
-        self._desk = Desk(plan, coordinator.keys, coordinator.audit, inbox, coordinator.clock)
+        self._desk = Desk(
+            plan, coordinator.keys, coordinator.audit, inbox, coordinator.front, coordinator.clock
+        )
 
     def run(self, grid: Grid) -> RunOutcome:
         """Carry the plan out, or find its run.
 
         Raises:
+            Refused: nobody who may ask is signed in.
             Refused, RunFailed: too few silos answered.
             IntegrityError: too few were believed, or the run's folder is damaged.
             WorkspaceError: another process is carrying it out.
         """
+        self._person = self._site.front.admit(self._plan)[1].who
         totals = self._ask(grid, "totals", b"", self._plan.silos)
         with RunFolder.open_or_create(
             self._site.runs, self._plan, totals, self._site.keys, plan_text=self._plan_text
@@ -208,7 +216,9 @@ class Conduct:
         if resumed:
             self._tell("resumed", "", resumed)
         event = "run.resumed" if resumed else "run.begun"
-        self._site.audit.append(event, run=folder.run, plan=self._plan.digest, step=done[-1])
+        self._site.audit.append(
+            event, run=folder.run, plan=self._plan.digest, step=done[-1], person=self._person
+        )
         sealed = b""
         if self._plan.model is not None:
             model = self._train(grid, folder)

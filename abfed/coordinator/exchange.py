@@ -1,7 +1,7 @@
 """One step's questions and answers: signed requests out, verified releases in.
 
-1. Each silo gets a request of its own, signed, with the head of our audit log. But for nonce and
-   time, the same plan, step and model always give the same request, so that a silo which answered
+1. Each silo gets a request of its own, signed, with the head of our audit log. But for nonce,
+   time and token, the same plan, step and model give the same request, so that a silo which answered
    before answers the same again, at no charge.
 2. A request is made when it's about to be sent: silos refuse old ones, and an embedded grid asks
    one silo after the other.
@@ -22,6 +22,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from abfed.coordinator.courier import unwrap, wrap
+from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
@@ -32,6 +33,10 @@ from abfed.site.clock import Clock, stamp
 from abfed.site.keys import SiteKeys
 
 _ADVICE = {
+    "sign-in": "run `abfed login`; if that was done, ask whether the silos trust that site's word",
+    "revoked": "ask the silos' security officers",
+    "rights": "see `abfed access why`",
+    "approval": "ask a second person for `abfed access approve`",
     "budget": "see `abfed ledger show`, and ask for less",
     "plan-epsilon": "ask for less, or ask the silos' privacy officers",
     "step-used": "a plan trains one model on the same data: give the plan a new name for another",
@@ -81,6 +86,7 @@ class Desk:
     keys: SiteKeys
     audit: AuditLog
     inbox: Inbox
+    front: Front
     clock: Clock
 
 
@@ -151,6 +157,7 @@ class Requests(Sequence[Message]):
             nonce=secrets.token_hex(16),
             issued_at=stamp(self._desk.clock()),
             head=self._head,
+            presented=self._desk.front.admit(self._desk.plan)[0],
         )
         return self._desk.keys.sign("request", encode(request, self._incoming))
 

@@ -6,6 +6,7 @@ workspace/
   coordinator/    a site: keys, audit log, pinned keys of the silos
   silos/<name>/   a site each: keys, policy, encrypted store, ledger, releases, audit log
   data/           exports that were fetched or made up
+  lab/            the researcher's session
   runs/  reports/
 ```
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import yaml
 from pydantic import Field
 
+from abfed.lab.coordination import coordinator_access, default_access, write_coordinator_access
+from abfed.lab.development import make_development_person
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import WorkspaceError
@@ -29,10 +33,14 @@ from abfed.protocol.yamltext import parse_yaml
 from abfed.site.audit import AuditLog
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
+from abfed.site.people import People
+from abfed.site.stops import Stops
 
 if TYPE_CHECKING:
     from abfed.coordinator.app import Progress
+    from abfed.coordinator.front import Front
     from abfed.lab.runs import Run
+    from abfed.lab.session import Session
     from abfed.silo.service import SiloService
 
 FILE = "abfed.yaml"
@@ -71,10 +79,16 @@ class Workspace:
         self._listing = parse_record(Listing, values, where=str(file), error=WorkspaceError)
         self.keys = SiteKeys.open(self.coordinator / "keys")
         self.audit = AuditLog(self.coordinator / "audit.jsonl", self.keys)
+        self.people = People(self.coordinator, self.keys, self.audit)
 
     @classmethod
-    def create(cls, path: str | Path) -> Workspace:
+    def create(cls, path: str | Path, *, development: bool = False) -> Workspace:
         """Make a workspace with a coordinator and no silos.
+
+        Args:
+            path: its folder.
+            development: whether to make up a person to try abfed out with, whom silos that are
+                founded here will hear.
 
         Raises:
             WorkspaceError: there is something at this path already.
@@ -85,21 +99,30 @@ class Workspace:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WorkspaceError("is there already, and not empty", where=str(folder))
         make_private_folder(folder)
-        for name in (COORDINATOR, "silos", "data", "runs", "reports"):
+        for name in (COORDINATOR, "silos", "data", "lab", "runs", "reports"):
             make_private_folder(folder / name)
         keys = SiteKeys.create(folder / COORDINATOR / "keys", site=COORDINATOR)
         AuditLog(folder / COORDINATOR / "audit.jsonl", keys).append(
             "coordinator.created", key=keys.key_id
         )
         write_private(folder / COORDINATOR / "silos.json", canonical_bytes({}))
+        write_coordinator_access(folder / COORDINATOR, keys, development=development)
         write_private(folder / "runs" / PINNED, keys.public_key.hex().encode())
         write_private(folder / FILE, b"version: 1\nsilos: {}\n")  # last: now it is a workspace
-        return cls(folder)
+        opened = cls(folder)
+        if development:
+            make_development_person(opened.lab, opened.people)
+        return opened
 
     @property
     def coordinator(self) -> Path:
         """The coordinator's site folder."""
         return self.path / COORDINATOR
+
+    @property
+    def lab(self) -> Path:
+        """Where the researcher's session lies."""
+        return self.path / "lab"
 
     @property
     def data(self) -> Path:
@@ -179,6 +202,12 @@ class Workspace:
             "budget": {"epsilon": float(epsilon), "delta": 1e-5},
             "per_plan": {"epsilon": min(5.0, float(epsilon)), "delta": 1e-6},
             "show_budget": show_budget,
+            "access": default_access(
+                COORDINATOR,
+                self.keys.public_key,
+                roles=("analyst", "service-account"),
+                development=coordinator_access(self.coordinator).development_people,
+            ),
         }
         text = "# What this silo allows. Whatever is not here is a no.\n" + yaml.safe_dump(
             policy, sort_keys=False
@@ -212,14 +241,52 @@ class Workspace:
         values = parse_canonical(read_private(file), where=str(file))
         return {name: bytes.fromhex(key) for name, key in values.items()}
 
+    def sites(self) -> tuple[str, ...]:
+        """The coordinator and the silos, by name."""
+        return (COORDINATOR, *self.silos)
+
+    def sign_in(self, name: str, password: str, code: str) -> Session:
+        """Sign a person of the coordinator's in, and keep the session.
+
+        Raises:
+            Refused: without saying which of name, password and code was wrong.
+        """
+        from abfed.lab.session import sign_in
+
+        session = sign_in(self.people, name, password, code, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def sign_in_development(self) -> Session:
+        """Sign in as the person who was made up for trying abfed out, and keep the session.
+
+        Raises:
+            WorkspaceError: this workspace has none.
+        """
+        from abfed.lab.development import sign_in_development
+
+        session = sign_in_development(self.lab, self.people, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def session(self) -> Session:
+        """The session that is kept here.
+
+        Raises:
+            Refused: nobody is signed in.
+        """
+        from abfed.lab.session import load_session
+
+        return load_session(self.lab, self.people, audience=self.sites())
+
     def run(self, plan: Plan | str | Path, progress: Progress | None = None) -> Run:
-        """Carry a plan out, or find the run that already did.
+        """Carry a plan out for the person who is signed in, or find the run that already did.
 
         The same plan on the same data gives the same releases and costs nothing again.
 
         Raises:
             PlanError: the plan is malformed.
-            Refused: a policy or a budget said no.
+            Refused: nobody is signed in, or a policy or a budget said no.
             RunFailed: fewer silos than the plan's minimum answered.
         """
         from abfed.coordinator.app import Coordinator
@@ -228,7 +295,11 @@ class Workspace:
 
         loaded, text = (plan, None) if isinstance(plan, Plan) else _loaded(Path(plan))
         coordinator = Coordinator(
-            keys=self.keys, audit=self.audit, runs=self.runs_folder, silos=self.pinned_keys()
+            keys=self.keys,
+            audit=self.audit,
+            runs=self.runs_folder,
+            silos=self.pinned_keys(),
+            front=self.front(self.session()),
         )
         folders = {name: self.silo_folder(name) for name in self.silos}
         outcome = run_embedded(coordinator, folders, loaded, plan_text=text, progress=progress)
@@ -238,6 +309,14 @@ class Workspace:
             found=outcome.found,
             missing={s: f"{one.reason}: {one.why}" for s, one in outcome.missing_now.items()},
         )
+
+    def front(self, session: Session) -> Front:
+        """What judges the person of a session at the coordinator."""
+        from abfed.coordinator.front import Front
+
+        stops = Stops(self.coordinator, self.keys)
+        policy = partial(coordinator_access, self.coordinator)
+        return Front(COORDINATOR, session.present, policy, stops.people)
 
     def runs(self) -> list[Run]:
         """Complete runs, oldest first."""

@@ -18,7 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.errors import IntegrityError
 
-Kind = Literal["request", "release", "refusal", "manifest", "model", "journal", "audit"]
+Kind = Literal[
+    "request",
+    "release",
+    "refusal",
+    "manifest",
+    "model",
+    "journal",
+    "audit",
+    "token",
+    "submission",
+    "approval",
+    "sign-in",
+]
 """Everything that is ever signed. Nothing else has an encoding."""
 
 MAGIC = b"ABFED1"

@@ -15,9 +15,10 @@ from pydantic import Field
 from abfed.protocol.canonical import canonical_bytes, digest, parse_canonical, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.identity import Presented
 from abfed.protocol.schema import FiniteFloat, Frozen, Name
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when a site of the version before couldn't understand a message."""
 
 MAX_HEADER = 1_048_576  # bytes
@@ -34,6 +35,10 @@ RefusalCode = Literal[
     "version",
     "not-for-us",
     "stale",
+    "sign-in",
+    "revoked",
+    "rights",
+    "approval",
     "purpose",
     "columns",
     "simulation",
@@ -50,6 +55,10 @@ REFUSAL_TEXT: dict[str, str] = {
     "version": "this site speaks another version of the protocol",
     "not-for-us": "the plan does not name this silo",
     "stale": "the request is too old, too new, or was seen before",
+    "sign-in": "nobody whom this silo knows is signed in and asks this plan",
+    "revoked": "this person's access was revoked here",
+    "rights": "this person has no right here to ask this plan",
+    "approval": "this plan needs the approval of a second person here",
     "purpose": "the plan's purpose is not allowed here",
     "columns": "the plan asks for columns or bounds that are not available or not allowed here",
     "simulation": "simulation plans run on synthetic brands only",
@@ -90,6 +99,7 @@ class Request(Frozen):
         nonce: 128 random bits, so that a replay is seen.
         issued_at: by the sender's clock, UTC.
         head: head of the sender's audit log.
+        presented: who asks: token, submission and approvals.
     """
 
     version: int = PROTOCOL_VERSION
@@ -100,6 +110,7 @@ class Request(Frozen):
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     issued_at: Timestamp
     head: Hex64
+    presented: Presented
 
 
 class Charge(Frozen):

@@ -6,14 +6,17 @@ A request is judged in this order, and the first no ends it:
  2. it is a request, in this version of the protocol;
  3. it is fresh, and was not seen before;
  4. it is for this silo, and its plan names this silo;
- 5. a simulation plan asks a synthetic brand;
- 6. the purpose is allowed (S1);
- 7. columns, bounds, experiment and arms are allowed and here;
- 8. the plan alone asks for no more than one plan may;
- 9. the step is one of the plan's, the model that comes with it too, and the totals come first;
-10. answered already under the same key: the same release again, at no charge;
-11. the budget covers it: reserved, durably;
-12. the step is given to this key, durably. Only now there is a permit.
+ 5. a person asks it, signed in at a site whose word counts here, by enough factors (S11), whose
+    role has the right to (S12) and whose training is in date (S20), and who was not stopped;
+ 6. a second person approved it, where the policy asks for that;
+ 7. a simulation plan asks a synthetic brand;
+ 8. the purpose is allowed (S1);
+ 9. columns, bounds, experiment and arms are allowed and here;
+10. the plan alone asks for no more than one plan may;
+11. the step is one of the plan's, the model that comes with it too, and the totals come first;
+12. answered already under the same key: the same release again, at no charge;
+13. the budget covers it: reserved, durably;
+14. the step is given to this key, durably. Only now there is a permit.
 
 What was computed is released in this order: it is of the kind, shapes and noise that were reserved,
 and finite; it is logged, signed, sealed on disk, settled; then it leaves. A crash at any point
@@ -109,8 +112,10 @@ class Gate:
         policy = self._judge.policy()
         judged = self._judge.judge(envelope, policy, holdings)
         given = self._ledger.released(judged.key)
-        if given is not None:  # 10
-            self._audit.append("release.again", key=judged.key, digest=given)
+        if given is not None:  # 12
+            self._audit.append(
+                "release.again", key=judged.key, digest=given, person=judged.asker.who
+            )
             return Answered(self._releases.again(judged.key, given))
         return self._reserve(judged, policy, holdings)
 
@@ -170,10 +175,10 @@ class Gate:
     def _reserve(self, judged: Judged, policy: Policy, holdings: Holdings) -> Permit:
         request, plan = judged.request, judged.plan
         expected = None
-        if request.step != "totals":  # 9, continued: the totals say how many recipients to expect
+        if request.step != "totals":  # 11, continued: the totals say how many recipients to expect
             expected = self._expected_recipients(plan, holdings.epoch)
         steps = plan_charges(plan)
-        charged = self._ledger.reserve(  # 11
+        charged = self._ledger.reserve(  # 13
             plan_digest=plan.digest,
             plan_name=plan.name,
             purpose=plan.purpose,
@@ -184,9 +189,13 @@ class Gate:
         )
         if charged:
             self._audit.append(
-                "budget.reserved", plan=plan.digest, name=plan.name, ledger=self._ledger.head
+                "budget.reserved",
+                plan=plan.digest,
+                name=plan.name,
+                person=judged.asker.who,
+                ledger=self._ledger.head,
             )
-        self._ledger.begin(  # 12
+        self._ledger.begin(  # 14
             plan_digest=plan.digest, epoch=holdings.epoch, step=request.step, key=judged.key
         )
         return Permit(
@@ -263,7 +272,7 @@ def _check_noise(permit: Permit, computed: Computed) -> None:
 
 
 def _noise(plan: Plan, request: Request) -> Noise:
-    """The operating system's noise; seeded only for a simulation, which check 5 let in."""
+    """The operating system's noise; seeded only for a simulation, which check 7 let in."""
     if plan.simulation is None:
         return SystemNoise()
     asked = [plan.simulation.seed, plan.digest, request.silo, request.step]

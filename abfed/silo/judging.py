@@ -1,8 +1,8 @@
-"""Judging a request: the first nine of the gate's checks, in the gate's order.
+"""Judging a request: the first eleven of the gate's checks, in the gate's order.
 
 Nothing here spends, computes or writes. A request is text of somebody else's until its signature
-held (check 1), and a question that this silo may answer once all nine did. `abfed.silo.gate` lists
-them and goes on from there.
+held (check 1), and a question that this silo may answer once all eleven did. `abfed.silo.gate`
+lists them and goes on from there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from abfed.protocol.errors import AbfedError, InputError, IntegrityError, PlanEr
 from abfed.protocol.messages import PROTOCOL_VERSION, Request, decode, release_key
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import unpack
+from abfed.silo.access import Access
 from abfed.silo.permit import Holdings
 from abfed.silo.policy import Policy
+from abfed.site.access import Asker
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.keys import SiteKeys
 
@@ -31,9 +33,10 @@ FRESHNESS = timedelta(seconds=300)
 
 
 class Judged(NamedTuple):
-    """A request that passed checks 1 to 9."""
+    """A request that passed checks 1 to 11."""
 
     request: Request
+    asker: Asker
     plan: Plan
     bases: tuple[str, ...]
     incoming: dict[str, npt.NDArray[Any]]
@@ -53,6 +56,7 @@ class Judge:
         self._keys = keys
         self._policy_path = policy_path
         self._clock = clock
+        self._access = Access(keys, policy_path.parent, clock)
         self._seen: dict[str, str] = {}
 
     def policy(self) -> Policy:
@@ -70,7 +74,7 @@ class Judge:
         return policy
 
     def judge(self, envelope: bytes, policy: Policy, holdings: Holdings) -> Judged:
-        """Checks 1 to 9.
+        """Checks 1 to 11.
 
         Raises:
             Refused: with the code of the check that said no.
@@ -122,13 +126,14 @@ class Judge:
         silo = self._keys.site
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
-        if plan.simulation is not None and not policy.synthetic:  # 5
+        asker = self._access.judge(request.presented, plan, policy)  # 5, 6
+        if plan.simulation is not None and not policy.synthetic:  # 7
             raise Refused("this silo holds real people", code="simulation")
-        bases = policy.lawful_bases(plan)  # 6
-        policy.check_columns(plan)  # 7
+        bases = policy.lawful_bases(plan)  # 8
+        policy.check_columns(plan)  # 9
         _check_holdings(plan, holdings)
-        policy.check_plan_budget(plan)  # 8
-        try:  # 9; costs are counted last: a plan that asks for too much may be slow to count
+        policy.check_plan_budget(plan)  # 10
+        try:  # 11; costs are counted last: a plan that asks for too much may be slow to count
             steps = plan_charges(plan)
         except PlanError as cause:
             raise Refused("the plan costs more than it says", code="version") from cause
@@ -136,7 +141,7 @@ class Judge:
             raise Refused("the plan has no such step", code="order")
         incoming = _incoming(plan, request, arrays)
         key = release_key(plan.digest, holdings.epoch, request.step, request.incoming_digest)
-        return Judged(request, plan, bases, incoming, key)
+        return Judged(request, asker, plan, bases, incoming, key)
 
 
 def _incoming(plan: Plan, request: Request, arrays: bytes) -> dict[str, npt.NDArray[Any]]:

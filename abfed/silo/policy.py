@@ -20,6 +20,7 @@ from abfed.protocol.schema import LAWFUL_BASES, FiniteFloat, Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.silo.budgets import Budget, Budgets, PeriodBudget, PurposeBudget
 from abfed.site.files import read_private
+from abfed.site.rights import AccessPolicy
 
 Basis = Literal[LAWFUL_BASES]  # type: ignore[valid-type]
 
@@ -63,6 +64,7 @@ class Policy(Frozen):
             renewal means.
         rerun_reserve: ε of `budget` that is kept for plans asked again after an erasure.
         show_budget: whether a release says how much was spent and is left.
+        access: which people may do what; nobody anything where it is left out (S12).
     """
 
     silo: Name
@@ -77,6 +79,7 @@ class Policy(Frozen):
     per_period: PeriodBudget | None = None
     rerun_reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     show_budget: bool = False
+    access: AccessPolicy = AccessPolicy()
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> Policy:

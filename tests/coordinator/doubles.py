@@ -7,7 +7,8 @@ the same request gets the same release again, also from another process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 
 from abfed.coordinator.conduct import Coordinator, expected_shapes
 from abfed.coordinator.courier import make_courier
+from abfed.coordinator.front import Front
 from abfed.coordinator.grid import EmbeddedGrid
-from abfed.protocol.canonical import digest, sha256_hex
+from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.messages import (
     Charge,
@@ -32,6 +34,8 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape, pack
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
+from abfed.site.rights import AccessPolicy
+from tests.signing import access_values, make_people, make_session
 
 AT = "2026-03-01T12:00:00.000000Z"
 Fields = dict[str, Any]
@@ -172,6 +176,7 @@ class Federation:
         self.silos = {
             name: SiloDouble(_keys(folder / "silos" / name, name), self.keys) for name in names
         }
+        self.front = make_front(self.keys, self.silos)
 
     @property
     def coordinator(self) -> Coordinator:
@@ -181,12 +186,23 @@ class Federation:
             audit=AuditLog(self.folder / "coordinator" / "audit.jsonl", self.keys),
             runs=self.folder / "runs",
             silos={name: silo.keys.public_key for name, silo in self.silos.items()},
+            front=self.front,
         )
 
     def grid(self, **carriers: Callable[[bytes], bytes]) -> EmbeddedGrid:
         """A grid over the silos; some may be carried by something else."""
         carry = {name: silo.answer for name, silo in self.silos.items()} | carriers
         return EmbeddedGrid({name: make_courier(one) for name, one in carry.items()})
+
+
+def make_front(keys: SiteKeys, silos: Iterable[str]) -> Front:
+    """An analyst who is signed in at a coordinator, judged by the default table."""
+    people = make_people(Path(tempfile.mkdtemp()) / "people", keys)
+    session = make_session(people, audience=[keys.site, *silos])
+    policy = AccessPolicy.model_validate_json(
+        canonical_bytes(access_values(keys.public_key, keys.site))
+    )
+    return Front(keys.site, session.present, lambda: policy, frozenset)
 
 
 def _keys(folder: Path, site: str) -> SiteKeys:

@@ -11,7 +11,7 @@ from abfed.learning.shapes import parameter_shapes
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import IntegrityError, Refused, RunFailed
-from abfed.protocol.messages import decode
+from abfed.protocol.messages import PROTOCOL_VERSION, decode
 from abfed.site.keys import SiteKeys
 from tests.coordinator.doubles import Federation, SiloDouble, make_plan, statistics_plan
 
@@ -74,7 +74,10 @@ FORGERIES = {
         "it is simulated and the plan is not, or the other way round",
     ),
     "the silo": (forged(silo="aurora"), "it was made by another silo"),
-    "the version": (forged(version=2), "it speaks another version of the protocol"),
+    "the version": (
+        forged(version=PROTOCOL_VERSION + 1),
+        "it speaks another version of the protocol",
+    ),
     "nan": (
         bent(put("update/output.bias", nan)),
         "array 'update/output.bias' holds a number that is not finite",

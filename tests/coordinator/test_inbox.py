@@ -9,7 +9,8 @@ import pytest
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.messages import Refusal, Request, encode, payload_of
+from abfed.protocol.identity import Presented
+from abfed.protocol.messages import PROTOCOL_VERSION, Refusal, Request, encode, payload_of
 from abfed.protocol.tensors import Shape
 from abfed.site.keys import SiteKeys
 from tests.coordinator.doubles import AT, Federation, make_plan
@@ -80,7 +81,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another silo": ({"silo": "borealis"}, "another silo"),
     "another state of the data": ({"epoch": "b" * 64}, "data changed within the run"),
     "a simulation": ({"simulated": True}, "simulated"),
-    "another version": ({"version": 2}, "version"),
+    "another version": ({"version": PROTOCOL_VERSION + 1}, "version"),
     "another key": ({"key": "b" * 64}, "key"),
     "no charge": ({"charged": ()}, "charged"),
     "less noise": ({"noise": {"noise_multiplier": 1e-12}}, "charged"),
@@ -182,6 +183,7 @@ def test_a_request_or_a_manifest_is_not_an_answer(federation, inbox, plan):
         nonce="0" * 32,
         issued_at=AT,
         head="0" * 64,
+        presented=Presented(token="YQ==", submission="YQ=="),
     )
     for kind in ("request", "manifest", "model", "audit"):
         with pytest.raises(IntegrityError, match="is not an answer"):

@@ -55,8 +55,9 @@ def killed_at(folder, count):
     child = os.fork()
     if child == 0:
         try:
+            federation = Federation(folder, ("aurora", "borealis"))
             _die_at(count)
-            carry(Federation(folder, ("aurora", "borealis")))
+            carry(federation)
             os._exit(0)
         except BaseException:  # noqa: BLE001 - whatever it is, the child must not run on
             traceback.print_exc()

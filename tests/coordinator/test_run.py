@@ -277,7 +277,7 @@ def test_totals_that_changed_on_the_same_data_are_an_integrity_error(federation)
     assert "corona" in caught.value.where
 
 
-def test_requests_differ_in_nonce_and_time_only(federation, tmp_path):
+def test_requests_differ_in_nonce_time_and_token_only(federation, tmp_path):
     plan = statistics_plan()
     seen = []
 
@@ -291,7 +291,7 @@ def test_requests_differ_in_nonce_and_time_only(federation, tmp_path):
         carry_out(plan, federation.grid(dawn=listen), federation.coordinator)
     first, second = (request.model_dump() for request in seen)
     differing = {name for name in first if first[name] != second[name]}
-    assert differing == {"nonce", "issued_at", "head"}
+    assert differing == {"nonce", "issued_at", "head", "presented"}
     assert first["plan"].encode() == plan.canonical_bytes()
 
 

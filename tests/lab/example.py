@@ -33,7 +33,7 @@ from abfed.stats.totals import (
     encode_share,
     encode_square,
 )
-from tests.coordinator.doubles import SiloDouble
+from tests.coordinator.doubles import SiloDouble, make_front
 
 RATES = {"opened": 0.30, "clicked": 0.06, "converted": 0.02, "unsubscribed": 0.004}
 LIFTS = {"opened": 0.02, "clicked": 0.012, "converted": 0.004, "unsubscribed": 0.0}
@@ -193,7 +193,11 @@ def make_run(
         canonical_bytes({name: key.hex() for name, key in pinned.items()}),
     )
     coordinator = Coordinator(
-        keys=workspace.keys, audit=workspace.audit, runs=workspace.runs_folder, silos=pinned
+        keys=workspace.keys,
+        audit=workspace.audit,
+        runs=workspace.runs_folder,
+        silos=pinned,
+        front=make_front(workspace.keys, pinned),
     )
     grid = EmbeddedGrid({name: make_courier(silo.answer) for name, silo in silos.items()})
     outcome = carry_out(plan, grid, coordinator)

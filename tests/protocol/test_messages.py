@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.envelope import enclose, key_id, open_envelope
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.identity import Presented
 from abfed.protocol.messages import (
     MAX_HEADER,
     REFUSAL_TEXT,
@@ -41,6 +42,7 @@ def request(arrays: bytes = b"", **changes: Any) -> Request:
         "nonce": "0" * 32,
         "issued_at": "2026-03-01T12:00:00.000000Z",
         "head": HEX,
+        "presented": Presented(token="YQ==", submission="YQ=="),
     }
     return Request(**(values | changes))
 

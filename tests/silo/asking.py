@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from abfed.lab.session import Session
 from abfed.learning.shapes import model_shapes
 from abfed.privacy.accounting import Curve
 from abfed.privacy.filtering import Filter
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
+from abfed.protocol.errors import Refused
+from abfed.protocol.identity import Presented
 from abfed.protocol.messages import Decoded, Request, decode, encode
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import pack
@@ -28,6 +33,7 @@ from abfed.silo.rows import canonical_schema
 from abfed.site.clock import stamp
 from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
+from tests.signing import access_values, make_people, make_session
 
 SILO = "aurora"
 DELTA = 1e-6
@@ -63,6 +69,7 @@ def policy_values(coordinator: bytes, **changes: Any) -> dict[str, Any]:
         "largest_amounts": [{"column": "revenue", "high": 100.0}],
         "budget": {"epsilon": 10.0, "delta": DELTA},
         "per_plan": {"epsilon": 4.0, "delta": DELTA},
+        "access": access_values(coordinator),
     } | changes
     return {key: value for key, value in values.items() if value is not None}
 
@@ -82,10 +89,17 @@ def model_arrays(plan: Plan, fill: float = 0.0) -> dict[str, Any]:
 
 @dataclass
 class Asker:
-    """A coordinator."""
+    """A coordinator, with an analyst who is signed in there."""
 
     keys: SiteKeys
     clock: SetClock = field(default_factory=SetClock)
+
+    @cached_property
+    def session(self) -> Session:
+        """The analyst's session; a session of a day of its own where the clock went on."""
+        folder = Path(tempfile.mkdtemp()) / "hub"
+        people = make_people(folder, self.keys, self.clock)
+        return make_session(people, audience=[SILO])
 
     def request(
         self,
@@ -104,8 +118,17 @@ class Asker:
             "nonce": secrets.token_hex(16),
             "issued_at": stamp(self.clock()),
             "head": "0" * 64,
+            "presented": self.presented(asked),
         }
         return self.keys.sign("request", encode(Request(**(values | changes)), packed))
+
+    def presented(self, asked: Plan) -> Presented:
+        """What the analyst shows for a plan; signed in again where the session has ended."""
+        try:
+            return self.session.present(asked)
+        except Refused:
+            del self.session
+            return self.session.present(asked)
 
     @staticmethod
     def read(answer: bytes, silo: SiteKeys) -> tuple[str, Decoded]:

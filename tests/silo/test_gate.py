@@ -13,7 +13,7 @@ import pytest
 from abfed.privacy.charges import plan_charges
 from abfed.privacy.mechanisms import SystemNoise
 from abfed.protocol.errors import IntegrityError, Refused
-from abfed.protocol.messages import Refusal
+from abfed.protocol.messages import PROTOCOL_VERSION, Refusal
 from abfed.protocol.plan import Plan
 from abfed.silo import gate as gate_module
 from abfed.silo.ledger import Ledger
@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "nobody trusted": ("untrusted", _policy(coordinators=None)),
     "signed by the silo itself": ("untrusted", lambda house: house.keys.sign("request", b"x")),
     "no message": ("version", lambda house: house.asker.keys.sign("request", b"x")),
-    "a later version": ("version", _asked(version=2)),
+    "a later version": ("version", _asked(version=PROTOCOL_VERSION + 1)),
     "a plan spelled otherwise": (
         "version",
         _asked(plan_text=PLAN.canonical_bytes().decode().replace(":1.0", ": 1.0", 1)),

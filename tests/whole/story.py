@@ -44,6 +44,7 @@ def found_brands(workspace: Path, exports: Path) -> None:
     """A workspace with the three synthetic brands in their silos; exports lie elsewhere."""
     options = ["-w", str(workspace)]
     assert main(["init", *options]) == 0
+    assert main(["login", "--development", *options]) == 0
     for brand in write_brands(exports, seed=5, scale=SCALE):
         if brand.name == "aurora":
             plant_canary(brand.export)

@@ -32,6 +32,7 @@ PUBLISHED = {
 def test_published_differences_lie_in_their_intervals(tmp_path: Path) -> None:
     options = ["-w", str(tmp_path / "workspace")]
     assert main(["init", *options]) == 0
+    assert main(["login", "--development", *options]) == 0
     assert main(["data", "fetch", "hillstrom", "--from", str(FILE), "--ingest", *options]) == 0
     assert main(["run", str(shipped("experiments/hillstrom.yaml")), *options]) == 0
     (run,) = Workspace(tmp_path / "workspace").runs()

@@ -1,0 +1,72 @@
+"""`abfed login` and `abfed logout`: who asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abfed.cli.output import say, say_json
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+CodeOption = Annotated[str, typer.Option(help="One-time code; asked for where left out.")]
+PasswordOption = Annotated[
+    Path | None, typer.Option(help="A private file with the password; asked for where left out.")
+]
+
+
+def login(
+    workspace: WorkspaceOption,
+    name: Annotated[str, typer.Argument(help="Your name at the coordinator.")] = "",
+    development: Annotated[
+        bool, typer.Option("--development", help="As the person made up for trying abfed out.")
+    ] = False,
+    password_file: PasswordOption = None,
+    code: CodeOption = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Give a second factor again, for a dangerous act.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign in with password and one-time code; the session lasts hours, its tokens minutes."""
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    if fresh:
+        session = opened.session()
+        session.fresh(code or typer.prompt("Code"))
+        session.keep(opened.lab)
+    elif development:
+        session = opened.sign_in_development()
+    else:
+        who = name or typer.prompt("Name")
+        password = typed_password(password_file)
+        session = opened.sign_in(who, password, code or typer.prompt("Code"))
+    if as_json:
+        say_json({"person": session.who, "roles": session.facts.roles, "until": session.ends_at})
+        return
+    roles = ", ".join(session.facts.roles) or "no role"
+    say(f"Signed in as {session.who} ({roles}) until {session.ends_at[:16]}Z.")
+
+
+def logout(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Sign out: the session's key is destroyed."""
+    from abfed.lab.session import forget_session
+    from abfed.lab.workspace import Workspace
+
+    was = forget_session(Workspace(workspace).lab)
+    if as_json:
+        say_json({"signed_out": was})
+        return
+    say("Signed out." if was else "Nobody was signed in.")
+
+
+def typed_password(file: Path | None, *, confirm: bool = False) -> str:
+    """A password, from a private file or the terminal; it is never shown."""
+    from abfed.site.files import read_private
+
+    if file is not None:
+        return read_private(file).decode().rstrip("\n")
+    typed: str = typer.prompt("Password", hide_input=True, confirmation_prompt=confirm)
+    return typed

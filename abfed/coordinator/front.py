@@ -1,0 +1,46 @@
+"""The front: whoever asks is judged when a plan is submitted, and again with each message (S12).
+
+It is the same judgement as inside the silos, by the coordinator's own policy. It spares people a
+refusal by every silo and keeps strangers from using the coordinator's key; it is not what protects
+the silos, who judge again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from abfed.protocol.identity import Presented
+from abfed.protocol.plan import Plan
+from abfed.site.access import Asker, Place, judge_asker
+from abfed.site.clock import Clock, system_clock
+from abfed.site.rights import AccessPolicy
+
+
+@dataclass(frozen=True)
+class Front:
+    """Who asks, and what lets them.
+
+    Attributes:
+        site: the coordinator's name.
+        person: gives what the person shows for a plan, as it is now.
+        policy: gives the coordinator's access policy, as it is now.
+        stopped: gives the people who were stopped here.
+        clock: where the time comes from.
+    """
+
+    site: str
+    person: Callable[[Plan], Presented]
+    policy: Callable[[], AccessPolicy]
+    stopped: Callable[[], Collection[str]]
+    clock: Clock = system_clock
+
+    def admit(self, plan: Plan) -> tuple[Presented, Asker]:
+        """What goes to the silos, once it is found good here.
+
+        Raises:
+            Refused: nobody is signed in, or they may not.
+        """
+        presented = self.person(plan)
+        place = Place(self.site, self.policy(), self.clock(), self.stopped())
+        return presented, judge_asker(presented, plan.digest, place)

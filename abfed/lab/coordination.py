@@ -1,0 +1,47 @@
+"""The coordinator's people and its access policy, in a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.identity import ROLES
+from abfed.protocol.yamltext import parse_yaml
+from abfed.site.files import read_private, write_private
+from abfed.site.keys import SiteKeys
+from abfed.site.rights import AccessPolicy, default_rules
+
+FILE = "access.yaml"
+
+
+def default_access(
+    site: str, public_key: bytes, *, roles: tuple[str, ...], development: bool
+) -> dict[str, Any]:
+    """An access policy that hears people of one site, as plain values for YAML."""
+    return {
+        "identities": [{"site": site, "public_key": public_key.hex(), "roles": list(roles)}],
+        "development_people": development,
+        "rights": [rule.model_dump(mode="json", exclude_defaults=True) for rule in default_rules()],
+    }
+
+
+def write_coordinator_access(folder: Path, keys: SiteKeys, *, development: bool) -> None:
+    """Write the policy that a new coordinator starts with."""
+    values = default_access(keys.site, keys.public_key, roles=ROLES, development=development)
+    text = "# Which people may do what at the coordinator. Whatever is not here is a no.\n"
+    write_private(folder / FILE, (text + yaml.safe_dump(values, sort_keys=False)).encode())
+
+
+def coordinator_access(folder: Path) -> AccessPolicy:
+    """The coordinator's access policy, as it is now.
+
+    Raises:
+        WorkspaceError: it is missing or malformed, so nobody may do anything.
+    """
+    path = folder / FILE
+    values = parse_yaml(read_private(path), where=str(path), error=WorkspaceError)
+    return parse_record(AccessPolicy, values, where=str(path), error=WorkspaceError)

@@ -1,0 +1,301 @@
+"""A site's people: who they are, what they prove it with, what was granted to them (S11, S13).
+
+One sealed register at each site. It keeps hashes and secrets that only sign-in reads; nothing of
+them is in a `repr`, an error or the log. Each change is in the audit log before it is in the
+register, with who made it. A grant has an owner, a reason and an expiry; there are no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from argon2 import Parameters
+from pydantic import Field
+
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.protocol.identity import At, Attested, Hex64, Hours, Role
+from abfed.protocol.schema import Frozen, Name
+from abfed.site.audit import AuditLog
+from abfed.site.clock import Clock, moment_of, stamp, system_clock
+from abfed.site.factors import (
+    RFC_9106,
+    check_password,
+    hash_password,
+    new_otp_secret,
+    new_recovery_codes,
+    otp_uri,
+    recovery_digest,
+)
+from abfed.site.files import make_private_folder
+from abfed.site.keys import SiteKeys
+from abfed.site.sealedfile import SealedFile
+
+LONGEST_GRANT = timedelta(days=366)
+FOLDER = "people"
+
+
+class Grant(Frozen):
+    """A role that was given to a person: by whom, why, until when."""
+
+    role: Role
+    owner: str
+    reason: str
+    granted_at: At
+    expires_at: At
+    used_at: At | Literal[""] = ""
+
+
+class Person(Frozen):
+    """A person, or a service account. Secrets are never shown."""
+
+    name: Name
+    kind: Literal["person", "service"] = "person"
+    development: bool = False
+    password: str = Field(default="", repr=False)
+    otp_secret: str = Field(default="", repr=False)
+    otp_step: int = Field(default=0, repr=False)
+    recovery: tuple[Hex64, ...] = Field(default=(), repr=False)
+    failures: int = 0
+    locked_until: At | Literal[""] = ""
+    grants: tuple[Grant, ...] = ()
+    attested: tuple[Attested, ...] = ()
+    stopped_at: At | Literal[""] = ""
+    holder: Hex64 | Literal[""] = ""
+    plans: tuple[Hex64, ...] = ()
+    hours: Hours | None = None
+
+    def roles(self, now: datetime) -> tuple[Role, ...]:
+        """Roles whose grants have not run out."""
+        return tuple(g.role for g in self.grants if moment_of(g.expires_at) > now)
+
+
+class Register(Frozen):
+    """What the sealed file holds.
+
+    Attributes:
+        decoy: a hash of nobody's password: a name that is not here takes as long to refuse.
+        attempts: when sign-ins were tried of late, whoever tried them.
+        people: everybody, by name.
+    """
+
+    decoy: str = Field(repr=False)
+    attempts: tuple[At, ...] = ()
+    people: dict[Name, Person] = Field(default_factory=dict)
+
+
+class Enrolment(NamedTuple):
+    """What a person is shown once, when they are enrolled."""
+
+    name: str
+    otp_secret: str
+    uri: str
+    recovery_codes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Whose; none of the secrets."""
+        return f"Enrolment(name={self.name!r})"
+
+
+class People:
+    """The people of a site.
+
+    Args:
+        site: the site's folder.
+        keys: the site's keys.
+        audit: its log.
+        clock: where the time comes from.
+        hashing: Argon2 parameters; RFC 9106's unless a test says otherwise.
+    """
+
+    def __init__(
+        self,
+        site: Path,
+        keys: SiteKeys,
+        audit: AuditLog,
+        clock: Clock = system_clock,
+        *,
+        hashing: Parameters = RFC_9106,
+    ) -> None:
+        make_private_folder(site / FOLDER)
+        self._file = SealedFile(site / FOLDER / "people.sealed", keys, "people")
+        self._recovery_key = keys.derive("recovery-codes")
+        self.keys = keys
+        self.audit = audit
+        self.clock = clock
+        self.hashing = hashing
+
+    def __repr__(self) -> str:
+        """Whose people."""
+        return f"People(site={self.keys.site!r})"
+
+    def register(self) -> Register:
+        """Everybody, as they are now.
+
+        Raises:
+            IntegrityError: the register was changed.
+        """
+        values = self._file.read()
+        if values is None:
+            return Register(decoy="")
+        try:
+            return parse_record(Register, values, where=str(self._file.path))
+        except InputError as cause:
+            raise IntegrityError("not a register of people", where=str(self._file.path)) from cause
+
+    def names(self) -> tuple[str, ...]:
+        """Everybody's name."""
+        return tuple(sorted(self.register().people))
+
+    def person(self, name: str) -> Person:
+        """One person.
+
+        Raises:
+            WorkspaceError: there is nobody of this name.
+        """
+        found = self.register().people.get(name)
+        if found is None:
+            raise WorkspaceError(
+                f"there is nobody called {name!r} here",
+                where=self.keys.site,
+                do="see `abfed people list`",
+            )
+        return found
+
+    def enrol(self, name: str, password: str, *, by: str, development: bool = False) -> Enrolment:
+        """Add a person with a password and a new second factor.
+
+        Args:
+            name: what the person is called here.
+            password: theirs.
+            by: who adds them.
+            development: they are made up, and their secrets will lie in a file.
+
+        Raises:
+            InputError: the name or the password can't be used.
+        """
+        check_password(password, name)
+        secret, codes = new_otp_secret(), new_recovery_codes()
+        values = {
+            "name": name,
+            "development": development,
+            "password": hash_password(password, self.hashing),
+            "otp_secret": secret,
+            "recovery": [recovery_digest(self._recovery_key, code) for code in codes],
+        }
+        self.add(parse_record(Person, values, where="people"), by=by)
+        return Enrolment(name, secret, otp_uri(secret, f"{name}@{self.keys.site}"), codes)
+
+    def add(self, person: Person, *, by: str) -> None:
+        """Add a record; a name is never given twice.
+
+        Raises:
+            InputError: the name is taken.
+        """
+        decoy = self.register().decoy or hash_password(new_otp_secret(), self.hashing)
+        with self._file.alone():
+            register = self.register()
+            if person.name in register.people:
+                raise InputError(f"there is a {person.name!r} already", where=self.keys.site)
+            self.audit.append("people.added", person=person.name, kind=person.kind, by=by)
+            people = register.people | {person.name: person}
+            self._write(register.model_copy(update={"people": people, "decoy": decoy}))
+
+    def change(
+        self, name: str, change: Callable[[Person], Person], event: str = "", **facts: str
+    ) -> Person:
+        """Change one person, alone.
+
+        Args:
+            name: whom.
+            change: from the record as it is to the record as it will be.
+            event: what the audit log calls it; nothing is logged where empty.
+            facts: what the log says beside the name.
+
+        Raises:
+            WorkspaceError: there is nobody of this name.
+        """
+        with self._file.alone():
+            before = self.person(name)
+            after = change(before)
+            if event:
+                self.audit.append(event, person=name, **facts)
+            register = self.register()
+            people = register.people | {name: after}
+            self._write(register.model_copy(update={"people": people}))
+            return after
+
+    def attempt(self, window: timedelta) -> int:
+        """Note that somebody tries to sign in; returns how many did within the window."""
+        with self._file.alone():
+            register, now = self.register(), self.clock()
+            recent = tuple(at for at in register.attempts if moment_of(at) > now - window)
+            self._write(register.model_copy(update={"attempts": (*recent, stamp(now))}))
+            return len(recent) + 1
+
+    def grant(self, name: str, role: Role, *, owner: str, reason: str, lasts: timedelta) -> Grant:
+        """Give a role for a time; a role that the person has is renewed.
+
+        Raises:
+            InputError: no reason, no owner, or too long.
+        """
+        if not reason.strip() or not owner.strip():
+            raise InputError("a grant needs an owner and a reason", where=name)
+        if not timedelta() < lasts <= LONGEST_GRANT:
+            raise InputError(f"a grant lasts at most {LONGEST_GRANT.days} days", where=name)
+        now = self.clock()
+        given = Grant(
+            role=role,
+            owner=owner,
+            reason=reason,
+            granted_at=stamp(now),
+            expires_at=stamp(now + lasts),
+        )
+
+        def change(person: Person) -> Person:
+            if (person.kind == "service") != (role == "service-account"):
+                raise InputError(f"a {person.kind} can't have the role {role!r}", where=name)
+            kept = tuple(one for one in person.grants if one.role != role)
+            return person.model_copy(update={"grants": (*kept, given)})
+
+        until = given.expires_at
+        self.change(name, change, "people.granted", role=role, by=owner, until=until)
+        return given
+
+    def take_back(self, name: str, role: Role, *, by: str) -> None:
+        """Take a role away."""
+
+        def change(person: Person) -> Person:
+            kept = tuple(one for one in person.grants if one.role != role)
+            return person.model_copy(update={"grants": kept})
+
+        self.change(name, change, "people.taken-back", role=role, by=by)
+
+    def attest(self, name: str, module: str, *, by: str, lasts: timedelta) -> Attested:
+        """Note that a person passed a training module (S20)."""
+        values = {"module": module, "until": stamp(self.clock() + lasts)}
+        passed = parse_record(Attested, values, where="training")
+
+        def change(person: Person) -> Person:
+            kept = tuple(one for one in person.attested if one.module != module)
+            return person.model_copy(update={"attested": (*kept, passed)})
+
+        self.change(name, change, "people.attested", module=module, by=by, until=passed.until)
+        return passed
+
+    def stop(self, name: str, *, by: str) -> Person:
+        """Stop a person: no sign-in and no renewal from now on."""
+        now = stamp(self.clock())
+        return self.change(
+            name, lambda p: p.model_copy(update={"stopped_at": now}), "people.stopped", by=by
+        )
+
+    def recovery_digest(self, code: str) -> str:
+        """What the register keeps of a recovery code."""
+        return recovery_digest(self._recovery_key, code)
+
+    def _write(self, register: Register) -> None:
+        self._file.write(register.model_dump(mode="json"))

@@ -1,0 +1,319 @@
+"""Signing in at a site, and the tokens that come of it (S11).
+
+Rules:
+
+1. An attempt counts as a failure before anything is compared, and is forgiven once all held: nobody
+   gets two guesses for one by asking twice at the same time.
+2. Password and code are both compared, whatever the first said, and a name that is not here is
+   compared too: neither answer nor time tells which of the three was wrong.
+3. After five failures in a row a person is locked out, for twice as long with each further one.
+   A site hears only so many attempts a minute, whoever makes them.
+4. A code counts once. So do recovery codes, and those only enrol a new second factor.
+5. Tokens live minutes. While the session lasts they are renewed without a factor, unless the person
+   was stopped meanwhile: so a stop takes effect at the next message.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from abfed.protocol.envelope import key_id
+from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.identity import (
+    Attested,
+    Factor,
+    Hours,
+    Role,
+    Token,
+    as_text,
+    content_of,
+    read_statement,
+)
+from abfed.site.clock import moment_of, stamp
+from abfed.site.factors import (
+    hash_password,
+    is_outdated,
+    new_otp_secret,
+    new_recovery_codes,
+    otp_step,
+    otp_uri,
+    password_fits,
+)
+from abfed.site.people import Enrolment, People, Person
+
+TOKEN_LIFE = timedelta(minutes=10)
+SESSION = timedelta(hours=8)
+FREE_FAILURES = 5
+FIRST_LOCK = timedelta(seconds=30)
+LONGEST_LOCK = timedelta(days=1)
+WINDOW = timedelta(minutes=1)
+MOST_ATTEMPTS = 30  # in a window, at a site
+
+
+class Claims(NamedTuple):
+    """What a token is to say beside who issues it, and when.
+
+    Attributes:
+        person: who.
+        roles, attested: what counts now.
+        factors: how it was proved.
+        holder: public key (hex) of the session.
+        audience: for which sites.
+        signed_in_at, factor_at: when.
+        plans, hours: what a service account is bound to.
+        development: whether the person was made up for trying abfed out.
+    """
+
+    person: str
+    roles: tuple[Role, ...]
+    attested: tuple[Attested, ...]
+    factors: tuple[Factor, ...]
+    holder: str
+    audience: tuple[str, ...]
+    signed_in_at: datetime
+    factor_at: datetime
+    plans: tuple[str, ...] = ()
+    hours: Hours | None = None
+    development: bool = False
+
+
+class SignIn:
+    """Signs people of one site in.
+
+    Args:
+        people: the site's people.
+    """
+
+    def __init__(self, people: People) -> None:
+        self._people = people
+
+    def sign_in(
+        self, name: str, password: str, code: str, *, holder: bytes, audience: Iterable[str]
+    ) -> str:
+        """Sign a person in by password and one-time code.
+
+        Args:
+            name: what was typed as the name.
+            password: what was typed as the password.
+            code: what was typed as the one-time code.
+            holder: public key of the session; its private half stays with the person.
+            audience: sites that the token is for.
+
+        Returns:
+            A token, as requests carry it.
+
+        Raises:
+            Refused: without saying which of name, password and code was wrong.
+        """
+        person = self._prove(name, password, code)
+        now = self._people.clock()
+        roles = person.roles(now)
+        text = self.issue(
+            Claims(
+                person=name,
+                roles=roles,
+                attested=person.attested,
+                factors=("pwd", "otp"),
+                holder=holder.hex(),
+                audience=tuple(audience),
+                signed_in_at=now,
+                factor_at=now,
+                development=person.development,
+            )
+        )
+        self._people.audit.append("sign-in.done", person=name, factors="pwd otp")
+        return text
+
+    def fresh_factor(self, token: str, code: str) -> str:
+        """A token that says a second factor was given just now, for dangerous acts.
+
+        Raises:
+            Refused: the code is wrong or was used, or the session has ended.
+        """
+        held = self._own(token)
+        person = self._prove(held.person, None, code)
+        self._people.audit.append("sign-in.fresh-factor", person=held.person)
+        return self._again(held, person, factor_at=self._people.clock())
+
+    def renew(self, token: str, audience: Iterable[str] = ()) -> str:
+        """The same session's next token, from what is granted now.
+
+        Args:
+            token: the last one, expired or not.
+            audience: sites that it is for now; the same as before where empty.
+
+        Raises:
+            Refused: the session has ended or the person was stopped.
+        """
+        held = self._own(token)
+        sites = tuple(audience) or held.audience
+        held = held.model_copy(update={"audience": sites})
+        return self._again(held, self._active(held.person), factor_at=moment_of(held.factor_at))
+
+    def recover(self, name: str, password: str, code: str) -> Enrolment:
+        """Enrol a new second factor by password and a recovery code; the other codes end too.
+
+        Raises:
+            Refused: without saying what was wrong.
+        """
+        person = self._locked_in(name)
+        digest = self._people.recovery_digest(code)
+        fits = password_fits(password, self._hash_of(person))
+        known = any([secrets.compare_digest(digest, one) for one in self._codes_of(person)])  # noqa: C419 - each is compared
+        if person is None or person.stopped_at or not (fits and known):
+            self._failed(name if person else "")
+            raise _no()
+        secret, codes = new_otp_secret(), new_recovery_codes()
+        update = {
+            "otp_secret": secret,
+            "recovery": tuple(self._people.recovery_digest(one) for one in codes),
+            "failures": 0,
+            "locked_until": "",
+        }
+        self._people.change(name, lambda p: p.model_copy(update=update), "people.recovered")
+        return Enrolment(name, secret, otp_uri(secret, f"{name}@{self._people.keys.site}"), codes)
+
+    def issue(self, claims: Claims) -> str:
+        """Sign a token. For sign-in by other means too, such as a provider or a key."""
+        now = self._people.clock()
+        ends = min(now + TOKEN_LIFE, claims.signed_in_at + SESSION)
+        token = Token(
+            id=secrets.token_hex(16),
+            person=claims.person,
+            site=self._people.keys.site,
+            roles=claims.roles,
+            factors=claims.factors,
+            attested=claims.attested,
+            audience=claims.audience,
+            holder=claims.holder,
+            signed_in_at=stamp(claims.signed_in_at),
+            factor_at=stamp(claims.factor_at),
+            issued_at=stamp(now),
+            expires_at=stamp(ends),
+            plans=claims.plans,
+            hours=claims.hours,
+            development=claims.development,
+        )
+        return as_text(self._people.keys.sign("token", content_of(token)))
+
+    def _again(self, held: Token, person: Person, *, factor_at: datetime) -> str:
+        now, began = self._people.clock(), moment_of(held.signed_in_at)
+        if now >= began + SESSION:
+            raise _ended()
+        return self.issue(
+            Claims(
+                person=held.person,
+                roles=person.roles(now),
+                attested=person.attested,
+                factors=held.factors,
+                holder=held.holder,
+                audience=held.audience,
+                signed_in_at=began,
+                factor_at=factor_at,
+                plans=person.plans,
+                hours=person.hours,
+                development=person.development,
+            )
+        )
+
+    def _own(self, token: str) -> Token:
+        """A token that this site signed, expired or not."""
+        keys = self._people.keys
+        try:
+            trusted = {key_id(keys.public_key): keys.public_key}
+            return read_statement(Token, "token", token, trusted, where="session")[0]
+        except IntegrityError as cause:
+            raise _ended() from cause
+
+    def _active(self, name: str) -> Person:
+        try:
+            person = self._people.person(name)
+        except WorkspaceError as cause:
+            raise _ended() from cause
+        if person.stopped_at:
+            raise Refused("this person was stopped", code="revoked", where=self._people.keys.site)
+        return person
+
+    def _prove(self, name: str, password: str | None, code: str) -> Person:
+        """Check password (unless the session stands for it) and code; all or nothing."""
+        person = self._locked_in(name)
+        fits = password is None or password_fits(password, self._hash_of(person))
+        secret = person.otp_secret if person and person.otp_secret else new_otp_secret()
+        now = self._people.clock()
+        step = otp_step(secret, code, now, after=person.otp_step if person else 0)
+        if person is None or not fits or step is None or person.stopped_at:
+            self._failed(person.name if person else "")
+            raise _no()
+        update = {"failures": 0, "locked_until": "", "otp_step": step}
+        if password is not None and is_outdated(person.password, self._people.hashing):
+            update["password"] = hash_password(password, self._people.hashing)
+
+        def change(one: Person) -> Person:
+            if one.otp_step >= step:  # somebody used the same code at the same time
+                raise _no()
+            return one.model_copy(update=update)
+
+        return self._people.change(name, change)
+
+    def _locked_in(self, name: str) -> Person | None:
+        """The person, their attempt counted; None where nobody is called so (rule 1)."""
+        if self._people.attempt(WINDOW) > MOST_ATTEMPTS:
+            self._people.audit.append("sign-in.too-many")
+            raise Refused("too many sign-ins here just now", code="sign-in", do="wait a minute")
+
+        def count(person: Person) -> Person:
+            if person.locked_until and moment_of(person.locked_until) > self._people.clock():
+                raise _Locked
+            failures = person.failures + 1
+            until = _lock(failures, self._people.clock())
+            return person.model_copy(update={"failures": failures, "locked_until": until})
+
+        try:
+            return self._people.change(name, count)
+        except _Locked:
+            self._people.audit.append("sign-in.locked-out", person=name)
+            raise _no() from None
+        except WorkspaceError:
+            return None
+
+    def _hash_of(self, person: Person | None) -> str:
+        return person.password if person else self._people.register().decoy
+
+    @staticmethod
+    def _codes_of(person: Person | None) -> tuple[str, ...]:
+        return person.recovery if person else ()
+
+    def _failed(self, name: str) -> None:
+        """Log a failure. A name that is not here is not repeated: it may be a password."""
+        self._people.audit.append("sign-in.failed", person=name or "unknown")
+
+
+class _Locked(AbfedError):
+    """The person is locked out."""
+
+    def __init__(self) -> None:
+        super().__init__("locked out")
+
+
+def _lock(failures: int, now: datetime) -> str:
+    """Until when somebody is locked out after so many failures in a row."""
+    if failures < FREE_FAILURES:
+        return ""
+    doubled = min(failures - FREE_FAILURES, 20)
+    return stamp(now + min(FIRST_LOCK * 2**doubled, LONGEST_LOCK))
+
+
+def _no() -> Refused:
+    return Refused(
+        "not signed in",
+        code="sign-in",
+        why="name, password or code is wrong, the code was used, or too many attempts failed",
+        do="wait for the next code, or ask the site's administrator to look",
+    )
+
+
+def _ended() -> Refused:
+    return Refused("the session has ended", code="sign-in", do="run `abfed login`")
