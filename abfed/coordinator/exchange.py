@@ -1,8 +1,8 @@
 """One step's questions and answers: signed requests out, verified releases in.
 
 1. Each silo gets a request of its own, signed, with the head of our audit log. But for nonce,
-   time and token, the same plan, step and model give the same request, so that a silo which answered
-   before answers the same again, at no charge.
+   time and token, the same plan, step and model give the same request, so that a silo which
+   answered before answers the same again, at no charge.
 2. A request is made when it's about to be sent: silos refuse old ones, and an embedded grid asks
    one silo after the other.
 3. Answers are matched to silos by the message they reply to: an error reply doesn't say who sent
