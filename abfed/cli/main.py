@@ -13,7 +13,18 @@ import click
 import typer
 
 from abfed import __version__
-from abfed.cli import audit, data, demo, ledger, login, plan, run, silo
+from abfed.cli import (
+    audit,
+    data,
+    demo,
+    federation,
+    ledger,
+    login,
+    plan,
+    provision,
+    run,
+    silo,
+)
 from abfed.cli.output import defect, fail, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import AbfedError
@@ -30,6 +41,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(plan.app, name="plan")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
+app.add_typer(provision.app, name="provision")
+app.add_typer(federation.app, name="federation")
 app.command("run")(run.run)
 app.command("report")(run.report)
 app.command("demo")(demo.demo)

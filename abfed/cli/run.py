@@ -23,14 +23,26 @@ SHOWN = ("metric", "scope", "arm", "estimate", "ci_low", "ci_high", "p_adjusted"
 def run(
     plan: Annotated[Path, typer.Argument(help="The plan.")],
     workspace: WorkspaceOption,
+    federation: Annotated[
+        bool, typer.Option("--federation", help="Over this coordinator's federation.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only go on with a run that was begun.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Carry a plan out, or find the run that did: the same plan on the same data is free."""
+    from abfed.lab.federation import expect_begun, run_over_federation
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
+    if resume:
+        expect_begun(opened.runs_folder, plan)
     with progress_bar(quiet=as_json) as progress:
-        done = opened.run(plan, progress=progress)
+        if federation:
+            done = run_over_federation(opened, plan, progress)
+        else:
+            done = opened.run(plan, progress=progress)
     if as_json:
         say_json(summary(done))
         return

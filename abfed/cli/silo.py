@@ -111,6 +111,29 @@ def show(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = F
     table([{"": key, "value": _short(value)} for key, value in facts.items()])
 
 
+@app.command()
+def serve(
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    socket: Annotated[
+        Path | None,
+        typer.Option(help="Where to listen.", show_default="nodes/<silo>/silo.sock"),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="A user whose processes may connect; may be repeated. Default: oneself."),
+    ] = None,
+) -> None:
+    """Serve a silo to its node, through a Unix socket, until it is told to end."""
+    from abfed.lab.workspace import Workspace
+    from abfed.silo.serving import serve_silo
+
+    opened = Workspace(workspace)
+    path = socket or opened.path / "nodes" / name / "silo.sock"
+    with opened.silo(name) as service:
+        serve_silo(service, path, peer or [])
+
+
 def _short(value: object) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_short(inner)}" for key, inner in value.items()) or "–"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -78,6 +78,7 @@ class Coordinator:
         silos: pinned public key (32 raw bytes) of each silo it knows.
         front: who asks, judged at submit and with each message.
         clock: where the time comes from.
+        boxes: pinned exchange key of each silo that requests are sealed to; empty in one process.
     """
 
     keys: SiteKeys
@@ -86,6 +87,7 @@ class Coordinator:
     silos: Mapping[str, bytes]
     front: Front
     clock: Clock = system_clock
+    boxes: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,13 @@ class Conduct:
         self._person = ""
         inbox = Inbox(coordinator.silos, plan, lambda step: expected_shapes(plan, step))
         self._desk = Desk(
-            plan, coordinator.keys, coordinator.audit, inbox, coordinator.front, coordinator.clock
+            plan,
+            coordinator.keys,
+            coordinator.audit,
+            inbox,
+            coordinator.front,
+            coordinator.clock,
+            coordinator.boxes,
         )
 
     def run(self, grid: Grid) -> RunOutcome:

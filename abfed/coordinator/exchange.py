@@ -9,13 +9,15 @@
    it.
 4. A silo that is not connected, fails, refuses, is late or isn't believed is left out of this step
    and recorded with the reason. It never stops the others.
+5. Where exchange keys are pinned, each request travels in a box that only its silo opens, and its
+   answer in one that only this request opens (see protocol/boxes.py).
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
 from flwr.app import Message, MessageType
@@ -24,6 +26,7 @@ from flwr.serverapp import Grid
 from abfed.coordinator.courier import unwrap, wrap
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.messages import REFUSAL_TEXT, Refusal, Request, encode
@@ -80,7 +83,11 @@ class Answers(NamedTuple):
 
 @dataclass
 class Desk:
-    """What asking takes: who we are, what we ask, and who judges the answers."""
+    """What asking takes: who we are, what we ask, and who judges the answers.
+
+    Attributes:
+        boxes: exchange key of each silo that requests are sealed to; empty where nobody is between.
+    """
 
     plan: Plan
     keys: SiteKeys
@@ -88,6 +95,14 @@ class Desk:
     inbox: Inbox
     front: Front
     clock: Clock
+    boxes: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Asked(NamedTuple):
+    """A message that was made: whom it goes to, and what opens the answer; b"" where unsealed."""
+
+    silo: str
+    reply_key: bytes
 
 
 class Requests(Sequence[Message]):
@@ -119,6 +134,7 @@ class Requests(Sequence[Message]):
         self._addresses = addresses
         self._head = desk.audit.head
         self._messages: dict[str, Message] = {}
+        self._made: list[tuple[Message, Asked]] = []
 
     def __len__(self) -> int:
         """How many silos are asked."""
@@ -134,18 +150,35 @@ class Requests(Sequence[Message]):
             return [self._message(silo) for silo in self.silos[index]]
         return self._message(self.silos[index])
 
-    def sent(self) -> dict[str, str]:
-        """The silo that each message went to, by the message's id."""
-        return {message.metadata.message_id: silo for silo, message in self._messages.items()}
+    def sent(self) -> dict[str, Asked]:
+        """What was asked with each message, by the message's id."""
+        return {message.metadata.message_id: asked for message, asked in self._made}
+
+    def connect(self, addresses: Mapping[str, int]) -> None:
+        """Learn where silos are now: one that was restarted may have come, or come back."""
+        self._addresses = dict(addresses)
+        now = [silo for silo in self.unconnected if silo in addresses]
+        self.silos = sorted([*self.silos, *now])
+        self.unconnected = [silo for silo in self.unconnected if silo not in addresses]
+
+    def again(self, silo: str) -> Message:
+        """A fresh message to a silo whose answer didn't come: the same question."""
+        self._messages.pop(silo, None)
+        return self._message(silo)
 
     def _message(self, silo: str) -> Message:
         if silo not in self._messages:
             training = self.step.startswith("train-")
-            self._messages[silo] = Message(
-                wrap(self._envelope(silo)),
+            content, reply_key = self._envelope(silo), b""
+            if self._desk.boxes:
+                content, reply_key = box_request(self._desk.boxes[silo], content, silo=silo)
+            message = Message(
+                wrap(content),
                 dst_node_id=self._addresses[silo],
                 message_type=MessageType.TRAIN if training else MessageType.QUERY,
             )
+            self._messages[silo] = message
+            self._made.append((message, Asked(silo, reply_key)))
         return self._messages[silo]
 
     def _envelope(self, silo: str) -> bytes:
@@ -181,10 +214,11 @@ def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers
     accepted: dict[str, Accepted] = {}
     left_out = {silo: LeftOut("absent", "not connected") for silo in requests.unconnected}
     for reply in replies:
-        silo = asked.get(reply.metadata.reply_to_message_id)
-        if silo is None or silo in accepted:
+        question = asked.get(reply.metadata.reply_to_message_id)
+        if question is None or question.silo in accepted:
             continue  # an answer to nothing that we asked, or a second one
-        outcome = _judge_one(desk, requests, silo, reply)
+        silo = question.silo
+        outcome = _judge_one(desk, requests, question, reply)
         if isinstance(outcome, Accepted):
             accepted[silo] = outcome
             left_out.pop(silo, None)  # somebody else's reply in its name takes nothing from it
@@ -209,12 +243,15 @@ def log_left_out(desk: Desk, step: str, left_out: Mapping[str, LeftOut]) -> None
         )
 
 
-def _judge_one(desk: Desk, requests: Requests, silo: str, reply: Message) -> Accepted | LeftOut:
+def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> Accepted | LeftOut:
+    silo = asked.silo
     if reply.has_error():
         reason = reply.error.reason or ""
         return LeftOut("failed", reason if reason.isidentifier() else f"error {reply.error.code}")
     try:
         envelope = unwrap(reply.content, where=f"{silo}, {requests.step}")
+        if desk.boxes:
+            envelope = unbox_reply(asked.reply_key, envelope, silo=silo)
         outcome = desk.inbox.accept(silo, requests.step, requests.incoming_digest, envelope)
     except IntegrityError as error:
         return LeftOut("integrity", error.what[:200])

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.identity import Presented
 from abfed.protocol.plan import Plan
+from abfed.protocol.yamltext import parse_yaml
 from abfed.site.access import Asker, Place, judge_asker
 from abfed.site.clock import Clock, system_clock
+from abfed.site.files import read_private
 from abfed.site.rights import AccessPolicy
+
+ACCESS_FILE = "access.yaml"  # in the coordinator's site folder
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,13 @@ class Front:
         presented = self.person(plan)
         place = Place(self.site, self.policy(), self.clock(), self.stopped())
         return presented, judge_asker(presented, plan.digest, place)
+
+
+def load_access(path: Path) -> AccessPolicy:
+    """The coordinator's access policy, as it is now.
+
+    Raises:
+        WorkspaceError: it is missing or malformed, so nobody may do anything.
+    """
+    values = parse_yaml(read_private(path), where=str(path), error=WorkspaceError)
+    return parse_record(AccessPolicy, values, where=str(path), error=WorkspaceError)

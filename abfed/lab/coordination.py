@@ -7,15 +7,11 @@ from typing import Any
 
 import yaml
 
-from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import WorkspaceError
+from abfed.coordinator.front import ACCESS_FILE, load_access
 from abfed.protocol.identity import ROLES
-from abfed.protocol.yamltext import parse_yaml
-from abfed.site.files import read_private, write_private
+from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy, default_rules
-
-FILE = "access.yaml"
 
 
 def default_access(
@@ -33,7 +29,7 @@ def write_coordinator_access(folder: Path, keys: SiteKeys, *, development: bool)
     """Write the policy that a new coordinator starts with."""
     values = default_access(keys.site, keys.public_key, roles=ROLES, development=development)
     text = "# Which people may do what at the coordinator. Whatever is not here is a no.\n"
-    write_private(folder / FILE, (text + yaml.safe_dump(values, sort_keys=False)).encode())
+    write_private(folder / ACCESS_FILE, (text + yaml.safe_dump(values, sort_keys=False)).encode())
 
 
 def coordinator_access(folder: Path) -> AccessPolicy:
@@ -42,6 +38,4 @@ def coordinator_access(folder: Path) -> AccessPolicy:
     Raises:
         WorkspaceError: it is missing or malformed, so nobody may do anything.
     """
-    path = folder / FILE
-    values = parse_yaml(read_private(path), where=str(path), error=WorkspaceError)
-    return parse_record(AccessPolicy, values, where=str(path), error=WorkspaceError)
+    return load_access(folder / ACCESS_FILE)

@@ -3,19 +3,46 @@
 Embedded: coordinator and silos in this process, on Flower's own types over our grid; no server, no
 socket, nothing left running. The wall stands all the same: what passes between them are the bytes
 that would pass over a network.
+
+Distributed: an order goes to the coordinator's SuperLink on this machine, its server app
+carries the plan out over the brands' SuperNodes, and this process follows the run's events. It may
+be stopped: the run goes on, and asking for the same plan again finds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from abfed.coordinator.app import Coordinator, Progress, RunOutcome, carry_out
+from abfed.coordinator.app import Coordinator, Event, Progress, RunOutcome, carry_out
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
+from abfed.coordinator.house import FOLDER, House
+from abfed.coordinator.order import Order, events_of, place_order
+from abfed.protocol.errors import (
+    AbfedError,
+    InputError,
+    IntegrityError,
+    Refused,
+    RunFailed,
+    WorkspaceError,
+)
+from abfed.protocol.identity import Presented
 from abfed.protocol.plan import Plan
 from abfed.silo.service import SiloService
+from abfed.site.files import read_private
+
+if TYPE_CHECKING:
+    from abfed.coordinator.control import Control
+    from abfed.lab.runs import Run
+    from abfed.lab.workspace import Workspace
+
+LOOK_SECONDS = 0.5  # between looks at the events of a run
+STATUS_SECONDS = 3.0  # between questions to the SuperLink whether the run still goes on
 
 
 def run_embedded(
@@ -49,3 +76,124 @@ def run_embedded(
             couriers[name] = make_courier(service.answer)
         grid = EmbeddedGrid(couriers)
         return carry_out(plan, grid, coordinator, progress=progress, plan_text=plan_text)
+
+
+class Ended(NamedTuple):
+    """How a distributed run ended: its name, whether it was found, and who is missing."""
+
+    run: str
+    found: bool
+    missing: Mapping[str, str]
+
+
+def run_over_federation(
+    workspace: Workspace, plan: str | Path, progress: Progress | None = None
+) -> Run:
+    """Carry a plan out over the federation of a coordinator's workspace, for who is signed in.
+
+    Raises:
+        PlanError: the plan is malformed.
+        Refused: nobody is signed in, or a policy or a budget said no.
+        RunFailed: fewer silos than the plan's minimum answered, or the SuperLink doesn't.
+    """
+    from abfed.lab.runs import Run
+
+    shown = workspace.session().present(Plan.load(plan))
+    text = Path(plan).read_text(encoding="utf-8")
+    ended = run_distributed(workspace.path, text, shown, progress=progress)
+    return Run.open(
+        workspace.runs_folder / ended.run,
+        coordinator_key=workspace.keys.public_key,
+        found=ended.found,
+        missing=ended.missing,
+    )
+
+
+def expect_begun(runs: Path, plan: str | Path) -> None:
+    """Check that a run of this plan was begun and is not complete.
+
+    Raises:
+        WorkspaceError: there is none to go on with.
+    """
+    wanted = Plan.load(plan)
+    for file in runs.glob(f"{wanted.name}-*/plan.json"):
+        begun = read_private(file) == wanted.canonical_bytes()
+        if begun and not (file.parent / "manifest.sig").exists():
+            return
+    raise WorkspaceError(
+        "there is no unfinished run of this plan", where=str(runs), do="run it without --resume"
+    )
+
+
+def run_distributed(
+    workspace: Path, plan_text: str, presented: Presented, *, progress: Progress | None
+) -> Ended:
+    """Carry a plan out over the federation of this coordinator's workspace.
+
+    Args:
+        workspace: the coordinator's.
+        plan_text: the plan's YAML.
+        presented: what the person who asks shows for it.
+        progress: told of each event.
+
+    Raises:
+        RunFailed: the SuperLink doesn't answer, or the run ended without a result.
+        AbfedError: as the server app ended with.
+    """
+    from abfed.coordinator.control import control
+
+    house = House(workspace / FOLDER)
+    places = house.places
+    with control(house.settings.link_port, places.authority_certificate) as link:
+        digest = place_order(places.orders, Order(plan=plan_text, presented=presented))
+        run_id = link.start(digest)
+        for event in _follow(events_of(places.orders, digest), link, run_id):
+            if event["event"] != "end":
+                if progress is not None:
+                    progress(_event(event))
+            elif "run" in event:
+                return Ended(event["run"], event["found"], event["missing"])
+            else:
+                raise _error(event)
+    raise RunFailed(
+        "the run ended without an outcome",
+        where=f"run {run_id}",
+        do="see `abfed federation logs`; run the plan again with --resume to go on",
+    )
+
+
+def _follow(path: Path, link: Control, run_id: int) -> Iterator[dict[str, Any]]:
+    """The events of a run as they are written, until the last, or until Flower says it's over."""
+    position, asked = 0, time.monotonic()
+    while True:
+        over = False
+        if time.monotonic() - asked > STATUS_SECONDS:
+            over = any(one.run_id == run_id and one.status == "finished" for one in link.runs())
+            asked = time.monotonic()
+        content = path.read_bytes()[position:] if path.exists() else b""
+        whole, newline, _ = content.rpartition(b"\n")
+        for line in whole.splitlines():
+            event = json.loads(line)
+            yield event
+            if event["event"] == "end":
+                return
+        position += len(whole) + len(newline)
+        if over:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _event(values: Mapping[str, Any]) -> Event:
+    return Event(**{name: values[name] for name in Event._fields})
+
+
+def _error(values: Mapping[str, Any]) -> AbfedError:
+    """The error that the server app ended with, as this process's own."""
+    parts = {name: str(values.get(name, "")) for name in ("where", "why", "do")}
+    what = str(values.get("what", "the run failed"))
+    if values.get("error") == Refused.kind:
+        return Refused(what, code=str(values.get("code", "")), **parts)
+    for kind in (InputError, IntegrityError, WorkspaceError):
+        if values.get("error") == kind.kind:
+            return kind(what, **parts)
+    return RunFailed(what, **parts)

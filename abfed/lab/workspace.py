@@ -242,8 +242,9 @@ class Workspace:
         return {name: bytes.fromhex(key) for name, key in values.items()}
 
     def sites(self) -> tuple[str, ...]:
-        """The coordinator and the silos, by name."""
-        return (COORDINATOR, *self.silos)
+        """The coordinator and the silos, here and in its federation, by name."""
+        admitted = (self.path / "federation" / "admitted").glob("*.pem")
+        return (COORDINATOR, *sorted({*self.silos, *(path.stem for path in admitted)}))
 
     def sign_in(self, name: str, password: str, code: str) -> Session:
         """Sign a person of the coordinator's in, and keep the session.

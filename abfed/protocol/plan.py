@@ -1,8 +1,9 @@
 """The plan: what is asked of the silos, as data.
 
 A plan is YAML for people and canonical JSON for machines. Its *digest* names the question: silos
-approve, charge and answer digests. How a report looks is not part of the question, so `report`
-is left out of the canonical form: a new title never costs budget.
+approve, charge and answer digests. How a report looks and how long a run waits are not part of the
+question, so `report` and `waiting` are left out of the canonical form: a new title never costs
+budget.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from abfed.protocol.schema import (
     Frozen,
     Name,
 )
+from abfed.protocol.waiting import Waiting
 from abfed.protocol.yamltext import parse_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -119,6 +121,7 @@ class Plan(Frozen):
     privacy: Privacy
     simulation: Simulation | None = None
     report: ReportSpec = ReportSpec()
+    waiting: Waiting = Waiting()
 
     @model_validator(mode="after")
     def _coherent(self) -> Plan:
@@ -171,8 +174,11 @@ class Plan(Frozen):
         return plan
 
     def canonical_bytes(self) -> bytes:
-        """The question as canonical JSON, all defaults written out, without `report`."""
-        return canonical_bytes(self.model_dump(mode="json", exclude={"report"}))
+        """The question as canonical JSON, all defaults written out.
+
+        How it is shown (`report`) and how long silos have (`waiting`) are not part of it.
+        """
+        return canonical_bytes(self.model_dump(mode="json", exclude={"report", "waiting"}))
 
     @property
     def digest(self) -> str:

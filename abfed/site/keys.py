@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.envelope import Kind, enclose, key_id, sign_bytes
@@ -103,9 +105,24 @@ class SiteKeys:
         """A detached signature (64 bytes) over content of this kind."""
         return sign_bytes(self._signing, kind, content)
 
+    def sign_request(
+        self, builder: x509.CertificateSigningRequestBuilder
+    ) -> x509.CertificateSigningRequest:
+        """A certificate request for the site's signing key, signed by it."""
+        return builder.sign(self._signing, None)
+
     def derive(self, purpose: str) -> bytes:
         """A secret of 32 bytes for one purpose; the same each time, different for each purpose."""
         return derive_key(self._kek, f"derived:{purpose}")
+
+    def exchange_private_key(self) -> X25519PrivateKey:
+        """The key that opens boxes sealed to this site; made from the KEK, so it lies nowhere."""
+        return X25519PrivateKey.from_private_bytes(self.derive("exchange"))
+
+    @property
+    def exchange_key(self) -> bytes:
+        """32 raw bytes that other sites pin beside `public_key`, to seal requests to this site."""
+        return self.exchange_private_key().public_key().public_bytes_raw()
 
     def wrap(self, data_key: bytes, *, name: str) -> bytes:
         """Seal a data key under the KEK, bound to what it is for."""

@@ -1,0 +1,88 @@
+"""`abfed federation`: run and look after a federation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abfed.cli.output import say, say_json, table
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+app = typer.Typer(help="Run a federation and look after it.", no_args_is_help=True)
+
+
+@app.command()
+def up(workspace: WorkspaceOption) -> None:
+    """Coordinator: run SuperLink, SuperExec and TLS proxy; ends them all when it ends."""
+    from abfed.lab.operations import keep_coordinator
+
+    keep_coordinator(workspace)
+
+
+@app.command()
+def node(folder: Annotated[Path, typer.Argument(help="The node's folder.")]) -> None:
+    """Brand: run the SuperNode and its SuperExec; ends them when it ends."""
+    from abfed.lab.operations import keep_node
+
+    keep_node(folder)
+
+
+@app.command()
+def status(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Who is admitted, whose certificate runs out, whose node is connected, what runs."""
+    from abfed.lab.operations import status as look
+
+    facts = look(workspace)
+    if as_json:
+        say_json(facts)
+        return
+    say(f"Federation {facts['federation']}; SuperLink {facts['superlink']}")
+    if facts["silos"]:
+        table(facts["silos"], title="Silos")
+    if facts["runs"]:
+        rows = [{**run, "order": run["order"][:12]} for run in facts["runs"]]
+        table(rows, title="Runs")
+
+
+@app.command()
+def stop(
+    workspace: WorkspaceOption,
+    run_id: Annotated[int | None, typer.Option("--run", help="Only this one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop what runs. What was released and charged stays; `abfed run --resume` goes on."""
+    from abfed.lab.operations import stop_runs
+
+    stopped = stop_runs(workspace, run_id)
+    if as_json:
+        say_json({"stopped": stopped})
+        return
+    say(f"Stopped: {', '.join(map(str, stopped)) or 'nothing was going on'}")
+
+
+@app.command()
+def logs(
+    workspace: WorkspaceOption,
+    lines: Annotated[int, typer.Option(help="The last so many of each file.")] = 20,
+) -> None:
+    """The last lines of each process's log, and the events of each run."""
+    from abfed.lab.operations import log_files
+
+    for path in log_files(workspace):
+        say(f"== {path.name}")
+        for line in path.read_text(errors="replace").splitlines()[-lines:]:
+            say(line)
+
+
+@app.command()
+def bundle(as_json: JsonOption = False) -> None:
+    """The SHA-256 of this installation's bundle: what executors take. The same at every site."""
+    from abfed.coordinator.bundle import bundle_digest
+
+    digest = bundle_digest()
+    if as_json:
+        say_json({"bundle": digest})
+        return
+    say(digest)

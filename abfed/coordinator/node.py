@@ -1,0 +1,119 @@
+"""A brand's node folder: what the SuperNode's user has. No row, and no key of the silo, is in it.
+
+```
+node.json       silo, the federation's address, the silo service's socket
+node.key        the SuperNode's own key (P-384, OpenSSH); made here, never leaves
+ca.crt          the federation's certificate
+exec.secret     shared by SuperNode and SuperExec
+bundle.sha256   digest of the bundle that the executor takes
+bin/            our executors
+```
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from abfed.coordinator.executor import write_executors
+from abfed.protocol.canonical import canonical_bytes, parse_canonical
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.schema import Frozen, Name
+from abfed.site.certificates import node_point
+from abfed.site.files import make_private_folder, read_private, write_private
+
+NODE_FILE = "node.json"
+
+
+class NodeSettings(Frozen):
+    """What a node folder says.
+
+    Attributes:
+        silo: whose node it is.
+        address: of the federation's proxy, host:port.
+        socket: path of the silo service's socket.
+    """
+
+    silo: Name
+    address: str
+    socket: str
+
+
+class Node:
+    """A node folder, opened.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        WorkspaceError: it isn't one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        if not (folder / NODE_FILE).exists():
+            raise WorkspaceError(
+                "not a node's folder", where=str(folder), do="run `abfed provision join` first"
+            )
+        where = str(folder / NODE_FILE)
+        values = parse_canonical(read_private(folder / NODE_FILE), where=where)
+        self.settings = parse_record(NodeSettings, values, where=where, error=WorkspaceError)
+
+    @classmethod
+    def create(cls, folder: Path, settings: NodeSettings, authority: bytes, bundle: str) -> Node:
+        """Make a node's folder and its keys; keys that are there stay.
+
+        Args:
+            folder: where.
+            settings: what it says.
+            authority: the federation's certificate, PEM.
+            bundle: digest of the bundle that is installed here.
+        """
+        make_private_folder(folder)
+        make_private_folder(folder / "bin")
+        make_private_folder(folder / "log")
+        if not (folder / "node.key").exists():
+            key = ec.generate_private_key(ec.SECP384R1())
+            pem = key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.OpenSSH,
+                serialization.NoEncryption(),
+            )
+            write_private(folder / "node.key", pem)
+            write_private(folder / "exec.secret", secrets.token_bytes(32))
+        write_private(folder / "ca.crt", authority)
+        write_private(folder / "bundle.sha256", bundle.encode())
+        write_executors(folder / "bin", roles=frozenset({"clientapp"}))
+        write_private(folder / NODE_FILE, canonical_bytes(settings.model_dump(mode="json")))
+        return cls(folder)
+
+    @property
+    def point(self) -> bytes:
+        """The public point of the node's key."""
+        key = serialization.load_ssh_private_key(
+            read_private(self.folder / "node.key"), password=None
+        )
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise WorkspaceError("not a node's key", where=str(self.folder / "node.key"))
+        return node_point(key.public_key())
+
+
+def read_invitation(data: bytes) -> dict[str, str]:
+    """An invitation, as `abfed provision` wrote it.
+
+    Raises:
+        WorkspaceError: it isn't one.
+    """
+    try:
+        values = json.loads(data)
+    except ValueError as cause:
+        raise WorkspaceError("not an invitation", where="invitation") from cause
+    names = {"federation", "address", "authority", "coordinator"}
+    if not isinstance(values, dict) or set(values) != names:
+        raise WorkspaceError("not an invitation", where="invitation")
+    return {name: str(value) for name, value in values.items()}

@@ -1,0 +1,196 @@
+"""A grid that waits for silos as the plan says: retries with jitter, quorum, stragglers.
+
+It stands on any grid. Flower's own `send_and_receive` looks for answers every three seconds, waits
+for all of them or for the end, and takes a failed delivery for an answer. Here:
+
+1. Answers are looked for often at first, then ever less, at most `SLOWEST_LOOK` seconds apart.
+2. A silo that failed, or isn't connected, is asked again, after pauses that double and are of
+   random length, as often as the plan says. What a silo itself answers, a refusal too, stands.
+3. Once the quorum has answered, the rest has the plan's straggler seconds.
+4. When the step's time is over, what there is counts. So a step always ends.
+
+Asking again is safe: a silo gives the same release to the same question, at no charge.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from abfed.coordinator.exchange import Requests, addresses_of
+from abfed.protocol.waiting import Waiting
+
+FIRST_LOOK = 0.2  # seconds
+SLOWEST_LOOK = 2.0
+LONGEST_PAUSE = 60.0
+
+
+class PatientGrid(Grid):
+    """Waits for a step's answers.
+
+    Args:
+        inner: the grid that delivers.
+        waiting: the plan's rules.
+        heard: called with a silo's name when its answer is here.
+    """
+
+    def __init__(
+        self, inner: Grid, waiting: Waiting, heard: Callable[[str], None] | None = None
+    ) -> None:
+        self._inner = inner
+        self._waiting = waiting
+        self._heard = heard
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid works for."""
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid works for."""
+        return self._inner.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message; part of Flower's interface."""
+        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes that are connected."""
+        return self._inner.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """The nodes that are connected, with their names."""
+        return self._inner.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Deliver messages."""
+        return self._inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Answers that are there."""
+        return self._inner.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Ask, ask again, and return what was answered in time."""
+        if not isinstance(messages, Requests):
+            return self._inner.send_and_receive(messages, timeout=timeout)
+        allowed = self._waiting.step_seconds
+        step = _Step(self, messages, min(allowed, timeout or allowed))
+        return step.carry_out()
+
+    def deliver(self, message: Message) -> str:
+        """Deliver one message; returns its id."""
+        (name,) = self._inner.push_messages([message])
+        return name
+
+    def addresses(self) -> dict[str, int]:
+        """Where silos are now."""
+        return addresses_of(self._inner)
+
+    @property
+    def waiting(self) -> Waiting:
+        """The plan's rules."""
+        return self._waiting
+
+    def tell(self, silo: str) -> None:
+        """Say that a silo has answered."""
+        if self._heard is not None:
+            self._heard(silo)
+
+
+class _Step:
+    """One step's waiting."""
+
+    def __init__(self, grid: PatientGrid, requests: Requests, seconds: float) -> None:
+        self._grid = grid
+        self._requests = requests
+        self._end = time.monotonic() + seconds
+        self._open: dict[str, str] = {}  # message id → silo
+        self._answered: dict[str, Message] = {}
+        self._failed: dict[str, Message] = {}
+        self._tries: dict[str, int] = {}
+        self._due: dict[str, float] = {}  # silo → when to ask it again
+        self._all = len(requests.silos) + len(requests.unconnected)
+
+    def carry_out(self) -> list[Message]:
+        for silo in list(self._requests.silos):
+            self._ask(silo)
+        for silo in self._requests.unconnected:
+            self._later(silo)
+        look = FIRST_LOOK
+        while (self._open or self._due) and time.monotonic() < self._end:
+            if self._collect():
+                look = FIRST_LOOK
+                self._hurry()
+                continue
+            self._ask_again()
+            time.sleep(max(0.0, min(look, self._end - time.monotonic())))
+            look = min(1.3 * look, SLOWEST_LOOK)
+        return [*self._answered.values(), *self._failed.values()]
+
+    def _ask(self, silo: str) -> None:
+        self._tries[silo] = self._tries.get(silo, 0) + 1
+        self._open[self._grid.deliver(self._requests.again(silo))] = silo
+
+    def _collect(self) -> bool:
+        """Take the answers that are there; returns whether there was one."""
+        replies = list(self._grid.pull_messages(list(self._open))) if self._open else []
+        for reply in replies:
+            silo = self._open.pop(reply.metadata.reply_to_message_id, "")
+            if not silo or silo in self._answered:
+                continue
+            if reply.has_error():
+                self._failed[silo] = reply
+                self._later(silo)
+            else:
+                self._answered[silo] = reply
+                self._failed.pop(silo, None)
+                self._due.pop(silo, None)
+                self._grid.tell(silo)
+        return bool(replies)
+
+    def _later(self, silo: str) -> None:
+        """Plan the next try, if there is one left."""
+        rules, tried = self._grid.waiting, self._tries.get(silo, 0)
+        if tried > rules.retries:
+            self._due.pop(silo, None)
+            return
+        pause = min(rules.retry_seconds * 2 ** max(0, tried - 1), LONGEST_PAUSE)
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
+        self._due[silo] = time.monotonic() + pause * jitter
+
+    def _ask_again(self) -> None:
+        now = time.monotonic()
+        due = [silo for silo, moment in self._due.items() if moment <= now]
+        if not due:
+            return
+        self._requests.connect(self._grid.addresses())
+        for silo in due:
+            del self._due[silo]
+            if silo in self._requests.silos:
+                self._ask(silo)
+            else:
+                self._tries[silo] = self._tries.get(silo, 0) + 1
+                self._later(silo)
+
+    def _hurry(self) -> None:
+        """Shorten the step's time once the quorum has answered."""
+        rules = self._grid.waiting
+        if len(self._answered) >= math.ceil(rules.quorum * self._all):
+            self._end = min(self._end, time.monotonic() + rules.straggler_seconds)

@@ -1,0 +1,117 @@
+"""What runs at a coordinator and at a node: Flower's own programs, as `abfed` starts them.
+
+SuperLink and SuperNode run with process isolation: a separate SuperExec, which has to know a
+secret, starts the apps. So a SuperLink that is killed and comes back finds its run again, and
+another process on the machine can't take a task. Telemetry, update checks and the installing of
+dependencies are off.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from abfed.coordinator.executor import PIN
+from abfed.coordinator.hosted import WORKSPACE
+from abfed.coordinator.house import FOLDER, House
+from abfed.coordinator.node import Node
+from abfed.site.processes import Program, find_program
+
+TASK_LOOK = "0.2"  # seconds between a SuperExec's looks for a task
+
+
+def coordinator_programs(workspace: Path, house: House) -> list[Program]:
+    """SuperLink, SuperExec and proxy, in the order of their start."""
+    places, settings = house.places, house.settings
+    secret = str(places.link / "exec.secret")
+    environment = quiet(places.folder) | {WORKSPACE: str(workspace.resolve())}
+    link = [
+        find_program("flower-superlink"),
+        *("--host", "127.0.0.1", "--port", str(settings.link_port)),
+        *("--ssl-ca-certfile", str(places.authority_certificate)),
+        *("--ssl-certfile", str(places.tls / "superlink.crt")),
+        *("--ssl-keyfile", str(places.tls / "superlink.key")),
+        "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation",
+        *("--isolation", "process", "--superexec-auth-secret-file", secret),
+        *("--database", str(places.link / "state.db")),
+    ]
+    execute = [
+        find_program("flower-superexec"),
+        *("--runtime-api-address", f"127.0.0.1:{settings.link_port}"),
+        *("--root-certificates", str(places.authority_certificate)),
+        *("--superexec-auth-secret-file", secret),
+    ]
+    proxy = [find_program("nginx"), "-p", str(places.proxy), "-c", "nginx.conf"]
+    return [
+        Program("superlink", link, environment, lambda: listens(settings.link_port)),
+        Program("superexec", execute, environment | executing(places.executors, places.pin)),
+        Program("proxy", proxy, {}, lambda: listens(settings.port), reload=True),
+    ]
+
+
+def node_programs(node: Node) -> list[Program]:
+    """SuperNode and SuperExec of one brand."""
+    port = free_port()
+    folder = node.folder
+    secret = str(folder / "exec.secret")
+    environment = quiet(folder)
+    supernode = [
+        find_program("flower-supernode"),
+        *("--superlink", node.settings.address),
+        *("--root-certificates", str(folder / "ca.crt")),
+        *("--auth-supernode-private-key", str(folder / "node.key")),
+        *("--node-config", f'silo="{node.settings.silo}" socket="{node.settings.socket}"'),
+        *("--isolation", "process", "--superexec-auth-secret-file", secret),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    execute = [
+        find_program("flower-superexec"),
+        *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure"),
+        *("--superexec-auth-secret-file", secret),
+    ]
+    return [
+        Program("supernode", supernode, environment, lambda: listens(port)),
+        Program(
+            "superexec", execute, environment | executing(folder / "bin", folder / "bundle.sha256")
+        ),
+    ]
+
+
+def quiet(home: Path) -> dict[str, str]:
+    """Flower at home, and silent towards its makers."""
+    return {
+        "FLWR_HOME": str(home / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_LOOK,
+    }
+
+
+def executing(executors: Path, pin: Path) -> dict[str, str]:
+    """Our executors first on the PATH, and the bundle that they take."""
+    beside = str(Path(sys.executable).parent)
+    path = os.pathsep.join([str(executors), beside, os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, PIN: str(pin)}
+
+
+def free_port() -> int:
+    """A port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether something listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def house_of(workspace: Path) -> House:
+    """The federation of a coordinator's workspace."""
+    return House(workspace / FOLDER)

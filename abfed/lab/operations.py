@@ -1,0 +1,119 @@
+"""Running a federation: its processes, who is connected, what runs, and stopping it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from abfed.coordinator.control import NodeState, control
+from abfed.coordinator.house import FOLDER, House
+from abfed.coordinator.node import Node
+from abfed.coordinator.programs import coordinator_programs, node_programs
+from abfed.protocol.errors import RunFailed
+from abfed.site.certificates import expiry, node_key_from
+from abfed.site.files import read_private
+from abfed.site.processes import Keeper, log_line
+
+
+def keep_coordinator(workspace: Path) -> None:
+    """Run SuperLink, SuperExec and proxy until they are told to end."""
+    house = House(workspace / FOLDER)
+
+    def started() -> None:
+        log_line("nodes.registered", silos=register_nodes(workspace))
+
+    Keeper(coordinator_programs(workspace, house), house.places.log, started).keep()
+
+
+def keep_node(folder: Path) -> None:
+    """Run a brand's SuperNode and SuperExec until they are told to end."""
+    node = Node(folder)
+    Keeper(node_programs(node), node.folder / "log").keep()
+
+
+def register_nodes(workspace: Path) -> list[str]:
+    """Register the nodes of all silos whose certificates hold; none where the SuperLink is down."""
+    house = House(workspace / FOLDER)
+    holds, _ = house.pinned()
+    try:
+        with _link(house) as link:
+            for silo, pinned in holds.items():
+                link.register(silo, node_key_from(pinned.node))
+    except RunFailed:
+        return []
+    return sorted(holds)
+
+
+def cut_off(workspace: Path, silo: str) -> bool:
+    """Unregister a silo's node; whether there was one to cut off."""
+    try:
+        with _link(House(workspace / FOLDER)) as link:
+            nodes = [node for node in link.nodes() if node.name == silo]
+            for node in nodes:
+                link.unregister(node.node_id)
+    except RunFailed:
+        return False
+    return bool(nodes)
+
+
+def status(workspace: Path) -> dict[str, Any]:
+    """What a federation's people want to know at a glance.
+
+    Raises:
+        WorkspaceError: there is no federation here.
+    """
+    house = House(workspace / FOLDER)
+    holds, fails = house.pinned()
+    silos = [
+        {
+            "silo": silo,
+            "certificate": f"until {_until(house, silo)}",
+            "node": "unknown",
+        }
+        for silo in sorted(holds)
+    ]
+    silos += [{"silo": s, "certificate": why, "node": "–"} for s, why in sorted(fails.items())]
+    facts: dict[str, Any] = {"federation": house.settings.name, "superlink": "down", "runs": []}
+    try:
+        with _link(house) as link:
+            states = {node.name: _alive(node) for node in link.nodes()}
+            facts["superlink"] = "up"
+            facts["runs"] = [run._asdict() for run in link.runs()]
+    except RunFailed:
+        states = {}
+    for row in silos:
+        row["node"] = states.get(row["silo"], "not registered" if states else row["node"])
+    return facts | {"silos": silos}
+
+
+def stop_runs(workspace: Path, run_id: int | None) -> list[int]:
+    """Stop a run, or all that are going on; returns their numbers."""
+    stopped = []
+    with _link(House(workspace / FOLDER)) as link:
+        for run in link.runs():
+            if run.status != "finished" and run_id in (None, run.run_id):
+                link.stop(run.run_id)
+                stopped.append(run.run_id)
+    return stopped
+
+
+def log_files(workspace: Path) -> list[Path]:
+    """Log files of the coordinator's processes, and of the runs."""
+    places = House(workspace / FOLDER).places
+    return [*sorted(places.log.glob("*.log")), *sorted(places.orders.glob("*.events"))]
+
+
+def _link(house: House) -> Any:
+    return control(house.settings.link_port, house.places.authority_certificate)
+
+
+def _until(house: House, silo: str) -> str:
+    return f"{expiry(read_private(house.places.admitted / f'{silo}.pem')):%Y-%m-%d %H:%M} UTC"
+
+
+def _alive(node: NodeState) -> str:
+    """A node's state; one whose heartbeat is late is lost before the SuperLink says so."""
+    if node.status == "online" and datetime.fromisoformat(node.online_until) < datetime.now(UTC):
+        return "lost"
+    return node.status

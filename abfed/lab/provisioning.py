@@ -1,0 +1,109 @@
+"""Provisioning, from a workspace: the coordinator's side and the brands'.
+
+Each side makes its own keys. Between them go an invitation and a signed request, by any way at all:
+nothing in them is secret, and their fingerprints are compared by phone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from abfed.coordinator.bundle import bundle_digest
+from abfed.coordinator.house import FOLDER, House, Settings
+from abfed.coordinator.node import Node, NodeSettings, read_invitation
+from abfed.coordinator.provision import Provisioner
+from abfed.lab.workspace import COORDINATOR, Workspace
+from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.errors import InputError
+from abfed.silo.pinning import pin_coordinator
+from abfed.site.certificates import make_site_request, read_site_request, spoken
+from abfed.site.clock import system_clock
+from abfed.site.files import write_private
+
+
+class Joined(NamedTuple):
+    """What joining made: the node's folder, the request for the coordinator, its fingerprint."""
+
+    node: Path
+    request: Path
+    fingerprint: str
+
+
+def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
+    """Found a federation at its coordinator; returns it and the invitation's fingerprint."""
+    read = Settings.load(settings)
+    fingerprint = provisioner(workspace).found(read, settings.read_bytes())
+    return House(workspace.path / FOLDER), fingerprint
+
+
+def provisioner(workspace: Workspace) -> Provisioner:
+    """Provisions the federation of a coordinator's workspace."""
+    return Provisioner(workspace.path / FOLDER, workspace.keys, workspace.audit, system_clock)
+
+
+def join(
+    workspace: Workspace,
+    silo: str,
+    invitation: bytes,
+    *,
+    fingerprint: str,
+    node: Path | None = None,
+    socket: str = "",
+) -> Joined:
+    """Join a federation with a silo of this workspace.
+
+    Args:
+        workspace: the brand's.
+        silo: which silo.
+        invitation: as the coordinator gave it.
+        fingerprint: of the invitation, as the coordinator's people read it out.
+        node: the node's folder; `nodes/<silo>` in the workspace where it isn't given.
+        socket: where the silo service will listen; in the node's folder where it isn't given.
+
+    Raises:
+        InputError: the fingerprint is another one.
+        WorkspaceError: it isn't an invitation.
+    """
+    given = read_invitation(invitation)
+    found = spoken(sha256_hex(invitation))
+    if "".join(fingerprint.split()).lower() != found.replace(" ", ""):
+        raise InputError(
+            "the fingerprint is not that of the invitation",
+            where=given["federation"],
+            why=f"the invitation's is {found}",
+            do="call the coordinator's people and compare it with theirs; then give it",
+        )
+    folder = node or workspace.path / "nodes" / silo
+    settings = NodeSettings(
+        silo=silo,
+        address=given["address"],
+        socket=socket or str(folder.resolve() / "silo.sock"),
+    )
+    with workspace.silo(silo) as service:
+        keys = service.keys
+        coordinator = bytes.fromhex(given["coordinator"])
+        name, site = given["federation"], COORDINATOR
+        if pin_coordinator(service.paths.policy, name, site, coordinator):
+            service.audit.append("coordinator.pinned", federation=given["federation"])
+        made = Node.create(folder, settings, given["authority"].encode(), bundle_digest())
+        request = make_site_request(keys, made.point)
+        pinned = read_site_request(request)
+        service.audit.append(
+            "federation.joined",
+            federation=given["federation"],
+            fingerprint=pinned.fingerprint.replace(" ", ""),
+        )
+    path = folder / f"{silo}.request.pem"
+    write_private(path, request)
+    return Joined(folder, path, pinned.fingerprint)
+
+
+def renew(workspace: Workspace, silo: str, node: Path | None = None) -> Joined:
+    """A fresh request for the same keys, to have the silo's certificate renewed."""
+    folder = node or workspace.path / "nodes" / silo
+    with workspace.silo(silo) as service:
+        request = make_site_request(service.keys, Node(folder).point)
+    path = folder / f"{silo}.request.pem"
+    write_private(path, request)
+    return Joined(folder, path, read_site_request(request).fingerprint)

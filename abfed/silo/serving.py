@@ -1,0 +1,227 @@
+"""`abfed silo serve`: the silo service behind a Unix socket. Every byte that arrives is hostile.
+
+What comes in is judged in this order:
+
+1. The kernel says which user is at the other end (SO_PEERCRED). Any other than those named at the
+   start is cut off before a byte is read.
+2. At most `MAX_CONNECTIONS` at once; more are cut off.
+3. One frame, no longer than the limit, whole within `READ_SECONDS`; memory grows with what came.
+4. It opens as a box for this silo. The signed request inside goes to the gate; nothing else does.
+5. One request is worked on at a time. What follows waits for its turn.
+6. Whoever sends what isn't believed is answered ever later: `TRICKLE_SECONDS` after each.
+
+The answer to a box is a box; to anything else, a closed connection. The log (one JSON line an
+event) holds names and codes: no byte that arrived, no figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from abfed.protocol.boxes import box_reply, unbox_request
+from abfed.protocol.envelope import MAGIC, MAX_HEAD
+from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
+from abfed.protocol.framing import MAX_FRAME, frame, read_frame
+from abfed.silo.service import SiloService
+from abfed.site.processes import log_line
+
+MAX_CONNECTIONS = 8
+READ_SECONDS = 60.0  # for a whole frame
+TRICKLE_SECONDS = 0.5  # between answers to somebody who isn't believed
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+
+Log = Callable[..., None]
+"""Called with an event's name and its facts."""
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """The process at the other end of a Unix socket."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Peer(*_CREDENTIALS.unpack(raw))
+
+
+class Deadline:
+    """A socket's `recv` that gives up when the time for the whole frame is over."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + seconds
+
+    def __call__(self, count: int) -> bytes:
+        """At most `count` bytes."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv(count)
+
+
+class SiloServer:
+    """Serves one silo on one socket.
+
+    Args:
+        service: the silo.
+        path: the socket's path. What a crash left there is removed; a living server's is not.
+        peers: user ids that may connect.
+        log: told what happens, in names and codes.
+    """
+
+    def __init__(self, service: SiloService, path: Path, peers: frozenset[int], log: Log) -> None:
+        if not peers:
+            raise WorkspaceError("nobody may connect", where=str(path), do="name the node's user")
+        self._service = service
+        self._path = path
+        self._peers = peers
+        self._log = log
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._turn = threading.Lock()
+        self._distrust = threading.Lock()
+        self._stop = threading.Event()
+        self._listener = _listen(path)
+        self._private = service.keys.exchange_private_key()
+        self.answered = 0
+        self.turned_away = 0
+
+    def serve(self) -> None:
+        """Answer until `stop` is called; then finish what is being worked on."""
+        self._log("silo.serving", silo=self._service.keys.site, socket=str(self._path))
+        try:
+            while not self._stop.is_set():
+                try:
+                    connection, _ = self._listener.accept()
+                except TimeoutError:
+                    continue
+                self._admit(connection)
+        finally:
+            self._listener.close()
+            self._path.unlink(missing_ok=True)
+            with self._turn:  # what is being worked on is durable before the ledger is let go
+                self._log("silo.stopped", silo=self._service.keys.site)
+
+    def stop(self) -> None:
+        """Stop taking connections."""
+        self._stop.set()
+
+    def _admit(self, connection: socket.socket) -> None:
+        peer = peer_of(connection)
+        if peer.uid not in self._peers:  # 1
+            self._turn_away(connection, "peer", uid=peer.uid)
+        elif not self._slots.acquire(blocking=False):  # 2
+            self._turn_away(connection, "busy", uid=peer.uid)
+        else:
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                self._exchange(connection)
+        except (OSError, TimeoutError) as error:
+            self._log("connection.lost", kind=type(error).__name__)
+        except AbfedError as error:
+            self.turned_away += 1
+            self._log("connection.refused", kind=type(error).__name__, what=error.what)
+        finally:
+            self._slots.release()
+
+    def _exchange(self, connection: socket.socket) -> None:
+        try:
+            box = read_frame(Deadline(connection, READ_SECONDS))  # 3
+            if not box:
+                return
+            silo = self._service.keys.site
+            opened = unbox_request(self._private, box, silo=silo)  # 4
+            if len(opened.envelope) < len(MAGIC):
+                raise IntegrityError("the box holds no request", where=silo)
+        except IntegrityError:
+            self._trickle()
+            raise
+        with self._turn:  # 5
+            started = time.monotonic()
+            answer = self._service.answer(opened.envelope)
+        self.answered += 1
+        self._log("request.answered", seconds=round(time.monotonic() - started, 3))
+        if _refused(answer):
+            self._trickle()
+        connection.settimeout(READ_SECONDS)
+        connection.sendall(frame(box_reply(opened.reply_key, answer, silo=silo)))
+
+    def _trickle(self) -> None:
+        """Make somebody who isn't believed wait, one after the other (6)."""
+        with self._distrust:
+            self._stop.wait(TRICKLE_SECONDS)
+
+    def _turn_away(self, connection: socket.socket, why: str, **facts: int) -> None:
+        connection.close()
+        self.turned_away += 1
+        self._log("connection.turned-away", why=why, **facts)
+
+
+def serve_silo(service: SiloService, path: Path, users: Sequence[str]) -> None:
+    """Serve a silo until SIGTERM or SIGINT.
+
+    Args:
+        service: the silo.
+        path: where to listen.
+        users: whose processes may connect; the service's own user where empty, which is for
+            development: a node under the silo's user could read what the silo can.
+
+    Raises:
+        WorkspaceError: there is no such user, or another service listens.
+    """
+    try:
+        peers = frozenset(pwd.getpwnam(user).pw_uid for user in users) or {os.getuid()}
+    except KeyError as cause:
+        raise WorkspaceError("there is no such user on this machine", where="--peer") from cause
+    server = SiloServer(service, path.resolve(), frozenset(peers), log_line)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    server.serve()
+
+
+def _refused(answer: bytes) -> bool:
+    """Whether an answer of ours is a refusal; its head says so."""
+    return b'"kind":"refusal"' in answer[:MAX_HEAD]
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket; any user may knock, the kernel says who did."""
+    if path.exists():
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+            try:
+                probe.connect(str(path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                path.unlink(missing_ok=True)
+            else:
+                raise WorkspaceError("another service answers here already", where=str(path))
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        os.chmod(path, 0o666)  # noqa: S103, PTH101 - the peer check is the wall
+        listener.listen(MAX_CONNECTIONS)
+        listener.settimeout(0.25)
+    except OSError as cause:
+        listener.close()
+        raise WorkspaceError(
+            f"the socket can't be opened ({cause.strerror})",
+            where=str(path),
+            why=f"{MAX_FRAME} bytes are a frame's limit; 107 are a socket path's",
+        ) from cause
+    return listener

@@ -1,0 +1,195 @@
+"""Keeping a site's processes alive, and ending them all.
+
+1. Processes are started in order; each has its own log file, and is ended when its keeper dies,
+   however it dies.
+2. One that ends is started again, after pauses that double and are of random length, and begin
+   anew once it has lived for a while. The others go on meanwhile.
+3. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
+   `END_SECONDS`. Only processes that were started here are ever touched, by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, NamedTuple
+
+from abfed.protocol.errors import WorkspaceError
+from abfed.site.clock import stamp, system_clock
+from abfed.site.files import make_private_folder
+
+END_SECONDS = 8.0
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 20.0
+LIVED = 60.0  # seconds after which a process counts as having started well
+LARGEST_LOG = 16 << 20  # bytes; a larger one is put aside at the next start, once
+
+
+class Program(NamedTuple):
+    """A process to keep.
+
+    Attributes:
+        name: of its log file.
+        command: what to run.
+        environment: added to that of the keeper.
+        ready: asked until it says yes, before the next one is started.
+        reload: whether SIGHUP is passed on to it.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = {}
+    ready: Callable[[], bool] | None = None
+    reload: bool = False
+
+
+def log_line(event: str, **facts: object) -> None:
+    """One JSON line on standard error: names and codes only."""
+    line = {"at": stamp(system_clock()), "event": event, **facts}
+    sys.stderr.write(json.dumps(line, separators=(",", ":")) + "\n")
+    sys.stderr.flush()
+
+
+class Keeper:
+    """Keeps programs running.
+
+    Args:
+        programs: what to run, in order.
+        logs: the folder of their log files.
+        started: called once when all are up.
+    """
+
+    def __init__(
+        self, programs: Sequence[Program], logs: Path, started: Callable[[], None] | None = None
+    ) -> None:
+        self._programs = list(programs)
+        self._logs = logs
+        self._started = started
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._born: dict[str, float] = {}
+        self._pause: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._stopping = False
+
+    def keep(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        make_private_folder(self._logs)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        try:
+            for program in self._programs:
+                self._start(program)
+                self._wait_until_ready(program)
+            if self._started is not None and not self._stopping:
+                self._started()
+            if not self._stopping:
+                log_line("up", processes=[program.name for program in self._programs])
+            while not self._stopping:
+                self._revive()
+                time.sleep(0.2)
+        finally:
+            self._end_all()
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stopping = True
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for program in self._programs:
+            process = self._running.get(program.name)
+            if program.reload and process is not None and process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+                log_line("process.reloaded", name=program.name)
+
+    def _start(self, program: Program) -> None:
+        with self._open_log(program.name) as log:
+            process = subprocess.Popen(  # noqa: S603 - our own commands
+                dying_with_us(program.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(program.environment),
+                start_new_session=True,  # Ctrl-C is the keeper's to handle
+            )
+        self._running[program.name] = process
+        self._born[program.name] = time.monotonic()
+        log_line("process.started", name=program.name, pid=process.pid)
+
+    def _open_log(self, name: str) -> IO[bytes]:
+        path = self._logs / f"{name}.log"
+        if path.exists() and path.stat().st_size > LARGEST_LOG:
+            path.replace(path.with_suffix(".log.1"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(descriptor, "ab")
+
+    def _wait_until_ready(self, program: Program) -> None:
+        while program.ready is not None and not self._stopping:
+            if program.ready():
+                return
+            self._revive()
+            time.sleep(0.1)
+
+    def _revive(self) -> None:
+        """Start what has ended again, once its pause is over."""
+        now = time.monotonic()
+        for program in self._programs:
+            process = self._running.get(program.name)
+            if process is None or process.poll() is None:
+                continue
+            name = program.name
+            if name not in self._due:
+                if now - self._born[name] > LIVED:
+                    self._pause.pop(name, None)
+                pause = self._pause.get(name, FIRST_PAUSE)
+                self._pause[name] = min(2 * pause, LONGEST_PAUSE)
+                self._due[name] = now + pause * random.uniform(0.5, 1.5)  # noqa: S311
+                log_line("process.ended", name=name, code=process.returncode)
+            if now >= self._due[name]:
+                del self._due[name]
+                self._start(program)
+
+    def _end_all(self) -> None:
+        alive = [self._running[p.name] for p in self._programs if p.name in self._running]
+        for process in reversed(alive):
+            if process.poll() is None:
+                process.terminate()
+        end = time.monotonic() + END_SECONDS
+        for process in reversed(alive):
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        log_line("down", processes=len(alive))
+
+
+def dying_with_us(command: Sequence[str]) -> list[str]:
+    """The command, ended by the kernel when the process that starts it dies (Linux)."""
+    found = shutil.which("setpriv")
+    return [found, "--pdeathsig", "KILL", "--", *command] if found else list(command)
+
+
+def find_program(name: str) -> str:
+    """The path of an installed program, beside our own Python first.
+
+    Raises:
+        WorkspaceError: it is not installed.
+    """
+    beside = Path(sys.executable).with_name(name)
+    found = (
+        str(beside) if beside.exists() else shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
+    )
+    if not found:
+        raise WorkspaceError(f"{name} is not installed", do=f"install it (Debian: {name})")
+    return found

@@ -1,0 +1,166 @@
+"""Waiting: asked again when it failed, closed at the quorum, ended by the clock."""
+
+import time
+
+import pytest
+from flwr.app import Error, Message
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid, ServerApp
+
+from abfed.coordinator import patience
+from abfed.coordinator.conduct import Conduct
+from abfed.coordinator.grid import EmbeddedGrid
+from abfed.coordinator.patience import PatientGrid
+from abfed.protocol.errors import RunFailed
+from abfed.protocol.waiting import Waiting
+from tests.coordinator.doubles import Federation, statistics_plan
+
+SILOS = ("aurora", "borealis")
+
+
+class Unsteady(EmbeddedGrid):
+    """Delivers, but loses what it's told to: an error instead of an answer, or no node at all."""
+
+    def __init__(self, clients):
+        super().__init__(clients)
+        self.failures = {}
+        self.absences = {}
+        self.lost = set()
+        self.asked = []
+
+    def get_nodes(self):
+        nodes = []
+        for node in super().get_nodes():
+            left = self.absences.get(node.name, 0)
+            self.absences[node.name] = left - 1
+            if left <= 0:
+                nodes.append(node)
+        return nodes
+
+    def _silo(self, message):
+        return self._clients[message.metadata.dst_node_id][0]
+
+    def _answer(self, message):
+        silo = self._silo(message)
+        self.asked.append(silo)
+        if self.failures.get(silo, 0) > 0:
+            self.failures[silo] -= 1
+            return Message(Error(code=2, reason="ConnectionResetError"), reply_to=message)
+        return super()._answer(message)
+
+    def pull_messages(self, message_ids):
+        return [
+            reply
+            for reply in super().pull_messages(message_ids)
+            if self._clients[reply.metadata.src_node_id][0] not in self.lost
+        ]
+
+
+@pytest.fixture
+def federation(tmp_path):
+    return Federation(tmp_path, SILOS)
+
+
+@pytest.fixture
+def grid(federation):
+    from abfed.coordinator.courier import make_courier
+
+    return Unsteady({name: make_courier(one.answer) for name, one in federation.silos.items()})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(patience, "SLOWEST_LOOK", 0.02)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.05)
+
+
+def carry(federation, grid, minimum=2, **rules):
+    """Carry a plan of one step out, waiting by these rules."""
+    plan = statistics_plan(silos=list(SILOS), minimum_silos=minimum, waiting=rules)
+    outcomes = []
+    conduct = Conduct(plan, federation.coordinator)
+    app = ServerApp()
+
+    @app.main()
+    def main(inner: Grid, context):
+        outcomes.append(conduct.run(PatientGrid(inner, plan.waiting)))
+
+    grid.carry_out(app)
+    return outcomes[0]
+
+
+def test_a_silo_that_fails_is_asked_again(federation, grid):
+    grid.failures["aurora"] = 3
+    outcome = carry(federation, grid)
+    assert grid.asked == ["aurora", "borealis", "aurora", "aurora", "aurora"]
+    assert not outcome.missing_now
+
+
+def test_a_silo_that_comes_later_is_asked_then(federation, grid):
+    grid.absences["borealis"] = 3
+    outcome = carry(federation, grid)
+    assert "borealis" in grid.asked
+    assert not outcome.missing_now
+
+
+def test_it_is_asked_as_often_as_the_plan_says_and_no_more(federation, grid):
+    grid.failures["aurora"] = 100
+    with pytest.raises(RunFailed, match="1 of at least 2") as failed:
+        carry(federation, grid, retries=4)
+    assert grid.asked.count("aurora") == 5
+    assert "ConnectionResetError" in failed.value.why
+
+
+def test_a_refusal_is_an_answer_and_is_not_asked_again(federation, grid):
+    federation.silos["aurora"].refuses = "budget"
+    outcome = carry(federation, grid, minimum=1)
+    assert grid.asked.count("aurora") == 1
+    assert outcome.missing_now["aurora"].reason == "refused"
+
+
+def test_a_step_ends_when_its_time_is_over(federation, grid):
+    grid.lost.add("aurora")
+    started = time.monotonic()
+    outcome = carry(federation, grid, minimum=1, step_seconds=1)
+    assert 1 <= time.monotonic() - started < 10
+    assert outcome.missing_now["aurora"].why == "no answer in time"
+
+
+def test_stragglers_have_their_seconds_once_the_quorum_has_answered(federation, grid):
+    grid.lost.add("aurora")
+    started = time.monotonic()
+    outcome = carry(
+        federation, grid, minimum=1, step_seconds=100, quorum=0.5, straggler_seconds=0.3
+    )
+    assert 0.3 <= time.monotonic() - started < 30
+    assert set(outcome.missing_now) == {"aurora"}
+
+
+def test_by_default_all_are_waited_for():
+    assert Waiting().quorum == 1
+
+
+def test_pauses_are_not_all_alike(monkeypatch):
+    """Jitter: many coordinators, or many silos, don't ask again in step."""
+    step = patience._Step.__new__(patience._Step)
+    step._grid = PatientGrid.__new__(PatientGrid)
+    step._grid._waiting = Waiting(retry_seconds=1)
+    step._tries, step._due = {str(n): 1 for n in range(50)}, {}
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 60.0)
+    now = time.monotonic()
+    for silo in step._tries:
+        step._later(silo)
+    pauses = [moment - now for moment in step._due.values()]
+    assert min(pauses) >= 0.5
+    assert max(pauses) < 1.6
+    assert max(pauses) - min(pauses) > 0.3
+
+
+def test_a_plan_that_waits_longer_is_the_same_question():
+    patient = statistics_plan(silos=list(SILOS), waiting={"step_seconds": 60})
+    assert patient.digest == statistics_plan(silos=list(SILOS)).digest
+
+
+def test_node_info_has_the_names_that_addresses_go_by():
+    assert NodeInfo(name="aurora").name == "aurora"
