@@ -40,7 +40,7 @@ def demo(workspace: WorkspaceOption) -> None:
     with _timed(seconds, "private federated run"), progress_bar(quiet=False) as progress:
         done = opened.run(shipped("experiments/spring.yaml"), progress=progress)
     with _timed(seconds, "report"):
-        page = write_report(done, opened.reports_folder)
+        page = write_report(done, opened.reports_folder, signer=opened.keys)
     say()
     show_run(done)
     rows = [{"stage": stage, "seconds": round(spent, 1)} for stage, spent in seconds.items()]

@@ -22,6 +22,7 @@ from abfed.cli import (
     login,
     plan,
     provision,
+    report,
     run,
     silo,
 )
@@ -44,7 +45,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(provision.app, name="provision")
 app.add_typer(federation.app, name="federation")
 app.command("run")(run.run)
-app.command("report")(run.report)
+app.add_typer(report.app, name="report")
 app.command("demo")(demo.demo)
 app.command("login")(login.login)
 app.command("logout")(login.logout)

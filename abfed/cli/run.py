@@ -1,4 +1,4 @@
-"""`abfed run` and `abfed report`: carry a plan out, and show what came of it."""
+"""`abfed run`: carry a plan out."""
 
 from __future__ import annotations
 
@@ -48,29 +48,6 @@ def run(
         return
     show_run(done)
     say(f"Next: abfed report {done.name}")
-
-
-def report(
-    run: Annotated[str, typer.Argument(help="A run's name or folder, or a plan's file.")],
-    workspace: WorkspaceOption,
-    notebook: Annotated[str, typer.Option(help="Another notebook than the plan's.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Write a run's report. Reads the run only: it asks no silo and costs nothing."""
-    from abfed.lab.reports import write_report
-    from abfed.lab.workspace import Workspace
-    from abfed.protocol.plan import Plan
-
-    opened = Workspace(workspace)
-    name = run
-    if Path(run).suffix in {".yaml", ".yml"}:
-        digest = Plan.load(run).digest
-        name = next((one.name for one in opened.runs() if one.plan.digest == digest), run)
-    page = write_report(opened.find_run(name), opened.reports_folder, notebook=notebook or None)
-    if as_json:
-        say_json({"report": page})
-        return
-    say(f"The report lies in {page}")
 
 
 def summary(done: Run) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
         name = escape(metric) if metric != seen else ""
         seen = metric
         cells.append([name, *_cells(run, row)])
-    return table(head, cells, numeric=(2, 3, 4, 5, 6))
+    return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6))
 
 
 def _cells(run: Run, row: pd.Series[Any]) -> list[str]:

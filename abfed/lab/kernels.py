@@ -1,58 +1,174 @@
-"""The kernel that a report runs in: this Python, this package, a folder of its own.
+"""Kernels that reports run in: this Python, this package, a folder of their own, and little else.
 
-1. It is described in memory: no kernel that somebody installed is looked up or trusted.
+1. A kernel is described here: none that somebody installed is looked up or trusted.
 2. It talks over sockets in a private temporary folder (IPC); no port is opened.
 3. It needs no home: its profile and its history lie in that folder, and go with it.
-4. What is random in Python is fixed, so that a report is the same bytes each time.
+4. It gets the variables of `PASSED` and ours, no other: a token in the environment stays outside.
+5. It confines itself before it reads a cell (`confinement`): it reads Python, this package and the
+   runs; it opens no silo, no key and no connection.
+6. What is random in Python is fixed, so that a report is the same bytes each time.
+
+Two ways to start one, and the page tells no difference: `Spawned` starts a new Python, `Forked`
+(in `nursery`) asks a warm process to fork.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from traitlets import Instance
 
 import abfed
+from abfed.lab.kernel import CONNECTION, START
 
-NAME = "python3"
+PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "COVERAGE_PROCESS_START")
+"""Variables that a kernel inherits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a kernel works in.
+
+    Attributes:
+        cwd: its working folder.
+        read: folders that it may read, besides Python and this package.
+        seed: what Python's own generators start from.
+        files: small files, by name, that it finds in its private folder where `cwd` is None.
+    """
+
+    cwd: Path | None
+    read: tuple[Path, ...] = ()
+    seed: int = 0
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+class Kernels(Protocol):
+    """A way to start kernels."""
+
+    def opened(self, place: Place) -> AbstractContextManager[AsyncKernelManager]:
+        """A manager of one kernel that isn't started yet; its folder is removed afterwards."""
+        ...
+
+
+class Spawned:
+    """Each kernel is a new Python."""
+
+    @contextmanager
+    def opened(self, place: Place) -> Iterator[AsyncKernelManager]:
+        """A manager of one kernel."""
+        with kernel_folder(place) as folder:
+            yield report_kernel(folder, SpawningProvisioner(folder=folder))
 
 
 @contextmanager
-def report_kernel() -> Iterator[type[AsyncKernelManager]]:
-    """A class of kernel managers for one execution; their folder is removed afterwards."""
-    with TemporaryDirectory(prefix="abfed-") as folder:
-        spec = KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            env=_environment(Path(folder)),
-            display_name="abfed",
-            language="python",
-        )
-
-        class ReportKernel(AsyncKernelManager):
-            """Starts the kernel above, whatever name it is asked for."""
-
-            def __init__(self, **settings: object) -> None:
-                file = str(Path(folder) / "kernel.json")
-                super().__init__(**settings, transport="ipc", connection_file=file)
-                self._kernel_spec = spec
-
-        yield ReportKernel
+def kernel_folder(place: Place) -> Iterator[Path]:
+    """A private folder for one kernel, with what it must know."""
+    with TemporaryDirectory(prefix="abfed-") as name:
+        folder = Path(name).resolve()
+        for file, content in place.files:
+            (folder / file).write_bytes(content)
+        start = {
+            "cwd": str(place.cwd or folder),
+            "read": [str(one) for one in place.read],
+            "seed": place.seed,
+            "environment": environment(folder),
+        }
+        (folder / START).write_text(json.dumps(start))
+        yield folder
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """Variables on top of this process's own."""
+def environment(folder: Path) -> dict[str, str]:
+    """All variables of a kernel with this private folder."""
     source = str(Path(abfed.__file__).parents[1])
-    return {
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    return passed | {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(folder),
         "JUPYTER_NO_CONFIG": "1",
         "PYTHONPATH": source,  # the very package that asked, also where it isn't installed
         "PYTHONHASHSEED": "0",
         "PYTHONSAFEPATH": "1",  # the run's folder holds nothing to import
+        "PYTHONDONTWRITEBYTECODE": "1",
         "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(font_cache()),
+        # One thread: sums come out the same whatever the machine's number of cores.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
     }
+
+
+def font_cache() -> Path:
+    """Where matplotlib keeps its list of fonts, which takes seconds to make."""
+    if given := os.environ.get("MPLCONFIGDIR"):
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "matplotlib"
+
+
+def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKernelManager:
+    """A manager that starts our kernel, whatever name it is asked for.
+
+    Args:
+        folder: the kernel's private folder.
+        provisioner: what starts its process.
+    """
+    manager = AsyncKernelManager(transport="ipc", connection_file=str(folder / CONNECTION))
+    manager.kernel_id = provisioner.kernel_id = "report"
+    manager._kernel_spec = provisioner.kernel_spec = KernelSpec(  # noqa: SLF001 - as named there
+        argv=[sys.executable, "-m", "abfed.lab.kernel", str(folder)],
+        display_name="abfed",
+        language="python",
+    )
+    provisioner.parent = manager
+    manager.provisioner = provisioner  # set: the registry of installed ones isn't asked
+    return manager
+
+
+class SpawningProvisioner(LocalProvisioner):
+    """Starts a new Python with our variables only, in a session of its own."""
+
+    folder = Instance(Path, help="The kernel's private folder.")
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """The command, and the variables."""
+        env = json.loads((self.folder / START).read_text())["environment"]
+        prepared: dict[str, Any] = await super().pre_launch(**(kwargs | {"env": env}))
+        return prepared | {"env": env, "cwd": str(self.folder), **quiet()}
+
+    async def wait(self) -> int | None:
+        """Wait for the end, then end whatever the kernel started itself."""
+        code = await super().wait()
+        end_group(self.pgid)
+        return code
+
+
+def quiet() -> dict[str, int]:
+    """What a kernel prints outside its cells goes nowhere."""
+    return {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+
+
+def end_group(group: int | None) -> None:
+    """End all processes of a kernel's session that are left."""
+    if group is None or group == os.getpgrp():
+        return
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # nobody is left

@@ -9,6 +9,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from abfed.protocol.plan import Plan
+
+SOURCE_HEX = 16  # digits of a digest that name a source
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2",
@@ -92,6 +98,17 @@ def page(title: str, body: str) -> str:
     )
 
 
+SYNTHETIC = "synthetic"
+"""The source of figures about made-up people."""
+COUNT = "data-count"
+"""Marks a cell that counts people."""
+
+
+def plan_source(plan: Plan) -> str:
+    """The source of figures that follow from a plan alone."""
+    return f"plan:{plan.digest[:SOURCE_HEX]}"
+
+
 class Fragment(str):
     """Markup that a notebook shows as such, in our style."""
 
@@ -113,19 +130,32 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Iterable[int] = ()
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    source: str,
+    numeric: Iterable[int] = (),
+    counts: Iterable[int] = (),
 ) -> str:
     """A table of cells that are markup already; the first column is each row's heading.
 
     Args:
         head: plain text above each column.
         rows: cells; escape what isn't markup.
+        source: what its figures were computed from: `Run.source`, `plan_source(plan)` or, in a
+            simulation, `SYNTHETIC`. The disclosure gate refuses a table without, or with another.
         numeric: columns whose figures stand under one another.
+        counts: columns that count people; the disclosure gate hides the small ones.
     """
-    right = set(numeric)
-    kinds = [_class("n" if place in right else "") for place in range(len(head))]
+    counted = set(counts)
+    right = set(numeric) | counted
+    kinds = [
+        _class("n" if place in right else "") + (f" {COUNT}" if place in counted else "")
+        for place in range(len(head))
+    ]
     top = "".join(
-        f'<th scope="col"{kind}>{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True)
+        f'<th scope="col"{kind.removesuffix(f" {COUNT}")}>{escape(text)}</th>'
+        for kind, text in zip(kinds, head, strict=True)
     )
     body = []
     for row in rows:
@@ -134,7 +164,8 @@ def table(
         cells += [f"<td{kind}>{one}</td>" for kind, one in zip(kinds[1:], others, strict=True)]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+        f'<div class="scroll"><table data-source="{escape(source, quote=True)}">'
+        f"<thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -1,286 +1,296 @@
-"""Reports: a notebook executed over a finished run, exported as one page.
+"""Reports: a notebook executed over a finished run (or a plan), exported as one page.
 
 1. Parameters are checked against the notebook's own cell before a kernel starts: an unknown name or
    a wrong type is a refusal, not a warning.
-2. The kernel works in the folder of runs and is given the run's name: no path is in the page. It
-   opens public keys only.
-3. The page loads nothing: no script, no font, no picture from outside; its own policy forbids it.
-4. It is written aside and renamed into place, readable by its owner only. A notebook that fails
-   leaves the page that was there before.
-5. The same run, notebook and parameters give the same bytes.
+2. The kernel is confined: it reads the runs and opens no silo, no key and no connection.
+3. What it showed passes the disclosure gate before anything is written.
+4. The page loads nothing: no script, no font, no picture from outside; its own policy forbids it.
+5. It is written aside and renamed into place, readable by its owner only. A notebook that fails
+   leaves the page that was there before, and beside it how far it came, with a banner on top.
+6. The same subject, notebook and parameters give the same bytes; a signed manifest says so.
 """
 
 from __future__ import annotations
 
-import ast
-import logging
-import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import abfed
-from abfed.protocol.errors import InputError, IntegrityError, ReportFailed
+from abfed.lab.notebooks import (
+    OURS,
+    checked_parameters,
+    declared_parameters,
+    find_notebook,
+    parse_notebook,
+)
+from abfed.lab.report_manifest import FORMAT, SUFFIX, code_digest, content_key, versions
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.protocol.errors import InputError, ReportFailed
 from abfed.site.files import make_private_folder, write_private
 
 if TYPE_CHECKING:
-    from nbformat import NotebookNode
-
+    from abfed.lab.execution import Executed, Failure, Limits, Tell
+    from abfed.lab.kernels import Kernels
     from abfed.lab.runs import Run
+    from abfed.lab.subjects import Subject
+    from abfed.site.keys import SiteKeys
 
-OURS = "run_folder"
-"""The parameter that follows from the run; nobody else sets it."""
-
-HIDDEN_TAGS = {"parameters", "injected-parameters", "working-copy"}
-"""Cells for those who work with the notebook, not for those who read the page."""
-
-TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-START_TIMEOUT, CELL_TIMEOUT = 60, 300  # seconds
+FAILED = ".failed"
+"""Before the ending of files that hold how far a failed notebook came."""
 
 
-class Parameter(NamedTuple):
-    """One that a notebook declares: its type's name and its default."""
+@dataclass(frozen=True)
+class Order:
+    """A report that can be made: everything was checked, nothing was started.
 
-    kind: str
-    default: Any
+    Attributes:
+        name: of its files, without ending.
+        subject: what it is about.
+        notebook: the notebook's name.
+        source: the notebook's bytes.
+        parameters: all free values, defaults filled in.
+        formats: what to export.
+        key: the digest of all that it's made from.
+    """
+
+    name: str
+    subject: Subject
+    notebook: str
+    source: bytes
+    parameters: Mapping[str, Any]
+    formats: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report that was made, or how far it came.
+
+    Attributes:
+        files: name to bytes.
+        manifest: what is to be signed; None where it failed.
+        failure: why it stopped, where it did.
+        thumbnail: the key figure as SVG or PNG data URI; empty where it has none.
+    """
+
+    files: Mapping[str, bytes]
+    manifest: dict[str, Any] | None
+    failure: Failure | None
+    thumbnail: str = ""
+
+
+def order(
+    subject: Subject,
+    *,
+    notebook: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    formats: tuple[str, ...] = ("html",),
+    name: str | None = None,
+) -> Order:
+    """Check everything that can be checked before a kernel starts.
+
+    Raises:
+        InputError: there is no such notebook or format, the notebook is about something else, or a
+            parameter is unknown, of another type, or a secret.
+    """
+    from abfed.lab.exporting import FORMATS
+
+    unknown = [one for one in formats if one not in FORMATS]
+    if unknown or not formats:
+        raise InputError(
+            f"there is no format {unknown[0]!r}" if unknown else "no format was named",
+            why=f"formats are: {', '.join(FORMATS)}",
+        )
+    path = find_notebook(notebook or subject.notebook)
+    source = path.read_bytes()
+    declared = declared_parameters(parse_notebook(source, where=path.name), where=path.name)
+    needed = [one for one in OURS if one in declared]
+    if not set(needed) & set(subject.set_by_us):
+        raise InputError(
+            f"the notebook needs {' and '.join(needed)}",
+            where=path.name,
+            why=f"this report is about a {subject.facts['kind']}",
+            do="name a run where it needs run_folder, a plan's file where it needs plan_file",
+        )
+    given = checked_parameters(declared, parameters or {}, where=path.name)
+    free = {name: one.default for name, one in declared.items() if name not in OURS} | given
+    own = path.stem == subject.notebook
+    ours = {one: subject.set_by_us[one] for one in needed if one in subject.set_by_us}
+    return Order(
+        name=name or (subject.name if own else f"{subject.name}-{path.stem}"),
+        subject=subject,
+        notebook=path.stem,
+        source=source,
+        parameters=free,
+        formats=tuple(dict.fromkeys(formats)),
+        key=content_key(source, free | {"": sorted(ours)}, subject.facts),
+    )
+
+
+def make_report(
+    asked: Order,
+    kernels: Kernels | None = None,
+    *,
+    limits: Limits | None = None,
+    tell: Tell | None = None,
+) -> Made:
+    """Make a report, in memory.
+
+    Raises:
+        Withheld: the page would show what must not leave.
+        KeyboardInterrupt: somebody interrupted; nothing is left running.
+    """
+    from abfed.lab.execution import DEFAULT_LIMITS, execute
+    from abfed.lab.kernels import Place, Spawned
+
+    subject = asked.subject
+    seed = int(asked.key[:15], 16)
+    place = Place(cwd=subject.cwd, read=subject.read, seed=seed, files=subject.files)
+    document = parse_notebook(asked.source, where=asked.notebook)
+    declared = declared_parameters(document, where=asked.notebook)
+    ours = {name: value for name, value in subject.set_by_us.items() if name in declared}
+    done = execute(
+        document, {**asked.parameters, **ours}, place, kernels or Spawned(),
+        limits=limits or DEFAULT_LIMITS, tell=tell,
+    )  # fmt: skip
+    return _unfinished(asked, done) if done.failure else _finished(asked, done, seed)
+
+
+def _finished(asked: Order, done: Executed, seed: int) -> Made:
+    from abfed.lab.disclosure import cleared
+    from abfed.lab.exporting import export, key_figure, readable
+
+    subject = asked.subject
+    shown = cleared(readable(done.document), subject.allowed(), where=asked.name)
+    made = export(shown, subject.title, asked.formats, footer=_footer(asked))
+    files = {f"{asked.name}.{form}": content for form, content in made.items()}
+    manifest = {
+        "format": FORMAT,
+        "report": asked.name,
+        "key": asked.key,
+        "notebook": {"name": asked.notebook, "digest": sha256_hex(asked.source)},
+        "parameters": dict(asked.parameters),
+        "subject": dict(subject.facts),
+        "seed": seed,
+        "versions": versions(),
+        "code": code_digest(),
+        "audience": list(subject.audience),
+        "confinement": done.confinement,
+        "files": {name: sha256_hex(content) for name, content in files.items()},
+    }
+    return Made(files, manifest, None, key_figure(shown))
+
+
+def _footer(asked: Order) -> str:
+    """For whom the page is, and how it can be made again."""
+    values = ", ".join(f"{name} = {value!r}" for name, value in asked.parameters.items())
+    with_values = f" with {escape(values)}" if values else ""
+    readers = ", ".join(role.replace("-", " ") for role in asked.subject.audience)
+    return (
+        f'<footer class="soft"><p>For these roles: {escape(readers)}. Made by the notebook '
+        f"<code>{escape(asked.notebook)}</code>{with_values}. "
+        f"<code>abfed report verify {escape(asked.name)}</code> makes it again and compares."
+        "</p></footer>"
+    )
+
+
+def _unfinished(asked: Order, done: Executed) -> Made:
+    """How far it came, with a banner on top; what must not leave is left out, not refused."""
+    from abfed.lab.disclosure import findings, hide_small
+    from abfed.lab.exporting import as_html, as_notebook, readable
+
+    failure = done.failure
+    if failure is None:
+        message = "a notebook that didn't fail is no unfinished one"
+        raise ValueError(message)
+    document = readable(done.document)
+    allowed = asked.subject.allowed()
+    withheld = {one.cell for one in findings(document, allowed)}
+    for cell in document.cells:
+        if cell.get("id") in withheld and cell.cell_type == "code":
+            cell.outputs = []
+    reason = failure.reason if not withheld else failure.reason.partition(":")[0]
+    said = f"{failure}: {reason}" if reason else str(failure)
+    text = "This report is not complete. What stands below was made before it stopped."
+    banner = (
+        f'<div class="warn" role="alert"><p><strong>{escape(said[:1].upper() + said[1:])}</strong>'
+        f"</p><p>{text}</p></div>"
+    )
+    shown = hide_small(document)
+    title = f"INCOMPLETE: {asked.subject.title}"
+    files = {
+        f"{asked.name}{FAILED}.html": as_html(shown, title, banner=banner).encode(),
+        f"{asked.name}{FAILED}.ipynb": as_notebook(shown, f"> **{said}**\n>\n> {text}"),
+    }
+    return Made(files, None, failure)
+
+
+def keep(made: Made, asked: Order, folder: Path, signer: SiteKeys | None) -> Path:
+    """Write a report's files, its manifest last: where that stands, the report is complete.
+
+    Returns:
+        The first file.
+
+    Raises:
+        ReportFailed: it isn't complete; what there is was written.
+    """
+    if not folder.is_dir():
+        make_private_folder(folder)
+    for name, content in made.files.items():
+        write_private(folder / name, content)
+    if made.failure is not None:
+        partial = next(iter(made.files))
+        raise ReportFailed(
+            f"{made.failure}",
+            where=asked.notebook,
+            why=made.failure.reason,
+            do=f"see how far it came in {folder / partial}",
+        )
+    for ending in ("html", "ipynb"):
+        (folder / f"{asked.name}{FAILED}.{ending}").unlink(missing_ok=True)
+    if signer is not None and made.manifest is not None:
+        signed = signer.sign("report", canonical_bytes(made.manifest))
+        write_private(folder / f"{asked.name}{SUFFIX}", signed)
+    return folder / next(iter(made.files))
 
 
 def write_report(
-    run: Run,
+    run: Run | Subject,
     target_folder: Path,
     *,
     notebook: str | None = None,
     parameters: Mapping[str, Any] | None = None,
-    progress: bool = False,
+    formats: tuple[str, ...] = ("html",),
+    signer: SiteKeys | None = None,
+    kernels: Kernels | None = None,
+    tell: Tell | None = None,
 ) -> Path:
-    """Execute a notebook over a run and write the page.
+    """Execute a notebook over a run (or another subject) and write the page.
 
     Args:
-        run: a finished run, opened.
-        target_folder: where the page goes; made private where it isn't there.
+        run: a finished run, opened, or a subject.
+        target_folder: where the files go; made private where it isn't there.
         notebook: name of a notebook, or the path of one; the plan's own where none is given.
         parameters: values for the notebook's parameters.
-        progress: show a bar while cells run.
+        formats: of `exporting.FORMATS`.
+        signer: signs the manifest; none is written without.
+        kernels: how the kernel is started.
+        tell: told of each cell that is done.
 
     Returns:
         The page: `<run>.html`, with `-<notebook>` before the ending where it isn't the plan's own.
 
     Raises:
         InputError: there is no such notebook, or a parameter is unknown or of another type.
-        ReportFailed: a cell failed.
+        ReportFailed: a cell failed, took too long, or the kernel died.
+        Withheld: the page would show what must not leave.
     """
-    source = find_notebook(notebook or run.report.notebook)
-    document = _read(source)
-    declared = declared_parameters(document, where=source.name)
-    values = checked_parameters(declared, parameters or {}, where=source.name)
-    values[OURS] = run.name
-    executed = _execute(document, values, cwd=run.folder.parent, name=source.name, bar=progress)
-    own = source.stem == run.report.notebook
-    target = target_folder / (f"{run.name}.html" if own else f"{run.name}-{source.stem}.html")
-    html = _export(executed, run, target)
-    if not target_folder.is_dir():
-        make_private_folder(target_folder)
-    write_private(target, html.encode())
-    return target
+    from abfed.lab.runs import Run as RunType
+    from abfed.lab.subjects import of_run
 
-
-def notebook_folders() -> tuple[Path, ...]:
-    """Where notebooks lie: beside the package in a checkout, or inside it where it's installed."""
-    package = Path(abfed.__file__).parent
-    return package.parent / "notebooks", package / "notebooks"
-
-
-def find_notebook(name: str) -> Path:
-    """A notebook by its name, or by its path where it ends in `.ipynb`.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name.endswith(".ipynb"):
-        if Path(name).is_file():
-            return Path(name)
-        raise InputError("there is no such notebook", where=name, do="check the path")
-    known: dict[str, Path] = {}
-    for folder in reversed(notebook_folders()):
-        known |= {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
-    if name in known:
-        return known[name]
-    near = get_close_matches(name, known, n=1)
-    raise InputError(
-        f"there is no notebook {name!r}",
-        why=f"known are: {', '.join(sorted(known)) or 'none'}",
-        do=f"did you mean {near[0]!r}?" if near else "name one of these, or give a path",
-    )
-
-
-def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Parameter]:
-    """What a notebook's `parameters` cell declares: `name: type = default`, each on its line.
-
-    Raises:
-        InputError: it has no such cell, or the cell holds something else.
-    """
-    cells = [cell for cell in document.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise InputError(
-            f"{len(cells)} cells are tagged 'parameters'", where=where, do="tag exactly one"
-        )
-    declared = {}
-    for line in ast.parse(cells[0].source).body:
-        match line:
-            case ast.AnnAssign(ast.Name(name), ast.Name(kind), value) if kind in TYPES and value:
-                declared[name] = Parameter(kind, ast.literal_eval(value))
-            case _:
-                raise InputError(
-                    "the parameters cell holds something other than typed parameters",
-                    where=f"{where}, line {line.lineno} of the cell",
-                    do=f"write `name: type = default`; types are {', '.join(TYPES)}",
-                )
-    if OURS not in declared:
-        raise InputError("it has no parameter 'run_folder'", where=where, do="declare it")
-    return declared
-
-
-def checked_parameters(
-    declared: Mapping[str, Parameter], given: Mapping[str, Any], *, where: str
-) -> dict[str, Any]:
-    """Given values, if each is declared and of its type.
-
-    Raises:
-        InputError: one isn't; names the nearest that is.
-    """
-    free = [name for name in declared if name != OURS]
-    checked = {}
-    for name, value in given.items():
-        if name not in free:
-            near = get_close_matches(name, free, n=1)
-            reason = "follows from the run" if name == OURS else "is unknown"
-            raise InputError(
-                f"parameter {name!r} {reason}",
-                where=where,
-                why=f"parameters are: {', '.join(free) or 'none'}",
-                do=f"did you mean {near[0]!r}?" if near else "leave it out",
-            )
-        checked[name] = _typed(name, declared[name].kind, value, where)
-    return checked
-
-
-def _typed(name: str, kind: str, value: Any, where: str) -> Any:
-    """A value of exactly the declared type; whole numbers will do for `float`."""
-    if kind == "float" and type(value) is int:
-        return float(value)
-    finite = not isinstance(value, float) or math.isfinite(value)
-    if type(value) is not TYPES[kind] or not finite:
-        raise InputError(
-            f"parameter {name!r} must be a {'finite ' if kind == 'float' else ''}{kind}",
-            where=where,
-            why=f"a {type(value).__name__} was given",
-        )
-    return value
-
-
-def _read(path: Path) -> NotebookNode:
-    import nbformat
-
-    try:
-        document: NotebookNode = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as cause:
-        raise InputError("it isn't a notebook", where=path.name) from cause
-    return document
-
-
-def _execute(
-    document: NotebookNode, values: Mapping[str, Any], *, cwd: Path, name: str, bar: bool
-) -> NotebookNode:
-    """The notebook with its outputs, executed by Papermill in a kernel of its own."""
-    from abfed.lab.kernels import NAME, report_kernel
-
-    with _quietly(), report_kernel() as manager:
-        import papermill
-
-        try:
-            executed: NotebookNode = papermill.execute_notebook(
-                document,
-                None,
-                parameters=dict(values),
-                kernel_name=NAME,
-                language="python",
-                kernel_manager_class=manager,
-                resources={"metadata": {"path": str(cwd)}},
-                shutdown_kernel="immediate",  # it holds nothing that is worth a farewell
-                progress_bar=bar,
-                start_timeout=START_TIMEOUT,
-                execution_timeout=CELL_TIMEOUT,
-            )
-        except papermill.PapermillExecutionError as cause:
-            raise ReportFailed(
-                f"cell {cause.cell_index} of the notebook failed",  # Papermill put one before it
-                where=name,
-                why=f"{cause.ename}: {cause.evalue}",
-                do="open the notebook over this run to see where",
-            ) from None  # a traceback shows paths; those who need it run the notebook
-    return executed
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warnings and log lines of the tools: they are about them, not about the run."""
-    tools = [logging.getLogger(name) for name in ("papermill", "traitlets", "asyncio")]
-    levels = [tool.level for tool in tools]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            for tool in tools:
-                tool.setLevel(logging.ERROR)
-            yield
-        finally:
-            for tool, level in zip(tools, levels, strict=True):
-                tool.setLevel(level)
-
-
-def _export(document: NotebookNode, run: Run, target: Path) -> str:
-    """The page; without cells and outputs that aren't for its readers."""
-    from abfed.lab.display import title
-    from abfed.lab.page import page
-
-    with _quietly():
-        from nbconvert.exporters.html import HTMLExporter
-
-        exporter = HTMLExporter(
-            template_name="basic", exclude_input=True, exclude_input_prompt=True,
-            exclude_output_prompt=True, exclude_anchor_links=True,
-        )  # fmt: skip
-        body, _ = exporter.from_notebook_node(_for_readers(document))
-    html = page(title(run), body)
-    outside = [mark for mark in ("<script", "<link", "<iframe", 'src="http') if mark in html]
-    if outside or str(run.folder.resolve().parent) in html:
-        raise IntegrityError(
-            "the page would show a path or load something from outside",
-            where=target.name,
-            why=", ".join(outside) or "a folder's path is in it",
-            do="take it out of the notebook",
-        )
-    return html
-
-
-def _for_readers(document: NotebookNode) -> NotebookNode:
-    """Without parameters, warnings, times and anything else that isn't the report."""
-    from nbformat.v4 import new_notebook
-
-    cells = []
-    for cell in document.cells:
-        if HIDDEN_TAGS & set(cell.metadata.get("tags", [])):
-            continue
-        cell.metadata.clear()
-        if cell.cell_type == "code":
-            cell.execution_count = None
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = None
-        cells.append(cell)
-    readable: NotebookNode = new_notebook(cells=cells)
-    return readable
+    subject = of_run(run) if isinstance(run, RunType) else run
+    asked = order(subject, notebook=notebook, parameters=parameters, formats=formats)
+    made = make_report(asked, kernels, tell=tell)
+    return keep(made, asked, target_folder, signer)

@@ -19,8 +19,11 @@ import pandas as pd
 
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.coordinator.manifest import verify
+from abfed.lab.frames import marked
+from abfed.lab.page import SOURCE_HEX
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.accounting import epsilon_of
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan, ReportSpec
 from abfed.site.files import read_private
@@ -97,6 +100,11 @@ class Run:
         """Silos whose totals are in the run."""
         return tuple(sorted(self.releases))
 
+    @property
+    def source(self) -> str:
+        """What its tables say they were computed from (see `page.table`)."""
+        return f"release:{sha256_hex(canonical_bytes(self.manifest))[:SOURCE_HEX]}"
+
     @functools.cached_property
     def totals(self) -> dict[str, SiloTotals]:
         """Noised totals by silo."""
@@ -112,12 +120,12 @@ class Run:
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
-        return effects(self.plan, self.totals)
+        return marked(effects(self.plan, self.totals), self.source)
 
     @functools.cached_property
     def sample_ratios(self) -> pd.DataFrame:
         """The sample-ratio test in each brand and in all together."""
-        return sample_ratios(self.plan, self.totals)
+        return marked(sample_ratios(self.plan, self.totals), self.source)
 
     @functools.cached_property
     def training(self) -> pd.DataFrame:
@@ -150,7 +158,7 @@ class Run:
                     "log_loss_se": loss.standard_error if loss else np.nan,
                 }
             )
-        return pd.DataFrame(rows)
+        return marked(pd.DataFrame(rows), self.source)
 
     @functools.cached_property
     def ledger(self) -> pd.DataFrame:
@@ -177,7 +185,7 @@ class Run:
                     ),
                 }
             )
-        return pd.DataFrame(rows)
+        return marked(pd.DataFrame(rows), self.source)
 
     @functools.cached_property
     def left_out(self) -> pd.DataFrame:
@@ -187,7 +195,8 @@ class Run:
             for step, silos in self.manifest["left_out"].items()
             for silo, why in silos.items()
         ]
-        return pd.DataFrame(rows, columns=["step", "silo", "reason", "why"])
+        frame = pd.DataFrame(rows, columns=["step", "silo", "reason", "why"])
+        return marked(frame, self.source)
 
     @property
     def timings(self) -> dict[str, float]:

@@ -111,7 +111,7 @@ def took_part(run: Run) -> str:
         rows.append([escape(silo), size, str(steps), _short(run.manifest["epochs"][silo])])
     shown = table(
         ["Brand", "Recipients (noised, ± 95 %)", "Releases", "Its data’s epoch"],
-        rows, numeric=(1, 2),
+        rows, source=run.source, numeric=(2,), counts=(1,),
     )  # fmt: skip
     return section("Who took part", shown, _left_out(run))
 
@@ -123,7 +123,7 @@ def _left_out(run: Run) -> str:
     for (silo, reason, why), steps in run.left_out.groupby(["silo", "reason", "why"])["step"]:
         words = REFUSAL_TEXT.get(str(why), str(why))
         rows.append([escape(str(silo)), escape(_span(list(steps))), escape(f"{reason}: {words}")])
-    return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows)
+    return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows, source=run.source)
 
 
 def _span(steps: list[str]) -> str:
@@ -179,8 +179,11 @@ def sample_ratio(run: Run) -> str:
         cells = [count(row[arm]) for arm in arms]
         verdict = "alarm" if row["alarm"] else "as planned"
         rows.append([escape(row["scope"]), *cells, p_value(row["p_value"]), verdict])
-    numeric = range(1, len(arms) + 2)
-    shown = table(["Brand", *arms, "p", ""], rows, numeric=numeric)
+    last = len(arms) + 1
+    shown = table(
+        ["Brand", *arms, "p", ""], rows,
+        source=run.source, numeric=(last,), counts=range(1, last),
+    )  # fmt: skip
     note = "Recipients in each arm, noised; the test allows for the noise and alarms below 0.001."
     return section(
         "Sample-ratio check", paragraph(sample_ratio_reading(run)), shown, paragraph(note, "soft")
@@ -217,7 +220,7 @@ def privacy(run: Run) -> str:
         shown = [plain(one, 2) if math.isfinite(one) else "not shown" for one in budget]
         rows.append([escape(row["silo"]), plain(row["epsilon_run"], 2), *shown])
     head = ["Brand", "ε of this run", "ε spent, all plans", "ε left", "ε in all"]
-    parts = [paragraph(text), table(head, rows, numeric=(1, 2, 3, 4))]
+    parts = [paragraph(text), table(head, rows, source=run.source, numeric=(1, 2, 3, 4))]
     if ledger["epsilon_total"].notna().any():
         parts.append(picture(as_svg(plot_budget(run)), "Budgets when the brands answered."))
     return section("Privacy spent and left", *parts)

@@ -30,6 +30,7 @@ Kind = Literal[
     "submission",
     "approval",
     "sign-in",
+    "report",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

@@ -119,3 +119,10 @@ class ReportFailed(AbfedError):
 
     exit_code = 1
     kind = "report-failed"
+
+
+class Withheld(AbfedError):
+    """A page was made and isn't shown: it holds what must not leave. A normal outcome."""
+
+    exit_code = 3
+    kind = "withheld"

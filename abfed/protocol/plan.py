@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -93,11 +93,22 @@ class Simulation(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
+Reader = Literal[
+    "analyst", "privacy-officer", "silo-admin", "security-officer", "auditor", "service-account"
+]
+"""A role that a report may be for."""
+
+
 class ReportSpec(Frozen):
-    """How the run is shown."""
+    """How the run is shown, and to whom."""
 
     notebook: Name = "ab_readout"
     title: Annotated[str, Field(max_length=120)] = ""
+    audience: Annotated[tuple[Reader, ...], Field(min_length=1)] = (
+        "analyst",
+        "privacy-officer",
+        "auditor",
+    )
 
 
 class Plan(Frozen):

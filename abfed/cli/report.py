@@ -1,0 +1,104 @@
+"""`abfed report`: show what came of a run, check that a report still follows from it, share it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from abfed.cli.output import say, say_json
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.lab.execution import Tell
+
+
+class OneOrVerb(TyperGroup):
+    """`abfed report RUN` makes one; a first word that is a verb is that verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb `make` before what isn't a verb."""
+        if args and args[0] != "--help" and args[0] not in self.commands:
+            args = ["make", *joined(args)]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=OneOrVerb,
+    no_args_is_help=True,
+    help="Make a report: `abfed report RUN`. Reads runs only: it asks no silo and costs nothing.",
+)
+
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the notebook."),
+]
+
+
+@app.command()
+def make(
+    about: Annotated[
+        str, typer.Argument(metavar="PLAN|RUN", help="A run, a plan's file, or `all` runs.")
+    ],
+    workspace: WorkspaceOption,
+    notebook: Annotated[str, typer.Option(help="Another notebook than the plan's.")] = "",
+    parameter: ParameterOption = None,
+    to: Annotated[str, typer.Option(help="Formats: html, pdf, ipynb, md.")] = "html",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for all cells.")] = 1800,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a report. `-p alpha=0.1` and `-p alpha 0.1` both set a parameter."""
+    from abfed.lab.execution import Limits
+    from abfed.lab.notebooks import texts_for
+    from abfed.lab.reports import keep, make_report, order
+    from abfed.lab.subjects import find_subject
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    subject = find_subject(opened, about, notebook=notebook)
+    values = texts_for(notebook or subject.notebook, parameter or [])
+    formats = tuple(one.strip() for one in to.split(","))
+    asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
+    with cells_bar(quiet=as_json) as tell:
+        made = make_report(asked, limits=Limits(report=timeout), tell=tell)
+        page = keep(made, asked, opened.reports_folder, opened.keys)
+    files = [page.with_suffix(f".{form}") for form in formats]
+    if as_json:
+        say_json({"report": page, "files": files, "audience": list(subject.audience)})
+        return
+    say(f"The report lies in {page}")
+    for file in files[1:]:
+        say(f"  and in {file}")
+
+
+@contextmanager
+def cells_bar(*, quiet: bool) -> Iterator[Tell | None]:
+    """One bar over the cells of a notebook, on standard error."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=1, unit="cell", file=sys.stderr, desc="report", leave=False) as bar:
+
+        def tell(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which `-p name value`, as Papermill takes it, is written `-p name=value`."""
+    given, found = list(arguments), []
+    while given:
+        one = given.pop(0)
+        if one == "-p" and len(given) >= 2 and "=" not in given[0]:
+            found += [one, f"{given.pop(0)}={given.pop(0)}"]
+        else:
+            found.append(one)
+    return found

@@ -1,0 +1,183 @@
+"""Confinement: what a report's kernel can't do, whatever its notebook says.
+
+Before its first cell a kernel gives up, for good and for all it starts:
+
+1. files: it reads Python, this package, fonts, the system's libraries and the folders it was given;
+   it writes its own private folder. A silo's keys, store and ledger are none of these.
+2. connections: it can't connect to anything, on the network or on this machine, so neither to a
+   silo's service; nor can it look into another process.
+3. this package’s silo side can’t be imported.
+
+On Linux the operating system enforces 1 (Landlock) and 2 (seccomp). Elsewhere, and on a kernel that
+lacks them, Python's audit hook alone stands in their place: it stops whoever doesn't set out to
+break it. `confine` says which of the two it was, and the report's manifest does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ENFORCED, WATCHED = "operating-system", "interpreter"
+SYSTEM = (
+    "/usr", "/lib", "/lib64", "/bin", "/proc", "/sys/devices/system", "/sys/fs/cgroup",
+    "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/passwd",
+    "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/os-release",
+    "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
+)  # fmt: skip
+FORBIDDEN_IMPORTS = ("abfed.silo",)
+
+_READ, _WRITE_FILE, _READ_DIR = 1 << 2, 1 << 1, 1 << 3  # linux/landlock.h
+_EXECUTE = 1 << 0
+_ALL_OF_FIRST = (1 << 13) - 1  # all accesses to files of ABI 1
+_REFER, _TRUNCATE = 1 << 13, 1 << 14  # ABI 2, ABI 3
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
+_NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2  # prctl
+_ERRNO_EACCES, _ALLOW, _KILL = 0x0005000D, 0x7FFF0000, 0x80000000  # linux/seccomp.h
+_MACHINES = {
+    # audit architecture, then: socket, connect, ptrace, process_vm_readv, process_vm_writev
+    "x86_64": (0xC000003E, 41, 42, 101, 310, 311),
+    "aarch64": (0xC00000B7, 198, 203, 117, 270, 271),
+}
+_NUMBERS_FOR_ALL = (425, 438)  # io_uring_setup, pidfd_getfd
+_AF_UNIX, _SOCK_DGRAM = 1, 2
+
+
+def confine(own: Path, read: Iterable[Path]) -> str:
+    """Give up what a report doesn't need. Call it once, before any thread is started.
+
+    Args:
+        own: the private folder, which may be written.
+        read: folders that may be read besides Python, this package and the system's libraries.
+
+    Returns:
+        `operating-system` or `interpreter`: who enforces it.
+    """
+    readable = [*_python(), *map(Path, SYSTEM), *read]
+    enforced = sys.platform == "linux" and _landlock(readable, own) and _seccomp()
+    sys.addaudithook(_watcher([*readable, own], own))
+    return ENFORCED if enforced else WATCHED
+
+
+def _python() -> list[Path]:
+    """Folders of this Python, of what is installed, and of this package alone."""
+    paths = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
+    paths |= {one for one in sys.path if one.endswith(("site-packages", "dist-packages"))}
+    return [*map(Path, sorted(paths)), Path(__file__).parents[1]]
+
+
+def holding(places: Iterable[Path], read: Iterable[Path] = ()) -> list[Path]:
+    """Which of some places a confined kernel could read, because Python itself lies around them."""
+    allowed = [one.resolve() for one in (*_python(), *map(Path, SYSTEM), *read)]
+    return [
+        place for place in places if any(place.resolve().is_relative_to(one) for one in allowed)
+    ]
+
+
+def _landlock(readable: Iterable[Path], own: Path) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    if version < 1:
+        return False
+    handled = _ALL_OF_FIRST
+    handled |= (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    attributes = ctypes.create_string_buffer(struct.pack("=Q", handled), 8)
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(8), ctypes.c_uint(0))
+    if ruleset < 0:
+        return False
+    try:
+        for path in readable:
+            write = _WRITE_FILE if str(path).startswith("/dev/") else 0
+            _allow(libc, ruleset, path, _EXECUTE | _READ | _READ_DIR | write)
+        _allow(libc, ruleset, own, handled)
+        if libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            return False
+        return bool(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint(0)) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow(libc: Any, ruleset: int, path: Path, access: int) -> None:
+    """A rule for a path and all below it; what isn't there needs none."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not path.is_dir():
+            access &= _EXECUTE | _READ | _WRITE_FILE | _TRUNCATE
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", access, descriptor), 12)
+        libc.syscall(_ADD_RULE, ruleset, ctypes.c_int(1), rule, ctypes.c_uint(0))
+    finally:
+        os.close(descriptor)
+
+
+def _seccomp() -> bool:
+    """Refuse sockets but streams of this machine, each connection, and looking into others."""
+    if platform.machine() not in _MACHINES:
+        return False
+    architecture, socket, connect, *others = _MACHINES[platform.machine()]
+    load, equal, at_least, mask = 0x20, 0x15, 0x35, 0x54  # linux/bpf_common.h
+    refuse, allow = (0x06, 0, 0, _ERRNO_EACCES), (0x06, 0, 0, _ALLOW)
+    program: list[tuple[int, int, int, int]] = [
+        (load, 0, 0, 4), (equal, 1, 0, architecture), (0x06, 0, 0, _KILL),
+        (load, 0, 0, 0), (at_least, 0, 1, 0x40000000), refuse,
+    ]  # fmt: skip
+    for number in (connect, *others, *_NUMBERS_FOR_ALL):
+        program += [(equal, 0, 1, number), refuse]
+    program += [
+        (equal, 1, 0, socket), allow,  # anything but a new socket
+        (load, 0, 0, 16), (equal, 1, 0, _AF_UNIX), refuse,
+        (load, 0, 0, 24), (mask, 0, 0, 0xF), (equal, 0, 1, _SOCK_DGRAM), refuse,
+        allow,
+    ]  # fmt: skip
+    code = b"".join(struct.pack("=HBBI", *one) for one in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    filled = Program(len(program), ctypes.cast(buffer, ctypes.c_void_p))
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(filled), 0, 0) == 0)
+
+
+def _watcher(readable: Iterable[Path], own: Path) -> Any:
+    """A hook that refuses the same in Python itself, and says why.
+
+    It can't be taken away again. It keeps what it needs in itself, not in names of modules.
+    """
+    roots = tuple({str(one) for path in readable for one in (path, path.resolve())})
+    under = tuple(f"{root}/" for root in roots)
+    mine = (str(own), f"{own}/")
+    real, fsdecode, silo = os.path.realpath, os.fsdecode, FORBIDDEN_IMPORTS
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(path, int) or path is None:
+                return
+            full = real(fsdecode(path))
+            writes = bool(flags and flags & writing) and not full.startswith("/dev/")
+            if full.startswith(mine[1]) or (
+                not writes and (full in roots or full.startswith(under))
+            ):
+                return
+            message = "a report’s kernel reads runs and its own folder only"
+            raise PermissionError(message)
+        if event == "socket.connect":
+            message = "a report’s kernel can’t connect to anything"
+            raise PermissionError(message)
+        if event == "import" and arguments[0].startswith(silo):
+            message = "a report’s kernel can’t open a silo"
+            raise ImportError(message)
+
+    return watch

@@ -1,0 +1,250 @@
+"""The disclosure gate: what may stand on a page, checked on the notebook before it is exported.
+
+Everything that a format could carry is looked at, in this order; each finding names the cell and
+the kind of thing, never the thing itself:
+
+1. outputs are of kinds that can be looked into: text, markup, pictures. Scripts are refused, also
+   inside markup and pictures, and so is whatever would be loaded from outside;
+2. text, metadata, attachments and pictures hold no identifier, secret, canary or path (`shapes`),
+   and none of the words that this workspace never shows;
+3. each table says which release (or plan) it is from, and it is one of this report's. A table that
+   was printed, typed or made from another frame doesn't, and is refused;
+4. cells that count fewer people than `SMALL` are hidden: that changes the page and stops nothing.
+
+The gate runs outside the kernel. A notebook can't turn it off.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from abfed.lab.page import COUNT
+from abfed.lab.shapes import found_in
+from abfed.protocol.errors import Withheld
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+SMALL = 10
+"""Counts of people below it aren't shown: the usual threshold of official statistics."""
+HIDDEN = f"&lt; {SMALL}"
+
+TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
+PICTURES = {"image/png"}
+DROPPED = {"application/vnd.jupyter.widget-view+json"}
+"""A view of something that only lives in a kernel: it has a text beside it."""
+
+_OUTSIDE = re.compile(
+    r"<\s*(script|link|iframe|object|embed|base|form|meta|foreignObject|audio|video)\b"
+    r"|\bon\w+\s*=\s*[\"']|javascript:|@import|\bsrcset\s*=|(?:src|poster|data)\s*=\s*[\"']?\s*"
+    r"(?:https?:)?//|href\s*=\s*[\"']?\s*(?!#|data:|[\"'])[^>\s]*\.(?:js|css)\b|url\(\s*[\"']?(?!#)",
+    re.IGNORECASE,
+)
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'\s)>]*)")
+_TABLE = re.compile(r"<table\b([^>]*)>", re.IGNORECASE)
+_SOURCE = re.compile(r"\bdata-source=\"([^\"]*)\"")
+_COUNTED = re.compile(rf"(<t[dh]\b[^>]*\b{COUNT}\b[^>]*>)(.*?)(</t[dh]>)", re.DOTALL)
+_NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
+_TYPED_ROW = re.compile(r"^\s*\|.*\d.*\|\s*$", re.MULTILINE)
+_FIGURE = re.compile(r"[-+−]?\d[\d,.]*(?:e[-+]?\d+)?%?", re.IGNORECASE)
+_PRINTED_ROWS = 2  # lines of figures under one another that make a table
+_PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}
+
+
+class Finding(NamedTuple):
+    """Something that stops a page: which cell (by its id), and what kind of thing."""
+
+    cell: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What one report may show.
+
+    Attributes:
+        sources: of its tables.
+        never: words of this workspace that no page shows, such as its folders and canaries.
+    """
+
+    sources: frozenset[str]
+    never: tuple[str, ...] = ()
+
+
+def cleared(document: NotebookNode, allowed: Allowed, *, where: str) -> NotebookNode:
+    """The notebook with small cells hidden, if nothing stops it.
+
+    Raises:
+        Withheld: with each finding, by cell and kind.
+    """
+    found = list(dict.fromkeys(findings(document, allowed)))
+    if found:
+        raise Withheld(
+            "the page is withheld: it would show what must not leave",
+            where=where,
+            why="; ".join(f"cell {one.cell}: {one.what}" for one in found[:8]),
+            do="take it out of the notebook; tables come from a run’s own frames or sections",
+        )
+    return hide_small(document)
+
+
+def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
+    """All that stops a page, in the order of its cells."""
+    for what in _in_text(json.dumps(document.metadata, ensure_ascii=False), allowed):
+        yield Finding("0 (metadata)", what)
+    for number, cell in enumerate(document.cells, start=1):
+        name = str(cell.get("id", number))
+        for what in _in_cell(cell, allowed):
+            yield Finding(name, what)
+
+
+def _in_cell(cell: NotebookNode, allowed: Allowed) -> Iterator[str]:
+    yield from _in_text(json.dumps(cell.metadata, ensure_ascii=False), allowed)
+    for bundle in cell.get("attachments", {}).values():
+        yield from _in_bundle(bundle, allowed)
+    if cell.cell_type != "code":
+        yield from _in_markup(cell.source, allowed)
+        if len(_TYPED_ROW.findall(cell.source)) >= _PRINTED_ROWS:
+            yield "a table that was typed, not made from a release"
+        return
+    yield from _in_text(cell.source, allowed)
+    for output in cell.outputs:
+        yield from _in_output(output, allowed)
+
+
+def _in_output(output: NotebookNode, allowed: Allowed) -> Iterator[str]:
+    match output.output_type:
+        case "stream":
+            yield from _in_text(output.text, allowed)
+            yield from _printed(output.text)
+        case "error":
+            yield from _in_text("\n".join([output.evalue, *output.traceback]), allowed)
+        case "display_data" | "execute_result":
+            yield from _in_text(json.dumps(output.metadata, ensure_ascii=False), allowed)
+            yield from _in_bundle(output.data, allowed)
+            if "text/html" not in output.data:
+                yield from _printed(str(output.data.get("text/plain", "")))
+        case kind:
+            yield f"an output of kind {kind}"
+
+
+def _in_bundle(bundle: dict[str, Any], allowed: Allowed) -> Iterator[str]:
+    """Each form of one output: a reader sees one of them, a file may carry all."""
+    for kind, value in bundle.items():
+        if kind in DROPPED:
+            continue
+        if kind in PICTURES:
+            yield from _in_picture(_decoded(value), allowed)
+        elif kind in TEXTS:
+            yield from (
+                _in_text(value, allowed) if kind == "text/plain" else _in_markup(value, allowed)
+            )
+        else:
+            yield f"an output of type {kind}, which can’t be looked into"
+
+
+def _in_markup(markup: str, allowed: Allowed) -> Iterator[str]:
+    """Markup: itself, what is packed inside it, and its tables."""
+    packed: list[tuple[str, str]] = []
+
+    def out(match: re.Match[str]) -> str:
+        packed.append((match[1] or "text/plain", match[3]))
+        return "data:,"
+
+    bare = _DATA.sub(out, markup)
+    if _OUTSIDE.search(unescape(bare)):
+        yield "something that loads or runs: a script, a frame, or a file from outside"
+    yield from _in_text(unescape(bare), allowed)
+    for kind, data in packed:
+        content = _decoded(data)
+        if kind in PICTURES:
+            yield from _in_picture(content, allowed)
+        elif kind in TEXTS:
+            yield from _in_markup(content.decode(errors="replace"), allowed)
+        else:
+            yield f"something packed as {kind}"
+    for attributes in _TABLE.findall(bare):
+        source = _SOURCE.search(attributes)
+        if source is None:
+            yield "a table that isn’t from a release"
+        elif source[1] not in allowed.sources:
+            yield "a table from another release than this report’s"
+
+
+def _in_text(text: str, allowed: Allowed) -> Iterator[str]:
+    yield from found_in(text)
+    if any(word in text for word in allowed.never):
+        yield "a word that this workspace never shows"
+
+
+def _printed(text: str) -> Iterator[str]:
+    """Rows of figures under one another, as a frame prints itself."""
+    rows = 0
+    for line in text.splitlines():
+        words = line.split()
+        figures = sum(bool(_FIGURE.fullmatch(word)) for word in words)
+        rows = rows + 1 if len(words) >= 3 and figures >= 2 else 0
+        if rows >= _PRINTED_ROWS:
+            yield "a table that was printed, not made from a release"
+            return
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=False)
+    except (binascii.Error, ValueError):
+        return data.encode()
+
+
+def _in_picture(content: bytes, allowed: Allowed) -> Iterator[str]:
+    """A PNG carries pixels only: its texts would be read by nobody and kept by everybody."""
+    for kind, chunk in _chunks(content):
+        if kind in _PNG_TEXTS:
+            if not chunk.startswith(b"Software\0"):
+                yield "a picture with words inside its file"
+            yield from _in_text(chunk.decode("latin-1"), allowed)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG (ISO/IEC 15948, 5.3); what isn't one is a chunk of text."""
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        yield b"tEXt", content
+        return
+    at = 8
+    while at + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        yield kind, content[at + 8 : at + 8 + length]
+        at += 12 + length
+        if kind == b"IEND":
+            break
+    if at < len(content):
+        yield b"tEXt", content[at:]
+
+
+def hide_small(document: NotebookNode) -> NotebookNode:
+    """Counts of fewer people than `SMALL` become a bound, in every table."""
+    for cell in document.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:
+                hidden = _COUNTED.sub(_hide, data["text/html"])
+                if hidden != data["text/html"]:
+                    data["text/html"] = hidden
+                    data.pop("text/plain", None)  # it may show the same counts
+    return document
+
+
+def _hide(match: re.Match[str]) -> str:
+    number = _NUMBER.search(match[2])
+    if number is None:
+        return match[0]
+    value = float(number[0].replace(",", "").replace("−", "-"))
+    return f"{match[1]}{HIDDEN}{match[3]}" if value < SMALL else match[0]

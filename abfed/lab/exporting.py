@@ -1,0 +1,187 @@
+"""From an executed notebook to files: one page of HTML, the same as PDF, Markdown, or a notebook.
+
+All formats are made from the same cells, after the disclosure gate; none loads anything. The same
+notebook gives the same bytes: nothing of the moment or of the machine is in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from abfed.lab.page import page
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FORMATS = ("html", "pdf", "ipynb", "md")
+HIDDEN_TAGS = {"parameters", "injected-parameters", "working-copy"}
+"""Cells for those who work with the notebook, not for those who read the page."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
+_PATH = re.compile(r"(?:/[\w.@+-]+)+/(?=[\w.@+-])")
+
+
+def readable(document: NotebookNode) -> NotebookNode:
+    """Without parameters, warnings, times and anything else that isn't the report."""
+    from abfed.lab.jupyter import nbformat
+
+    cells = []
+    for number, cell in enumerate(document.cells):
+        if HIDDEN_TAGS & set(cell.metadata.get("tags", [])):
+            continue
+        cell.metadata.clear()
+        cell["id"] = cell.get("id") or f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            for output in cell.outputs:
+                _settle(output)
+        cells.append(cell)
+    made: NotebookNode = nbformat().v4.new_notebook(cells=cells)
+    return made
+
+
+def _settle(output: NotebookNode) -> None:
+    """Take out what varies: counters, views of a kernel, addresses in memory, colours."""
+    if "execution_count" in output:
+        output.execution_count = None
+    if output.output_type == "error":
+        lines = "\n".join(output.traceback)
+        output.traceback = _PATH.sub("", _ANSI.sub("", lines)).splitlines()
+        output.evalue = _PATH.sub("", output.evalue)
+    if data := output.get("data"):
+        from abfed.lab.disclosure import DROPPED
+
+        for kind in DROPPED & set(data):
+            del data[kind]
+        if "text/html" in data:
+            data.pop("text/plain", None)  # the same again, shown by nothing
+        if "text/plain" in data:
+            data["text/plain"] = _ADDRESS.sub("", data["text/plain"])
+
+
+def body_of(document: NotebookNode) -> str:
+    """The cells as markup: what they show, not what they compute."""
+    parts = []
+    for cell in document.cells:
+        if cell.cell_type == "markdown":
+            parts.append(f"<section>{_markdown(cell)}</section>")
+        elif cell.cell_type == "code":
+            parts += [_shown(output) for output in cell.outputs]
+    return "\n".join(part for part in parts if part)
+
+
+def _markdown(cell: NotebookNode) -> str:
+    """A cell of words; raw markup in it stands as it was typed."""
+    import mistune
+
+    source = cell.source
+    for name, bundle in cell.get("attachments", {}).items():
+        for kind, data in bundle.items():
+            source = source.replace(f"attachment:{name}", f"data:{kind};base64,{data}")
+    render = mistune.create_markdown(
+        renderer=mistune.HTMLRenderer(escape=True, allow_harmful_protocols=["data:image/"]),
+        plugins=["table", "strikethrough"],
+    )
+    return str(render(source)).strip()
+
+
+def _shown(output: NotebookNode) -> str:
+    """One output, in the richest form that a page without scripts can show."""
+    if output.output_type == "stream":
+        return f"<pre>{escape(_ANSI.sub('', output.text))}</pre>"
+    if output.output_type == "error":
+        return f"<pre>{escape(chr(10).join(output.traceback))}</pre>"
+    data: Mapping[str, Any] = output.data
+    for kind, show in _SHOW.items():
+        if kind in data:
+            return show(data[kind])
+    return ""
+
+
+def _as_is(markup: str) -> str:
+    return markup
+
+
+def _svg(markup: str) -> str:
+    encoded = base64.b64encode(markup.encode()).decode()
+    return f'<figure><img alt="a figure" src="data:image/svg+xml;base64,{encoded}"></figure>'
+
+
+def _png(data: str) -> str:
+    encoded = "".join(data.split())
+    return f'<figure><img alt="a figure" src="data:image/png;base64,{encoded}"></figure>'
+
+
+def _plain(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>" if text else ""
+
+
+def _words(text: str) -> str:
+    from abfed.lab.jupyter import nbformat
+
+    return _markdown(nbformat().v4.new_markdown_cell(text))
+
+
+_SHOW: dict[str, Callable[[str], str]] = {
+    "text/html": _as_is,
+    "image/svg+xml": _svg,
+    "image/png": _png,
+    "text/markdown": _words,
+    "text/latex": _plain,
+    "text/plain": _plain,
+}
+
+
+def key_figure(document: NotebookNode) -> str:
+    """The first picture on the page, as a data URI; empty where it has none."""
+    found = re.search(r'<img\b[^>]*\bsrc="(data:image/[^"]+)"', body_of(document))
+    return found[1] if found else ""
+
+
+def as_html(document: NotebookNode, title: str, *, banner: str = "", footer: str = "") -> str:
+    """One page that loads nothing."""
+    parts = [part for part in (banner, body_of(document), footer) if part]
+    return page(title, "\n".join(parts))
+
+
+def as_notebook(document: NotebookNode, banner: str = "") -> bytes:
+    """The notebook with what it shows, to be opened where notebooks are."""
+    from abfed.lab.jupyter import nbformat
+
+    formats = nbformat()
+    shown = formats.from_dict(document)
+    if banner:
+        cell = formats.v4.new_markdown_cell(banner)
+        cell["id"] = "banner"
+        shown.cells.insert(0, cell)
+    text: str = formats.writes(shown, version=4)
+    return (text.rstrip("\n") + "\n").encode()
+
+
+def export(
+    document: NotebookNode, title: str, formats: tuple[str, ...], *, footer: str = ""
+) -> dict[str, bytes]:
+    """Every format that was asked for, by its name."""
+    made: dict[str, bytes] = {}
+    html = as_html(document, title, footer=footer) if {"html", "pdf", "md"} & set(formats) else ""
+    for form in formats:
+        match form:
+            case "html":
+                made[form] = html.encode()
+            case "pdf":
+                from abfed.lab.pdf import as_pdf
+
+                made[form] = as_pdf(html)
+            case "md":
+                from abfed.lab.markdown import as_markdown
+
+                made[form] = as_markdown(html).encode()
+            case _:
+                made[form] = as_notebook(document)
+    return made

@@ -1,0 +1,56 @@
+"""Frames that know where they are from, and how they show themselves in a report.
+
+A frame that was computed from a run carries its source in `attrs`; pandas hands it on to what is
+selected from it. Shown in a notebook, it becomes a table of the house with that source on it, and
+its counts of recipients are marked as such. Any other frame shows itself as pandas does, and the
+disclosure gate refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from abfed.lab.page import STYLE, table
+from abfed.lab.units import NONE
+
+SOURCE = "source"
+COUNTS = {"recipients", "count", "counts", "n", "people", "sends"}
+"""Names of columns that count people or what they did."""
+
+
+def marked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The frame, saying what it was computed from."""
+    frame.attrs[SOURCE] = source
+    return frame
+
+
+def frame_table(frame: pd.DataFrame) -> str:
+    """A frame as markup."""
+    source = frame.attrs.get(SOURCE)
+    if not isinstance(source, str):
+        return str(frame._repr_html_())  # type: ignore[operator]
+    names = [str(name) for name in frame.columns]
+    head = ["", *names]
+    rows = [
+        [escape(str(index)), *(_cell(value) for value in row)]
+        for index, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True)
+    ]
+    numeric = [
+        place + 1
+        for place, kind in enumerate(frame.dtypes)
+        if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+    ]
+    counts = [place + 1 for place, name in enumerate(names) if name.casefold() in COUNTS]
+    shown = table(head, rows, source=source, numeric=numeric, counts=counts)
+    return f'<style>{STYLE}</style><div class="abfed">{shown}</div>'
+
+
+def _cell(value: Any) -> str:
+    """A value as text: four significant digits, a dash for what is missing."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else NONE
+    return NONE if value is None or value is pd.NA else escape(str(value))

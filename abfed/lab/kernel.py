@@ -1,0 +1,102 @@
+"""What runs in a report's kernel before its first cell, spawned or forked alike.
+
+1. Python's own generators start from the report's seed, so that what is drawn is the same each
+   time, and another thing in each report.
+2. What an import decided because it saw no IPython yet is decided again.
+3. The kernel confines itself. Only then does it listen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from abfed.lab.confinement import confine
+
+START, CONNECTION, STATE = "start.json", "kernel.json", "state.json"
+_PARENT_DEATH_SIGNAL = 1  # prctl
+TORCH_SEED = 67_280_421_310_721
+"""torch's own default: a fork whose parent imported torch starts where an import would have."""
+_DETECTING = ("tqdm.auto", "tqdm.autonotebook")
+"""Modules that look for IPython once, when they are imported: they are imported again."""
+
+
+def run(folder: Path) -> None:
+    """Be the kernel whose private folder this is, until it is ended."""
+    start = json.loads((folder / START).read_bytes())
+    os.environ.clear()
+    os.environ.update(start["environment"])
+    end_with_parent()
+    _reseed(start["seed"])
+    _make_font_list(Path(os.environ["MPLCONFIGDIR"]))
+    os.chdir(start["cwd"])
+    state = confine(folder, [*map(Path, start["read"]), Path(os.environ["MPLCONFIGDIR"])])
+    (folder / STATE).write_text(json.dumps({"confinement": state}))
+    _listen(folder)
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def _reseed(seed: int) -> None:
+    """Start Python's, numpy's and torch's global generators; a fork would repeat its parent's."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that a notebook gets without asking
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(TORCH_SEED)
+
+
+def _make_font_list(cache: Path) -> None:
+    """Matplotlib's list of fonts is made before the kernel may no longer write it."""
+    if not any(cache.glob("fontlist-*.json")):
+        import matplotlib.font_manager  # noqa: F401
+
+
+def _listen(folder: Path) -> None:
+    """Answer as a Jupyter kernel."""
+    from ipykernel import iostream, kernelapp
+
+    class NoPort(iostream.IOPubThread):
+        """ipykernel opens a port for what child processes print; a report has none."""
+
+        def _setup_pipe_in(self) -> None:
+            self._pipe_flag = False
+
+    app: Any = kernelapp.IPKernelApp.instance()
+    vars(kernelapp)["IOPubThread"] = NoPort
+    app.initialize(["-f", str(folder / CONNECTION), "--HistoryManager.enabled=False",
+                    "--IPKernelApp.quiet=True"])  # fmt: skip
+    _see_ipython(app.shell)
+    app.start()
+
+
+def _see_ipython(shell: Any) -> None:
+    """Undo what imports decided without IPython, and show frames of a run as its tables."""
+    for name in _DETECTING:
+        sys.modules.pop(name, None)
+    if pandas := sys.modules.get("pandas"):
+        pandas.set_option("display.max_columns", 20)  # its default where a notebook is seen
+    html = shell.display_formatter.formatters["text/html"]
+    html.for_type_by_name("pandas", "DataFrame", _frame)
+
+
+def _frame(frame: Any) -> str:
+    """A frame as markup: as a table of the house where it says which release it is from."""
+    from abfed.lab.frames import frame_table
+
+    return frame_table(frame)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))

@@ -1,0 +1,259 @@
+"""Notebooks that reports are made from: where they lie, what they ask for, what they may be given.
+
+1. A notebook has one cell tagged `parameters`, as Papermill's have: `name: type = default` a line.
+2. What the report is about is set by us, from the run or the plan (`OURS`); by nobody else.
+3. Any other value is checked before a kernel starts: an unknown name or another type is a refusal.
+4. A secret is never a parameter: it would stand in a manifest, a cell and a page. Names that
+   secrets have are refused, and so are values that look like one.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import abfed
+from abfed.lab.shapes import secret_name, secret_shape
+from abfed.protocol.errors import InputError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+OURS = ("run_folder", "plan_file", "runs_folder")
+"""Parameters that follow from what the report is about: a run, a plan, all runs."""
+
+TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+LONGEST = 200  # characters of a text; longer ones are data, not parameters
+TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
+
+
+class Parameter(NamedTuple):
+    """One that a notebook declares: its type's name and its default."""
+
+    kind: str
+    default: Any
+
+
+def notebook_folders() -> tuple[Path, ...]:
+    """Where notebooks lie: beside the package in a checkout, or inside it where it's installed."""
+    package = Path(abfed.__file__).parent
+    return package.parent / "notebooks", package / "notebooks"
+
+
+def known_notebooks() -> dict[str, Path]:
+    """Notebooks that come with abfed, by name."""
+    known: dict[str, Path] = {}
+    for folder in reversed(notebook_folders()):
+        known |= {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    return known
+
+
+def find_notebook(name: str) -> Path:
+    """A notebook by its name, or by its path where it ends in `.ipynb`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name.endswith(".ipynb"):
+        if Path(name).is_file():
+            return Path(name)
+        raise InputError("there is no such notebook", where=name, do="check the path")
+    known = known_notebooks()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1)
+    raise InputError(
+        f"there is no notebook {name!r}",
+        why=f"known are: {', '.join(sorted(known)) or 'none'}",
+        do=f"did you mean {near[0]!r}?" if near else "name one of these, or give a path",
+    )
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook from its file.
+
+    Raises:
+        InputError: it isn't one.
+    """
+    return parse_notebook(path.read_bytes(), where=path.name)
+
+
+def parse_notebook(data: bytes, *, where: str) -> NotebookNode:
+    """A notebook from its bytes.
+
+    Raises:
+        InputError: it isn't one.
+    """
+    from abfed.lab.jupyter import nbformat
+
+    formats = nbformat()
+    try:
+        document: NotebookNode = formats.reads(data.decode(), as_version=4)
+    except (formats.reader.NotJSONError, formats.ValidationError, UnicodeDecodeError) as cause:
+        raise InputError("it isn't a notebook", where=where) from cause
+    return document
+
+
+def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Parameter]:
+    """What a notebook's `parameters` cell declares: `name: type = default`, each on its line.
+
+    Raises:
+        InputError: it has no such cell, the cell holds something else, or a name is a secret's.
+    """
+    cells = [cell for cell in document.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(
+            f"{len(cells)} cells are tagged 'parameters'", where=where, do="tag exactly one"
+        )
+    declared = {}
+    try:
+        lines = ast.parse(cells[0].source).body
+    except SyntaxError as cause:
+        raise InputError("the parameters cell isn't Python", where=where) from cause
+    for line in lines:
+        match line:
+            case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value) if (
+                kind in TYPES and _is_literal(value)
+            ):
+                declared[name] = Parameter(kind, ast.literal_eval(value))
+            case _:
+                raise InputError(
+                    "the parameters cell holds something other than typed parameters",
+                    where=f"{where}, line {line.lineno} of the cell",
+                    do=f"write `name: type = default`; types are {', '.join(TYPES)}",
+                )
+        if name not in OURS:
+            _refuse_secret_name(name, where)
+    if not set(OURS) & set(declared):
+        raise InputError(
+            "it doesn't say what it is about",
+            where=where,
+            why=f"it has none of the parameters {', '.join(OURS)}",
+            do="declare one of them",
+        )
+    return declared
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except ValueError:
+        return False
+    return True
+
+
+def checked_parameters(
+    declared: Mapping[str, Parameter], given: Mapping[str, Any], *, where: str
+) -> dict[str, Any]:
+    """Given values, if each is declared, of its type and no secret.
+
+    Raises:
+        InputError: one isn't; names the nearest that is. A value is never repeated.
+    """
+    free = [name for name in declared if name not in OURS]
+    checked = {}
+    for name, value in given.items():
+        _refuse_secret_name(name, where)
+        if name not in free:
+            near = get_close_matches(name, free, n=1)
+            reason = "follows from what the report is about" if name in OURS else "is unknown"
+            raise InputError(
+                f"parameter {name!r} {reason}",
+                where=where,
+                why=f"parameters are: {', '.join(free) or 'none'}",
+                do=f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
+        checked[name] = _typed(name, declared[name].kind, value, where)
+    return checked
+
+
+def _refuse_secret_name(name: str, where: str) -> None:
+    if secret_name(name):
+        raise InputError(
+            f"parameter {name!r} is called what secrets are called",
+            where=where,
+            why="parameters stand in the report and its manifest, for all of its readers",
+            do="leave it out: a report needs no secret; or give it another name",
+        )
+
+
+def _typed(name: str, kind: str, value: Any, where: str) -> Any:
+    """A value of exactly the declared type; whole numbers will do for `float`."""
+    if kind == "float" and type(value) is int:
+        return float(value)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if type(value) is not TYPES[kind] or not finite:
+        raise InputError(
+            f"parameter {name!r} must be a {'finite ' if kind == 'float' else ''}{kind}",
+            where=where,
+            why=f"a {type(value).__name__} was given",
+        )
+    if isinstance(value, str):
+        looks = secret_shape(value)
+        if looks or len(value) > LONGEST or not value.isprintable():
+            raise InputError(
+                f"parameter {name!r} can't be this text",
+                where=where,
+                why=f"it looks like {looks}"
+                if looks
+                else f"more than {LONGEST} characters, or some that can't be printed",
+                do="a secret or an identifier is never a parameter",
+            )
+    return value
+
+
+def read_texts(
+    pairs: Iterable[tuple[str, str]], declared: Mapping[str, Parameter], *, where: str
+) -> dict[str, Any]:
+    """Values that were typed at a command line, read as the types that the notebook declares.
+
+    Raises:
+        InputError: a text isn't of its type, or a name was given twice.
+    """
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in values:
+            raise InputError(f"parameter {name!r} was given twice", where=where)
+        kind = declared[name].kind if name in declared else "str"
+        values[name] = _read_text(name, kind, text, where)
+    return values
+
+
+def texts_for(notebook: str, pairs: Iterable[str]) -> dict[str, Any]:
+    """Values for a notebook from texts such as `alpha=0.1`.
+
+    Raises:
+        InputError: there is no such notebook, or a text isn't a pair or not of its type.
+    """
+    split = [one.partition("=") for one in pairs]
+    bare = [name for name, equals, _ in split if not equals]
+    if bare:
+        raise InputError(f"parameter {bare[0]!r} has no value", do="write name=value")
+    if not split:
+        return {}
+    path = find_notebook(notebook)
+    declared = declared_parameters(read_notebook(path), where=path.name)
+    return read_texts(((a, b) for a, _, b in split), declared, where=path.name)
+
+
+def _read_text(name: str, kind: str, text: str, where: str) -> Any:
+    try:
+        match kind:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return TRUTHS[text.casefold()]
+            case _:
+                return text
+    except (ValueError, KeyError) as cause:
+        raise InputError(
+            f"parameter {name!r} must be a {kind}",
+            where=where,
+            do=f"give {'true or false' if kind == 'bool' else 'a number'}",
+        ) from cause

@@ -1,0 +1,79 @@
+"""A report's manifest: what it was made from and what came out, signed by the workspace.
+
+It holds the notebook's digest, the parameters, the run's own manifest (and through it plan,
+releases and model), versions, who it is for, how its kernel was confined, and each file's digest.
+It holds no time and no name of a machine: the same report has the same manifest.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import abfed
+from abfed.protocol.canonical import digest, parse_canonical, sha256_hex
+from abfed.protocol.envelope import key_id, open_envelope
+from abfed.protocol.errors import IntegrityError
+from abfed.site.files import read_private
+
+FORMAT = 1
+SUFFIX = ".report"
+PACKAGES = ("abfed", "ipykernel", "ipython", "matplotlib", "mistune", "nbclient", "nbformat",
+            "numpy", "pandas", "scipy", "weasyprint")  # fmt: skip
+"""Those that the bytes of a page can depend on, besides what made the run."""
+FIELDS = {
+    "format", "report", "key", "notebook", "parameters", "subject", "seed", "versions", "code",
+    "audience", "confinement", "files",
+}  # fmt: skip
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages above, as installed; "" where one isn't."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+@functools.cache
+def code_digest() -> str:
+    """The digest of this package's source: a page follows from code as well as from a version."""
+    package = Path(abfed.__file__).parent
+    files = sorted(package.rglob("*.py"))
+    return digest({str(one.relative_to(package)): sha256_hex(one.read_bytes()) for one in files})
+
+
+def content_key(notebook: bytes, parameters: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
+    """The digest of all that a report is made from; another digest is another report."""
+    return digest(
+        {
+            "notebook": sha256_hex(notebook),
+            "parameters": dict(parameters),
+            "subject": dict(subject),
+            "versions": versions(),
+            "code": code_digest(),
+        }
+    )
+
+
+def read_manifest(path: Path, public_key: bytes) -> dict[str, Any]:
+    """A report's manifest, whose signature held.
+
+    Raises:
+        WorkspaceError: there is none.
+        IntegrityError: it was changed, or another key signed it.
+    """
+    trusted = {key_id(public_key): public_key}
+    opened = open_envelope(read_private(path), trusted, kind="report", where=path.name)
+    found = parse_canonical(opened.content, where=path.name)
+    if not isinstance(found, dict) or set(found) != FIELDS or found["format"] != FORMAT:
+        raise IntegrityError("not a report's manifest", where=path.name)
+    return found

@@ -1,0 +1,172 @@
+"""What a report is about: a run, a plan that wasn't carried out yet, or all runs of a workspace.
+
+It decides what the kernel may read, which of `notebooks.OURS` are set and to what, from which
+sources tables may come, and what the manifest says. A name of a file is relative: no path is shown.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfed.lab.disclosure import Allowed
+from abfed.lab.page import SYNTHETIC, plan_source
+from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+    from abfed.lab.workspace import Workspace
+    from abfed.protocol.plan import Plan
+
+PLAN_FILE = "plan.yaml"
+CANARIES = "canaries.txt"
+"""In a workspace: words, one a line, that were planted to be found where they must never be."""
+SHORTEST_WORD = 5  # characters of a host's name that isn't an everyday word
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes:
+        name: what its files are called after.
+        title: what the page is called.
+        notebook: the notebook it is shown with where no other is named.
+        audience: roles that the report is for.
+        facts: what the manifest says of it.
+        sources: of its tables.
+        read: folders that the kernel may read.
+        cwd: where it works; its own private folder where that is None.
+        set_by_us: values of `notebooks.OURS`.
+        files: small files for the kernel's own folder.
+    """
+
+    name: str
+    title: str
+    notebook: str
+    audience: tuple[str, ...]
+    facts: Mapping[str, Any]
+    sources: frozenset[str]
+    read: tuple[Path, ...] = ()
+    cwd: Path | None = None
+    set_by_us: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[tuple[str, bytes], ...] = ()
+
+    def allowed(self) -> Allowed:
+        """What its page may show."""
+        words = {str(Path.home()), socket.gethostname()}
+        for folder in self.read:
+            workspace = folder.resolve().parent
+            words |= {str(folder), str(folder.resolve()), str(workspace)}
+            canaries = workspace / CANARIES
+            if canaries.is_file():
+                words |= set(canaries.read_text().split())
+        kept = tuple(sorted(word for word in words if len(word) >= SHORTEST_WORD))
+        return Allowed(self.sources, kept)
+
+
+ALL = "all"
+"""Names all runs of a workspace."""
+
+
+def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Subject:
+    """What somebody means by a run's name, a plan's file or `all`.
+
+    A plan means its run, where there is one and the notebook reads runs.
+
+    Raises:
+        WorkspaceError, PlanError, InputError: there is no such thing.
+    """
+    from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
+    from abfed.protocol.plan import Plan
+
+    if about == ALL:
+        return of_runs(workspace.runs(), workspace.runs_folder)
+    if Path(about).suffix not in {".yaml", ".yml"}:
+        return of_run(workspace.find_run(about))
+    plan = Plan.load(about)
+    path = find_notebook(notebook or plan.report.notebook)
+    declared = declared_parameters(read_notebook(path), where=path.name)
+    if "run_folder" in declared:
+        wanted = plan.digest
+        name = next((one.name for one in workspace.runs() if one.plan.digest == wanted), about)
+        return of_run(workspace.find_run(name))
+    return of_plan(plan, Path(about).read_bytes())
+
+
+def of_run(run: Run) -> Subject:
+    """A finished run."""
+    from abfed.lab.display import title
+
+    simulated = run.plan.simulation is not None
+    sources = {run.source, plan_source(run.plan)} | ({SYNTHETIC} if simulated else set())
+    runs = run.folder.resolve().parent
+    return Subject(
+        name=run.name,
+        title=title(run),
+        notebook=run.report.notebook,
+        audience=run.report.audience,
+        facts={
+            "kind": "run",
+            "run": run.name,
+            "run_manifest": sha256_hex(canonical_bytes(run.manifest)),
+            "plan": run.plan.digest,
+            "shown": digest(run.report.model_dump(mode="json")),
+            "simulated": simulated,
+        },
+        sources=frozenset(sources),
+        read=(runs,),
+        cwd=runs,
+        set_by_us={
+            "run_folder": run.name,
+            "plan_file": f"{run.name}/plan.json",
+            "runs_folder": ".",
+        },
+    )
+
+
+def of_plan(plan: Plan, text: bytes) -> Subject:
+    """A plan, before any silo was asked: the kernel gets its text and nothing else."""
+    named = plan.report.title or plan.name
+    return Subject(
+        name=f"{plan.name}-{plan.digest[:10]}",
+        title=f"SIMULATION: {named}" if plan.simulation is not None else named,
+        notebook="experiment_design",
+        audience=plan.report.audience,
+        facts={
+            "kind": "plan",
+            "plan": plan.digest,
+            "text": sha256_hex(text),
+            "simulated": plan.simulation is not None,
+        },
+        sources=frozenset({plan_source(plan), SYNTHETIC}),
+        set_by_us={"plan_file": PLAN_FILE},
+        files=((PLAN_FILE, text),),
+    )
+
+
+def of_runs(runs: list[Run], folder: Path) -> Subject:
+    """All complete runs of a workspace."""
+    sources = {source for run in runs for source in (run.source, plan_source(run.plan))}
+    audience = {role for run in runs for role in run.report.audience} or {"analyst"}
+    for run in runs:  # who may see all of it may see each part of it
+        audience &= set(run.report.audience)
+    manifests = {run.name: sha256_hex(canonical_bytes(run.manifest)) for run in runs}
+    return Subject(
+        name="all-runs",
+        title="All runs",
+        notebook="portfolio",
+        audience=tuple(sorted(audience)),
+        facts={
+            "kind": "runs",
+            "runs": manifests,
+            "simulated": any(run.plan.simulation is not None for run in runs),
+        },
+        sources=frozenset(sources),
+        read=(folder.resolve(),),
+        cwd=folder.resolve(),
+        set_by_us={"runs_folder": "."},
+    )

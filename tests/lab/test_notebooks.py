@@ -1,0 +1,134 @@
+"""What a notebook may be given: its own parameters, of their types, and never a secret."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_notebook
+
+from abfed.lab.notebooks import (
+    Parameter,
+    checked_parameters,
+    declared_parameters,
+    read_texts,
+)
+from abfed.lab.shapes import found_in, secret_name, secret_shape
+from abfed.protocol.errors import InputError
+
+DECLARED = {
+    "run_folder": Parameter("str", ""),
+    "alpha": Parameter("float", 0.05),
+    "rounds": Parameter("int", 3),
+    "short": Parameter("bool", False),
+    "brand": Parameter("str", ""),
+}
+SECRETS = [
+    "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIn0.c2ln",
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "AKIAIOSFODNN7EXAMPLE",
+    "-----BEGIN PRIVATE KEY-----",
+    "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+    "otpauth://totp/abfed?issuer=abfed",
+    "Bearer abcdefghijklmnop1234",
+    "https://me:hunter2@example.org",
+    "0123456789abcdef0123456789abcdef",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "jane.doe@example.org",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", "0.05"), ("alpha", float("nan")), ("alpha", True), ("rounds", 1.0),
+        ("rounds", False), ("short", 1), ("run_folder", "x"), ("brand", 3), ("brand", "x" * 300),
+        ("brand", "a\x00b"),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        checked_parameters(DECLARED, {name: value}, where="test")
+
+
+def test_values_of_the_type_pass():
+    values = {"alpha": 1, "rounds": 5, "short": True, "brand": "aurora-spring-0a1b2c3d4e"}
+    checked = checked_parameters(DECLARED, values, where="test")
+    assert checked == values
+    assert type(checked["alpha"]) is float
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_a_value_that_looks_like_a_secret_is_refused_and_not_repeated(value):
+    with pytest.raises(InputError) as caught:
+        checked_parameters(DECLARED, {"brand": value}, where="test")
+    assert value not in str(caught.value)
+    assert "looks like" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "db_password", "api_key", "apikey", "token", "client_secret", "totp", "pin",
+     "signing_key", "credentials", "Passphrase", "access_token_2"],
+)  # fmt: skip
+def test_a_name_that_secrets_have_is_refused(name):
+    with pytest.raises(InputError, match="what secrets are called") as caught:
+        checked_parameters(DECLARED | {name: Parameter("str", "")}, {name: "x"}, where="test")
+    assert "'x'" not in str(caught.value)
+    cell = new_code_cell(
+        f'run_folder: str = ""\n{name}: str = ""', metadata={"tags": ["parameters"]}
+    )
+    with pytest.raises(InputError, match="what secrets are called"):
+        declared_parameters(new_notebook(cells=[cell]), where="test")
+
+
+@pytest.mark.parametrize("name", ["keyword", "monkey", "tokens_per_mail", "spinner", "alpha"])
+def test_words_that_only_sound_like_secrets_pass(name):
+    assert not secret_name(name)
+
+
+@settings(max_examples=25)
+@given(st.from_regex(r"[a-z]{2,9}(-[a-z]{2,9}){0,4}(-[0-9a-f]{10})?", fullmatch=True))
+def test_names_of_runs_and_brands_are_no_secrets(value):
+    assert secret_shape(value) == ""
+
+
+def test_texts_are_read_as_the_declared_types():
+    pairs = [("alpha", "0.1"), ("rounds", "7"), ("short", "true"), ("brand", "7")]
+    assert read_texts(pairs, DECLARED, where="test") == {
+        "alpha": 0.1, "rounds": 7, "short": True, "brand": "7",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[("rounds", "7.5")], [("alpha", "x")], [("short", "perhaps")], [("rounds", "1")] * 2],
+)
+def test_texts_of_another_type_are_refused(pairs):
+    with pytest.raises(InputError, match=pairs[0][0]):
+        read_texts(pairs, DECLARED, where="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("write to jane@example.org", "an e-mail address"),
+        ("b'\\x00\\x9f\\x12abcdefgh\\x01\\x02\\x03'", "a pseudonym"),
+        ("AAECAwQFBgcICQoLDA0ODw==", "a pseudonym"),
+        ("call +49 170 1234567", "a telephone number"),
+        ("from 192.168.0.7", "an internet address"),
+        ("in /home/jane/data", "an absolute path"),
+        (r"in C:\Users\jane", "an absolute path"),
+        ("ABFEDSEAL1", "sealed bytes"),
+        ("canary-0001", "a canary"),
+    ],
+)
+def test_shapes_are_found(text, kind):
+    assert kind in set(found_in(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1,234 ± 56", "clicked/opened per send", "</td></tr>", "3.11.2", "2026-11-25T08:00:00Z",
+     "0a1b2c3d4e5f6a7b", "0" * 64, "image/svg+xml", "a difference of +1.23 (0.10 to 2.40)"],
+)  # fmt: skip
+def test_what_pages_hold_is_none_of_them(text):
+    assert list(found_in(text)) == []
