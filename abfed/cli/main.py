@@ -14,6 +14,7 @@ import typer
 
 from abfed import __version__
 from abfed.cli import (
+    attack,
     audit,
     data,
     demo,
@@ -49,6 +50,7 @@ app.add_typer(report.app, name="report")
 app.command("demo")(demo.demo)
 app.command("login")(login.login)
 app.command("logout")(login.logout)
+app.command("attack")(attack.attack)
 
 
 def _version(asked: bool) -> None:

@@ -91,7 +91,7 @@ class Design:
         inner = self.feature_width
         lines = np.zeros((len(features), self.width), dtype=np.float32)
         lines[:, :inner] = features
-        lines[np.arange(len(features)), inner + arms] = 1.0
+        lines[np.arange(len(features)), inner + arms.astype(np.int64)] = 1.0
         start = inner + len(self.arms)
         for code in self.treated:
             here = np.flatnonzero(arms == code)

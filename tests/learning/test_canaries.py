@@ -1,0 +1,102 @@
+"""The audit of training: silent on the shipped engine, loud on each broken one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from abfed.learning.canaries import TrainingAudit
+from abfed.learning.design_matrix import RecipientRows
+from abfed.learning.dpsgd import train_round
+from abfed.privacy.accounting import gaussian_multiplier, sampled_multiplier
+from abfed.privacy.mechanisms import SystemNoise, UnsafeSeededNoise
+
+DELTA = 1e-6
+WHOLE = TrainingAudit(gaussian_multiplier(3.0, DELTA), 1.0, 1, runs=300, delta=DELTA)
+"""One step of everybody: the bound is tight, so that half the noise is seen. With 76,800 canaries
+its lower bound is 3.5 with a standard deviation of 0.1 where the noise is halved."""
+
+FEWER = replace(WHOLE, runs=30)
+"""Enough for all that is louder than that."""
+
+SAMPLED = TrainingAudit(
+    sampled_multiplier(2.0, DELTA, rate=0.1, steps=30), 0.1, 30, runs=24, delta=DELTA
+)
+"""Thirty steps of one in ten: rests on the sampling being Poisson."""
+
+
+def halved(network, data, settings, *, noise_multiplier, **rest):
+    return train_round(network, data, settings, noise_multiplier=noise_multiplier / 2, **rest)
+
+
+def unclipped(network, data, settings, *, noise_multiplier, **rest):
+    loose = settings.model_copy(update={"clip": 1e6})
+    same = noise_multiplier * settings.clip / loose.clip
+    return train_round(network, data, loose, noise_multiplier=same, **rest)
+
+
+def per_row(network, data, settings, **rest):
+    rows = RecipientRows(
+        data.design, data.features, data.arms, data.labels, np.arange(len(data.labels) + 1)
+    )
+    return train_round(network, rows, settings, **rest)
+
+
+class SeedReused(SystemNoise):
+    """Batches from the system; noise from the same seed in every run."""
+
+    def floats(self, count, sigma):
+        return UnsafeSeededNoise(7).floats(count, sigma)
+
+
+def seed_reused(network, data, settings, *, noise, **rest):
+    return train_round(network, data, settings, noise=SeedReused(), **rest)
+
+
+class DrawnOnce(SystemNoise):
+    """Draws its batch once and takes it in every step."""
+
+    def poisson_batch(self, population, rate):
+        return np.arange(round(population * rate))
+
+
+class Everybody(SystemNoise):
+    """Takes everybody in every step, whatever the rate that is charged."""
+
+    def poisson_batch(self, population, rate):
+        return np.arange(population)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("audit", [WHOLE, SAMPLED], ids=["whole", "sampled"])
+def test_the_shipped_engine_stays_below_its_claim(audit: TrainingAudit) -> None:
+    found = audit.attack()
+    assert 1.9 < audit.claimed <= 3.0
+    assert found.epsilon < audit.claimed
+    assert found.confidence == 0.95
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    ("engine", "audit"),
+    [(halved, WHOLE), (unclipped, FEWER), (per_row, FEWER), (seed_reused, FEWER)],
+    ids=["halved", "unclipped", "per row", "seed reused"],
+)
+def test_a_broken_engine_rises_above_its_claim(engine, audit: TrainingAudit) -> None:
+    found = audit.attack(engine)
+    assert found.epsilon > audit.claimed, found
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("noise", [DrawnOnce(), Everybody()], ids=["drawn once", "everybody"])
+def test_sampling_that_is_not_poisson_rises_above_its_claim(noise) -> None:
+    found = SAMPLED.attack(noise=noise)
+    assert found.epsilon > SAMPLED.claimed, found
+
+
+@pytest.mark.privacy
+def test_the_audit_is_not_blind() -> None:
+    """Below the claim, but not at nothing: an audit that sees nothing proves nothing."""
+    assert FEWER.attack().epsilon > 0.3
