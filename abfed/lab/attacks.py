@@ -69,7 +69,7 @@ def attack_all(*, effort: float = 1.0) -> list[Attacked]:
     Args:
         effort: 1 takes some seconds; the bounds get closer to the truth with more.
     """
-    trials, runs = max(20, round(2_000 * effort)), max(2, round(150 * effort))
+    trials, runs = max(20, round(400 * effort)), max(2, round(100 * effort))
     whole = TrainingAudit(gaussian_multiplier(3.0, DELTA), 1.0, 1, runs, DELTA)
     sigma = sampled_multiplier(2.0, DELTA, rate=0.1, steps=30)
     sampled = TrainingAudit(sigma, 0.1, 30, max(2, runs // 6), DELTA)

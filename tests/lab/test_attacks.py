@@ -38,7 +38,7 @@ def seed_reused(permit, tables):
 
 @pytest.mark.privacy
 def test_shipped_totals_stay_below_their_claim() -> None:
-    found = attack_totals(epsilon=EPSILON, trials=TRIALS // 4)
+    found = attack_totals(epsilon=EPSILON, trials=TRIALS // 8)
     assert 2.9 < found.claimed <= EPSILON
     assert 0.2 < found.bound.epsilon < found.claimed
     assert found.holds
@@ -47,7 +47,11 @@ def test_shipped_totals_stay_below_their_claim() -> None:
 @pytest.mark.privacy
 @pytest.mark.parametrize(
     ("compute", "trials"),
-    [(halved, TRIALS), (per_row, TRIALS // 10), (seed_reused, TRIALS // 10)],
+    [
+        pytest.param(halved, TRIALS, marks=pytest.mark.slow),
+        (per_row, TRIALS // 10),
+        (seed_reused, TRIALS // 10),
+    ],
     ids=["halved", "per row", "seed reused"],
 )
 def test_broken_totals_rise_above_their_claim(compute, trials: int) -> None:
