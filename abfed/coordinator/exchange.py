@@ -41,6 +41,8 @@ _ADVICE = {
     "rights": "see `abfed access why`",
     "approval": "ask a second person for `abfed access approve`",
     "budget": "see `abfed ledger show`, and ask for less",
+    "too-few": "ask about larger groups: fewer arms or segments, a wider population",
+    "expired": "the run that holds the answer still does; give the plan a new name to ask anew",
     "plan-epsilon": "ask for less, or ask the silos' privacy officers",
     "step-used": "a plan trains one model on the same data: give the plan a new name for another",
 }

@@ -207,8 +207,8 @@ def privacy(run: Run) -> str:
     plan, ledger = run.plan, run.ledger
     cost = plain(ledger["epsilon_run"].max(), 2)
     text = (
-        "The protected unit is a recipient with all their e-mails; adjacency is adding or "
-        f"removing one. The run cost each recipient of a brand that took part ε = {cost} at δ = "
+        f"The protected unit is {plan.privacy.unit.sentence}. "
+        f"The run cost each recipient of a brand that took part ε = {cost} at δ = "
         f"{plan.privacy.delta:g} (asked for: {plan.privacy.epsilon:g}), computed from privacy loss "
         "distributions (PLD) over all that was released. Somebody known to two brands is two "
         "recipients: costs add."

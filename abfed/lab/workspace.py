@@ -201,6 +201,7 @@ class Workspace:
             "columns": list(columns),
             "budget": {"epsilon": float(epsilon), "delta": 1e-5},
             "per_plan": {"epsilon": min(5.0, float(epsilon)), "delta": 1e-6},
+            "minimum_recipients": 10,
             "show_budget": show_budget,
             "access": default_access(
                 COORDINATOR,

@@ -16,6 +16,7 @@ from abfed.protocol.canonical import canonical_bytes, digest, parse_canonical, s
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import Presented
+from abfed.protocol.protected import RECIPIENT, ProtectedUnit
 from abfed.protocol.schema import FiniteFloat, Frozen, Name
 
 PROTOCOL_VERSION = 2
@@ -47,6 +48,8 @@ RefusalCode = Literal[
     "step-used",
     "order",
     "population",
+    "too-few",
+    "expired",
     "failed",
 ]
 REFUSAL_TEXT: dict[str, str] = {
@@ -67,6 +70,8 @@ REFUSAL_TEXT: dict[str, str] = {
     "step-used": "this step was already answered for another model",
     "order": "this step needs an earlier one first",
     "population": "this silo holds no such experiment, or not these arms",
+    "too-few": "an arm or cell of this plan holds too few recipients, by noised or declared counts",
+    "expired": "this was answered, and the answer is no longer kept; it is not noised anew",
     "failed": "the silo could not compute this step; its own log says why",
 }
 """All that a refusal tells an asker. Fixed texts: nothing of the data can ride along."""
@@ -145,7 +150,7 @@ class Release(Frozen):
         payload: which kind of arrays come with it.
         key: idempotency key: SHA-256 of plan digest, data epoch, step and incoming digest.
         epoch: name of the state of the data it was computed on.
-        unit, adjacency: what the guarantee protects.
+        unit: what the guarantee protects.
         noise: public parameters of the noise, by name (see the payload's own module).
         charged: the privacy events of this step.
         budget: where the silo's policy shows it.
@@ -160,8 +165,7 @@ class Release(Frozen):
     incoming_digest: Hex64
     key: Hex64
     epoch: Hex64
-    unit: Literal["recipient"] = "recipient"
-    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+    unit: ProtectedUnit = RECIPIENT
     simulated: bool = False
     noise: dict[str, FiniteFloat]
     charged: tuple[Charge, ...]

@@ -20,6 +20,7 @@ from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError, PlanError
 from abfed.protocol.metrics import Guardrail, Metric
 from abfed.protocol.modelling import Model, Training
+from abfed.protocol.protected import RECIPIENT, ProtectedUnit
 from abfed.protocol.schema import (
     OUTCOMES,
     RESERVED_COLUMNS,
@@ -72,11 +73,12 @@ class Split(Frozen):
 
 
 class Privacy(Frozen):
-    """The guarantee asked for: (ε, δ), protected unit one recipient, add-or-remove adjacency."""
+    """The guarantee asked for: (ε, δ) for each protected unit."""
 
     epsilon: Positive
     delta: Annotated[float, Field(gt=0, le=1e-4, allow_inf_nan=False)] = 1e-6
     split: Split
+    unit: ProtectedUnit = RECIPIENT
 
     @model_validator(mode="after")
     def _adds_up(self) -> Privacy:

@@ -68,6 +68,7 @@ class Books:
     curve_of: Callable[[tuple[Charge, ...]], Curve] = Curve.of
     count: int = 0
     head: str = GENESIS
+    heads: set[str] = field(default_factory=lambda: {GENESIS})
     spent: Curve = field(default_factory=Curve)
     reservations: dict[Question, Reservation] = field(default_factory=dict)
     begun: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Books:
         take(body)
         self.count += 1
         self.head = head_of(entry)
+        self.heads.add(self.head)
 
     @property
     def spending(self) -> Spending:

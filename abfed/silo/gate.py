@@ -11,15 +11,17 @@ A request is judged in this order, and the first no ends it:
  6. a second person approved it, where the policy asks for that;
  7. a simulation plan asks a synthetic brand;
  8. the purpose is allowed (S1);
- 9. columns, bounds, experiment and arms are allowed and here;
+ 9. columns, bounds, experiment and arms are allowed and here, and no arm was declared too small;
 10. the plan alone asks for no more than one plan may;
 11. the step is one of the plan's, the model that comes with it too, and the totals come first;
-12. answered already under the same key: the same release again, at no charge;
+12. answered already under the same key: the same release again, at no charge, or the same no where
+    it was withheld or is no longer kept;
 13. the budget covers it: reserved, durably;
 14. the step is given to this key, durably. Only now there is a permit.
 
 What was computed is released in this order: it is of the kind, shapes and noise that were reserved,
-and finite; it is logged, signed, sealed on disk, settled; then it leaves. A crash at any point
+and finite; totals whose noised counts are below the minimum are withheld for good; it is logged,
+signed, sealed on disk, settled; then it leaves. A crash at any point
 leaves the charge and gives nothing away; the next attempt completes under the same charge.
 
 The gate judges values. It cannot fetch rows.
@@ -27,6 +29,7 @@ The gate judges values. It cannot fetch rows.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +54,8 @@ from abfed.protocol.messages import (
 )
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape, pack, shapes_of, unpack
+from abfed.silo.disclosure import too_few
+from abfed.silo.entries import Given
 from abfed.silo.judging import Judge, Judged
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Computed, Holdings, Permit
@@ -111,13 +116,16 @@ class Gate:
         """
         policy = self._judge.policy()
         judged = self._judge.judge(envelope, policy, holdings)
-        given = self._ledger.released(judged.key)
-        if given is not None:  # 12
-            self._audit.append(
-                "release.again", key=judged.key, digest=given, person=judged.asker.who
-            )
-            return Answered(self._releases.again(judged.key, given))
-        return self._reserve(judged, policy, holdings)
+        self._expire(policy)
+        given = self._ledger.given(judged.key)
+        if given is None:
+            return self._reserve(judged, policy, holdings)
+        if given.state != "kept":  # 12
+            raise _gone(given)
+        self._audit.append(
+            "release.again", key=judged.key, digest=given.digest, person=judged.asker.who
+        )
+        return Answered(self._releases.again(judged.key, given.digest))
 
     def release(self, permit: Permit, computed: Computed) -> bytes:
         """Check what was computed, settle it and sign it.
@@ -131,6 +139,8 @@ class Gate:
         if not all(np.isfinite(array).all() for array in computed.arrays.values()):
             raise IntegrityError("the result is not finite", where=permit.step)
         _check_noise(permit, computed)
+        if permit.step == "totals":
+            self._withhold_few(permit, computed)
         arrays = pack(computed.arrays)
         head = self._audit.append(
             "release.made",
@@ -151,6 +161,23 @@ class Gate:
             self._releases.drop(permit.key, made)
             return self._releases.again(permit.key, first)
         return envelope
+
+    def _withhold_few(self, permit: Permit, computed: Computed) -> None:
+        """Totals about too few recipients never leave, by their own noised counts."""
+        if too_few(self._judge.policy(), permit.plan, computed.arrays["totals"]):
+            self._ledger.withhold(permit.key)
+            self._audit.append(
+                "release.withheld", key=permit.key, plan=permit.plan.digest, step=permit.step
+            )
+            raise Refused("an arm or cell counts too few recipients, with noise", code="too-few")
+
+    def _expire(self, policy: Policy) -> None:
+        """Let go of releases that the policy keeps no longer: the ledger says so first."""
+        oldest = self._clock() - timedelta(days=policy.keep_releases_days)
+        for key, made in self._ledger.kept_before(stamp(oldest)):
+            self._ledger.expire(key)
+            self._releases.drop(key, made)
+            self._audit.append("release.expired", key=key, digest=made)
 
     def refuse(self, refused: Refused, envelope: bytes) -> bytes:
         """A signed refusal: the code and nothing else."""
@@ -214,10 +241,12 @@ class Gate:
     def _expected_recipients(self, plan: Plan, epoch: str) -> float:
         """The noised count of recipients, from this plan's own totals release."""
         key = release_key(plan.digest, epoch, "totals", EMPTY_DIGEST)
-        given = self._ledger.released(key)
+        given = self._ledger.given(key)
         if given is None:
             raise Refused("the totals come first", code="order")
-        envelope = self._releases.again(key, given)
+        if given.state != "kept":
+            raise _gone(given)
+        envelope = self._releases.again(key, given.digest)
         trusted = {self._keys.key_id: self._keys.public_key}
         opened = open_envelope(envelope, trusted, kind="release", where="own totals release")
         arrays = decode("release", opened.content, where="own totals release").arrays
@@ -253,6 +282,13 @@ class Gate:
             epsilon_total=policy.budget.epsilon,
             delta=policy.budget.delta,
         )
+
+
+def _gone(given: Given) -> Refused:
+    """The no for an answer that never left, or is no longer kept."""
+    if given.state == "withheld":
+        return Refused("the totals of this plan were withheld", code="too-few")
+    return Refused("the release is no longer kept", code="expired")
 
 
 def _plan_digest(request: Request | None) -> str:

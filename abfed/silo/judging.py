@@ -22,6 +22,7 @@ from abfed.protocol.messages import PROTOCOL_VERSION, Request, decode, release_k
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import unpack
 from abfed.silo.access import Access
+from abfed.silo.disclosure import check_declared_sizes
 from abfed.silo.permit import Holdings
 from abfed.silo.policy import Policy
 from abfed.site.access import Asker
@@ -132,6 +133,7 @@ class Judge:
         bases = policy.lawful_bases(plan)  # 8
         policy.check_columns(plan)  # 9
         _check_holdings(plan, holdings)
+        check_declared_sizes(policy, plan)
         policy.check_plan_budget(plan)  # 10
         try:  # 11; costs are counted last: a plan that asks for too much may be slow to count
             steps = plan_charges(plan)

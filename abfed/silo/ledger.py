@@ -329,6 +329,11 @@ class Ledger:
         self.refresh()
         return self._books.head
 
+    def knows(self, head: str) -> bool:
+        """Whether the ledger went through a state with this head."""
+        self.refresh()
+        return head in self._books.heads
+
     @property
     def entries(self) -> int:
         """How many entries there are."""

@@ -39,6 +39,17 @@ class AmountBound(Frozen):
     high: FiniteFloat
 
 
+class DeclaredSize(Frozen):
+    """How many recipients an arm was sent to, as the silo's people state it: not a count of rows.
+
+    Write what is public anyway, or rounded down: a plan learns whether it is below the minimum.
+    """
+
+    experiment: Name
+    arm: Name
+    recipients: Annotated[int, Field(ge=0)]
+
+
 class Coordinator(Frozen):
     """A coordinator whose requests are heard, by its pinned Ed25519 key (hex)."""
 
@@ -63,6 +74,10 @@ class Policy(Frozen):
         per_period: for all plans of one period, within `budget`; see `PeriodBudget` for what
             renewal means.
         rerun_reserve: ε of `budget` that is kept for plans asked again after an erasure.
+        minimum_recipients: in each arm and cell, by noised count; 0 for no minimum.
+        declared_sizes: of arms, where the silo's people state them.
+        keep_releases_days: how long a release is kept and given again, from when it was made;
+            afterwards the same request is refused, never noised anew.
         show_budget: whether a release says how much was spent and is left.
         access: which people may do what; nobody anything where it is left out (S12).
     """
@@ -78,6 +93,9 @@ class Policy(Frozen):
     per_purpose: tuple[PurposeBudget, ...] = ()
     per_period: PeriodBudget | None = None
     rerun_reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    minimum_recipients: Annotated[int, Field(ge=0)] = 0
+    declared_sizes: tuple[DeclaredSize, ...] = ()
+    keep_releases_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     show_budget: bool = False
     access: AccessPolicy = AccessPolicy()
 

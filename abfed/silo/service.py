@@ -86,6 +86,7 @@ class SiloService:
         self.store = Store.open(self.paths.store, self.keys)
         check_private(self.paths.ledger)  # a lost ledger is never begun anew: it is the budget
         self.ledger = Ledger(self.paths.ledger, self.keys, clock)
+        _check_not_restored(self.ledger, self.audit)
         self._gate = Gate(
             self.keys,
             self.paths.policy,
@@ -229,3 +230,20 @@ class SiloService:
         what = failure.what if isinstance(failure, AbfedError) else ""
         self.audit.append("request.failed", kind=type(failure).__name__, what=what)
         return self._gate.refuse(Refused("could not be computed", code="failed"), envelope)
+
+
+def _check_not_restored(ledger: Ledger, audit: AuditLog) -> None:
+    """Refuse a ledger that is older than what the audit log saw: its charges would be forgotten.
+
+    Raises:
+        IntegrityError: it was put back from a backup, or cut.
+    """
+    anchored = audit.last("ledger")
+    if isinstance(anchored, str) and not ledger.knows(anchored):
+        ledger.close()
+        raise IntegrityError(
+            "the ledger is older than the audit log",
+            where="ledger.db",
+            why="it was restored from a backup or cut, so charges are missing",
+            do="restore the newest ledger; without it this silo can't know what it spent",
+        )

@@ -97,6 +97,26 @@ class AuditLog:
             last, _ = _last_line(file.fileno())
         return _after(last, str(self._path))[1]
 
+    def last(self, fact: str) -> Fact | None:
+        """The last value that was recorded of a fact, its entry's signature checked.
+
+        Raises:
+            IntegrityError: that entry isn't one of this site's.
+        """
+        if not self._path.exists():
+            return None
+        check_private(self._path)
+        named = f'"{fact}":'.encode()
+        for raw in reversed(self._path.read_bytes().splitlines()):
+            if named not in raw:
+                continue
+            entry = parse_canonical(raw, where=str(self._path))
+            _check_signature(entry, self._keys.public_key, str(self._path))
+            facts: dict[str, Fact] = entry["body"]["facts"]
+            if fact in facts:
+                return facts[fact]
+        return None
+
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries, in order, each with its signature checked.
 

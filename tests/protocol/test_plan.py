@@ -18,9 +18,9 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.schema import BINARY_OUTCOMES, RESERVED_COLUMNS
 from tests.examples import make_model_plan, make_plan, model_values, plan_values
 
-GOLDEN = "e7f45267065aec724ae2c705331fbf332d81ae6d5c2eb2a71703d7f2244accff"
+GOLDEN = "50923ba7d3ad2df818812cfce6d7d3c41485273212dacbef32e3b999d0b9407f"
 """Digest of `make_plan()`. If it changes, every silo's approvals and ledgers lose their meaning."""
-GOLDEN_MODEL = "fc0ec93c450cbce260a019eb532f6b579b5edf07a203aa075550ecc57473bc82"
+GOLDEN_MODEL = "edf31233d17eef873b3d70b457e3432f01168182ef0e68ac5c38fa931e2a87f9"
 
 AGE = {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0}
 SPLIT = {"statistics": 1.0, "training": 1.5, "evaluation": 0.5}

@@ -20,6 +20,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from abfed.privacy.accounting import Curve
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.messages import MAX_HEADER, Decoded, Refusal, Release, encode
 from abfed.protocol.tensors import unpack
@@ -32,7 +33,7 @@ from abfed.site.keys import SiteKeys
 from abfed.stats.totals import SCALE, Layout
 from tests.examples import make_model_plan, make_plan
 from tests.silo import killed
-from tests.silo.asking import SILO, Asker, charged, model_arrays, policy_values, rows
+from tests.silo.asking import DELTA, SILO, Asker, charged, model_arrays, policy_values, rows
 
 ROOT = Path(__file__).parents[2]
 PLAN = make_plan(privacy={"epsilon": 4.0, "delta": 1e-6, "split": {"statistics": 4.0}})
@@ -317,3 +318,42 @@ def test_a_kill_at_any_point_loses_no_charge_and_gives_nothing_away(
         if point in SETTLED:  # it was the release, though it never left
             assert {path.read_bytes() for path in service.paths.releases.glob("*.sealed")} == kept
         service.audit.verify()
+
+
+@pytest.mark.privacy
+def test_a_ledger_from_a_backup_is_refused(silo: Silo) -> None:
+    """It would be whole and well signed, and would have forgotten what was charged since."""
+    silo.service.answer(silo.asker.request(PLAN))
+    silo.service.close()
+    shutil.copytree(silo.folder, silo.folder.parent / "backup")
+    silo.reopen()
+    silo.service.answer(silo.asker.request(MODEL_PLAN))
+    silo.service.close()
+    for path in silo.folder.glob("ledger.db*"):
+        path.unlink()
+    for path in (silo.folder.parent / "backup").glob("ledger.db*"):
+        shutil.copy2(path, silo.folder / path.name)
+    with pytest.raises(IntegrityError, match="older than the audit log"):
+        SiloService(silo.folder, silo.asker.clock)
+
+
+@pytest.mark.privacy
+def test_two_plans_that_differ_in_one_recipients_group_cost_both(silo: Silo) -> None:
+    """Differencing: with and without a group of one. Each answer has its own noise and charge."""
+    wide = make_plan(population=[{"column": "region", "one_of": ["eu", "us"]}])
+    narrow = make_plan(population=[{"column": "region", "one_of": ["eu"]}])
+    silo.refill(count=61, region=["eu"] * 60 + ["us"])
+    found = []
+    for plan in (wide, narrow):
+        _, (header, arrays) = silo.ask(silo.asker.request(plan))
+        assert isinstance(header, Release)
+        layout = Layout.of(plan)
+        totals = unpack(arrays, expected_shapes(plan, "totals"), where="x")["totals"] / SCALE
+        sd = layout.counts(totals)[1] * header.noise["noise_multiplier"]
+        found.append((layout.recipients(totals * SCALE), sd))
+    assert len(silo.service.ledger.reservations()) == 2
+    each = silo.service.ledger.reservations()[0].charges
+    both = silo.service.ledger.spent_epsilon(DELTA)
+    assert both == pytest.approx(Curve.of([*each, *each]).epsilon(DELTA))
+    # the difference of the counts is one person under the noise of two arms, twice
+    assert np.sqrt(2 * 2) * found[0][1] > 2.0
