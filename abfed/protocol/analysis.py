@@ -85,6 +85,7 @@ class Expected(Frozen):
         sd: of a recipient; a proportion needs none.
         lift: relative change worth finding.
         r_squared: share of its variance that the covariate of its adjustment explains.
+        denominator: of a ratio: sends that count below the line, as a share of the most that may.
     """
 
     metric: Name
@@ -92,6 +93,7 @@ class Expected(Frozen):
     sd: Positive | None = None
     lift: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.05
     r_squared: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    denominator: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
 
 
 class MetricBudget(Frozen):

@@ -208,6 +208,19 @@ class Plan(Frozen):
         """The training settings, defaults where the plan leaves them out."""
         return self.training or Training()
 
+    def wave_shares(self) -> tuple[float, ...]:
+        """Planned shares of the arms in the wave that is asked for."""
+        design, wave = self.analysis.sequential, self.analysis.wave
+        if design is not None and wave and design.waves[wave - 1].shares is not None:
+            return design.waves[wave - 1].shares or ()
+        return tuple(arm.share for arm in self.arms)
+
+    def at_wave(self, wave: int) -> Plan:
+        """The plan that asks for one wave of the design (0: for the design as a whole)."""
+        values = self.model_dump(mode="json")
+        values["analysis"]["wave"] = wave
+        return Plan.from_values(values)
+
     def outcome_columns(self) -> tuple[str, ...]:
         """Outcome columns that the plan reads, in canonical order."""
         needed = {column for metric in self.metrics for column in metric.columns()}

@@ -50,8 +50,8 @@ def sample_ratios(plan: Plan, totals: Mapping[str, SiloTotals]) -> pd.DataFrame:
     Returns:
         One row a scope: scope, one column an arm (noised counts), noise_sd, p_value, alarm.
     """
-    shares = np.array([arm.share for arm in plan.arms])
-    shares = shares / shares.sum()
+    planned = plan.wave_shares()
+    shares = np.array(planned) / sum(planned)
     scopes: dict[str, SiloTotals] = dict(sorted(totals.items()))
     if len(scopes) > 1:
         first, *others = scopes.values()

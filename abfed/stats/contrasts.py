@@ -40,6 +40,7 @@ COLUMNS = (
     "se_sampling",
     "se_privacy",
     "shrunk",
+    "var_control",
     "segment",
 )
 
@@ -144,6 +145,7 @@ def row_of(scope: str, contrast: Contrast, alpha: float, critical: float = 0.0) 
         se=se,
         se_sampling=math.sqrt(sampling),
         se_privacy=math.sqrt(privacy),
+        var_control=contrast.control.variance,
     )
 
 

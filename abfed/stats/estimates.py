@@ -12,16 +12,20 @@ NaN in a reading, with a reason beside it; `estimate` turns it into an estimate 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from abfed.protocol.metrics import Count, Mean, Metric, Proportion, Quantile, Ratio
 from abfed.stats.adjusting import bounds_of
 from abfed.stats.encoding import Floats
 from abfed.stats.quantiles import read_quantile
 from abfed.stats.totals import SiloTotals
+
+Flags = npt.NDArray[np.bool_]
 
 SUPPRESS_BELOW = 5.0
 """An arm is suppressed where its noised size is below this many standard deviations of noise."""
@@ -68,7 +72,7 @@ class Reading(NamedTuple):
     sampling: Floats
     privacy: Floats
     size: Floats
-    usable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    usable: Flags
     reason: str
 
     @property
@@ -134,41 +138,70 @@ def binary_variance(sums: Floats) -> Floats:
 
 
 def bounded_variance(metric: Mean | Count, totals: SiloTotals, arm: str, privacy: Floats) -> Floats:
-    """Variance of u in [0, 1] from its noised second moment, or the Bhatia–Davis bound m(1−m)."""
+    """Variance of u in [0, 1] from its noised second moment (`_settled` where noise hides it)."""
+    spreads: list[_Spread] = []
+    for name in totals.layout.arms:
+        sums, _ = totals.arm(name, metric.name)
+        size = sums.sum(axis=-1)
+        share = sums[..., 0] / size
+        inside = np.clip(share, 0.0, 1.0)
+        squares, noise = totals.arm(name, metric.name, moments=True)
+        # The other arms' correction differs by little: it is far below their sampling variance.
+        spread = squares[..., 0] / size - share**2 + privacy
+        spreads.append(_Spread(spread * size, inside * (1 - inside) * size, size * 0 + noise))
+    place = totals.layout.arms.index(arm)
     sums, _ = totals.arm(arm, metric.name)
-    size = sums.sum(axis=-1)
-    share = sums[..., 0] / size
-    inside = np.clip(share, 0.0, 1.0)
-    bound = inside * (1.0 - inside)
-    squares, noise = totals.arm(arm, metric.name, moments=True)
-    spread = squares[..., 0] / size - share**2 + privacy
-    unusable = (spread <= 0) | (noise / size > MOMENTS_USABLE * spread)
-    return np.asarray(np.where(unusable, bound, np.minimum(spread, bound)))
+    return np.asarray(_settled(spreads, place) / sums.sum(axis=-1))
 
 
-def _ratio(
-    metric: Ratio,
-    totals: SiloTotals,
-    arm: str,
-    size: Floats,
-    usable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-) -> Reading:
+class _Spread(NamedTuple):
+    """Σ of squared deviations in an arm, the most that it can be, and its noise sd."""
+
+    total: Floats
+    bound: Floats
+    noise: Floats
+
+
+def _settled(spreads: Sequence[_Spread], place: int) -> Floats:
+    """What is used as the sum of squared deviations in one arm: the first that noise doesn't hide.
+
+    Its own; the share of the bound that all arms together have, times its own bound (an experiment
+    moves means more than it changes how values spread about them); the bound itself, which is
+    Bhatia and Davis's (2000).
+    """
+    own = spreads[place]
+    together = sum((one.total for one in spreads), start=np.zeros(1))
+    most = sum((one.bound for one in spreads), start=np.zeros(1))
+    noise = np.sqrt(sum((one.noise**2 for one in spreads), start=np.zeros(1)))
+    clear = (together > 0) & (noise <= MOMENTS_USABLE * together)
+    second = np.where(clear, own.bound * together / most, own.bound)
+    usable = (own.total > 0) & (own.noise <= MOMENTS_USABLE * own.total)
+    chosen = np.minimum(np.where(usable, own.total, second), own.bound)
+    return np.asarray(chosen).reshape(own.total.shape)
+
+
+def _ratio(metric: Ratio, totals: SiloTotals, arm: str, size: Floats, usable: Flags) -> Reading:
     """Σa/Σb over recipients with the delta method at the level of recipients."""
     sums, noise = totals.arm(arm, metric.name)
-    a = sums[..., 0]
-    denominator = a + sums[..., 1]
+    denominator = sums[..., 0] + sums[..., 1]
     enough = (denominator >= SUPPRESS_BELOW * noise * math.sqrt(2.0)) & (denominator > 0)
     reason = f"arm {arm!r} has too few {metric.denominator!r} to tell from noise at this ε"
-    ratio = a / denominator
-    inside = np.clip(ratio, 0.0, 1.0)
-    moments, moments_noise = totals.arm(arm, metric.name, moments=True)
+    ratio = sums[..., 0] / denominator
+    spreads = [_ratio_spread(metric, totals, name) for name in totals.layout.arms]
+    spread = _settled(spreads, totals.layout.arms.index(arm))
+    privacy = noise**2 * ((1 - ratio) ** 2 + ratio**2) / denominator**2
+    return Reading(ratio, spread / denominator**2, privacy, size, usable & enough, reason)
+
+
+def _ratio_spread(metric: Ratio, totals: SiloTotals, arm: str) -> _Spread:
+    """Σ(a − r·b)² in an arm; a in [0, b] and b ≤ 1, so that the extremes are the most."""
+    sums, _ = totals.arm(arm, metric.name)
+    denominator = sums[..., 0] + sums[..., 1]
+    inside = np.clip(sums[..., 0] / denominator, 0.0, 1.0)
+    moments, noise = totals.arm(arm, metric.name, moments=True)
     weights = np.stack(
         [(1 - inside) ** 2, -math.sqrt(2.0) * inside * (1 - inside), inside**2], axis=-1
     )
     spread = (weights * moments).sum(axis=-1)
-    spread_noise = moments_noise * np.linalg.norm(weights, axis=-1)
-    bound = inside * (1 - inside) * denominator  # a in [0, b] and b ≤ 1: the extremes are worst
-    unusable = (spread <= 0) | (spread_noise > MOMENTS_USABLE * spread)
-    spread = np.where(unusable, bound, np.minimum(spread, bound))
-    privacy = noise**2 * ((1 - ratio) ** 2 + ratio**2) / denominator**2
-    return Reading(ratio, spread / denominator**2, privacy, size, usable & enough, reason)
+    bound = inside * (1 - inside) * denominator
+    return _Spread(spread, bound, noise * np.linalg.norm(weights, axis=-1))
