@@ -18,6 +18,7 @@ from abfed.cli import (
     audit,
     data,
     demo,
+    design,
     federation,
     ledger,
     login,
@@ -45,6 +46,8 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(provision.app, name="provision")
 app.add_typer(federation.app, name="federation")
+app.command("design")(design.design)
+app.command("allocate")(design.allocate)
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("demo")(demo.demo)

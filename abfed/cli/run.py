@@ -59,7 +59,16 @@ def summary(done: Run) -> dict[str, Any]:
         "plan": done.plan.digest,
         "silos": list(done.silos),
         "missing": done.missing or {},
+        "private": not done.plan.privacy.unprotected,
+        "wave": done.plan.analysis.wave,
         "effects": done.effects.to_dict(orient="records"),
+        "checks": {
+            "sample_ratios": done.sample_ratios.to_dict(orient="records"),
+            "balance": done.balance.to_dict(orient="records"),
+            "dead_cells": done.dead_cells.to_dict(orient="records"),
+            "orphans": done.orphans.to_dict(orient="records"),
+            "novelty": done.novelty.to_dict(orient="records"),
+        },
         "training": done.training.to_dict(orient="records"),
         "ledger": done.ledger.to_dict(orient="records"),
     }
@@ -69,12 +78,43 @@ def show_run(done: Run) -> None:
     """A run for people: its effects over these brands, and what it cost."""
     state = "was found: nothing was charged" if done.found else "is complete"
     say(f"Run {done.name} {state}. Folder: {done.folder}")
+    if done.plan.privacy.unprotected:
+        say("NOT PRIVATE: these totals are exact. For development on made-up brands only.")
+    design = done.plan.analysis.sequential
+    if design is not None:
+        wave = done.plan.analysis.wave
+        say(
+            f"Wave {wave} of {len(design.waves)} ({design.waves[wave - 1].name}); effects are those"
+        )
+        say(f"of all waves so far, by the sequential design {design.spending}.")
     for silo, why in (done.missing or {}).items():
         say(f"  without {silo}: {why}")
     effects = done.effects
     wanted = effects[effects["scope"] == ("these brands" if len(done.silos) > 1 else done.silos[0])]
+    wanted = wanted[wanted["segment"] == ""]
     table(wanted[list(SHOWN)].to_dict(orient="records"), title="Effects against the control")
+    _show_checks(done)
     table(done.ledger.to_dict(orient="records"), title="ε of this run, and each silo's budget")
+
+
+def _show_checks(done: Run) -> None:
+    """Segments, and whatever a check found."""
+    effects = done.effects
+    cells = effects[effects["segment"] != ""]
+    if len(cells):
+        shown = cells[["metric", "scope", "arm", "estimate", "ci_low", "ci_high", "p_adjusted",
+                       "decision", "note"]]  # fmt: skip
+        table(shown.to_dict(orient="records"), title="Effects in segments, over these brands")
+    checks = {
+        "Sample-ratio mismatch": done.sample_ratios[done.sample_ratios["alarm"]],
+        "Arms that differ in what was known before": done.balance[done.balance["alarm"]],
+        "Cells that don't live": done.dead_cells,
+        "Clicks without an open (recipients, noised)": done.orphans,
+        "From wave to wave": done.novelty,
+    }
+    for title, found in checks.items():
+        if len(found):
+            table(found.to_dict(orient="records"), title=title)
 
 
 @contextmanager

@@ -53,8 +53,10 @@ VERDICTS = {
 
 
 def title(run: Run) -> str:
-    """What the report is called; a simulation says so first."""
+    """What the report is called; a simulation, or a run without privacy, says so first."""
     named = run.report.title or run.plan.name
+    if run.plan.privacy.unprotected:
+        named = f"NOT PRIVATE: {named}"
     return f"SIMULATION: {named}" if run.plan.simulation is not None else named
 
 

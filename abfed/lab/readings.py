@@ -24,7 +24,7 @@ DEFAULT_ALPHA = 0.05
 
 
 def effects_at(run: Run, alpha: float, metric: str | None = None) -> pd.DataFrame:
-    """Effects at a level of confidence, of one metric or of all.
+    """Effects at a level of confidence, of one metric or of all; without those in segments.
 
     Raises:
         InputError: the plan has no such metric, or alpha isn't between 0 and 1.
@@ -42,7 +42,9 @@ def effects_at(run: Run, alpha: float, metric: str | None = None) -> pd.DataFram
         )
     table = run.effects
     if alpha != DEFAULT_ALPHA:
-        table = effects(run.plan, run.totals, alpha=alpha)
+        before = [one.totals for one in run.earlier]
+        table = effects(run.plan, run.totals, alpha=alpha, earlier=before)
+    table = table[table["segment"] == ""]
     return table if metric is None else table[table["metric"] == metric]
 
 

@@ -25,10 +25,12 @@ from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss
 from abfed.privacy.accounting import epsilon_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.messages import Charge
 from abfed.protocol.plan import Plan, ReportSpec
 from abfed.site.files import read_private
 from abfed.stats.checks import sample_ratios
 from abfed.stats.effects import effects
+from abfed.stats.soundness import balance, dead_cells, novelty, orphans
 from abfed.stats.totals import SiloTotals
 
 if TYPE_CHECKING:
@@ -120,7 +122,40 @@ class Run:
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
-        return marked(effects(self.plan, self.totals), self.source)
+        before = [one.totals for one in self.earlier]
+        return marked(effects(self.plan, self.totals, earlier=before), self.source)
+
+    @functools.cached_property
+    def earlier(self) -> tuple[Run, ...]:
+        """Runs of the waves before this one, first wave first; none where the plan has no waves."""
+        from abfed.lab.waves import earlier_runs
+
+        return earlier_runs(self)
+
+    @functools.cached_property
+    def waves(self) -> list[dict[str, SiloTotals]]:
+        """Noised totals of each wave so far, by silo; one where the plan has no waves."""
+        return [*(one.totals for one in self.earlier), self.totals]
+
+    @functools.cached_property
+    def balance(self) -> pd.DataFrame:
+        """Whether arms are alike in what was known before the send (`stats.soundness`)."""
+        return marked(balance(self.plan, self.totals), self.source)
+
+    @functools.cached_property
+    def orphans(self) -> pd.DataFrame:
+        """Recipients with a click on a send that wasn't opened, by arm."""
+        return marked(orphans(self.plan, self.totals), self.source)
+
+    @functools.cached_property
+    def dead_cells(self) -> pd.DataFrame:
+        """Arms of a brand or segment in which a metric is all zero, or doesn't vary."""
+        return marked(dead_cells(self.plan, self.totals), self.source)
+
+    @functools.cached_property
+    def novelty(self) -> pd.DataFrame:
+        """Whether effects (novelty) or the control (drift) change from wave to wave."""
+        return marked(novelty(self.plan, self.waves), self.source)
 
     @functools.cached_property
     def sample_ratios(self) -> pd.DataFrame:
@@ -176,7 +211,7 @@ class Run:
             rows.append(
                 {
                     "silo": silo,
-                    "epsilon_run": epsilon_of(charged, self.plan.privacy.delta),
+                    "epsilon_run": self._cost(charged),
                     "delta": self.plan.privacy.delta,
                     "epsilon_spent": budget.epsilon_spent if budget else np.nan,
                     "epsilon_total": budget.epsilon_total if budget else np.nan,
@@ -186,6 +221,12 @@ class Run:
                 }
             )
         return marked(pd.DataFrame(rows), self.source)
+
+    def _cost(self, charged: list[Charge]) -> float:
+        """What releases charged, as ε at the plan's δ; infinite without privacy."""
+        if self.plan.privacy.unprotected:
+            return float(np.inf)
+        return epsilon_of(charged, self.plan.privacy.delta)
 
     @functools.cached_property
     def left_out(self) -> pd.DataFrame:

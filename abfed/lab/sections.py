@@ -33,6 +33,10 @@ SIMULATED = (
     "This is a simulation on made-up brands. Its noise is seeded and protects nobody; "
     "no figure here says anything about real people."
 )
+UNPROTECTED = (
+    "This run is NOT PRIVATE: its totals were released exact, without any noise. That is for "
+    "development on made-up brands only; nothing like it may be asked about real people."
+)
 SHOWN_HEX = 16  # characters of a digest that tell it from others; the manifest holds all of it
 
 
@@ -45,6 +49,8 @@ def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         said.append(guardrail_reading(run, alpha=alpha))
     alarm = bool(run.sample_ratios["alarm"].any())
     notes = f'<div class="warn">{paragraph(SIMULATED)}</div>' if plan.simulation else ""
+    if plan.privacy.unprotected:
+        notes += f'<div class="warn">{paragraph(UNPROTECTED)}</div>'
     if alarm:
         notes += f'<div class="warn">{paragraph(sample_ratio_reading(run))}</div>'
     brands = f"{len(run.silos)} brand{'s' if len(run.silos) != 1 else ''}"

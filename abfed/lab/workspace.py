@@ -284,18 +284,23 @@ class Workspace:
     def run(self, plan: Plan | str | Path, progress: Progress | None = None) -> Run:
         """Carry a plan out for the person who is signed in, or find the run that already did.
 
-        The same plan on the same data gives the same releases and costs nothing again.
+        The same plan on the same data gives the same releases and costs nothing again. A plan with
+        waves goes on with the next one; one without is read once (see `abfed.lab.waves`).
 
         Raises:
             PlanError: the plan is malformed.
+            InputError: it peeks at a fixed-horizon design, or its next wave isn't over.
             Refused: nobody is signed in, or a policy or a budget said no.
             RunFailed: fewer silos than the plan's minimum answered.
         """
         from abfed.coordinator.app import Coordinator
         from abfed.lab.federation import run_embedded
         from abfed.lab.runs import Run
+        from abfed.lab.waves import refuse_peeking, wave_to_run
 
         loaded, text = (plan, None) if isinstance(plan, Plan) else _loaded(Path(plan))
+        loaded = wave_to_run(self.runs_folder, loaded)
+        refuse_peeking(self, loaded)
         coordinator = Coordinator(
             keys=self.keys,
             audit=self.audit,

@@ -16,6 +16,7 @@ Steps, in order:
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
@@ -44,6 +45,8 @@ def noise_multipliers(plan: Plan) -> NoiseMultipliers:
     Parts that the plan doesn't have get 0.
     """
     split, delta = plan.privacy.split, plan.privacy.delta
+    if plan.privacy.unprotected:
+        return NoiseMultipliers(0.0, 0.0, 0.0)
     statistics = gaussian_multiplier(split.statistics, delta)
     if plan.model is None:
         return NoiseMultipliers(statistics, 0.0, 0.0)
@@ -63,6 +66,8 @@ def noise_multipliers(plan: Plan) -> NoiseMultipliers:
 @functools.lru_cache(maxsize=64)
 def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
     sigma = noise_multipliers(plan)
+    if plan.privacy.unprotected:  # made-up people only (gate, check 5): there is nothing to charge
+        return (("totals", ()),)
     totals = Charge(event="gaussian", noise_multiplier=sigma.statistics)
     steps: list[tuple[str, tuple[Charge, ...]]] = [("totals", (totals,))]
     if plan.model is not None:
@@ -90,7 +95,7 @@ def plan_charges(plan: Plan) -> dict[str, tuple[Charge, ...]]:
     """
     steps = dict(_plan_charges(plan))
     cost = plan_epsilon(plan)
-    if cost > plan.privacy.epsilon:
+    if not plan.privacy.unprotected and cost > plan.privacy.epsilon:
         raise PlanError(
             f"the parts of the plan cost ε = {cost:.4f} together",
             where=plan.name,
@@ -101,6 +106,8 @@ def plan_charges(plan: Plan) -> dict[str, tuple[Charge, ...]]:
 
 
 def plan_epsilon(plan: Plan) -> float:
-    """What the whole plan costs each recipient at its δ (PLD)."""
+    """What the whole plan costs each recipient at its δ (PLD); infinite without privacy."""
+    if plan.privacy.unprotected:
+        return math.inf
     charges = [charge for _, step in _plan_charges(plan) for charge in step]
     return epsilon_of(charges, plan.privacy.delta)

@@ -72,13 +72,37 @@ class Split(Frozen):
     evaluation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+UNPROTECTED_EPSILON = 1e9
+"""What stands for "no bound" in a plan without privacy; no calculation rests on it."""
+
+
 class Privacy(Frozen):
-    """The guarantee asked for: (ε, δ) for each protected unit."""
+    """The guarantee asked for: (ε, δ) for each protected unit.
+
+    `privacy: none` in a plan asks for exact totals: for development on synthetic brands only, which
+    their policies say they are; every report of it says so.
+    """
 
     epsilon: Positive
     delta: Annotated[float, Field(gt=0, le=1e-4, allow_inf_nan=False)] = 1e-6
     split: Split
     unit: ProtectedUnit = RECIPIENT
+    unprotected: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, values: Any) -> Any:
+        if values == "none":
+            whole = {"statistics": UNPROTECTED_EPSILON}
+            return {"epsilon": UNPROTECTED_EPSILON, "split": whole, "unprotected": True}
+        return values
+
+    @model_validator(mode="after")
+    def _whole(self) -> Privacy:
+        if self.unprotected != (self.epsilon == UNPROTECTED_EPSILON):
+            message = "ask for no privacy with `privacy: none`, or give an epsilon"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Privacy:
@@ -299,6 +323,8 @@ def _check_analysis(plan: Plan) -> str:
     for metric in plan.metrics:
         if metric.kind == "count" and metric.most > plan.sends_per_recipient:
             return f"metrics: {metric.name!r} counts more than sends_per_recipient"
+    if plan.privacy.unprotected and plan.model is not None:
+        return "model: nothing is trained without privacy; leave the model out"
     arms = tuple(arm.name for arm in plan.arms)
     return problem_of(plan.analysis, plan.metrics, plan.features, arms)
 

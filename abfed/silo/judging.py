@@ -128,7 +128,8 @@ class Judge:
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
         asker = self._access.judge(request.presented, plan, policy)  # 5, 6
-        if plan.simulation is not None and not policy.synthetic:  # 7
+        made_up_only = plan.simulation is not None or plan.privacy.unprotected
+        if made_up_only and not policy.synthetic:  # 7
             raise Refused("this silo holds real people", code="simulation")
         bases = policy.lawful_bases(plan)  # 8
         policy.check_columns(plan)  # 9
@@ -139,6 +140,8 @@ class Judge:
             steps = plan_charges(plan)
         except PlanError as cause:
             raise Refused("the plan costs more than it says", code="version") from cause
+        if plan.analysis.sequential is not None and not plan.analysis.wave:
+            raise Refused("a plan with waves asks for one of them", code="order")
         if request.step not in steps:
             raise Refused("the plan has no such step", code="order")
         incoming = _incoming(plan, request, arrays)

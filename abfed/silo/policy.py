@@ -200,6 +200,8 @@ class Policy(Frozen):
             Refused: more ε or δ than one plan may have.
         """
         asked, allowed = plan.privacy, self.per_plan
+        if asked.unprotected and self.synthetic:
+            return  # nobody is there to be protected
         if asked.epsilon > allowed.epsilon or asked.delta > allowed.delta:
             raise Refused(
                 f"one plan may ask for ε ≤ {allowed.epsilon:g} and δ ≤ {allowed.delta:g}",

@@ -6,7 +6,8 @@ In this order, on all of a recipient's rows in the bucket:
 2. Only the plan's experiment; there, nobody with a send whose lawful basis the silo's policy does
    not accept for the plan's purpose.
 3. Nobody who stands in two arms of the experiment, in the plan or not.
-4. Only the plan's arms and population; a missing value passes no condition.
+4. Only the plan's arms, the wave that it asks for, and its population; a missing value passes no
+   condition.
 5. At most `sends_per_recipient` sends each, the first by the keyed send order.
 
 An unknown opt-out counts as an opt-out, an unknown basis as none.
@@ -15,6 +16,7 @@ An unknown opt-out counts as an opt-out, an unknown basis as none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +71,7 @@ def select(
     barred_groups[group[barred]] = True
     planned = pa.array([arm.name for arm in plan.arms], pa.string())
     keep = ~barred_groups[group] & _flags(pc.is_in(rows["arm"], value_set=planned))
+    keep &= _in_wave(rows["sent_at"], starts, plan)[group]
     for condition in plan.population:
         keep &= _passes(rows, condition)
     kept = np.flatnonzero(keep)
@@ -79,6 +82,24 @@ def select(
 def _flags(column: pa.ChunkedArray) -> Flags:
     """A boolean column without nulls as a numpy array of our own."""
     return np.array(flat(column).to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _in_wave(sent_at: pa.ChunkedArray, starts: Flags, plan: Plan) -> Flags:
+    """Which recipients are in the wave that is asked for: by their first send, so in one only."""
+    first = flat(sent_at).cast(pa.int64()).to_numpy(zero_copy_only=False)[starts]
+    inside = np.ones(len(first), dtype=np.bool_)
+    design, wave = plan.analysis.sequential, plan.analysis.wave
+    if design is None:
+        return inside
+    ends = [_microseconds(one.until) for one in design.waves]
+    if wave > 1:
+        inside &= first >= ends[wave - 2]
+    return np.asarray(inside & (first < ends[max(wave, 1) - 1]), dtype=np.bool_)
+
+
+def _microseconds(day: date) -> int:
+    """Of the day's start in UTC, since 1970."""
+    return (day - date(1970, 1, 1)).days * 86_400_000_000
 
 
 def _experiment(rows: pa.Table, experiment: str) -> pa.Table:

@@ -105,7 +105,9 @@ def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
 
 
 def noise_multiplier(plan: Plan) -> float:
-    """Of the plan's release of totals."""
+    """Of the plan's release of totals; 0 for one that isn't private."""
+    if plan.privacy.unprotected:
+        return 0.0
     return gaussian_multiplier(plan.privacy.split.statistics, plan.privacy.delta)
 
 

@@ -24,12 +24,12 @@ from abfed.protocol.analysis import Expected
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Mean, Metric, Proportion, Quantile, Ratio
 from abfed.protocol.plan import Plan
-from abfed.stats.adjusting import Forecast, bounds_of, chosen, forecast
+from abfed.stats.adjusting import Forecast, bounds_of, chosen, forecast, noise_multiplier
 from abfed.stats.layout import parts_of
 
 LARGEST_SAMPLE = 1e10  # recipients in a brand: beyond it a plan is out of reach
-EPSILONS = (0.01, 50.0)
-"""Between which an ε is looked for."""
+MULTIPLIERS = (0.05, 1000.0)
+"""Between which a noise multiplier is looked for: ε from about 300 down to .004."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def outlooks(plan: Plan) -> list[Outlook]:
         raise InputError(
             "the plan says nothing of what is expected",
             where=plan.name,
-            why="a design follows from recipients, rates and lifts that are believed beforehand",
-            do="add analysis.recipients and analysis.expected (metric, mean, lift; sd of an amount)",
+            why="a design follows from what is believed beforehand",
+            do="add analysis.recipients, and analysis.expected: metric, mean, lift (and sd)",
         )
     return found
 
@@ -183,7 +183,7 @@ def design(plan: Plan, *, alpha: float = 0.05) -> Design:
     """
     views = outlooks(plan)
     n, power = float(plan.analysis.recipients or 0), plan.analysis.power
-    sigma = gaussian_multiplier(plan.privacy.split.statistics, plan.privacy.delta)
+    sigma = noise_multiplier(plan)
     rows = []
     for view in views:
         wide = view.widening(n, sigma)
@@ -224,16 +224,30 @@ def epsilon_needed(
     """
     effect = abs(view.lift * view.mean)
 
-    def short(log_epsilon: float) -> float:
-        sigma = gaussian_multiplier(round(math.exp(log_epsilon), 6), delta)
+    def short(log_sigma: float) -> float:
+        sigma = math.exp(log_sigma)
         return view.detectable(recipients, sigma, alpha=alpha, power=power) - effect
 
-    low, high = (math.log(one) for one in EPSILONS)
-    if short(high) > 0:
+    low, high = (math.log(one) for one in MULTIPLIERS)
+    if short(low) > 0:
         return math.inf
-    if short(low) <= 0:
-        return EPSILONS[0]
-    return math.exp(optimize.brentq(short, low, high, xtol=1e-3))
+    if short(high) <= 0:
+        return epsilon_at(math.exp(high), delta)
+    return epsilon_at(math.exp(optimize.brentq(short, low, high, xtol=1e-6)), delta)
+
+
+def epsilon_at(sigma: float, delta: float) -> float:
+    """The ε of one Gaussian release with this noise multiplier (Balle and Wang 2018, Theorem 8).
+
+    For planning: what a release is charged is computed by `abfed.privacy`.
+    """
+
+    def excess(log_epsilon: float) -> float:
+        epsilon = math.exp(log_epsilon)
+        far = epsilon + float(special.log_ndtr(-0.5 / sigma - epsilon * sigma))
+        return float(special.ndtr(0.5 / sigma - epsilon * sigma)) - math.exp(far) - delta
+
+    return math.exp(optimize.brentq(excess, math.log(1e-6), math.log(1e5), xtol=1e-9))
 
 
 def least_width(
@@ -254,6 +268,8 @@ def least_width(
 
         if excess(0.0) >= 0:
             return 1.0
+        if excess(-30.0) <= 0:
+            return math.exp(-30.0)
         return math.exp(optimize.brentq(excess, -30.0, 0.0))
 
     def shares(log_price: float) -> list[float]:
@@ -266,7 +282,7 @@ def least_width(
 
 
 def curves(plan: Plan, *, alpha: float = 0.05) -> pd.DataFrame:
-    """For plots: metric, recipients, epsilon, mde (relative), power; over a grid of the last two."""
+    """For plots: metric, epsilon, recipients, mde (relative) and power."""
     views, delta = outlooks(plan), plan.privacy.delta
     n = float(plan.analysis.recipients or 0)
     wanted = plan.privacy.split.statistics

@@ -43,8 +43,8 @@ def spent(spending: Spending, time: float, alpha: float) -> float:
     if time >= 1:
         return alpha
     if spending == "obrien-fleming":
-        z = float(special.ndtri(1 - alpha / 2))
-        return float(2 * special.ndtr(-z / math.sqrt(time)))
+        z = float(special.ndtri(1 - alpha / 4))  # each side spends α/2 by 2 − 2Φ(z/√t)
+        return float(4 * special.ndtr(-z / math.sqrt(time)))
     return alpha * math.log(1 + (math.e - 1) * time)
 
 
@@ -165,7 +165,7 @@ class Looks(NamedTuple):
 
     def critical(self, alpha: float) -> float:
         """Half the width of the interval at the last look, in standard errors."""
-        return self._values(alpha)[-1]
+        return self.values(alpha)[-1]
 
     def p_value(self) -> float:
         """Two-sided, over all looks."""
@@ -179,17 +179,15 @@ class Looks(NamedTuple):
     def describe(self, alpha: float) -> str:
         """Which look this is, and whether a boundary was crossed before."""
         text = f"look {round(self.times[-1] * self.planned)} of {self.planned}, {self.spending}"
-        values = self._crossing_values(alpha)
+        values = self.values(alpha)
         pairs = zip(self.times, self.z, values, strict=True)
         crossed = [time for time, z, value in pairs if abs(z) > value]
         if crossed:
             text += f"; boundary crossed at look {round(crossed[0] * self.planned)}"
         return text
 
-    def _crossing_values(self, alpha: float) -> tuple[float, ...]:
-        return self._values(alpha)
-
-    def _values(self, alpha: float) -> tuple[float, ...]:
+    def values(self, alpha: float) -> tuple[float, ...]:
+        """Critical values of Z at each look."""
         if self.spending != "always-valid":
             return critical_values(self.spending, self.times, self._relative(), alpha)
         rho = mixture_for(self.information[0] / self.times[0])
@@ -203,7 +201,7 @@ class Looks(NamedTuple):
         """The smallest α at which one of these crosses its critical value."""
 
         def crosses(alpha: float) -> bool:
-            values = self._values(alpha)
+            values = self.values(alpha)
             return any(z > value for z, value in zip(zs, values, strict=True))
 
         if self.spending == "always-valid":

@@ -271,16 +271,12 @@ def novelty(plan: Plan, waves: Sequence[Totals]) -> pd.DataFrame:
     here = frame[(frame["scope"] == scope) & frame["estimate"].notna()]
     rows = []
     for (metric, arm), seen in here.groupby(["metric", "arm"], sort=False):
-        rows.append(
-            {"metric": metric, "arm": arm, "what": "novelty"}
-            | _trend(seen["wave"], seen["estimate"], seen["se"] ** 2)
-        )
+        known: dict[str, Any] = {"metric": metric, "arm": arm, "what": "novelty"}
+        rows.append(known | _trend(seen["wave"], seen["estimate"], seen["se"] ** 2))
     for metric, seen in here.groupby("metric", sort=False):
         first = seen.drop_duplicates("wave")
-        rows.append(
-            {"metric": metric, "arm": plan.control.name, "what": "drift"}
-            | _trend(first["wave"], first["mean_control"], first["var_control"])
-        )
+        known = {"metric": metric, "arm": plan.control.name, "what": "drift"}
+        rows.append(known | _trend(first["wave"], first["mean_control"], first["var_control"]))
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -18,9 +18,9 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.schema import BINARY_OUTCOMES, RESERVED_COLUMNS
 from tests.examples import make_model_plan, make_plan, model_values, plan_values
 
-GOLDEN = "50923ba7d3ad2df818812cfce6d7d3c41485273212dacbef32e3b999d0b9407f"
+GOLDEN = "65b5b4106d2565e29e68bc55464c5af06dc346cd884a53bec93ff9a18dc27c8b"
 """Digest of `make_plan()`. If it changes, every silo's approvals and ledgers lose their meaning."""
-GOLDEN_MODEL = "edf31233d17eef873b3d70b457e3432f01168182ef0e68ac5c38fa931e2a87f9"
+GOLDEN_MODEL = "dc6f2c42fc4eda30e362263974465e6032cbf7647537e657ab1d561e626ed325"
 
 AGE = {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0}
 SPLIT = {"statistics": 1.0, "training": 1.5, "evaluation": 0.5}

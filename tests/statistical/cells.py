@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
+from abfed.protocol.analysis import Spending
 from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
 from abfed.stats.encoding import Floats
 from abfed.stats.estimates import Reading
 from abfed.stats.readouts import read_arms
+from abfed.stats.sequential import Looks
 from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
 from tests.statistical.worlds import World
@@ -185,6 +187,44 @@ def ratio(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
         plan, worlds.vectors(plan, atoms), chances, worlds.sizes_of(recipients), SIGMA[epsilon]
     )
     yield from coverage(world, truth, times, 3, "clicks per open, 1–5 sends", epsilon)
+
+
+WAVE_SIZES = (0.6, 1.4, 0.8, 1.2, 1.0)
+"""Of five waves: unlike, so that noise weighs differently in each."""
+
+
+def sequential_errors(
+    spending: str, epsilon: float, times: int, seed: int, recipients: int = 4000
+) -> Iterator[Cell]:
+    """Five looks at a true null: how often any of them rejects it, with and without a design."""
+    plan = plan_of(CLICKED)
+    rng = np.random.default_rng(seed)
+    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    chances = worlds.binary_chances(0.15 * worlds.BASELINES[:, None] * np.ones(2))
+    score = np.zeros(times)
+    information = np.zeros((5, times))
+    z = np.zeros((5, times))
+    used = np.zeros(times)
+    for look, size in enumerate(WAVE_SIZES):
+        sizes = worlds.sizes_of(round(recipients * size))
+        totals = World(plan, vectors, chances, sizes, SIGMA[epsilon]).draw(times, rng)
+        readings = read_all(plan, plan.metrics[0], totals)
+        weights = size_weights(totals)
+        above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+        many = np.sum([one.counts()[0].sum(axis=-1) for one in totals.values()], axis=0)
+        score += many * (above.value - below.value)
+        used += many**2 * (above.variance + below.variance)
+        information[look], z[look] = used, score / np.sqrt(used)
+    crossed, fixed = np.zeros(times, bool), (np.abs(z) > Z).any(axis=0)
+    for one in range(times):
+        seen = {n + 1: (z[n, one], 1.0, math.sqrt(information[n, one])) for n in range(5)}
+        last = Looks.of(cast("Spending", spending), 5, seen)
+        values = last.values(0.05)
+        crossed[one] = any(abs(a) > b for a, b in zip(z[:, one], values, strict=True))
+    label = "p = 0.15, five unlike waves"
+    known = (label, epsilon, recipients, times)
+    yield Cell(f"{spending}, any look", *known, float(crossed.mean()), math.nan, 0.05)
+    yield Cell("fixed intervals, any look", *known, float(fixed.mean()), math.nan, math.nan)
 
 
 def table(cells: Sequence[Cell]) -> pd.DataFrame:

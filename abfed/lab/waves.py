@@ -1,0 +1,143 @@
+"""Waves of an experiment: which is next, which were before, and who may look again.
+
+A plan with waves is one design; each wave of it is a plan and a run of its own, found by the design
+they share. What a design is leaves out which wave is asked for and the allocations of later waves,
+which follow from earlier ones.
+
+A plan without waves has a fixed horizon: it is read once. Asking the same question again once the
+data have changed is *peeking at a fixed-horizon design*, and refused by that name.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfed.protocol.canonical import digest
+from abfed.protocol.errors import InputError
+from abfed.protocol.plan import Plan
+from abfed.stats.effects import PEEKING
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+    from abfed.lab.workspace import Workspace
+
+
+def design_of(plan: Plan) -> str:
+    """The digest that all waves of one design share."""
+    values: dict[str, Any] = plan.model_dump(mode="json", exclude={"report"})
+    values["analysis"]["wave"] = 0
+    for wave in (values["analysis"]["sequential"] or {}).get("waves", ()):
+        wave["shares"] = None
+    return digest(values)
+
+
+def earlier_runs(run: Run) -> tuple[Run, ...]:
+    """The runs of all waves before a run's own, from the folder that it lies in.
+
+    Raises:
+        InputError: one of them isn't there.
+    """
+    if run.plan.analysis.sequential is None:
+        return ()
+    return _waves_before(run.folder.resolve().parent, run.plan)
+
+
+def _waves_before(runs: Path, plan: Plan) -> tuple[Run, ...]:
+    found = waves_done(runs, plan)
+    wanted = range(1, plan.analysis.wave)
+    missing = [number for number in wanted if number not in found]
+    if missing:
+        raise InputError(
+            f"wave {missing[0]} was not run, or its run isn't here",
+            where=plan.name,
+            why="looks are read in their order: each spends its part of α",
+            do="run the plan again: it goes on with the first wave that is missing",
+        )
+    return tuple(found[number] for number in wanted)
+
+
+def waves_done(runs: Path, plan: Plan) -> dict[int, Run]:
+    """Complete runs of a design by wave."""
+    from abfed.lab.runs import Run
+
+    wanted = design_of(plan)
+    found: dict[int, Run] = {}
+    for sealed in sorted(runs.glob(f"{plan.name}-*/manifest.sig")):
+        stored = Plan.from_canonical((sealed.parent / "plan.json").read_bytes(), where=str(sealed))
+        if stored.analysis.wave and design_of(stored) == wanted:
+            found[stored.analysis.wave] = Run.open(sealed.parent)
+    return found
+
+
+def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:
+    """The plan of the wave that comes next; of the last one where all were run.
+
+    Raises:
+        InputError: the next wave isn't over yet.
+    """
+    design = plan.analysis.sequential
+    if design is None or plan.analysis.wave:
+        return plan
+    done = waves_done(runs, plan)
+    numbers = range(1, len(design.waves) + 1)
+    number = next((one for one in numbers if one not in done), len(design.waves))
+    wave = design.waves[number - 1]
+    if number not in done and (today or datetime.now(UTC).date()) < wave.until:
+        raise InputError(
+            f"wave {number} ({wave.name}) isn't over",
+            where=plan.name,
+            why=f"it takes in first sends until {wave.until}, and is read once",
+            do="run the plan again then",
+        )
+    return done[number].plan if number in done else plan.at_wave(number)
+
+
+def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
+    """Refuse a second look at a fixed horizon; silos that aren't on this machine aren't asked.
+
+    Raises:
+        InputError: the same question was read before, on other data.
+    """
+    if plan.analysis.sequential is not None:
+        return
+    for sealed in sorted(workspace.runs_folder.glob("*/manifest.sig")):
+        before = Plan.from_canonical((sealed.parent / "plan.json").read_bytes(), where=str(sealed))
+        if _question(before) != _question(plan):
+            continue
+        from abfed.lab.runs import Run
+
+        epochs = Run.open(sealed.parent).manifest["epochs"]
+        changed = [
+            silo for silo, epoch in epochs.items() if _epoch(workspace, silo, epoch) != epoch
+        ]
+        if changed:
+            raise InputError(
+                PEEKING,
+                where=plan.name,
+                why=f"run {sealed.parent.name} read it before the data of {changed[0]} changed; "
+                "repeated fixed intervals find what isn't there",
+                do="declare waves under analysis.sequential before the first look, "
+                "or plan another experiment",
+            )
+
+
+def _question(plan: Plan) -> dict[str, Any]:
+    """What two looks would have in common."""
+    metrics = {metric.name: metric for metric in plan.metrics}
+    return {
+        "experiment": plan.experiment,
+        "arms": [arm.model_dump() for arm in plan.arms],
+        "population": [one.model_dump() for one in plan.population],
+        "primary": metrics[plan.primary].model_dump(),
+        "design": plan.analysis.sequential,
+    }
+
+
+def _epoch(workspace: Workspace, silo: str, known: str) -> str:
+    """The state of a silo's data now; as known where it isn't on this machine."""
+    if silo not in workspace.silos:
+        return known
+    with workspace.silo(silo) as service:
+        return service.holdings().epoch
