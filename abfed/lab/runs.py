@@ -21,6 +21,7 @@ from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.coordinator.manifest import verify
 from abfed.lab.frames import marked
 from abfed.lab.page import SOURCE_HEX
+from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.accounting import epsilon_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
@@ -128,9 +129,7 @@ class Run:
     @functools.cached_property
     def earlier(self) -> tuple[Run, ...]:
         """Runs of the waves before this one, first wave first; none where the plan has no waves."""
-        from abfed.lab.waves import earlier_runs
-
-        return earlier_runs(self)
+        return tuple(Run.open(one) for one in earlier_folders(self.folder, self.plan))
 
     @functools.cached_property
     def waves(self) -> list[dict[str, SiloTotals]]:

@@ -10,17 +10,18 @@ data have changed is *peeking at a fixed-horizon design*, and refused by that na
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.coordinator.manifest import verify
 from abfed.protocol.canonical import digest
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.stats.effects import PEEKING
 
 if TYPE_CHECKING:
-    from abfed.lab.runs import Run
     from abfed.lab.workspace import Workspace
 
 
@@ -33,19 +34,15 @@ def design_of(plan: Plan) -> str:
     return digest(values)
 
 
-def earlier_runs(run: Run) -> tuple[Run, ...]:
+def earlier_folders(folder: Path, plan: Plan) -> tuple[Path, ...]:
     """The runs of all waves before a run's own, from the folder that it lies in.
 
     Raises:
         InputError: one of them isn't there.
     """
-    if run.plan.analysis.sequential is None:
+    if plan.analysis.sequential is None:
         return ()
-    return _waves_before(run.folder.resolve().parent, run.plan)
-
-
-def _waves_before(runs: Path, plan: Plan) -> tuple[Run, ...]:
-    found = waves_done(runs, plan)
+    found = waves_done(folder.resolve().parent, plan)
     wanted = range(1, plan.analysis.wave)
     missing = [number for number in wanted if number not in found]
     if missing:
@@ -55,20 +52,24 @@ def _waves_before(runs: Path, plan: Plan) -> tuple[Run, ...]:
             why="looks are read in their order: each spends its part of α",
             do="run the plan again: it goes on with the first wave that is missing",
         )
-    return tuple(found[number] for number in wanted)
+    return tuple(found[number][0] for number in wanted)
 
 
-def waves_done(runs: Path, plan: Plan) -> dict[int, Run]:
-    """Complete runs of a design by wave."""
-    from abfed.lab.runs import Run
-
+def waves_done(runs: Path, plan: Plan) -> dict[int, tuple[Path, Plan]]:
+    """Complete runs of a design by wave: the folder, and the plan that it carried out."""
     wanted = design_of(plan)
-    found: dict[int, Run] = {}
-    for sealed in sorted(runs.glob(f"{plan.name}-*/manifest.sig")):
-        stored = Plan.from_canonical((sealed.parent / "plan.json").read_bytes(), where=str(sealed))
+    found: dict[int, tuple[Path, Plan]] = {}
+    for folder, stored in _complete(runs, f"{plan.name}-*"):
         if stored.analysis.wave and design_of(stored) == wanted:
-            found[stored.analysis.wave] = Run.open(sealed.parent)
+            found[stored.analysis.wave] = folder, stored
     return found
+
+
+def _complete(runs: Path, pattern: str) -> Iterator[tuple[Path, Plan]]:
+    """Complete runs and their plans."""
+    for sealed in sorted(runs.glob(f"{pattern}/manifest.sig")):
+        folder = sealed.parent
+        yield folder, Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
 
 
 def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:
@@ -91,7 +92,7 @@ def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:
             why=f"it takes in first sends until {wave.until}, and is read once",
             do="run the plan again then",
         )
-    return done[number].plan if number in done else plan.at_wave(number)
+    return done[number][1] if number in done else plan.at_wave(number)
 
 
 def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
@@ -102,13 +103,10 @@ def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
     """
     if plan.analysis.sequential is not None:
         return
-    for sealed in sorted(workspace.runs_folder.glob("*/manifest.sig")):
-        before = Plan.from_canonical((sealed.parent / "plan.json").read_bytes(), where=str(sealed))
+    for folder, before in _complete(workspace.runs_folder, "*"):
         if _question(before) != _question(plan):
             continue
-        from abfed.lab.runs import Run
-
-        epochs = Run.open(sealed.parent).manifest["epochs"]
+        epochs = verify(folder, workspace.keys.public_key)["epochs"]
         changed = [
             silo for silo, epoch in epochs.items() if _epoch(workspace, silo, epoch) != epoch
         ]
@@ -116,7 +114,7 @@ def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
             raise InputError(
                 PEEKING,
                 where=plan.name,
-                why=f"run {sealed.parent.name} read it before the data of {changed[0]} changed; "
+                why=f"run {folder.name} read it before the data of {changed[0]} changed; "
                 "repeated fixed intervals find what isn't there",
                 do="declare waves under analysis.sequential before the first look, "
                 "or plan another experiment",
