@@ -44,6 +44,11 @@ class TrainingRows(Protocol):
         """How many there are. Sensitive."""
         ...
 
+    @property
+    def rows(self) -> int:
+        """How many rows they own together. Sensitive."""
+        ...
+
     def batches(self, drawn: Iterable[Integers]) -> Iterator[Batch]:
         """The rows of each of these batches, in their order.
 
@@ -57,10 +62,19 @@ class InMemory:
     """Recipients' rows in memory. Use `of`.
 
     Attributes:
-        recipients: how many. Sensitive.
+        recipients, rows: how many. Sensitive.
     """
 
-    __slots__ = ("_arms", "_blocks", "_design", "_features", "_labels", "_places", "recipients")
+    __slots__ = (
+        "_arms",
+        "_blocks",
+        "_design",
+        "_features",
+        "_labels",
+        "_places",
+        "recipients",
+        "rows",
+    )
 
     def __init__(self, data: RecipientRows) -> None:
         counts = np.diff(data.offsets)
@@ -71,6 +85,7 @@ class InMemory:
             self._places[order] = np.arange(len(order))
             counts = counts[order]
         self.recipients = data.recipients
+        self.rows = len(data.labels)
         self._design = data.design
         self._labels = torch.from_numpy(data.labels)
         self._arms: Tensor | None = torch.from_numpy(data.arms)
@@ -105,7 +120,7 @@ class InMemory:
                 continue
             places = torch.from_numpy(chosen[low:high] - block.first)
             groups.append(Group(block.rows, int(high - low)))
-            gathered.append([part.index_select(0, places).flatten(0, 1) for part in block.parts])
+            gathered.append(block.of(places))
         if not gathered:
             return Batch(torch.empty(0, self._design.width), torch.empty(0), ())
         parts = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*gathered, strict=True)]
@@ -117,17 +132,27 @@ class InMemory:
     def _block(self, rows: int, first: int, end: int, start: int) -> _Block:
         span = slice(start, start + rows * (end - first))
         columns = (self._features, self._labels, self._arms)
-        parts = [part[span].unflatten(0, (-1, rows)) for part in columns if part is not None]
+        parts = [part[span] for part in columns if part is not None]
+        if rows > 1:
+            parts = [part.unflatten(0, (-1, rows)) for part in parts]
         return _Block(rows, first, end, parts)
 
 
 class _Block(NamedTuple):
-    """Recipients from `first` to `end`, each with `rows` rows; parts `(recipients, rows, …)`."""
+    """Recipients from `first` to `end`, each with `rows` rows; parts `(recipients, rows, …)`.
+
+    Where each has one row, the parts are without that dimension.
+    """
 
     rows: int
     first: int
     end: int
     parts: list[Tensor]
+
+    def of(self, places: Tensor) -> list[Tensor]:
+        """All rows of some of them, `(rows, …)`."""
+        found = [part.index_select(0, places) for part in self.parts]
+        return found if self.rows == 1 else [part.flatten(0, 1) for part in found]
 
 
 def owners(groups: Iterable[Group]) -> Tensor:

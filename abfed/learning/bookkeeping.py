@@ -19,6 +19,7 @@ a batch are rounded as well; a test measures by how much one recipient moves the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,10 +114,12 @@ def _pieces(group: Group) -> list[Group]:
 def _add(total: Tensor, part: list[Kept], group: Group, clip: float) -> None:
     """Add a group's clipped gradients to the sum."""
     found = [_squares(one, group) for one in part]
-    norms = torch.stack([each.squares for each in found]).sum(0).sqrt_()
-    factors = (clip / norms.clamp(min=clip)).float()
-    finite = torch.isfinite(norms)
-    if not bool(finite.all()):
+    squares = found[0].squares
+    for each in found[1:]:
+        squares += each.squares
+    factors = (clip / squares.sqrt().clamp_(min=clip)).float()
+    if not math.isfinite(float(squares.sum())):
+        finite = torch.isfinite(squares)
         rows = finite.repeat_interleave(group.rows)
         part = [Kept(one.layer, one.inputs[rows], one.signals[rows]) for one in part]
         found = [_Part(each.squares, each.made and each.made.of(finite)) for each in found]
@@ -153,11 +156,13 @@ def _squares(one: Kept, group: Group) -> _Part:
 
 
 def _one_row(inputs: Tensor, signals: Tensor, *, biased: bool) -> Tensor:
+    """A linear layer's squared norms for one row a recipient."""
     inner = _norms(inputs).square_()
     if biased:
         inner += 1.0
     outer = _norms(signals).square_()
-    return outer.mul_(inner).mul_(1 + _error(inputs.shape[1] + signals.shape[1]))
+    outer *= 1 + _error(inputs.shape[1] + signals.shape[1])
+    return outer.mul_(inner)
 
 
 def _norms(values: Tensor) -> Tensor:

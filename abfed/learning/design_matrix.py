@@ -12,6 +12,7 @@ Lines are made of compact features when they are needed: interactions are never 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,8 @@ class Design:
 def encode_numeric(feature: NumericFeature, values: npt.NDArray[np.float64]) -> Floats:
     """Numbers scaled to [-1, 1] by their public bounds; NaN stands for missing.
 
+    Rounded to 11 bits (IEEE 754 half precision), so that a cache on disk holds what memory does.
+
     Args:
         feature: the declaration.
         values: `(rows,)`. Rows: sensitive.
@@ -113,7 +116,8 @@ def encode_numeric(feature: NumericFeature, values: npt.NDArray[np.float64]) -> 
     middle = feature.low / 2 + feature.high / 2
     half = feature.high / 2 - feature.low / 2  # halves first: bounds may be as far apart as floats
     scaled = np.clip((np.clip(values, feature.low, feature.high) - middle) / half, -1.0, 1.0)
-    return np.where(np.isnan(values), 0.0, scaled).astype(np.float32)[:, None]
+    rounded = np.where(np.isnan(values), 0.0, scaled).astype(np.float16)
+    return rounded.astype(np.float32)[:, None]
 
 
 def encode_category(feature: CategoryFeature, codes: npt.NDArray[np.integer[Any]]) -> Floats:
@@ -155,6 +159,17 @@ class RecipientRows:
         """How many recipients there are. Sensitive."""
         return len(self.offsets) - 1
 
+    @property
+    def rows(self) -> int:
+        """How many rows they own together. Sensitive."""
+        return len(self.labels)
+
+    def blocks(self, size: int) -> Iterator[tuple[Floats, Floats]]:
+        """All lines of the design matrix and their labels, about `size` rows at a time."""
+        for start in range(0, len(self.labels), size):
+            rows = slice(start, start + size)
+            yield self.design.expand(self.features[rows], self.arms[rows]), self.labels[rows]
+
     def batch(self, chosen: Integers) -> tuple[Floats, Floats, Integers]:
         """All sends of some recipients.
 
@@ -179,6 +194,8 @@ class RecipientRows:
             The rows, and for each recipient in the new order the old place, `(recipients,)`.
         """
         counts = np.diff(self.offsets)
+        if (counts[1:] >= counts[:-1]).all():
+            return self, np.arange(self.recipients, dtype=np.int64)
         order = np.argsort(counts, kind="stable").astype(np.int64)
         starts, counts = self.offsets[order], counts[order]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

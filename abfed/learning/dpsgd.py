@@ -23,7 +23,9 @@ global generator is used; without a noise source there is no step.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +41,9 @@ from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.privacy.mechanisms import Noise, grid_for
 from abfed.protocol.modelling import Training
 
-DRAWN_AT_ONCE = 1 << 21  # recipients: their rows wait in memory while the data is swept
+DRAWN_AT_ONCE = 1 << 21  # rows: they wait in memory while the data is swept
 STEPS_AT_ONCE = 512
+KEPT_EVERY = 5.0  # seconds: what a killed process loses
 
 
 def train_round(
@@ -52,6 +55,7 @@ def train_round(
     noise: Noise,
     expected_batch: float,
     loss: Loss = LOGISTIC,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Take `local_steps` noisy steps; the network is changed in place.
 
@@ -63,6 +67,7 @@ def train_round(
         noise: where batches and noise come from.
         expected_batch: recipients a step is expected to hold, from a noised count; at least 1.
         loss: what is made small.
+        checkpoint: where an interrupted round is taken up again, if there is one.
 
     Returns:
         By trained parameter: new minus incoming. Released (noised).
@@ -83,10 +88,14 @@ def train_round(
         parameters = Parameters(network)
         gradients = BatchGradients(network, loss)
         rate = settings.learning_rate / expected_batch
-        for step, batch in _steps(rows, settings, noise):
-            total = gradients.clipped_sum(batch, settings.clip)
-            noised = _noised(total, noise_multiplier * settings.clip, noise.fork(2 * step + 1))
-            parameters.step(noised, rate)
+        progress = _Progress(checkpoint, parameters)
+        with progress:
+            for step, batch in _steps(rows, settings, noise, first=progress.taken):
+                total = gradients.clipped_sum(batch, settings.clip)
+                noised = _noised(total, noise_multiplier * settings.clip, noise.fork(2 * step + 1))
+                progress.taken = step + 1  # first: a cut between the two lines must not add a step
+                parameters.step(noised, rate)
+                progress.took()
         parameters.part()
     return {name: after - before[name] for name, after in parameters_of(network).items()}
 
@@ -114,16 +123,74 @@ class Parameters:
             each.data = each.data.clone()
 
 
-def steps_at_once(recipients: int, rate: float) -> int:
+class Checkpoint(Protocol):
+    """Where the parameters of a round that isn't finished are kept. They are noised, not released.
+
+    What makes going on sound: a step's batch and noise are never kept. A round that is taken up
+    again draws fresh ones for the steps still to come; a step that was cut short is drawn anew as a
+    whole, and nobody saw what it had computed. Each step that counts was noised once, as it was
+    charged, no more than the charged steps are taken, and one release leaves.
+    """
+
+    def load(self) -> tuple[int, npt.NDArray[np.float32]] | None:
+        """How many steps were taken, and the parameters after them; None where there is nothing."""
+        ...
+
+    def save(self, taken: int, parameters: npt.NDArray[np.float32]) -> None:
+        """Keep these, durably, in place of what was kept before."""
+        ...
+
+
+class _Progress:
+    """Keeps a round's parameters from time to time, and where it is interrupted."""
+
+    __slots__ = ("_checkpoint", "_kept", "_parameters", "_since", "taken")
+
+    def __init__(self, checkpoint: Checkpoint | None, parameters: Parameters) -> None:
+        self._checkpoint = checkpoint
+        self._parameters = parameters
+        self.taken = 0
+        found = None if checkpoint is None else checkpoint.load()
+        if found is not None:
+            self.taken = found[0]
+            if found[1].size != parameters.vector.numel():
+                message = "the checkpoint is of another round"
+                raise ValueError(message)
+            parameters.vector.copy_(torch.from_numpy(found[1]))
+        self._kept = self.taken
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._keep()
+
+    def took(self) -> None:
+        """A step is done: keep the parameters if it is time."""
+        if time.monotonic() - self._since > KEPT_EVERY:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._checkpoint is not None and self.taken > self._kept:
+            self._checkpoint.save(self.taken, self._parameters.vector.numpy())
+            self._kept = self.taken
+        self._since = time.monotonic()
+
+
+def steps_at_once(rows: int, rate: float) -> int:
     """How many steps' batches are drawn before the first is used."""
-    expected = max(1.0, recipients * rate)
+    expected = max(1.0, rows * rate)
     return max(1, min(STEPS_AT_ONCE, int(DRAWN_AT_ONCE / expected)))
 
 
-def _steps(rows: TrainingRows, settings: Training, noise: Noise) -> Iterator[tuple[int, Batch]]:
-    """Each step's number and batch."""
-    size, rate = steps_at_once(rows.recipients, settings.sampling_rate), settings.sampling_rate
-    for start in range(0, settings.local_steps, size):
+def _steps(
+    rows: TrainingRows, settings: Training, noise: Noise, *, first: int
+) -> Iterator[tuple[int, Batch]]:
+    """The number and the batch of each step from `first` on."""
+    size, rate = steps_at_once(rows.rows, settings.sampling_rate), settings.sampling_rate
+    for start in range(first, settings.local_steps, size):
         window = range(start, min(start + size, settings.local_steps))
         drawn = [noise.fork(2 * step).poisson_batch(rows.recipients, rate) for step in window]
         yield from zip(window, rows.batches(drawn), strict=True)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.silo.manifest import BUCKET_PREFIX, BucketFile, Manifest, read_manifest
+from abfed.silo.manifest import BUCKET_PREFIX, CACHE_PREFIX, BucketFile, Manifest, read_manifest
 from abfed.site.files import ASIDE, FILE_MODE, check_private, flush_folder
 from abfed.site.keys import SiteKeys
 
@@ -66,11 +66,17 @@ class BucketFiles:
         flush_folder(self.folder)
 
     def sweep(self) -> None:
-        """Remove bucket files that the manifest doesn't name, and what lies aside. Lock held."""
-        named = {file.name for file in self.manifest().files}
+        """Remove bucket files that the manifest doesn't name, and what lies aside. Lock held.
+
+        With them goes what was made of the rows of another state of the data.
+        """
+        manifest = self.manifest()
+        named = {file.name for file in manifest.files}
+        current = f"{CACHE_PREFIX}{manifest.epoch[:24]}"
         for path in self.folder.iterdir():
             stray = path.name.startswith(BUCKET_PREFIX) and path.name not in named
-            if stray or path.name.startswith(ASIDE):
+            stale = path.name.startswith(CACHE_PREFIX) and not path.name.startswith(current)
+            if stray or stale or path.name.startswith(ASIDE):
                 path.unlink(missing_ok=True)
 
     @contextmanager

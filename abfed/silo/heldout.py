@@ -6,21 +6,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from abfed.learning.design_matrix import RecipientRows
 from abfed.learning.evaluation import BINS, histogram
 from abfed.learning.networks import logits, one_thread
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.permit import Permit
 
-BLOCK = 1 << 15  # recipients scored at a time
+
+class HeldOutRows(Protocol):
+    """One row of each recipient held out, wherever they lie. Sensitive."""
+
+    @property
+    def recipients(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def blocks(
+        self, size: int
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """All lines of the design matrix and their labels, at most `size` rows at a time."""
+        ...
+
+
+BLOCK = 1 << 15  # rows scored at a time
 
 
 def noised_histogram(
-    network: nn.Module, held_out: RecipientRows, permit: Permit
+    network: nn.Module, held_out: HeldOutRows, permit: Permit
 ) -> npt.NDArray[np.int64]:
     """Score people held out and count them, under the permit's Gaussian charge.
 
@@ -38,12 +61,10 @@ def noised_histogram(
     charge = permit.charge("gaussian")
     if charge.count != 1:
         raise IntegrityError("the permit pays for more than one histogram", where=permit.step)
-    if len(held_out.labels) != held_out.recipients:
+    if held_out.rows != held_out.recipients:
         raise IntegrityError("a held-out recipient has more than one row", where=permit.step)
     counts = np.zeros((2, BINS), dtype=np.int64)
     with one_thread():
-        for start in range(0, held_out.recipients, BLOCK):
-            chosen = np.arange(start, min(start + BLOCK, held_out.recipients))
-            lines, labels, _ = held_out.batch(chosen)
+        for lines, labels in held_out.blocks(BLOCK):
             counts += histogram(logits(network, lines), labels)
     return permit.noise.integers(counts, charge.noise_multiplier)

@@ -26,6 +26,8 @@ from abfed.site.keys import SiteKeys
 
 MANIFEST = "manifest.sealed"
 BUCKET_PREFIX = "bucket-"
+CACHE_PREFIX = "cache-"
+"""Files made of the rows of one state of the data; its name follows, and they go with it."""
 
 FileName = Annotated[str, Field(pattern=r"^bucket-\d{4}-[0-9a-f]{16}\.parquet$")]
 

@@ -1,10 +1,12 @@
-"""A plan's rows, made ready for learning once and kept in memory from round to round.
+"""A plan's rows, made ready for learning once and kept from round to round.
 
 1. Only columns that the plan declares are asked for; a row without a label is dropped.
 2. Who is held out follows from a keyed hash of the pseudonym, never from a value: nobody held out
    is ever trained on, in no round and, for nested shares, in no plan on the experiment.
 3. Of a held-out recipient one row is kept, chosen by the same hash: one person, one count.
-4. Nothing of it is written, logged or shown; it has no `repr` of its content.
+4. Nothing of it is logged or shown; it has no `repr` of its content. Rows are kept in memory; those
+   that don't fit lie in a sealed cache (`abfed.silo.feature_cache`). Recipients are sorted by their
+   number of rows either way, so that where they lie changes nothing about what is computed.
 """
 
 from __future__ import annotations
@@ -19,35 +21,52 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from abfed.learning.batches import InMemory, TrainingRows
 from abfed.learning.design_matrix import (
     Design,
     RecipientRows,
     encode_category,
     encode_numeric,
 )
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import NumericFeature
+from abfed.silo.feature_cache import CachedRows, CacheFolder, CacheName, CacheWriter
 from abfed.silo.permit import Permit
 
 PSEUDONYM = 16  # bytes
 _PERSON = b"abfed.holdout.1"  # keeps these hashes apart from others under a key; 16 bytes at most
 
 
+IN_MEMORY = 1 << 29  # bytes of encoded rows a side; more are kept on disk, sealed
+SIDES = ("training", "held-out")
+
+Kept = RecipientRows | CachedRows
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class PreparedRows:
-    """Rows of a plan, encoded. Sensitive: never leaves memory.
+    """Rows of a plan, encoded. Sensitive: never leaves the silo's process in plain.
 
     Attributes:
         plan_digest, epoch: the question and the state of the data that it was made for.
-        training: all rows of the recipients to train on.
+        training: all rows of the recipients to train on, sorted by their number.
         held_out: one row of each recipient held out.
+        batches: `training`, as batches are gathered from it.
     """
 
     plan_digest: str
     epoch: str
-    training: RecipientRows
-    held_out: RecipientRows
+    training: Kept
+    held_out: Kept
+    batches: TrainingRows
+
+    @classmethod
+    def of(cls, permit: Permit, training: Kept, held_out: Kept) -> PreparedRows:
+        """Rows that were made under a permit."""
+        batches = InMemory(training) if isinstance(training, RecipientRows) else training
+        return cls(permit.plan.digest, permit.epoch, training, held_out, batches)
 
     def require(self, permit: Permit) -> None:
         """Check that this was made for the permit's plan and state of the data.
@@ -59,6 +78,12 @@ class PreparedRows:
             raise IntegrityError(
                 "the rows in memory are of another plan or state of the data", where=permit.step
             )
+
+    def close(self) -> None:
+        """Let go of files."""
+        for kept in (self.training, self.held_out):
+            if isinstance(kept, CachedRows):
+                kept.close()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,25 +100,95 @@ def columns_needed(plan: Plan) -> tuple[str, ...]:
     return outcome + tuple(feature.name for feature in plan.features)
 
 
-def prepare(permit: Permit, tables: Iterable[pa.Table]) -> PreparedRows:
+def prepare(
+    permit: Permit,
+    tables: Iterable[pa.Table],
+    caches: CacheFolder | None = None,
+    *,
+    in_memory: int = IN_MEMORY,
+) -> PreparedRows:
     """Encode what the store yields under a permit.
 
     Args:
         permit: for a step of training or evaluation.
         tables: `columns_needed` with recipient and arm; a recipient's rows are contiguous and all
             in one table. Rows: sensitive.
+        caches: where rows go that don't fit into memory.
+        in_memory: bytes of encoded rows a side that do.
 
     Raises:
         IntegrityError: a row has an arm that the plan doesn't name.
     """
     design = Design.of(permit.plan)
-    parts = [_part(permit, design, table) for table in tables]
-    return PreparedRows(
-        permit.plan.digest,
-        permit.epoch,
-        _joined(design, [part.training for part in parts]),
-        _joined(design, [part.held_out for part in parts]),
+    training, held_out = (
+        _Side(cache_name(permit, side), design, caches, in_memory) for side in SIDES
     )
+    try:
+        for table in tables:
+            part = _part(permit, design, table)
+            training.add(part.training)
+            held_out.add(part.held_out)
+        return PreparedRows.of(permit, training.finish(), held_out.finish())
+    except BaseException:
+        training.abandon()
+        held_out.abandon()
+        raise
+
+
+def reopen(permit: Permit, caches: CacheFolder) -> PreparedRows | None:
+    """What an earlier process kept on disk for this plan, or None if a side is not all there.
+
+    Raises:
+        IntegrityError: it was changed.
+    """
+    design = Design.of(permit.plan)
+    training, held_out = (caches.open(cache_name(permit, side), design) for side in SIDES)
+    if training is None or held_out is None:
+        return None
+    return PreparedRows.of(permit, training, held_out)
+
+
+def cache_name(permit: Permit, side: str) -> CacheName:
+    """What the cache of a plan's rows on one side is called: also by whose rows are lawful now."""
+    question = sha256_hex(canonical_bytes([permit.plan.digest, sorted(permit.lawful_bases)]))
+    return CacheName(question, permit.epoch, side)
+
+
+class _Side:
+    """Rows of one side as they come: in memory while they are few, then all of them on disk."""
+
+    __slots__ = ("_caches", "_design", "_limit", "_name", "_parts", "_writer")
+
+    def __init__(
+        self, name: CacheName, design: Design, caches: CacheFolder | None, limit: int
+    ) -> None:
+        self._name, self._design, self._caches, self._limit = name, design, caches, limit
+        self._parts: list[RecipientRows] = []
+        self._writer: CacheWriter | None = None
+
+    def add(self, part: RecipientRows) -> None:
+        """Take rows in."""
+        self._parts.append(part)
+        if self._writer is None and self._caches is not None and self._held() > self._limit:
+            self._writer = self._caches.write(self._name, self._design)
+        if self._writer is not None:
+            for each in self._parts:
+                self._writer.add(each)
+            self._parts = []
+
+    def finish(self) -> Kept:
+        """All rows, sorted by how many a recipient has."""
+        if self._writer is not None:
+            return self._writer.finish()
+        return _joined(self._design, self._parts).by_size()[0]
+
+    def abandon(self) -> None:
+        """Leave nothing on disk."""
+        if self._writer is not None:
+            self._writer.abandon()
+
+    def _held(self) -> int:
+        return sum(part.features.nbytes + part.labels.nbytes for part in self._parts)
 
 
 def _part(permit: Permit, design: Design, table: pa.Table) -> _Part:

@@ -16,6 +16,8 @@ from abfed.protocol.errors import AbfedError, IntegrityError, Refused, Workspace
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
 from abfed.silo.budgets import Forecast, Standing
+from abfed.silo.checkpoints import RoundCheckpoint
+from abfed.silo.feature_cache import CacheFolder
 from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Computed, Holdings, Permit
@@ -95,6 +97,7 @@ class SiloService:
             audit=self.audit,
             clock=clock,
         )
+        self._caches = CacheFolder(self.paths.store, self.keys)
         self._lock = threading.Lock()
         self._prepared: tuple[tuple[str, str], prepared.PreparedRows] | None = None
 
@@ -126,7 +129,7 @@ class SiloService:
 
     def close(self) -> None:
         """Let go of rows in memory and of the ledger."""
-        self._prepared = None
+        self._let_go()
         self.ledger.close()
 
     def policy(self) -> Policy:
@@ -204,26 +207,43 @@ class SiloService:
         self.store.refresh()
         if self.store.epoch != admitted.epoch:
             raise IntegrityError("the data changed while it was computed on", where=admitted.step)
-        return self._gate.release(admitted, computed)
+        released = self._gate.release(admitted, computed)
+        self._checkpoint(admitted).drop()
+        return released
 
     def _compute(self, permit: Permit) -> Computed:
         if permit.step == "totals":
             rows = self.store.read(permit, totals.columns_needed(permit.plan))
             return totals.compute_totals(permit, rows)
-        rows_kept = self._rows(permit)
+        kept = self._rows(permit)
         if permit.step == "evaluate":
-            self._prepared = None
-            return evaluation.compute_evaluation(permit, rows_kept)
-        return training.compute_training(permit, rows_kept)
+            computed = evaluation.compute_evaluation(permit, kept)
+            self._let_go()
+            for side in prepared.SIDES:
+                self._caches.drop(prepared.cache_name(permit, side))
+            return computed
+        return training.compute_training(permit, kept, self._checkpoint(permit))
 
     def _rows(self, permit: Permit) -> prepared.PreparedRows:
-        """The rows of a plan's training, kept in memory from round to round."""
+        """The rows of a plan's training, kept from round to round."""
         wanted = (permit.plan.digest, permit.epoch)
         if self._prepared is None or self._prepared[0] != wanted:
-            self._prepared = None
-            rows = self.store.read(permit, prepared.columns_needed(permit.plan))
-            self._prepared = (wanted, prepared.prepare(permit, rows))
+            self._let_go()
+            kept = prepared.reopen(permit, self._caches)
+            if kept is None:
+                rows = self.store.read(permit, prepared.columns_needed(permit.plan))
+                kept = prepared.prepare(permit, rows, self._caches)
+            self._prepared = (wanted, kept)
         return self._prepared[1]
+
+    def _checkpoint(self, permit: Permit) -> RoundCheckpoint:
+        return RoundCheckpoint(self.paths.store, self.keys, permit)
+
+    def _let_go(self) -> None:
+        """Forget rows in memory, and close those on disk."""
+        if self._prepared is not None:
+            self._prepared[1].close()
+            self._prepared = None
 
     def _failed(self, failure: Exception, envelope: bytes) -> bytes:
         """Log what kind of thing went wrong, by name and place only; say no."""

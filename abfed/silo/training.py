@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from abfed.learning.dpsgd import train_round
+from abfed.learning.dpsgd import Checkpoint, train_round
 from abfed.learning.networks import network_for
 from abfed.learning.shapes import HISTOGRAM, MODEL, UPDATE, prefixed, unprefixed
 from abfed.protocol.errors import IntegrityError
@@ -20,8 +20,15 @@ from abfed.silo.prepared import PreparedRows, columns_needed, prepare
 __all__ = ["PreparedRows", "columns_needed", "compute_training", "prepare"]
 
 
-def compute_training(permit: Permit, prepared: PreparedRows) -> Computed:
+def compute_training(
+    permit: Permit, prepared: PreparedRows, checkpoint: Checkpoint | None = None
+) -> Computed:
     """Evaluate the incoming model, then train it for one round.
+
+    Args:
+        permit: pays for the round.
+        prepared: the plan's rows.
+        checkpoint: of this permit's round, if it can be interrupted.
 
     Raises:
         IntegrityError: the permit or the rows are for something else.
@@ -34,11 +41,12 @@ def compute_training(permit: Permit, prepared: PreparedRows) -> Computed:
     expected_batch = _expected_batch(permit)
     update = train_round(
         network,
-        prepared.training,
+        prepared.batches,
         settings,
         noise_multiplier=steps.noise_multiplier,
         noise=permit.noise,
         expected_batch=expected_batch,
+        checkpoint=checkpoint,
     )
     return Computed(
         payload="training",
