@@ -8,33 +8,43 @@ from typing import Annotated
 import typer
 
 from abfed.cli.output import say, say_json, table
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
 
 app = typer.Typer(help="Run a federation and look after it.", no_args_is_help=True)
 
 
 @app.command()
-def up(workspace: WorkspaceOption) -> None:
+def up(workspace: WorkspaceOption, metrics: MetricsOption = None) -> None:
     """Coordinator: run SuperLink, SuperExec and TLS proxy; ends them all when it ends."""
     from abfed.lab.operations import keep_coordinator
 
-    keep_coordinator(workspace)
+    keep_coordinator(workspace, metrics)
 
 
 @app.command()
-def node(folder: Annotated[Path, typer.Argument(help="The node's folder.")]) -> None:
+def node(
+    folder: Annotated[Path, typer.Argument(help="The node's folder.")],
+    metrics: MetricsOption = None,
+) -> None:
     """Brand: run the SuperNode and its SuperExec; ends them when it ends."""
     from abfed.lab.operations import keep_node
 
-    keep_node(folder)
+    keep_node(folder, metrics)
 
 
 @app.command()
-def status(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+def status(
+    workspace: WorkspaceOption,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait until every admitted node is connected.")
+    ] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
     """Who is admitted, whose certificate runs out, whose node is connected, what runs."""
     from abfed.lab.operations import status as look
+    from abfed.lab.operations import wait_until_connected
 
-    facts = look(workspace)
+    facts = wait_until_connected(workspace, wait) if wait else look(workspace)
     if as_json:
         say_json(facts)
         return

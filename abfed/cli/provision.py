@@ -157,3 +157,18 @@ def revoke(
         return
     say(f"The certificate of {silo} is revoked: it isn't asked from the next run on.")
     table([{"its node": "cut off" if gone else "not connected, or the SuperLink isn't up"}])
+
+
+@app.command()
+def fingerprint(
+    file: Annotated[Path, typer.Argument(help="An invitation or a request.")],
+    as_json: JsonOption = False,
+) -> None:
+    """The fingerprint of an invitation or a request, to compare by phone."""
+    from abfed.lab.provisioning import fingerprint_of
+
+    found_fingerprint = fingerprint_of(file.read_bytes())
+    if as_json:
+        say_json({"fingerprint": found_fingerprint})
+        return
+    say(found_fingerprint)

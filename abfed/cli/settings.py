@@ -20,3 +20,8 @@ WorkspaceOption = Annotated[
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+MetricsOption = Annotated[
+    int | None,
+    typer.Option("--metrics", help="Port on loopback for /healthz, /readyz and /metrics."),
+]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from abfed.cli.output import say, say_json, table
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
 
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
 
@@ -123,6 +123,7 @@ def serve(
         list[str] | None,
         typer.Option(help="A user whose processes may connect; may be repeated. Default: oneself."),
     ] = None,
+    metrics: MetricsOption = None,
 ) -> None:
     """Serve a silo to its node, through a Unix socket, until it is told to end."""
     from abfed.lab.workspace import Workspace
@@ -131,7 +132,7 @@ def serve(
     opened = Workspace(workspace)
     path = socket or opened.path / "nodes" / name / "silo.sock"
     with opened.silo(name) as service:
-        serve_silo(service, path, peer or [])
+        serve_silo(service, path, peer or [], metrics)
 
 
 def _short(value: object) -> str:

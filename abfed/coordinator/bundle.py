@@ -1,7 +1,8 @@
 """The bundle: what Flower ships to SuperNodes. It holds the courier and nothing else.
 
-The same abfed and Flower make the same bytes on every machine, so a brand computes the digest from
-what it installed itself and takes nobody's word for it.
+The same courier and Flower make the same bytes on every machine, so a brand computes the digest
+from what it installed itself and takes nobody's word for it. Releases of abfed that speak the same
+version of the protocol with the same courier have the same bundle.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from flwr.cli.build import build_fab_from_files
 
-from abfed import __version__
 from abfed.coordinator import courier
 from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.messages import PROTOCOL_VERSION
 
 NAME = "abfed-courier"
 ORDER = "order"
@@ -22,7 +23,7 @@ ORDER = "order"
 _DESCRIPTION = f"""
 [project]
 name = "{NAME}"
-version = "{__version__}"
+version = "{PROTOCOL_VERSION}.0.0"
 description = "Carries sealed bytes between a SuperNode and its silo service"
 license = {{ file = "LICENSE" }}
 dependencies = ["flwr>={version("flwr")}"]

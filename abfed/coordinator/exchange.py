@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
@@ -26,10 +26,11 @@ from flwr.serverapp import Grid
 from abfed.coordinator.courier import unwrap, wrap
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.coordinator.spool import Spool
 from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
-from abfed.protocol.messages import REFUSAL_TEXT, Refusal, Request, encode
+from abfed.protocol.messages import PROTOCOL_VERSION, REFUSAL_TEXT, Refusal, Request, encode
 from abfed.protocol.plan import Plan
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, stamp
@@ -57,7 +58,8 @@ class LeftOut(NamedTuple):
         reason: "refused" by the silo; "failed" on the way or in the courier; "absent", so not
             connected or late; "integrity", so not believed; "not-in-run", so it came after the
             run's model was begun.
-        why: the refusal's code, the type of an exception, or the rule that didn't hold.
+        why: the refusal's code, the type of an exception, or the rule that didn't hold. After the
+            code "version" stands the version that the silo speaks.
     """
 
     reason: Reason
@@ -72,7 +74,7 @@ class Answers(NamedTuple):
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each believed envelope, by silo."""
-        return {silo: sha256_hex(one.envelope) for silo, one in self.accepted.items()}
+        return {silo: one.digest for silo, one in self.accepted.items()}
 
     def epochs(self) -> dict[str, str]:
         """The state of the data that each believed release was computed on."""
@@ -137,6 +139,7 @@ class Requests(Sequence[Message]):
         self._head = desk.audit.head
         self._messages: dict[str, Message] = {}
         self._made: list[tuple[Message, Asked]] = []
+        self._delivered: dict[str, Asked] = {}
 
     def __len__(self) -> int:
         """How many silos are asked."""
@@ -154,7 +157,8 @@ class Requests(Sequence[Message]):
 
     def sent(self) -> dict[str, Asked]:
         """What was asked with each message, by the message's id."""
-        return {message.metadata.message_id: asked for message, asked in self._made}
+        kept = {message.metadata.message_id: asked for message, asked in self._made}
+        return self._delivered | kept
 
     def connect(self, addresses: Mapping[str, int]) -> None:
         """Learn where silos are now: one that was restarted may have come, or come back."""
@@ -163,25 +167,31 @@ class Requests(Sequence[Message]):
         self.silos = sorted([*self.silos, *now])
         self.unconnected = [silo for silo in self.unconnected if silo not in addresses]
 
-    def again(self, silo: str) -> Message:
-        """A fresh message to a silo whose answer didn't come: the same question."""
-        self._messages.pop(silo, None)
-        return self._message(silo)
+    def deliver(self, silo: str, push: Callable[[Message], str]) -> str:
+        """Make a fresh message to a silo and push it; returns its id. It is not kept."""
+        message, asked = self._make(silo)
+        name = push(message)
+        self._delivered[name] = asked
+        return name
 
     def _message(self, silo: str) -> Message:
         if silo not in self._messages:
-            training = self.step.startswith("train-")
-            content, reply_key = self._envelope(silo), b""
-            if self._desk.boxes:
-                content, reply_key = box_request(self._desk.boxes[silo], content, silo=silo)
-            message = Message(
-                wrap(content),
-                dst_node_id=self._addresses[silo],
-                message_type=MessageType.TRAIN if training else MessageType.QUERY,
-            )
+            message, asked = self._make(silo)
             self._messages[silo] = message
-            self._made.append((message, Asked(silo, reply_key)))
+            self._made.append((message, asked))
         return self._messages[silo]
+
+    def _make(self, silo: str) -> tuple[Message, Asked]:
+        training = self.step.startswith("train-")
+        content, reply_key = self._envelope(silo), b""
+        if self._desk.boxes:
+            content, reply_key = box_request(self._desk.boxes[silo], content, silo=silo)
+        message = Message(
+            wrap(content),
+            dst_node_id=self._addresses[silo],
+            message_type=MessageType.TRAIN if training else MessageType.QUERY,
+        )
+        return message, Asked(silo, reply_key)
 
     def _envelope(self, silo: str) -> bytes:
         request = Request(
@@ -211,18 +221,22 @@ def prepare(desk: Desk, grid: Grid, step: str, incoming: bytes, silos: Iterable[
 
 
 def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers:
-    """Sort replies into believed releases and silos that are left out."""
-    asked = requests.sent()
+    """Sort replies, one after the other as they come, into believed releases and silos left out.
+
+    A believed release goes to disk at once: what is held in memory doesn't grow with the number of
+    silos, but for names and digests.
+    """
     accepted: dict[str, Accepted] = {}
+    spool = Spool()
     left_out = {silo: LeftOut("absent", "not connected") for silo in requests.unconnected}
     for reply in replies:
-        question = asked.get(reply.metadata.reply_to_message_id)
+        question = requests.sent().get(reply.metadata.reply_to_message_id)
         if question is None or question.silo in accepted:
             continue  # an answer to nothing that we asked, or a second one
         silo = question.silo
         outcome = _judge_one(desk, requests, question, reply)
         if isinstance(outcome, Accepted):
-            accepted[silo] = outcome
+            accepted[silo] = spool.keep(outcome)
             left_out.pop(silo, None)  # somebody else's reply in its name takes nothing from it
         else:
             left_out[silo] = outcome
@@ -258,7 +272,8 @@ def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> 
     except IntegrityError as error:
         return LeftOut("integrity", error.what[:200])
     if isinstance(outcome, Refusal):
-        return LeftOut("refused", outcome.code)
+        spoken = f":{outcome.version}" if outcome.code == "version" else ""
+        return LeftOut("refused", outcome.code + spoken)
     return outcome
 
 
@@ -273,7 +288,7 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
     what = f"{len(answers.accepted)} of at least {plan.minimum_silos} silos answered"
     where = f"{plan.name}, {step}"
     if reasons == {"refused"}:
-        code = next(one.why for _, one in sorted(answers.left_out.items()))
+        code = next(one.why for _, one in sorted(answers.left_out.items())).partition(":")[0]
         return Refused(what, code=code, where=where, why=listed, do=_ADVICE.get(code, ""))
     if reasons == {"integrity"}:
         do = "find out who changed the bytes, or whose key is out of date"
@@ -285,5 +300,9 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
 def describe(one: LeftOut) -> str:
     """Why a silo was left out, in words."""
     if one.reason == "refused":
-        return f"refused ({one.why}): {REFUSAL_TEXT.get(one.why, one.why)}"
+        code, _, spoken = one.why.partition(":")
+        text = REFUSAL_TEXT.get(code, code)
+        if spoken:
+            text += f": version {spoken}, and we speak {PROTOCOL_VERSION}; upgrade the older site"
+        return f"refused ({code}): {text}"
     return f"{one.reason}: {one.why}"

@@ -70,8 +70,8 @@ def check_bundle(content: bytes) -> None:
     path = os.environ.get(PIN, "")
     if not path:
         raise IntegrityError("no bundle is pinned here", where="executor", do=f"set {PIN}")
-    pinned = Path(path).read_text(encoding="ascii").strip()
-    if sha256_hex(content) != pinned:
+    pinned = Path(path).read_text(encoding="ascii").split()  # a neighbour's may stand there too
+    if sha256_hex(content) not in pinned:
         raise IntegrityError(
             "the bundle is not the pinned one",
             where="executor",
@@ -102,8 +102,7 @@ def refuse(arguments: list[str] | None = None) -> int:
 
 
 def _guarded(work: Callable[[], None]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it names each address it asks
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         work()
     except AbfedError as error:
@@ -113,34 +112,3 @@ def _guarded(work: Callable[[], None]) -> int:
         _log.warning("executor: %s", type(error).__name__)
         return 1
     return 0
-
-
-COMMANDS: dict[str, str] = {
-    "flwr-clientapp": "clientapp",
-    "flwr-serverapp": "serverapp",
-    "flwr-agentapp": "refuse",
-    "flwr-model": "refuse",
-    "flwr-connector": "refuse",
-    "flwr-simulation": "refuse",
-}
-"""Each command that a SuperExec may start, and the function that stands in for it."""
-
-
-def write_executors(folder: Path, *, roles: frozenset[str]) -> None:
-    """Write the commands into a folder that goes first on a PATH.
-
-    Args:
-        folder: an existing folder.
-        roles: of `clientapp` and `serverapp`, those that this site has; others refuse.
-    """
-    for command, function in COMMANDS.items():
-        chosen = function if function in roles else "refuse"
-        script = folder / command
-        script.write_text(
-            f"#!{sys.executable}\n"
-            "import sys\n\n"
-            f"from abfed.coordinator.executor import {chosen}\n\n"
-            f"sys.exit({chosen}())\n",
-            encoding="ascii",
-        )
-        script.chmod(0o755)

@@ -14,18 +14,20 @@ An answer is believed if all of this holds, checked in this order:
    between the totals and the last round.
 8. Its arrays are the expected ones: names, types, shapes, and every number finite.
 
-A refusal is believed after 4. Anything else raises `IntegrityError`; no rule can be waived.
+A refusal is believed after 4; one that says the silo speaks another version may be in that version.
+Anything else raises `IntegrityError`; no rule can be waived.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from abfed.protocol import tensors
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import MAX_HEAD, key_id, open_envelope
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import (
@@ -47,18 +49,34 @@ Shapes = Callable[[str], Mapping[str, Shape]]
 _SLACK = 65_536  # bytes for magic, lengths and the arrays' own header, per array 256 more
 
 
-class Accepted(NamedTuple):
+class Accepted:
     """A release that was believed.
 
-    Attributes:
+    Args:
         release: its header.
         arrays: its noised arrays by name. Released.
         envelope: the bytes as they came, for keeping.
     """
 
-    release: Release
-    arrays: Mapping[str, npt.NDArray[Any]]
-    envelope: bytes
+    __slots__ = ("_arrays", "_envelope", "digest", "release")
+
+    def __init__(
+        self, release: Release, arrays: Mapping[str, npt.NDArray[Any]], envelope: bytes
+    ) -> None:
+        self.release = release
+        self.digest = sha256_hex(envelope)
+        self._arrays = arrays
+        self._envelope = envelope
+
+    @property
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Its noised arrays by name. Released."""
+        return self._arrays
+
+    @property
+    def envelope(self) -> bytes:
+        """The bytes as they came."""
+        return self._envelope
 
 
 class Inbox:
@@ -108,7 +126,8 @@ class Inbox:
         header, arrays = decode(kind, content, where=where)
         if isinstance(header, Request):
             raise IntegrityError("a request is not an answer", where=where)
-        if header.version != PROTOCOL_VERSION:
+        another = header.version != PROTOCOL_VERSION
+        if another and not (isinstance(header, Refusal) and header.code == "version"):
             raise IntegrityError("it speaks another version of the protocol", where=where)
         if header.silo != silo:
             raise IntegrityError("it was made by another silo", where=where)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from abfed.coordinator.executor import write_executors
+from abfed.coordinator.commands import write_executors
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import WorkspaceError

@@ -8,6 +8,7 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
    random length, as often as the plan says. What a silo itself answers, a refusal too, stands.
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
+5. Answers are handed on as they come, at most `TOGETHER` in memory.
 
 Asking again is safe: a silo gives the same release to the same question, at no charge.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -30,6 +31,7 @@ from abfed.protocol.waiting import Waiting
 FIRST_LOOK = 0.2  # seconds
 SLOWEST_LOOK = 2.0
 LONGEST_PAUSE = 60.0
+TOGETHER = 16  # messages
 
 
 class PatientGrid(Grid):
@@ -87,7 +89,7 @@ class PatientGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Ask, ask again, and return what was answered in time."""
+        """Ask, ask again, and give each answer that comes in time."""
         if not isinstance(messages, Requests):
             return self._inner.send_and_receive(messages, timeout=timeout)
         allowed = self._waiting.step_seconds
@@ -122,48 +124,54 @@ class _Step:
         self._requests = requests
         self._end = time.monotonic() + seconds
         self._open: dict[str, str] = {}  # message id → silo
-        self._answered: dict[str, Message] = {}
+        self._answered: set[str] = set()
         self._failed: dict[str, Message] = {}
         self._tries: dict[str, int] = {}
         self._due: dict[str, float] = {}  # silo → when to ask it again
         self._all = len(requests.silos) + len(requests.unconnected)
 
-    def carry_out(self) -> list[Message]:
-        for silo in list(self._requests.silos):
+    def carry_out(self) -> Iterator[Message]:
+        """The answers, each as it comes, and at the end what failed for good."""
+        for number, silo in enumerate(list(self._requests.silos), start=1):
             self._ask(silo)
+            if number % TOGETHER == 0:
+                yield from self._collect()
         for silo in self._requests.unconnected:
             self._later(silo)
         look = FIRST_LOOK
         while (self._open or self._due) and time.monotonic() < self._end:
-            if self._collect():
+            known = len(self._answered) + len(self._failed)
+            yield from self._collect()
+            if len(self._answered) + len(self._failed) > known:
                 look = FIRST_LOOK
                 self._hurry()
                 continue
             self._ask_again()
             time.sleep(max(0.0, min(look, self._end - time.monotonic())))
             look = min(1.3 * look, SLOWEST_LOOK)
-        return [*self._answered.values(), *self._failed.values()]
+        yield from self._failed.values()
 
     def _ask(self, silo: str) -> None:
         self._tries[silo] = self._tries.get(silo, 0) + 1
-        self._open[self._grid.deliver(self._requests.again(silo))] = silo
+        self._open[self._requests.deliver(silo, self._grid.deliver)] = silo
 
-    def _collect(self) -> bool:
-        """Take the answers that are there; returns whether there was one."""
-        replies = list(self._grid.pull_messages(list(self._open))) if self._open else []
-        for reply in replies:
-            silo = self._open.pop(reply.metadata.reply_to_message_id, "")
-            if not silo or silo in self._answered:
-                continue
-            if reply.has_error():
-                self._failed[silo] = reply
-                self._later(silo)
-            else:
-                self._answered[silo] = reply
-                self._failed.pop(silo, None)
-                self._due.pop(silo, None)
-                self._grid.tell(silo)
-        return bool(replies)
+    def _collect(self) -> Iterator[Message]:
+        """Take the answers that are there, a few at a time."""
+        names = list(self._open)
+        for start in range(0, len(names), TOGETHER):
+            for reply in self._grid.pull_messages(names[start : start + TOGETHER]):
+                silo = self._open.pop(reply.metadata.reply_to_message_id, "")
+                if not silo or silo in self._answered:
+                    continue
+                if reply.has_error():
+                    self._failed[silo] = reply
+                    self._later(silo)
+                else:
+                    self._answered.add(silo)
+                    self._failed.pop(silo, None)
+                    self._due.pop(silo, None)
+                    self._grid.tell(silo)
+                    yield reply
 
     def _later(self, silo: str) -> None:
         """Plan the next try, if there is one left."""

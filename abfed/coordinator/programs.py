@@ -13,6 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
+from abfed.coordinator.commands import SOCKET
 from abfed.coordinator.executor import PIN
 from abfed.coordinator.hosted import WORKSPACE
 from abfed.coordinator.house import FOLDER, House
@@ -45,9 +46,11 @@ def coordinator_programs(workspace: Path, house: House) -> list[Program]:
         *("--superexec-auth-secret-file", secret),
     ]
     proxy = [find_program("nginx"), "-p", str(places.proxy), "-c", "nginx.conf"]
+    executors = environment | executing(places.executors, places.pin)
     return [
         Program("superlink", link, environment, lambda: listens(settings.link_port)),
-        Program("superexec", execute, environment | executing(places.executors, places.pin)),
+        warm_program(places.folder, "serverapp", executors),
+        Program("superexec", execute, executors),
         Program("proxy", proxy, {}, lambda: listens(settings.port), reload=True),
     ]
 
@@ -72,12 +75,19 @@ def node_programs(node: Node) -> list[Program]:
         *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure"),
         *("--superexec-auth-secret-file", secret),
     ]
+    executors = environment | executing(folder / "bin", folder / "bundle.sha256")
     return [
         Program("supernode", supernode, environment, lambda: listens(port)),
-        Program(
-            "superexec", execute, environment | executing(folder / "bin", folder / "bundle.sha256")
-        ),
+        warm_program(folder, "clientapp", executors),
+        Program("superexec", execute, executors),
     ]
+
+
+def warm_program(folder: Path, role: str, environment: dict[str, str]) -> Program:
+    """The warm executor of a site."""
+    path = folder / SOCKET
+    command = [sys.executable, "-m", "abfed.coordinator.warm", str(path), role]
+    return Program("executor", command, environment)
 
 
 def quiet(home: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from abfed.coordinator.bundle import bundle_digest
-from abfed.coordinator.executor import write_executors
+from abfed.coordinator.commands import write_executors
 from abfed.coordinator.house import House, Places, Settings
 from abfed.coordinator.proxy import proxy_configuration
 from abfed.protocol.canonical import canonical_bytes, sha256_hex

@@ -1,6 +1,6 @@
 """Federated averaging (McMahan et al. 2017) over verified releases, driven by Flower.
 
-Flower's `FedAvg.start` runs the rounds and its `aggregate_train` averages. What is ours:
+Flower's `FedAvg.start` runs the rounds. What is ours:
 
 1. Requests are signed and carry the global model; nothing travels in Flower's own records.
 2. Only releases that the inbox believed are averaged, and only updates that keep the model in the
@@ -8,7 +8,8 @@ Flower's `FedAvg.start` runs the rounds and its `aggregate_train` averages. What
 3. Weights come from what the coordinator knows: noised sizes from the silos' totals, or all alike.
    Nothing that a silo claims in a round has weight.
 4. Silos are summed in the order of their names, in float64, and rounded to float32 once: the same
-   releases give the same model, bit for bit.
+   releases give the same model, bit for bit. One silo's arrays are in memory at a time, read from
+   where they were put when they came: Flower's own average holds those of all silos at once.
 5. Fewer silos than the plan's minimum end the run.
 6. A round is closed (see rounds.py) before the next is asked for. There is one phase a round:
    evaluation travels with training.
@@ -21,8 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
@@ -123,23 +123,15 @@ class VerifiedAverage(FedAvg):
             accepted: verified training releases.
             weights: positive weight of each of these silos.
         """
-        messages = [
-            Message(
-                RecordDict(
-                    {
-                        "arrays": to_record(updated(model, accepted[silo])),
-                        "metrics": MetricRecord({WEIGHT: float(weights[silo])}),
-                    }
-                ),
-                dst_node_id=SUPERLINK_NODE_ID,
-                message_type="train",
-            )
-            for silo in sorted(accepted)
-        ]
-        mean, _ = super().aggregate_train(0, messages)
-        if mean is None:
+        total = sum(float(weights[silo]) for silo in accepted)
+        if not total > 0:
             raise RunFailed("there is nothing to average")
-        return {name: array.astype(np.float32) for name, array in from_record(mean).items()}
+        mean = {name: np.zeros(array.shape, np.float64) for name, array in model.items()}
+        for silo in sorted(accepted):  # one silo's arrays in memory at a time
+            share = float(weights[silo]) / total
+            for name, array in updated(model, accepted[silo]).items():
+                mean[name] += share * array
+        return {name: array.astype(np.float32) for name, array in mean.items()}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,57 @@ from abfed.coordinator.programs import coordinator_programs, node_programs
 from abfed.protocol.errors import RunFailed
 from abfed.site.certificates import expiry, node_key_from
 from abfed.site.files import read_private
+from abfed.site.health import Metrics, served
 from abfed.site.processes import Keeper, log_line
 
 
-def keep_coordinator(workspace: Path) -> None:
+def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> None:
     """Run SuperLink, SuperExec and proxy until they are told to end."""
     house = House(workspace / FOLDER)
+    metrics = Metrics()
 
     def started() -> None:
         log_line("nodes.registered", silos=register_nodes(workspace))
 
-    Keeper(coordinator_programs(workspace, house), house.places.log, started).keep()
+    def collect() -> None:
+        facts = status(workspace)
+        for state in ("online", "lost", "offline"):
+            nodes = sum(row["node"] == state for row in facts["silos"])
+            metrics.state.labels(state=f"node-{state}").set(nodes)
+        going = sum(run["status"] != "finished" for run in facts["runs"])
+        metrics.state.labels(state="run-going-on").set(going)
+
+    programs = coordinator_programs(workspace, house)
+    _keep(
+        Keeper(programs, house.places.log, started, _both(metrics)), metrics, metrics_port, collect
+    )
 
 
-def keep_node(folder: Path) -> None:
+def keep_node(folder: Path, metrics_port: int | None = None) -> None:
     """Run a brand's SuperNode and SuperExec until they are told to end."""
     node = Node(folder)
-    Keeper(node_programs(node), node.folder / "log").keep()
+    metrics = Metrics()
+    keeper = Keeper(node_programs(node), node.folder / "log", log=_both(metrics))
+    _keep(keeper, metrics, metrics_port, lambda: None)
+
+
+def _keep(keeper: Keeper, metrics: Metrics, port: int | None, collect: Callable[[], None]) -> None:
+    def gauges() -> None:
+        metrics.state.labels(state="process-running").set(keeper.running)
+        collect()
+
+    with served(port, metrics, lambda: keeper.ready, gauges):
+        keeper.keep()
+
+
+def _both(metrics: Metrics) -> Callable[..., None]:
+    """Logs an event and counts it."""
+
+    def note(event: str, **facts: object) -> None:
+        log_line(event, **facts)
+        metrics.note(event, **facts)
+
+    return note
 
 
 def register_nodes(workspace: Path) -> list[str]:
@@ -85,6 +121,28 @@ def status(workspace: Path) -> dict[str, Any]:
     for row in silos:
         row["node"] = states.get(row["silo"], "not registered" if states else row["node"])
     return facts | {"silos": silos}
+
+
+def wait_until_connected(workspace: Path, seconds: float) -> dict[str, Any]:
+    """Wait until every admitted silo's node is connected; returns the status.
+
+    Raises:
+        RunFailed: some still aren't when the time is over.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        facts = status(workspace)
+        missing = [row["silo"] for row in facts["silos"] if row["node"] != "online"]
+        if not missing:
+            return facts
+        if time.monotonic() > end:
+            raise RunFailed(
+                f"not connected: {', '.join(missing)}",
+                where=facts["federation"],
+                why=f"the SuperLink is {facts['superlink']}",
+                do="look at the logs of their nodes",
+            )
+        time.sleep(1)
 
 
 def stop_runs(workspace: Path, run_id: int | None) -> list[int]:

@@ -13,6 +13,13 @@ from abfed.coordinator.bundle import bundle_digest
 from abfed.coordinator.house import FOLDER, House, Settings
 from abfed.coordinator.node import Node, NodeSettings, read_invitation
 from abfed.coordinator.provision import Provisioner
+from abfed.coordinator.units import (
+    compose,
+    coordinator_unit,
+    node_unit,
+    silo_unit,
+    start_script,
+)
 from abfed.lab.workspace import COORDINATOR, Workspace
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
@@ -34,6 +41,10 @@ def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
     """Found a federation at its coordinator; returns it and the invitation's fingerprint."""
     read = Settings.load(settings)
     fingerprint = provisioner(workspace).found(read, settings.read_bytes())
+    folder = workspace.path / FOLDER
+    write_private(folder / "abfed-coordinator.service", coordinator_unit(workspace.path).encode())
+    place = workspace.path.resolve()
+    _write_script(folder / "start", f"federation up --workspace {place}")
     return House(workspace.path / FOLDER), fingerprint
 
 
@@ -96,6 +107,7 @@ def join(
         )
     path = folder / f"{silo}.request.pem"
     write_private(path, request)
+    _write_starts(workspace.path, silo, folder, settings.socket)
     return Joined(folder, path, pinned.fingerprint)
 
 
@@ -107,3 +119,30 @@ def renew(workspace: Workspace, silo: str, node: Path | None = None) -> Joined:
     path = folder / f"{silo}.request.pem"
     write_private(path, request)
     return Joined(folder, path, read_site_request(request).fingerprint)
+
+
+def fingerprint_of(data: bytes) -> str:
+    """The fingerprint of an invitation or of a request.
+
+    Raises:
+        WorkspaceError, IntegrityError: it is neither.
+    """
+    if data.startswith(b"-----BEGIN CERTIFICATE REQUEST"):
+        return read_site_request(data).fingerprint
+    read_invitation(data)
+    return spoken(sha256_hex(data))
+
+
+def _write_starts(workspace: Path, silo: str, node: Path, socket: str) -> None:
+    """Start scripts, units and the Compose file of a brand."""
+    place = workspace.resolve()
+    write_private(node / f"abfed-silo-{silo}.service", silo_unit(place, silo).encode())
+    write_private(node / f"abfed-node-{silo}.service", node_unit(node, silo).encode())
+    write_private(node / "compose.yaml", compose(place, silo, node).encode())
+    _write_script(node / "start-silo", f"silo serve {silo} --workspace {place} --socket {socket}")
+    _write_script(node / "start-node", f"federation node {node.resolve()}")
+
+
+def _write_script(path: Path, command: str) -> None:
+    write_private(path, start_script(command).encode())
+    path.chmod(0o700)

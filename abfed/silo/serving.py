@@ -33,6 +33,7 @@ from abfed.protocol.envelope import MAGIC, MAX_HEAD
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.protocol.framing import MAX_FRAME, frame, read_frame
 from abfed.silo.service import SiloService
+from abfed.site.health import Metrics, served
 from abfed.site.processes import log_line
 
 MAX_CONNECTIONS = 8
@@ -174,7 +175,9 @@ class SiloServer:
         self._log("connection.turned-away", why=why, **facts)
 
 
-def serve_silo(service: SiloService, path: Path, users: Sequence[str]) -> None:
+def serve_silo(
+    service: SiloService, path: Path, users: Sequence[str], metrics_port: int | None = None
+) -> None:
     """Serve a silo until SIGTERM or SIGINT.
 
     Args:
@@ -182,6 +185,7 @@ def serve_silo(service: SiloService, path: Path, users: Sequence[str]) -> None:
         path: where to listen.
         users: whose processes may connect; the service's own user where empty, which is for
             development: a node under the silo's user could read what the silo can.
+        metrics_port: of health and metrics on loopback; none where it isn't given.
 
     Raises:
         WorkspaceError: there is no such user, or another service listens.
@@ -190,10 +194,17 @@ def serve_silo(service: SiloService, path: Path, users: Sequence[str]) -> None:
         peers = frozenset(pwd.getpwnam(user).pw_uid for user in users) or {os.getuid()}
     except KeyError as cause:
         raise WorkspaceError("there is no such user on this machine", where="--peer") from cause
-    server = SiloServer(service, path.resolve(), frozenset(peers), log_line)
+    metrics = Metrics()
+
+    def log(event: str, **facts: object) -> None:
+        log_line(event, **facts)
+        metrics.note(event, **facts)
+
+    server = SiloServer(service, path.resolve(), frozenset(peers), log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    server.serve()
+    with served(metrics_port, metrics, path.exists, lambda: None):
+        server.serve()
 
 
 def _refused(answer: bytes) -> bool:

@@ -66,11 +66,17 @@ class Keeper:
         programs: what to run, in order.
         logs: the folder of their log files.
         started: called once when all are up.
+        log: told what happens, in names and codes.
     """
 
     def __init__(
-        self, programs: Sequence[Program], logs: Path, started: Callable[[], None] | None = None
+        self,
+        programs: Sequence[Program],
+        logs: Path,
+        started: Callable[[], None] | None = None,
+        log: Callable[..., None] | None = None,
     ) -> None:
+        self._log = log or log_line
         self._programs = list(programs)
         self._logs = logs
         self._started = started
@@ -79,6 +85,16 @@ class Keeper:
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many programs run now."""
+        return sum(one.poll() is None for one in list(self._running.values()))
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them do."""
+        return self.running == len(self._programs)
 
     def keep(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -93,7 +109,7 @@ class Keeper:
             if self._started is not None and not self._stopping:
                 self._started()
             if not self._stopping:
-                log_line("up", processes=[program.name for program in self._programs])
+                self._log("up", processes=[program.name for program in self._programs])
             while not self._stopping:
                 self._revive()
                 time.sleep(0.2)
@@ -110,7 +126,7 @@ class Keeper:
             process = self._running.get(program.name)
             if program.reload and process is not None and process.poll() is None:
                 process.send_signal(signal.SIGHUP)
-                log_line("process.reloaded", name=program.name)
+                self._log("process.reloaded", name=program.name)
 
     def _start(self, program: Program) -> None:
         with self._open_log(program.name) as log:
@@ -124,7 +140,7 @@ class Keeper:
             )
         self._running[program.name] = process
         self._born[program.name] = time.monotonic()
-        log_line("process.started", name=program.name, pid=process.pid)
+        self._log("process.started", name=program.name, pid=process.pid)
 
     def _open_log(self, name: str) -> IO[bytes]:
         path = self._logs / f"{name}.log"
@@ -154,7 +170,7 @@ class Keeper:
                 pause = self._pause.get(name, FIRST_PAUSE)
                 self._pause[name] = min(2 * pause, LONGEST_PAUSE)
                 self._due[name] = now + pause * random.uniform(0.5, 1.5)  # noqa: S311
-                log_line("process.ended", name=name, code=process.returncode)
+                self._log("process.ended", name=name, code=process.returncode)
             if now >= self._due[name]:
                 del self._due[name]
                 self._start(program)
@@ -171,7 +187,7 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        log_line("down", processes=len(alive))
+        self._log("down", processes=len(alive))
 
 
 def dying_with_us(command: Sequence[str]) -> list[str]:

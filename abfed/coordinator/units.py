@@ -1,0 +1,134 @@
+"""Files for running a site for good: systemd units, and a Compose file.
+
+Written beside what they start, to be read before they are installed. The units keep silo service
+and SuperNode under users of their own, which is the wall between sent code and rows. The Compose
+file is checked as YAML only: it has not been run where abfed is developed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+SILO_USER, NODE_USER, COORDINATOR_USER = "abfed-silo", "abfed-node", "abfed"
+
+_HARDENING = """NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+UMask=0077
+"""
+
+
+def unit(
+    description: str, user: str, command: str, *, writable: Path, runtime: str = "", after: str = ""
+) -> str:
+    """A systemd unit.
+
+    Args:
+        description: for people.
+        user: whom it runs as.
+        command: an abfed command and its arguments.
+        writable: the only folder that it may write.
+        runtime: folder under /run that systemd makes for it.
+        after: a unit that has to be started before.
+    """
+    made = f"RuntimeDirectory={runtime}\nRuntimeDirectoryMode=0755\n" if runtime else ""
+    order = f"After={after}\nWants={after}\n" if after else ""
+    abfed = Path(sys.executable).with_name("abfed")
+    return f"""[Unit]
+Description={description}
+After=network-online.target
+Wants=network-online.target
+{order}
+[Service]
+User={user}
+ExecStart={abfed} {command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=2
+TimeoutStopSec=30
+ReadWritePaths={writable}
+{made}{_HARDENING}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def coordinator_unit(workspace: Path) -> str:
+    """The coordinator's SuperLink, SuperExec and proxy."""
+    place = workspace.resolve()
+    return unit(
+        "abfed coordinator",
+        COORDINATOR_USER,
+        f"federation up --workspace {place}",
+        writable=place,
+    )
+
+
+def silo_unit(workspace: Path, silo: str) -> str:
+    """A brand's silo service, under a user who owns rows and keys."""
+    place = workspace.resolve()
+    command = f"silo serve {silo} --workspace {place} --peer {NODE_USER}"
+    return unit(
+        f"abfed silo {silo}",
+        SILO_USER,
+        f"{command} --socket /run/abfed-{silo}/silo.sock",
+        writable=place,
+        runtime=f"abfed-{silo}",
+    )
+
+
+def node_unit(folder: Path, silo: str) -> str:
+    """A brand's SuperNode, under a user who owns neither."""
+    return unit(
+        f"abfed node of {silo}",
+        NODE_USER,
+        f"federation node {folder.resolve()}",
+        writable=folder.resolve(),
+        after=f"abfed-silo-{silo}.service",
+    )
+
+
+def compose(workspace: Path, silo: str, node: Path) -> str:
+    """A brand's two services as containers that share nothing but the socket's volume."""
+    hard = {
+        "image": "abfed:local",
+        "restart": "unless-stopped",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+    }
+    serve = ["abfed", "silo", "serve", silo, "--workspace", "/site", "--peer", NODE_USER]
+    services = {
+        "silo": hard
+        | {
+            "user": SILO_USER,
+            "command": [*serve, "--socket", "/run/abfed/silo.sock"],
+            "network_mode": "none",
+            "volumes": [f"{workspace.resolve()}:/site", "socket:/run/abfed"],
+        },
+        "node": hard
+        | {
+            "user": NODE_USER,
+            "command": ["abfed", "federation", "node", "/node"],
+            "depends_on": ["silo"],
+            "volumes": [f"{node.resolve()}:/node", "socket:/run/abfed:ro"],
+        },
+    }
+    head = "# Not run where abfed is developed: checked as YAML only. Build abfed:local first.\n"
+    return head + yaml.safe_dump({"services": services, "volumes": {"socket": {}}}, sort_keys=False)
+
+
+def start_script(command: str) -> str:
+    """A script that starts one command of this installation."""
+    abfed = Path(sys.executable).with_name("abfed")
+    return f"#!/bin/sh\n# Ends what it started when it is ended.\nexec {abfed} {command}\n"

@@ -1,0 +1,98 @@
+"""The coordinator's memory doesn't grow with the number of silos."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from flwr.serverapp import ServerApp
+
+from abfed.coordinator.app import carry_out
+from abfed.coordinator.conduct import Conduct
+from abfed.coordinator.courier import make_courier
+from abfed.coordinator.grid import EmbeddedGrid
+from abfed.coordinator.inbox import Accepted
+from abfed.coordinator.patience import PatientGrid
+from abfed.coordinator.spool import Spool
+from abfed.coordinator.strategy import VerifiedAverage
+from abfed.protocol.errors import IntegrityError
+from tests.coordinator.doubles import Federation, make_plan
+
+HIDDEN = [256]  # about 3,000 parameters of 4 and 8 bytes
+
+
+def names(count):
+    return tuple(f"silo-{number:03d}" for number in range(count))
+
+
+def peak(folder, count):
+    """Peak of traced memory (bytes) while a plan is carried out over so many silos."""
+    federation = Federation(folder, names(count))
+    plan = make_plan(
+        silos=list(names(count)),
+        model={"outcome": "clicked", "hidden": HIDDEN},
+        training={"rounds": 1, "local_steps": 2},
+    )
+    grid = EmbeddedGrid({name: make_courier(s.answer) for name, s in federation.silos.items()})
+    app = ServerApp()
+
+    @app.main()
+    def main(inner, context):
+        Conduct(plan, federation.coordinator).run(PatientGrid(inner, plan.waiting))
+
+    tracemalloc.start()
+    try:
+        grid.carry_out(app)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_four_times_as_many_silos_take_little_more_memory(tmp_path):
+    peak(tmp_path / "warm", 4)  # imports and caches
+    few, many = peak(tmp_path / "few", 10), peak(tmp_path / "many", 40)
+    # 30 more silos hold names, digests and headers: some 20 kB each, and no arrays (50 kB each).
+    assert many - few < 30 * 25_000, (few, many)
+
+
+def test_a_waiting_grid_gives_the_same_model_as_a_plain_one(tmp_path):
+    federation = Federation(tmp_path, names(5))
+    plan = make_plan(silos=list(names(5)), training={"rounds": 2, "local_steps": 2})
+    plain = carry_out(plan, federation.grid(), federation.coordinator)
+    (tmp_path / "runs").rename(tmp_path / "before")
+    outcomes = []
+    app = ServerApp()
+
+    @app.main()
+    def main(inner, context):
+        outcomes.append(Conduct(plan, federation.coordinator).run(PatientGrid(inner, plan.waiting)))
+
+    federation.grid().carry_out(app)
+    assert outcomes[0].manifest["model"]["digest"] == plain.manifest["model"]["digest"]
+
+
+def test_the_mean_is_the_weighted_mean():
+    class Release:
+        silo = "x"
+
+    def accepted(value):
+        return Accepted(Release(), {"update/w": np.full(3, value, np.float32)}, b"")
+
+    model = {"w": np.ones(3, np.float32)}
+    strategy = VerifiedAverage.__new__(VerifiedAverage)
+    mean = strategy.averaged(model, {"a": accepted(1.0), "b": accepted(4.0)}, {"a": 2.0, "b": 1.0})
+    np.testing.assert_allclose(mean["w"], 1 + (2 * 1 + 1 * 4) / 3, rtol=1e-6)
+    assert mean["w"].dtype == np.float32
+
+
+def test_a_spool_whose_disk_gives_other_bytes_back_is_found_out():
+    class Release:
+        silo = "aurora"
+
+    spool = Spool()
+    kept = spool.keep(Accepted(Release(), {}, b"an envelope"))
+    assert kept.envelope == b"an envelope"
+    spool._file.seek(0)
+    spool._file.write(b"AN")
+    with pytest.raises(IntegrityError, match="other bytes"):
+        _ = kept.envelope
