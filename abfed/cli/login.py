@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from abfed.cli.output import say, say_json
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
 
 CodeOption = Annotated[str, typer.Option(help="One-time code; asked for where left out.")]
 PasswordOption = Annotated[
@@ -18,12 +18,16 @@ PasswordOption = Annotated[
 
 def login(
     workspace: WorkspaceOption,
-    name: Annotated[str, typer.Argument(help="Your name at the coordinator.")] = "",
+    name: Annotated[str, typer.Argument(help="Your name at the site.")] = "",
+    site: SiteOption = "coordinator",
     development: Annotated[
         bool, typer.Option("--development", help="As the person made up for trying abfed out.")
     ] = False,
     password_file: PasswordOption = None,
     code: CodeOption = "",
+    key: Annotated[
+        Path | None, typer.Option(help="A service account's key file, instead of a person.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Give a second factor again, for a dangerous act.")
     ] = False,
@@ -34,15 +38,18 @@ def login(
 
     opened = Workspace(workspace)
     if fresh:
-        session = opened.session()
+        session = opened.session(site)
         session.fresh(code or typer.prompt("Code"))
         session.keep(opened.lab)
     elif development:
         session = opened.sign_in_development()
+    elif key is not None:
+        session = opened.sign_in_with_key(key, site=site)
     else:
         who = name or typer.prompt("Name")
         password = typed_password(password_file)
-        session = opened.sign_in(who, password, code or typer.prompt("Code"))
+        typed = code or typer.prompt("Code")
+        session = opened.sign_in(who, password, typed, site=site)
     if as_json:
         say_json({"person": session.who, "roles": session.facts.roles, "until": session.ends_at})
         return
@@ -50,12 +57,14 @@ def login(
     say(f"Signed in as {session.who} ({roles}) until {session.ends_at[:16]}Z.")
 
 
-def logout(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+def logout(
+    workspace: WorkspaceOption, site: SiteOption = "coordinator", as_json: JsonOption = False
+) -> None:
     """Sign out: the session's key is destroyed."""
     from abfed.lab.session import forget_session
     from abfed.lab.workspace import Workspace
 
-    was = forget_session(Workspace(workspace).lab)
+    was = forget_session(Workspace(workspace).lab, site)
     if as_json:
         say_json({"signed_out": was})
         return

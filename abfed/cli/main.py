@@ -14,6 +14,7 @@ import typer
 
 from abfed import __version__
 from abfed.cli import (
+    access,
     attack,
     audit,
     data,
@@ -22,6 +23,7 @@ from abfed.cli import (
     federation,
     ledger,
     login,
+    people,
     plan,
     provision,
     report,
@@ -51,6 +53,8 @@ app.command("allocate")(design.allocate)
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("demo")(demo.demo)
+app.add_typer(people.app, name="people")
+app.add_typer(access.app, name="access")
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.command("attack")(attack.attack)

@@ -19,6 +19,10 @@ WorkspaceOption = Annotated[
     ),
 ]
 
+SiteOption = Annotated[
+    str, typer.Option("--site", "-s", help="The coordinator, or a silo of this machine.")
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 MetricsOption = Annotated[

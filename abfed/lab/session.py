@@ -8,7 +8,9 @@ plan. Nothing of either is ever shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.envelope import enclose, key_id, open_envelope
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.protocol.identity import (
+    Approval,
+    Countersigned,
     Presented,
     Right,
     Submission,
@@ -27,8 +31,10 @@ from abfed.protocol.identity import (
     content_of,
 )
 from abfed.site.access import Place, judge_token, require
+from abfed.site.accounts import prove, read_key, sign_in_account
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.foureyes import Question
 from abfed.site.people import People
 from abfed.site.signin import SESSION, SignIn
 
@@ -56,6 +62,7 @@ class Session:
         self._key = key
         self._audience = tuple(audience)
         self._submissions: dict[str, str] = {}
+        self.approvals: Callable[[str], Iterable[Countersigned]] = lambda _: ()
         self.facts = _facts(token, people)
 
     def __repr__(self) -> str:
@@ -94,7 +101,29 @@ class Session:
         Raises:
             Refused: the session has ended, or the person was stopped.
         """
-        return Presented(token=self.token, submission=self._submit(plan))
+        return Presented(
+            token=self.token,
+            submission=self._submit(plan),
+            approvals=tuple(self.approvals(plan.digest)),
+        )
+
+    def approve(
+        self, question: Question, silo: str, *, runs: int, lasts: timedelta
+    ) -> Countersigned:
+        """Countersign somebody else's plan; whether this person may is judged where it counts."""
+        now = self._people.clock()
+        approval = Approval(
+            id=secrets.token_hex(16),
+            plan=question.plan,
+            silo=silo,
+            epoch=question.epoch,
+            policy=question.policy,
+            runs=runs,
+            issued_at=stamp(now),
+            expires_at=stamp(now + lasts),
+        )
+        signed = as_text(enclose(self._key, "approval", content_of(approval)))
+        return Countersigned(token=self._token, approval=signed)
 
     def fresh(self, code: str) -> None:
         """Give a second factor again, for dangerous acts.
@@ -119,7 +148,8 @@ class Session:
         """Keep the session in a private file of the lab."""
         make_private_folder(folder)
         private = self._key.private_bytes_raw().hex()
-        write_private(_file(folder), canonical_bytes({"token": self._token, "key": private}))
+        file = _file(folder, self._people.keys.site)
+        write_private(file, canonical_bytes({"token": self._token, "key": private}))
 
     def _submit(self, plan: Plan) -> str:
         if plan.digest not in self._submissions:
@@ -149,13 +179,26 @@ def sign_in(
     return Session(people, token, key, audience)
 
 
+def sign_in_with_key(people: People, key_file: Path, *, audience: Sequence[str]) -> Session:
+    """Sign a service account in at a site by its key.
+
+    Raises:
+        Refused: no such account, stopped, or not its key.
+    """
+    name, account = read_key(key_file)
+    key = Ed25519PrivateKey.generate()
+    proof = prove(name, account, people, key.public_key().public_bytes_raw())
+    token = sign_in_account(people, name, proof, audience=audience)
+    return Session(people, token, key, audience)
+
+
 def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Session:
     """The session that is kept in the lab.
 
     Raises:
         Refused: nobody is signed in.
     """
-    path = _file(folder)
+    path = _file(folder, people.keys.site)
     if not path.exists():
         raise Refused(
             "nobody is signed in",
@@ -171,9 +214,9 @@ def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Se
         raise IntegrityError("not a session", where=str(path), do="sign in again") from cause
 
 
-def forget_session(folder: Path) -> bool:
-    """Sign out: the session's key is gone. Returns whether anybody was signed in."""
-    path = _file(folder)
+def forget_session(folder: Path, site: str) -> bool:
+    """Sign out at a site: the session's key is gone. Returns whether anybody was signed in."""
+    path = _file(folder, site)
     if not path.exists():
         return False
     path.unlink()
@@ -190,5 +233,5 @@ def _facts(token: str, people: People) -> Token:
     return Token.model_validate_json(opened.content)
 
 
-def _file(folder: Path) -> Path:
-    return folder / "session.json"
+def _file(folder: Path, site: str) -> Path:
+    return folder / f"session-{site}.json"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +23,7 @@ from pydantic import Field
 
 from abfed.lab.coordination import coordinator_access, default_access, write_coordinator_access
 from abfed.lab.development import make_development_person
+from abfed.lab.entrance import COORDINATOR, Entrance
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import WorkspaceError
@@ -34,18 +34,16 @@ from abfed.site.audit import AuditLog
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
-from abfed.site.stops import Stops
 
 if TYPE_CHECKING:
     from abfed.coordinator.app import Progress
-    from abfed.coordinator.front import Front
     from abfed.lab.runs import Run
-    from abfed.lab.session import Session
     from abfed.silo.service import SiloService
+
+__all__ = ["COORDINATOR", "FILE", "PINNED", "Listing", "Workspace"]
 
 FILE = "abfed.yaml"
 PINNED = "coordinator.pub"  # in runs/: the public key that signs them, for reading without keys
-COORDINATOR = "coordinator"
 
 
 class Listing(Frozen):
@@ -55,7 +53,7 @@ class Listing(Frozen):
     silos: dict[Name, str] = Field(default_factory=dict)
 
 
-class Workspace:
+class Workspace(Entrance):
     """A workspace, opened.
 
     Args:
@@ -113,16 +111,6 @@ class Workspace:
         if development:
             make_development_person(opened.lab, opened.people)
         return opened
-
-    @property
-    def coordinator(self) -> Path:
-        """The coordinator's site folder."""
-        return self.path / COORDINATOR
-
-    @property
-    def lab(self) -> Path:
-        """Where the researcher's session lies."""
-        return self.path / "lab"
 
     @property
     def data(self) -> Path:
@@ -242,45 +230,6 @@ class Workspace:
         values = parse_canonical(read_private(file), where=str(file))
         return {name: bytes.fromhex(key) for name, key in values.items()}
 
-    def sites(self) -> tuple[str, ...]:
-        """The coordinator and the silos, here and in its federation, by name."""
-        admitted = (self.path / "federation" / "admitted").glob("*.pem")
-        return (COORDINATOR, *sorted({*self.silos, *(path.stem for path in admitted)}))
-
-    def sign_in(self, name: str, password: str, code: str) -> Session:
-        """Sign a person of the coordinator's in, and keep the session.
-
-        Raises:
-            Refused: without saying which of name, password and code was wrong.
-        """
-        from abfed.lab.session import sign_in
-
-        session = sign_in(self.people, name, password, code, audience=self.sites())
-        session.keep(self.lab)
-        return session
-
-    def sign_in_development(self) -> Session:
-        """Sign in as the person who was made up for trying abfed out, and keep the session.
-
-        Raises:
-            WorkspaceError: this workspace has none.
-        """
-        from abfed.lab.development import sign_in_development
-
-        session = sign_in_development(self.lab, self.people, audience=self.sites())
-        session.keep(self.lab)
-        return session
-
-    def session(self) -> Session:
-        """The session that is kept here.
-
-        Raises:
-            Refused: nobody is signed in.
-        """
-        from abfed.lab.session import load_session
-
-        return load_session(self.lab, self.people, audience=self.sites())
-
     def run(self, plan: Plan | str | Path, progress: Progress | None = None) -> Run:
         """Carry a plan out for the person who is signed in, or find the run that already did.
 
@@ -316,14 +265,6 @@ class Workspace:
             found=outcome.found,
             missing={s: f"{one.reason}: {one.why}" for s, one in outcome.missing_now.items()},
         )
-
-    def front(self, session: Session) -> Front:
-        """What judges the person of a session at the coordinator."""
-        from abfed.coordinator.front import Front
-
-        stops = Stops(self.coordinator, self.keys)
-        policy = partial(coordinator_access, self.coordinator)
-        return Front(COORDINATOR, session.present, policy, stops.people)
 
     def runs(self) -> list[Run]:
         """Complete runs, oldest first."""

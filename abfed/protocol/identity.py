@@ -118,6 +118,7 @@ class Token(Frozen):
         plans: digests of the only plans that it is good for; any where empty.
         hours: the only hours that it is good for; any where it has none.
         development: the person was made up for trying abfed out, and their secrets lie in a file.
+        reviewed_at: when the site last reviewed who may do what.
     """
 
     version: Literal[1] = 1
@@ -136,6 +137,7 @@ class Token(Frozen):
     plans: tuple[Hex64, ...] = ()
     hours: Hours | None = None
     development: bool = False
+    reviewed_at: At
 
     @property
     def who(self) -> str:
@@ -162,7 +164,6 @@ class Approval(Frozen):
         epoch: the state of the data that it counts for.
         policy: digest of the access policy that it was given under.
         runs: how many runs it is good for.
-        token: the approver's token, in base64.
     """
 
     version: Literal[1] = 1
@@ -174,21 +175,37 @@ class Approval(Frozen):
     runs: Annotated[int, Field(ge=1, le=1000)]
     issued_at: At
     expires_at: At
+
+
+class KeyProof(Frozen):
+    """A service account's word that a session is its own, signed with the account's key."""
+
+    version: Literal[1] = 1
+    name: Name
+    site: Name
+    holder: Hex64
+    issued_at: At
+
+
+class Countersigned(Frozen):
+    """An approval, and the token of the session that signed it."""
+
     token: Statement = Field(repr=False)
+    approval: Statement = Field(repr=False)
 
 
 class Presented(Frozen):
-    """What a person shows with a request; each an envelope in base64."""
+    """What a person shows with a request: envelopes in base64."""
 
     token: Statement = Field(repr=False)
     submission: Statement = Field(repr=False)
-    approvals: tuple[Statement, ...] = Field(default=(), max_length=16, repr=False)
+    approvals: tuple[Countersigned, ...] = Field(default=(), max_length=16, repr=False)
 
 
-Said = TypeVar("Said", Token, Submission, Approval)
+Said = TypeVar("Said", Token, Submission, Approval, KeyProof)
 
 
-def content_of(statement: Token | Submission | Approval) -> bytes:
+def content_of(statement: Token | Submission | Approval | KeyProof) -> bytes:
     """The bytes of a statement that are signed."""
     return canonical_bytes(statement.model_dump(mode="json"))
 

@@ -15,6 +15,7 @@ from abfed.protocol.plan import Plan
 from abfed.silo.policy import Policy
 from abfed.site.access import Asker, Place, Stopped, judge_asker
 from abfed.site.clock import Clock
+from abfed.site.foureyes import Approvals, Question, reasons
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy, Identity
 from abfed.site.stops import Stops
@@ -33,9 +34,16 @@ class Access:
         self._keys = keys
         self._clock = clock
         self._stops = Stops(folder, keys, clock)
+        self._approvals = Approvals(folder, keys)
 
-    def judge(self, presented: Presented, plan: Plan, policy: Policy) -> Asker:
+    def judge(self, presented: Presented, plan: Plan, policy: Policy, epoch: str) -> Asker:
         """Checks 5 and 6.
+
+        Args:
+            presented: what came with the request.
+            plan: what is asked.
+            policy: the policy as it is now.
+            epoch: the state of the data.
 
         Raises:
             Refused: with the code of the check that said no.
@@ -47,10 +55,15 @@ class Access:
                 "the list of stopped people can't be read", code="sign-in", why=cause.what
             ) from cause
         try:
-            return judge_asker(presented, plan.digest, place)  # 5
+            asker = judge_asker(presented, plan.digest, place)  # 5
         except Stopped as stopped:
             self._stops.refused(stopped.who)
             raise
+        if reasons(policy.access.four_eyes, plan):  # 6
+            question = Question(plan.digest, epoch, policy.version)
+            approvers = self._approvals.judge(presented, question, asker, place)
+            asker = asker._replace(approvers=approvers)
+        return asker
 
     def place(self, access: AccessPolicy) -> Place:
         """This silo, now. It takes its own word on people for every role."""

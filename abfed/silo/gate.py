@@ -220,6 +220,7 @@ class Gate:
                 plan=plan.digest,
                 name=plan.name,
                 person=judged.asker.who,
+                approved_by=" ".join(judged.asker.approvers),
                 ledger=self._ledger.head,
             )
         self._ledger.begin(  # 14

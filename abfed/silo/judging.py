@@ -127,7 +127,7 @@ class Judge:
         silo = self._keys.site
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
-        asker = self._access.judge(request.presented, plan, policy)  # 5, 6
+        asker = self._access.judge(request.presented, plan, policy, holdings.epoch)  # 5, 6
         made_up_only = plan.simulation is not None or plan.privacy.unprotected
         if made_up_only and not policy.synthetic:  # 7
             raise Refused("this silo holds real people", code="simulation")

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import InputError, Refused, WorkspaceError
@@ -148,6 +149,11 @@ class Policy(Frozen):
             InputError: it is malformed.
         """
         return parse_record(cls, parse_yaml(data, where=where), where=where)
+
+    @property
+    def version(self) -> str:
+        """The digest that approvals are bound to."""
+        return digest(self.model_dump(mode="json"))
 
     def trusted_keys(self) -> dict[str, bytes]:
         """Pinned public keys of coordinators, by key id."""

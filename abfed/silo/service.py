@@ -15,6 +15,7 @@ from abfed.privacy.charges import plan_charges
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
+from abfed.silo.access import Access
 from abfed.silo.budgets import Forecast, Standing
 from abfed.silo.checkpoints import RoundCheckpoint
 from abfed.silo.feature_cache import CacheFolder
@@ -24,6 +25,7 @@ from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
 from abfed.silo.store import Store
+from abfed.site.access import Place
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
 from abfed.site.files import check_private, make_private_folder, write_private
@@ -83,6 +85,7 @@ class SiloService:
     def __init__(self, folder: Path, clock: Clock = system_clock) -> None:
         check_private(folder)
         self.paths = SiloPaths(folder)
+        self._clock = clock
         self.keys = SiteKeys.open(self.paths.keys)
         self.audit = AuditLog(self.paths.audit, self.keys, clock)
         self.store = Store.open(self.paths.store, self.keys)
@@ -135,6 +138,10 @@ class SiloService:
     def policy(self) -> Policy:
         """The policy as it is now."""
         return Policy.load(self.paths.policy)
+
+    def place(self) -> Place:
+        """This silo, as it judges people now."""
+        return Access(self.keys, self.paths.folder, self._clock).place(self.policy().access)
 
     def holdings(self) -> Holdings:
         """What the silo holds, in declared names."""

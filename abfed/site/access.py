@@ -46,6 +46,7 @@ class Asker(NamedTuple):
 
     token: Token
     submission: Submission | None = None
+    approvers: tuple[str, ...] = ()
 
     @property
     def who(self) -> str:
@@ -68,6 +69,17 @@ def judge_token(text: str, place: Place) -> Token:
     Raises:
         Refused: with the code `sign-in` or `revoked`.
     """
+    token = open_token(text, place)
+    check_token(token, place)
+    return token
+
+
+def open_token(text: str, place: Place) -> Token:
+    """Check 1: what a token says, and that a site says it whose word counts.
+
+    Raises:
+        Refused: with the code `sign-in`.
+    """
     trusted = {
         key_id(bytes.fromhex(one.public_key)): bytes.fromhex(one.public_key)
         for one in place.policy.identities
@@ -79,6 +91,15 @@ def judge_token(text: str, place: Place) -> Token:
     named = {key_id(bytes.fromhex(o.public_key)): o.site for o in place.policy.identities}
     if named[signer] != token.site:
         raise _no("the token is another site's than the one that signed it")
+    return token
+
+
+def check_token(token: Token, place: Place) -> None:
+    """Checks 2 to 5.
+
+    Raises:
+        Refused: with the code `sign-in` or `revoked`.
+    """
     _check_times(token, place)  # 2, 3
     if not _enough(place.policy, token):  # 4
         raise _no("the factors used do not suffice here")
@@ -86,7 +107,6 @@ def judge_token(text: str, place: Place) -> Token:
         raise _no("people who were made up for trying abfed out do not count here")
     if token.who in place.stopped:  # 5
         raise Stopped(token.who, place.site)
-    return token
 
 
 def judge_asker(presented: Presented, plan: str, place: Place) -> Asker:

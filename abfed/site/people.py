@@ -17,7 +17,7 @@ from pydantic import Field
 
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
-from abfed.protocol.identity import At, Attested, Hex64, Hours, Role
+from abfed.protocol.identity import ROLES, At, Attested, Hex64, Hours, Role
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
@@ -36,6 +36,18 @@ from abfed.site.sealedfile import SealedFile
 
 LONGEST_GRANT = timedelta(days=366)
 FOLDER = "people"
+
+
+def parse_role(text: str) -> Role:
+    """A role by its name.
+
+    Raises:
+        InputError: there is no such role.
+    """
+    for role in ROLES:
+        if role == text:
+            return role
+    raise InputError(f"there is no role {text!r}", do=f"one of {', '.join(ROLES)}")
 
 
 class Grant(Frozen):
@@ -80,11 +92,13 @@ class Register(Frozen):
         decoy: a hash of nobody's password: a name that is not here takes as long to refuse.
         attempts: when sign-ins were tried of late, whoever tried them.
         people: everybody, by name.
+        reviewed_at: when who may do what was last reviewed; at first, when the first was added.
     """
 
     decoy: str = Field(repr=False)
     attempts: tuple[At, ...] = ()
     people: dict[Name, Person] = Field(default_factory=dict)
+    reviewed_at: At | Literal[""] = ""
 
 
 class Enrolment(NamedTuple):
@@ -201,8 +215,12 @@ class People:
             if person.name in register.people:
                 raise InputError(f"there is a {person.name!r} already", where=self.keys.site)
             self.audit.append("people.added", person=person.name, kind=person.kind, by=by)
-            people = register.people | {person.name: person}
-            self._write(register.model_copy(update={"people": people, "decoy": decoy}))
+            update = {
+                "people": register.people | {person.name: person},
+                "decoy": decoy,
+                "reviewed_at": register.reviewed_at or stamp(self.clock()),
+            }
+            self._write(register.model_copy(update=update))
 
     def change(
         self, name: str, change: Callable[[Person], Person], event: str = "", **facts: str
@@ -227,6 +245,11 @@ class People:
             people = register.people | {name: after}
             self._write(register.model_copy(update={"people": people}))
             return after
+
+    def reviewed(self, at: datetime) -> None:
+        """Note that who may do what was reviewed."""
+        with self._file.alone():
+            self._write(self.register().model_copy(update={"reviewed_at": stamp(at)}))
 
     def attempt(self, window: timedelta) -> int:
         """Note that somebody tries to sign in; returns how many did within the window."""
@@ -291,6 +314,12 @@ class People:
         now = stamp(self.clock())
         return self.change(
             name, lambda p: p.model_copy(update={"stopped_at": now}), "people.stopped", by=by
+        )
+
+    def resume(self, name: str, *, by: str) -> Person:
+        """Let a person sign in again."""
+        return self.change(
+            name, lambda p: p.model_copy(update={"stopped_at": ""}), "people.resumed", by=by
         )
 
     def recovery_digest(self, code: str) -> str:

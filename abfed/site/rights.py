@@ -15,7 +15,6 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from abfed.protocol.canonical import digest
 from abfed.protocol.identity import (
     DANGEROUS,
     ROLES,
@@ -60,6 +59,38 @@ class Training(Frozen):
     module: Name
 
 
+class FourEyes(Frozen):
+    """Which plans need a second person. What is left out asks for none.
+
+    Attributes:
+        epsilon_above: plans that ask for more ε.
+        settled_purposes: purposes that need none; any other that the policy allows does.
+        settled_columns: columns that need none; any other that the policy allows does.
+        model_export: whether taking a model out needs one.
+        approvers: how many people must have approved.
+        days: how long an approval may last.
+    """
+
+    epsilon_above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    settled_purposes: tuple[Name, ...] | None = None
+    settled_columns: tuple[Name, ...] | None = None
+    model_export: bool = False
+    approvers: Annotated[int, Field(ge=1, le=5)] = 1
+    days: Annotated[int, Field(ge=1, le=366)] = 30
+
+
+class Reviews(Frozen):
+    """How often a site must review who may do what (S13).
+
+    Attributes:
+        every_days: an alert from then on.
+        grace_days: so much later, people of that site have no right but to review.
+    """
+
+    every_days: Annotated[int, Field(ge=1, le=366)] = 90
+    grace_days: Annotated[int, Field(ge=0, le=90)] = 14
+
+
 class AccessPolicy(Frozen):
     """What a site's policy says about people.
 
@@ -70,6 +101,8 @@ class AccessPolicy(Frozen):
         session_hours: how long after signing in a session counts.
         training: what roles require.
         development_people: whether people count who were made up for trying abfed out.
+        four_eyes: what needs a second person.
+        reviews: how often sites must review who may do what, for their people to count here.
     """
 
     identities: tuple[Identity, ...] = ()
@@ -78,11 +111,8 @@ class AccessPolicy(Frozen):
     session_hours: Annotated[int, Field(ge=1, le=24)] = 8
     training: tuple[Training, ...] = ()
     development_people: bool = False
-
-    @property
-    def version(self) -> str:
-        """The digest that approvals are bound to."""
-        return digest(self.model_dump(mode="json"))
+    four_eyes: FourEyes = FourEyes()
+    reviews: Reviews = Reviews()
 
 
 class Decision(NamedTuple):
@@ -111,6 +141,8 @@ class Asked(NamedTuple):
 def decide(policy: AccessPolicy, token: Token, asked: Asked) -> Decision:
     """Whether the holder of a token, verified already, has a right; and why."""
     steps: list[str] = []
+    if asked.right != "access.review" and _overdue(policy.reviews, token, asked.now, steps):
+        return Decision(allowed=False, steps=tuple(steps))
     roles = usable_roles(policy, token, asked.now, steps)
     if asked.right == "plan.approve" and token.who == asked.submitter:
         steps.append("no: nobody approves their own plan")
@@ -149,6 +181,17 @@ def usable_roles(
         else:
             roles.append(role)
     return tuple(roles)
+
+
+def _overdue(reviews: Reviews, token: Token, now: datetime, steps: list[str]) -> bool:
+    """Whether the person's site is so late with its review that its people have no rights."""
+    late = now - moment_of(token.reviewed_at) - timedelta(days=reviews.every_days)
+    if late <= timedelta():
+        return False
+    blocked = late > timedelta(days=reviews.grace_days)
+    state = "no" if blocked else "alert"
+    steps.append(f"{state}: {token.site} is {late.days} days late with its access review")
+    return blocked
 
 
 def _first(rules: Iterable[Rule], roles: Iterable[Role], token: Token, asked: Asked) -> Rule | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
@@ -196,6 +196,7 @@ class SignIn:
             plans=claims.plans,
             hours=claims.hours,
             development=claims.development,
+            reviewed_at=self._people.register().reviewed_at or stamp(now),
         )
         return as_text(self._people.keys.sign("token", content_of(token)))
 
@@ -247,14 +248,15 @@ class SignIn:
         if person is None or not fits or step is None or person.stopped_at:
             self._failed(person.name if person else "")
             raise _no()
-        update = {"failures": 0, "locked_until": "", "otp_step": step}
+        update: dict[str, Any] = {"failures": 0, "locked_until": "", "otp_step": step}
         if password is not None and is_outdated(person.password, self._people.hashing):
             update["password"] = hash_password(password, self._people.hashing)
 
         def change(one: Person) -> Person:
             if one.otp_step >= step:  # somebody used the same code at the same time
                 raise _no()
-            return one.model_copy(update=update)
+            used = tuple(g.model_copy(update={"used_at": stamp(now)}) for g in one.grants)
+            return one.model_copy(update=update | {"grants": used})
 
         return self._people.change(name, change)
 

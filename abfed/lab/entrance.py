@@ -1,0 +1,119 @@
+"""The entrance of a workspace: its sites' offices, signing in, and what judges who came in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abfed.lab.coordination import coordinator_access
+from abfed.lab.offices import Office
+from abfed.site.people import People
+from abfed.site.stops import Stops
+
+if TYPE_CHECKING:
+    from abfed.coordinator.front import Front
+    from abfed.lab.session import Session
+
+COORDINATOR = "coordinator"
+
+
+class Entrance(ABC):
+    """What a workspace offers to people who come in.
+
+    Attributes:
+        path: the workspace's folder.
+        people: the coordinator's people.
+    """
+
+    path: Path
+    people: People
+
+    @property
+    @abstractmethod
+    def silos(self) -> tuple[str, ...]:
+        """Names of the silos."""
+
+    @abstractmethod
+    def silo_folder(self, name: str) -> Path:
+        """A silo's folder."""
+
+    @property
+    def coordinator(self) -> Path:
+        """The coordinator's site folder."""
+        return self.path / COORDINATOR
+
+    @property
+    def lab(self) -> Path:
+        """Where the researcher's session lies."""
+        return self.path / "lab"
+
+    def sites(self) -> tuple[str, ...]:
+        """The coordinator and the silos, here and in its federation, by name."""
+        admitted = (self.path / "federation" / "admitted").glob("*.pem")
+        return (COORDINATOR, *sorted({*self.silos, *(path.stem for path in admitted)}))
+
+    def office(self, site: str = COORDINATOR) -> Office:
+        """Where a site's people are kept and judged: only where its keys are, so embedded."""
+        if site == COORDINATOR:
+            return Office.of_coordinator(self.coordinator)
+        return Office.of_silo(self.silo_folder(site))
+
+    def sign_in(self, name: str, password: str, code: str, *, site: str = COORDINATOR) -> Session:
+        """Sign a person of a site in, and keep the session.
+
+        Raises:
+            Refused: without saying which of name, password and code was wrong.
+        """
+        from abfed.lab.session import sign_in
+
+        people = self.office(site).people
+        session = sign_in(people, name, password, code, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def sign_in_with_key(self, key_file: Path, *, site: str = COORDINATOR) -> Session:
+        """Sign a service account of a site in by its key, and keep the session.
+
+        Raises:
+            Refused: no such account, stopped, or not its key.
+        """
+        from abfed.lab.session import sign_in_with_key
+
+        session = sign_in_with_key(self.office(site).people, key_file, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def sign_in_development(self) -> Session:
+        """Sign in as the person who was made up for trying abfed out, and keep the session.
+
+        Raises:
+            WorkspaceError: this workspace has none.
+        """
+        from abfed.lab.development import sign_in_development
+
+        session = sign_in_development(self.lab, self.people, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def session(self, site: str = COORDINATOR) -> Session:
+        """The session at a site that is kept here.
+
+        Raises:
+            Refused: nobody is signed in there.
+        """
+        from abfed.lab.approvals import approvals_of
+        from abfed.lab.session import load_session
+
+        session = load_session(self.lab, self.office(site).people, audience=self.sites())
+        session.approvals = partial(approvals_of, self.lab)
+        return session
+
+    def front(self, session: Session) -> Front:
+        """What judges the person of a session at the coordinator."""
+        from abfed.coordinator.front import Front
+
+        stops = Stops(self.coordinator, self.people.keys)
+        policy = partial(coordinator_access, self.coordinator)
+        return Front(COORDINATOR, session.present, policy, stops.people)

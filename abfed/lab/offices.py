@@ -1,0 +1,213 @@
+"""The office of a site: where its people are kept, judged, reviewed and stopped.
+
+In an embedded workspace each site's office is a folder of this machine; the commands of `abfed
+people` and `abfed access` act on one. Who acts is signed in at that site and has the right to, by
+the site's own policy. While nobody there may manage people, whoever holds the site's key may: that
+is how the first one comes in, and the log says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abfed.lab.coordination import coordinator_access
+from abfed.protocol.errors import InputError, Refused
+from abfed.protocol.identity import ROLES, Right, Token
+from abfed.site.access import Place
+from abfed.site.audit import AuditLog
+from abfed.site.clock import Clock, stamp, system_clock
+from abfed.site.keys import SiteKeys
+from abfed.site.people import People
+from abfed.site.reviews import Line, Review, Verdict, decide_all, lines
+from abfed.site.rights import AccessPolicy, Asked, Decision, Identity, decide
+from abfed.site.stops import Stop, Stops
+
+if TYPE_CHECKING:
+    from abfed.lab.session import Session
+
+KEY_HOLDER = "site-key"
+"""How the log calls whoever holds the site's key, before anybody may manage people."""
+
+
+class Office:
+    """A site's office.
+
+    Args:
+        folder: the site's folder.
+        policy: gives the site's access policy, as it is now.
+        clock: where the time comes from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: Callable[[], AccessPolicy],
+        clock: Clock = system_clock,
+    ) -> None:
+        self.folder = folder
+        self.keys = SiteKeys.open(folder / "keys")
+        self.audit = AuditLog(folder / "audit.jsonl", self.keys, clock)
+        self.people = People(folder, self.keys, self.audit, clock)
+        self.stops = Stops(folder, self.keys, clock)
+        self._policy = policy
+        self._clock = clock
+
+    @classmethod
+    def of_coordinator(cls, folder: Path) -> Office:
+        """The office of a workspace's coordinator."""
+        return cls(folder, lambda: coordinator_access(folder))
+
+    @classmethod
+    def of_silo(cls, folder: Path) -> Office:
+        """The office of a silo of this machine."""
+        from abfed.silo.policy import Policy
+
+        return cls(folder, lambda: Policy.load(folder / "policy.yaml").access)
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self.keys.site
+
+    def place(self) -> Place:
+        """The site, now; it takes its own word on people for every role."""
+        access = self._policy()
+        own = Identity(site=self.site, public_key=self.keys.public_key.hex(), roles=ROLES)
+        identities = (*(one for one in access.identities if one.site != self.site), own)
+        policy = access.model_copy(update={"identities": identities})
+        return Place(self.site, policy, self._clock(), self.stops.people())
+
+    def managers(self) -> tuple[str, ...]:
+        """People of this site who may manage people."""
+        place = self.place()
+        roles = {rule.role for rule in place.policy.rights if rule.right == "people.manage"}
+        register = self.people.register().people
+        return tuple(
+            name
+            for name, person in sorted(register.items())
+            if not person.stopped_at and roles & set(person.roles(place.now))
+        )
+
+    def actor(self, right: Right, session: Callable[[], Session]) -> str:
+        """Who acts here, once it is known that they may.
+
+        Args:
+            right: what they want to do.
+            session: gives the session at this site; not asked for while nobody may manage people.
+
+        Raises:
+            Refused: nobody is signed in here, or they may not.
+        """
+        if right == "people.manage" and not self.managers():
+            return KEY_HOLDER
+        opened = session()
+        opened.require(right, self.place())
+        return opened.who
+
+    def revoke(self, who: str, *, by: str, reason: str) -> Stop:
+        """Stop a person here from the next message on; one of our own can't renew tokens either."""
+        stop = self.stops.stop(who, self.audit, by=by, reason=reason)
+        name, _, home = who.partition("@")
+        if home == self.site and name in self.people.names():
+            self.people.stop(name, by=by)
+        return stop
+
+    def restore(self, who: str, *, by: str) -> None:
+        """Let a person ask again.
+
+        Raises:
+            InputError: they are not stopped.
+        """
+        self.stops.lift(who, self.audit, by=by)
+        name, _, home = who.partition("@")
+        if home == self.site and name in self.people.names():
+            self.people.resume(name, by=by)
+
+    def review_lines(self) -> list[Line]:
+        """Every grant, with what is to be looked at."""
+        place = self.place()
+        people = self.people.register().people.values()
+        return lines(people, place.policy.reviews, place.now)
+
+    def review(self, verdicts: Sequence[Verdict], *, by: str) -> Review:
+        """Carry a review out.
+
+        Raises:
+            InputError: a marked grant is undecided, or a verdict is the reviewer's own.
+        """
+        reviews = self.place().policy.reviews
+        return decide_all(self.folder, self.people, verdicts, by=by, reviews=reviews)
+
+    def check_not_self(self, actor: str, name: str) -> None:
+        """Nobody changes their own rights.
+
+        Raises:
+            Refused: they try to.
+        """
+        if actor == f"{name}@{self.site}":
+            raise Refused(
+                "nobody changes their own rights",
+                code="rights",
+                where=self.site,
+                do="ask another administrator",
+            )
+
+    def explain(
+        self, name: str, right: Right, *, submitter: str = "", place: Place | None = None
+    ) -> Decision:
+        """Why a person of this site has a right, or has not, as the records are now.
+
+        A second factor is taken to be fresh: whether it is depends on the moment.
+
+        Args:
+            name: whom of this site's people.
+            right: what they want to do.
+            submitter: whose plan, run or model it is.
+            place: at which site; here where None.
+
+        Raises:
+            WorkspaceError: there is nobody of this name.
+        """
+        person, place = self.people.person(name), place or self.place()
+        who = f"{name}@{self.site}"
+        if person.stopped_at or who in place.stopped:
+            return Decision(allowed=False, steps=("no: the person was stopped",))
+        if person.development and not place.policy.development_people:
+            return Decision(allowed=False, steps=("no: development people do not count here",))
+        now = stamp(place.now)
+        token = Token(
+            id="0" * 32,
+            person=name,
+            site=self.site,
+            roles=person.roles(place.now),
+            factors=("swk",) if person.kind == "service" else ("pwd", "otp"),
+            attested=person.attested,
+            audience=(place.site,),
+            holder="0" * 64,
+            signed_in_at=now,
+            factor_at=now,
+            issued_at=now,
+            expires_at=now,
+            plans=person.plans,
+            hours=person.hours,
+            development=person.development,
+            reviewed_at=self.people.register().reviewed_at or now,
+        )
+        ran_out = [one.role for one in person.grants if one.role not in token.roles]
+        decision = decide(place.policy, token, Asked(right, place.site, submitter, place.now))
+        steps = tuple(f"the grant of {role} has run out" for role in ran_out) + decision.steps
+        return decision._replace(steps=steps)
+
+
+def parse_who(text: str, site: str) -> tuple[str, str]:
+    """A person and their site, from `ada@aurora` or from a name at `site`.
+
+    Raises:
+        InputError: not such a name.
+    """
+    name, at, home = text.partition("@")
+    if not name or (at and not home):
+        raise InputError(f"{text!r} names nobody", do="write NAME or NAME@SITE")
+    return name, home or site
