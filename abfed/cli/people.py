@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -200,9 +201,8 @@ def _show_once(enrolled: Enrolment, file: Path | None, *, quiet: bool) -> None:
             say(f"What is shown once lies in {file}: hand it over, then destroy it.")
         return
     import segno
-    from click import get_text_stream
 
-    out = get_text_stream("stderr" if quiet else "stdout")
+    out = sys.stderr if quiet else sys.stdout
     out.write("Scan this with an authenticator; it is not shown again:\n")
     code: Any = segno.make_qr(enrolled.uri, error="m")
     code.terminal(out=out, compact=True)
