@@ -183,15 +183,17 @@ def serve_silo(
     Args:
         service: the silo.
         path: where to listen.
-        users: whose processes may connect; the service's own user where empty, which is for
-            development: a node under the silo's user could read what the silo can.
+        users: whose processes may connect, by name or number; the service's own user where empty,
+            which is for development: a node under the silo's user could read what the silo can.
         metrics_port: of health and metrics on loopback; none where it isn't given.
 
     Raises:
         WorkspaceError: there is no such user, or another service listens.
     """
     try:
-        peers = frozenset(pwd.getpwnam(user).pw_uid for user in users) or {os.getuid()}
+        peers = {int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid for user in users} or {
+            os.getuid()
+        }
     except KeyError as cause:
         raise WorkspaceError("there is no such user on this machine", where="--peer") from cause
     metrics = Metrics()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -28,6 +29,7 @@ BRANDS = ("aurora", "borealis")
 SCALE = 0.06
 UP_SECONDS = 180
 ROOT = Path(__file__).resolve().parents[2]
+ABFED = [sys.executable, "-c", "from abfed.cli.main import script; script()"]
 
 
 def plan_file(path: Path, **changes: object) -> Path:
@@ -62,24 +64,38 @@ class Rig:
     Args:
         folder: where it lies.
         brands: who takes part.
+        host: the name or address that brands connect to.
+        prepare: called with a brand's exports before they're read.
     """
 
-    def __init__(self, folder: Path, brands: tuple[str, ...] = BRANDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        brands: tuple[str, ...] = BRANDS,
+        *,
+        host: str = "localhost",
+        prepare: Callable[[Path], None] = lambda exports: None,
+        joining: Callable[[str], dict] = lambda brand: {},
+    ) -> None:
         self.folder = folder
         self.brands = brands
+        self.hosts: dict[str, list[str]] = {}  # what to put before a process's command
         self.processes: dict[str, subprocess.Popen] = {}
+        self.serving: dict[str, tuple[str, ...]] = {}  # more options of a silo service
         self.port, self.link_port = free_port(), free_port()
         exports = folder / "exports"
         write_brands(exports, seed=5, scale=SCALE)
+        prepare(exports)
         self.coordinator = Workspace.create(folder / "c", development=True)
         settings = folder / "federation.yaml"
         ports = {"port": self.port, "link_port": self.link_port}
-        settings.write_text(yaml.safe_dump({"name": "spring", "development": True, **ports}))
+        decided = {"name": "spring", "development": True, "host": host, **ports}
+        settings.write_text(yaml.safe_dump(decided))
         self.house, fingerprint = found_federation(self.coordinator, settings)
         self.workspaces = {one: found_brand(folder / one, one, exports) for one in brands}
         invitation = self.house.places.invitation.read_bytes()
         self.joined = {
-            one: join(workspace, one, invitation, fingerprint=fingerprint)
+            one: join(workspace, one, invitation, fingerprint=fingerprint, **joining(one))
             for one, workspace in self.workspaces.items()
         }
         for joined in self.joined.values():
@@ -94,7 +110,7 @@ class Rig:
         """Start `abfed …` and keep its handle under a name."""
         log = (self.folder / f"{name}.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            [sys.executable, "-c", "from abfed.cli.main import script; script()", *arguments],
+            [*self.hosts.get(name, []), *ABFED, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -107,7 +123,8 @@ class Rig:
 
     def serve(self, brand: str) -> None:
         """Start a brand's silo service."""
-        self.start(f"{brand}.silo", "silo", "serve", brand, "-w", str(self.folder / brand))
+        place = ("-w", str(self.folder / brand), *self.serving.get(brand, ()))
+        self.start(f"{brand}.silo", "silo", "serve", brand, *place)
 
     def connect(self, brand: str) -> None:
         """Start a brand's SuperNode and SuperExec."""
@@ -186,7 +203,7 @@ class Rig:
 
     def run(self, plan: Path, *options: str, seconds: float = 600) -> subprocess.CompletedProcess:
         """`abfed run plan --federation --json`, in a process of its own."""
-        command = [sys.executable, "-c", "from abfed.cli.main import script; script()"]
+        command = [*self.hosts.get("coordinator", []), *ABFED]
         workspace = ("-w", str(self.folder / "c"))
         return subprocess.run(
             [*command, "run", str(plan), "--federation", "--json", *workspace, *options],

@@ -1,0 +1,176 @@
+"""Provisioning: who pins what, what is refused, what is written; renewing stops nothing."""
+
+import shutil
+import stat
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from abfed.coordinator.house import FOLDER, House, Settings
+from abfed.coordinator.node import Node
+from abfed.coordinator.provision import Provisioner
+from abfed.coordinator.units import compose, silo_unit
+from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.site.certificates import expiry
+from abfed.site.files import read_private
+
+TEXT = "name: spring\nhost: localhost\nport: 19443\nlink_port: 19444\n"
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """A coordinator with a federation, and a brand that hasn't joined yet."""
+    folder = tmp_path_factory.mktemp("sides")
+    coordinator = Workspace.create(folder / "c")
+    (folder / "federation.yaml").write_text(TEXT)
+    house, fingerprint = found_federation(coordinator, folder / "federation.yaml")
+    brand = Workspace.create(folder / "b")
+    brand.create_silo("aurora", synthetic=True)
+    return coordinator, house, fingerprint, brand
+
+
+@pytest.fixture(scope="module")
+def joined(sides):
+    _, house, fingerprint, brand = sides
+    return join(brand, "aurora", house.places.invitation.read_bytes(), fingerprint=fingerprint)
+
+
+def test_another_fingerprint_is_not_joined(sides):
+    _, house, _, brand = sides
+    with pytest.raises(InputError, match="not that of the invitation"):
+        join(brand, "aurora", house.places.invitation.read_bytes(), fingerprint="0000 1111")
+    with pytest.raises(WorkspaceError, match="not an invitation"):
+        join(brand, "aurora", b"{}", fingerprint="")
+
+
+def test_joining_pins_the_coordinator_once_and_keeps_the_policys_text(sides, joined):
+    coordinator, house, fingerprint, brand = sides
+    path = brand.silo_folder("aurora") / "policy.yaml"
+    text = read_private(path).decode()
+    assert text.startswith("# What this silo allows.")
+    with brand.silo("aurora") as silo:
+        policy = silo.policy()
+    key = coordinator.keys.public_key.hex()
+    assert [one.name for one in policy.coordinators] == ["spring", "coordinator"]
+    assert policy.coordinators[0].public_key == key
+    assert policy.access.identities[0].public_key == key
+    assert policy.access.identities[0].roles == ("analyst", "service-account")
+    join(brand, "aurora", house.places.invitation.read_bytes(), fingerprint=fingerprint)
+    assert read_private(path).decode() == text
+
+
+def test_no_key_of_the_silo_and_no_row_is_in_the_nodes_folder(sides, joined):
+    brand = sides[3]
+    keys = brand.silo_folder("aurora") / "keys"
+    secrets = [path.read_bytes() for path in keys.iterdir() if path.name != "site.json"]
+    for path in joined.node.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [one for one in secrets if one in content], path
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.parent.name == "bin"
+
+
+def test_a_stranger_is_not_admitted_and_the_right_fingerprint_is(sides, joined):
+    coordinator, house, _, _ = sides
+    request = joined.request.read_bytes()
+    with pytest.raises(InputError, match="fingerprint"):
+        provisioner(coordinator).admit(request, fingerprint="")
+    assert house.pinned()[0] == {}
+    provisioner(coordinator).admit(request, fingerprint=joined.fingerprint.upper())
+    holds, fails = House(house.places.folder).pinned()
+    assert set(holds) == {"aurora"}
+    assert not fails
+    assert fingerprint_of(request) == joined.fingerprint
+
+
+def test_the_same_keys_are_renewed_without_a_fingerprint(sides, joined):
+    coordinator, house, _, brand = sides
+    before = read_private(house.places.admitted / "aurora.pem")
+    again = renew(brand, "aurora")
+    provisioner(coordinator).admit(again.request.read_bytes(), fingerprint="")
+    assert read_private(house.places.admitted / "aurora.pem") != before
+
+
+def test_revoked_it_can_not_take_part_until_admitted_anew(sides, joined):
+    coordinator, house, _, _ = sides
+    provisioner(coordinator).revoke("aurora")
+    opened = House(house.places.folder)
+    assert opened.pinned() == ({}, {"aurora": "the certificate was revoked"})
+    with pytest.raises(InputError, match="can't take part"):
+        opened.wanted(("aurora",))
+    provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    assert set(opened.wanted(("aurora",))) == {"aurora"}
+
+
+def test_a_certificate_that_ran_out_is_said_so(sides, joined):
+    house = sides[1]
+    later = House(house.places.folder, lambda: datetime.now(UTC) + timedelta(days=40))
+    with pytest.raises(InputError, match="can't take part") as refused:
+        later.wanted(("aurora",))
+    assert "not valid now" in refused.value.why
+
+
+def test_servers_are_renewed_when_their_time_runs_out_and_not_before(sides):
+    coordinator, house, _, _ = sides
+    settings = Settings.load(house.places.settings)
+
+    def at(days):
+        folder, keys = house.places.folder, coordinator.keys
+        later = datetime.now(UTC) + timedelta(days=days)
+        Provisioner(folder, keys, coordinator.audit, lambda: later).renew_servers(settings)
+        return expiry(read_private(house.places.tls / "proxy.crt"))
+
+    first = at(0)
+    assert at(10) == first
+    assert at(25) > first
+
+
+def test_the_authoritys_key_lies_sealed(sides):
+    house = sides[1]
+    assert b"PRIVATE KEY" not in read_private(house.places.authority_key)
+    with pytest.raises(IntegrityError):
+        sides[3].keys.unwrap(read_private(house.places.authority_key), name="federation authority")
+
+
+@pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
+)
+def test_nginx_takes_the_configuration(sides):
+    places = sides[1].places
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+    done = subprocess.run(
+        [nginx, "-t", "-p", str(places.proxy), "-c", "nginx.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_units_name_the_two_users_and_the_compose_file_is_well_formed(sides, joined):
+    text = (joined.node / "abfed-silo-aurora.service").read_text()
+    assert "User=abfed-silo" in text
+    assert "--peer abfed-node" in text
+    assert "User=abfed-node" in (joined.node / "abfed-node-aurora.service").read_text()
+    for line in silo_unit(sides[3].path, "aurora").splitlines():
+        assert not line or line.startswith("[") or "=" in line, line
+    text = compose(sides[3].path, "aurora", joined.node)
+    assert text.startswith("# Not run")
+    services = yaml.safe_load(text)["services"]
+    assert services["silo"]["network_mode"] == "none"
+    shared = {v.split(":")[0] for v in services["silo"]["volumes"]}
+    assert shared & {v.split(":")[0] for v in services["node"]["volumes"]} == {"socket"}
+
+
+def test_a_folder_that_is_no_node_is_said_so(tmp_path):
+    with pytest.raises(WorkspaceError, match="not a node's folder"):
+        Node(tmp_path)
+
+
+def test_there_is_no_federation_where_none_was_founded(tmp_path):
+    with pytest.raises(WorkspaceError, match="no federation"):
+        House(tmp_path / FOLDER)
