@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from abfed.cli.output import say, say_json
 from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.site.device import Shown
 
 CodeOption = Annotated[str, typer.Option(help="One-time code; asked for where left out.")]
 PasswordOption = Annotated[
@@ -28,6 +31,9 @@ def login(
     key: Annotated[
         Path | None, typer.Option(help="A service account's key file, instead of a person.")
     ] = None,
+    openid: Annotated[
+        bool, typer.Option("--openid", help="Through the provider that the site trusts.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Give a second factor again, for a dangerous act.")
     ] = False,
@@ -43,6 +49,8 @@ def login(
         session.keep(opened.lab)
     elif development:
         session = opened.sign_in_development()
+    elif openid:
+        session = opened.sign_in_by_device(_show, site=site)
     elif key is not None:
         session = opened.sign_in_with_key(key, site=site)
     else:
@@ -55,6 +63,10 @@ def login(
         return
     roles = ", ".join(session.facts.roles) or "no role"
     say(f"Signed in as {session.who} ({roles}) until {session.ends_at[:16]}Z.")
+
+
+def _show(shown: Shown) -> None:
+    typer.echo(f"Open {shown.address} and type {shown.code}", err=True)
 
 
 def logout(

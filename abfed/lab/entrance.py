@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from abfed.site.stops import Stops
 if TYPE_CHECKING:
     from abfed.coordinator.front import Front
     from abfed.lab.session import Session
+    from abfed.site.device import Shown
 
 COORDINATOR = "coordinator"
 
@@ -82,6 +84,25 @@ class Entrance(ABC):
         from abfed.lab.session import sign_in_with_key
 
         session = sign_in_with_key(self.office(site).people, key_file, audience=self.sites())
+        session.keep(self.lab)
+        return session
+
+    def sign_in_by_device(
+        self, show: Callable[[Shown], None], *, site: str = COORDINATOR
+    ) -> Session:
+        """Sign a person in through the provider that a site trusts, and keep the session.
+
+        Args:
+            show: tells the person where to go and what to type there.
+            site: the site.
+
+        Raises:
+            WorkspaceError: the site trusts none.
+            Refused: the provider, or the site, said no.
+        """
+        from abfed.lab.session import sign_in_by_device
+
+        session = sign_in_by_device(self.office(site), show, audience=self.sites())
         session.keep(self.lab)
         return session
 

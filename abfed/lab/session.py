@@ -9,6 +9,7 @@ plan. Nothing of either is ever shown.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +40,9 @@ from abfed.site.people import People
 from abfed.site.signin import SESSION, SignIn
 
 if TYPE_CHECKING:
+    from abfed.lab.offices import Office
     from abfed.protocol.plan import Plan
+    from abfed.site.device import Shown
 
 FOLDER = "lab"
 
@@ -190,6 +193,34 @@ def sign_in_with_key(people: People, key_file: Path, *, audience: Sequence[str])
     proof = prove(name, account, people, key.public_key().public_bytes_raw())
     token = sign_in_account(people, name, proof, audience=audience)
     return Session(people, token, key, audience)
+
+
+def sign_in_by_device(
+    office: Office,
+    show: Callable[[Shown], None],
+    *,
+    audience: Sequence[str],
+    wait: Callable[[float], None] = time.sleep,
+) -> Session:
+    """Sign a person in through the provider that a site trusts.
+
+    Raises:
+        WorkspaceError: the site trusts none.
+        Refused: the provider, or the site, said no.
+    """
+    from abfed.site.device import ask_by_device
+    from abfed.site.openid import OpenId, load_provider
+
+    provider = load_provider(office.folder)
+    answered = ask_by_device(provider, show, wait)
+    key = Ed25519PrivateKey.generate()
+    token = OpenId(office.people, office.folder, provider).sign_in(
+        answered.id_token,
+        answered.keys,
+        holder=key.public_key().public_bytes_raw(),
+        audience=audience,
+    )
+    return Session(office.people, token, key, audience)
 
 
 def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Session:

@@ -62,10 +62,10 @@ class Grant(Frozen):
 
 
 class Person(Frozen):
-    """A person, or a service account. Secrets are never shown."""
+    """A person, a service account, or a person of a provider's. Secrets are never shown."""
 
     name: Name
-    kind: Literal["person", "service"] = "person"
+    kind: Literal["person", "service", "provider"] = "person"
     development: bool = False
     password: str = Field(default="", repr=False)
     otp_secret: str = Field(default="", repr=False)
@@ -77,6 +77,7 @@ class Person(Frozen):
     attested: tuple[Attested, ...] = ()
     stopped_at: At | Literal[""] = ""
     holder: Hex64 | Literal[""] = ""
+    subject: Hex64 | Literal[""] = ""
     plans: tuple[Hex64, ...] = ()
     hours: Hours | None = None
 
