@@ -140,6 +140,7 @@ class CacheWriter:
         self._folder, self._name, self._design = folder, name, design
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._file: BinaryIO = os.fdopen(os.open(folder.file(name), flags, FILE_MODE), "wb")
+        self._file.write(MAGIC)
         self._key = new_key()
         self._blocks: list[_Block] = []
         self._waiting: dict[int, list[Bytes]] = {}
@@ -208,15 +209,14 @@ class CachedRows:
         self._edges: Integers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.recipients = int(self._edges[-1])
         self.rows = sum(block.rows * block.recipients for block in blocks)
-        self._map: mmap.mmap | None = None
+        self._map: mmap.mmap | None
         width = _width(design)
-        end = max((b.offset + b.size(width) + TAG_BYTES for b in blocks), default=0)
+        end = max((b.offset + b.size(width) + TAG_BYTES for b in blocks), default=len(MAGIC))
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != end:
-                raise IntegrityError("the cache was cut or added to", where=path.name)
-            if end:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._map.madvise(mmap.MADV_SEQUENTIAL)
+            if os.fstat(file.fileno()).st_size != end or file.read(len(MAGIC)) != MAGIC:
+                raise IntegrityError("the cache was changed, cut or added to", where=path.name)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_SEQUENTIAL)
 
     def close(self) -> None:
         """Let go of the file."""

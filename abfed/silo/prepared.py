@@ -105,7 +105,7 @@ def prepare(
     tables: Iterable[pa.Table],
     caches: CacheFolder | None = None,
     *,
-    in_memory: int = IN_MEMORY,
+    in_memory: int | None = None,
 ) -> PreparedRows:
     """Encode what the store yields under a permit.
 
@@ -114,15 +114,14 @@ def prepare(
         tables: `columns_needed` with recipient and arm; a recipient's rows are contiguous and all
             in one table. Rows: sensitive.
         caches: where rows go that don't fit into memory.
-        in_memory: bytes of encoded rows a side that do.
+        in_memory: bytes of encoded rows a side that do; None for `IN_MEMORY`.
 
     Raises:
         IntegrityError: a row has an arm that the plan doesn't name.
     """
     design = Design.of(permit.plan)
-    training, held_out = (
-        _Side(cache_name(permit, side), design, caches, in_memory) for side in SIDES
-    )
+    limit = IN_MEMORY if in_memory is None else in_memory
+    training, held_out = (_Side(cache_name(permit, side), design, caches, limit) for side in SIDES)
     try:
         for table in tables:
             part = _part(permit, design, table)
