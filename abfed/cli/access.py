@@ -111,7 +111,7 @@ def revoke(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("incident.contain", lambda: opened.session(site))
+    actor = opened.authorise("incident.contain", site)
     name, home = parse_who(person, site)
     stop = office.revoke(f"{name}@{home}", by=actor, reason=reason)
     if as_json:
@@ -134,7 +134,7 @@ def restore(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("freeze.lift", lambda: opened.session(site))
+    actor = opened.authorise("freeze.lift", site)
     name, home = parse_who(person, site)
     office.check_not_self(actor, name)
     office.restore(f"{name}@{home}", by=actor)
@@ -195,7 +195,7 @@ def review(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("access.review", lambda: opened.session(site))
+    actor = opened.authorise("access.review", site)
     lines = office.review_lines()
     if template is not None:
         write_template(template, lines)

@@ -48,7 +48,7 @@ def add(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("people.manage", lambda: opened.session(site))
+    actor = opened.authorise("people.manage", site)
     roles = [parse_role(one) for one in role]
     password = typed_password(password_file, confirm=True)
     enrolled = office.people.enrol(name, password, by=actor)
@@ -81,7 +81,7 @@ def service(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("people.manage", lambda: opened.session(site))
+    actor = opened.authorise("people.manage", site)
     plans = [Plan.load(path) for path in plan]
     bound = parse_hours(hours, weekdays)
     made = add_account(office.people, name, [one.digest for one in plans], hours=bound, by=actor)
@@ -137,7 +137,7 @@ def grant(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("people.manage", lambda: opened.session(site))
+    actor = opened.authorise("people.manage", site)
     office.check_not_self(actor, name)
     given = office.people.grant(name, role, owner=actor, reason=reason, lasts=timedelta(days=days))
     if as_json:
@@ -160,7 +160,7 @@ def attest(
 
     opened = Workspace(workspace)
     office = opened.office(site)
-    actor = office.actor("people.manage", lambda: opened.session(site))
+    actor = opened.authorise("people.manage", site)
     office.check_not_self(actor, name)
     passed = office.people.attest(name, module, by=actor, lasts=timedelta(days=days))
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.coordination import coordinator_access
 from abfed.lab.offices import Office
+from abfed.protocol.identity import Right
 from abfed.site.people import People
 from abfed.site.stops import Stops
 
@@ -130,6 +131,16 @@ class Entrance(ABC):
         session = load_session(self.lab, self.office(site).people, audience=self.sites())
         session.approvals = partial(approvals_of, self.lab)
         return session
+
+    def authorise(self, right: Right, site: str = COORDINATOR) -> str:
+        """Who acts at a site, once it is known that they may: for any act that needs a right.
+
+        Dangerous rights need a second factor of the last minutes: `abfed login --fresh`.
+
+        Raises:
+            Refused: nobody is signed in there, or they may not.
+        """
+        return self.office(site).actor(right, lambda: self.session(site))
 
     def front(self, session: Session) -> Front:
         """What judges the person of a session at the coordinator."""
