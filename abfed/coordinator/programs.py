@@ -29,7 +29,7 @@ def coordinator_programs(workspace: Path, house: House) -> list[Program]:
     secret = str(places.link / "exec.secret")
     environment = quiet(places.folder) | {WORKSPACE: str(workspace.resolve())}
     link = [
-        find_program("flower-superlink"),
+        *flower("superlink"),
         *("--host", "127.0.0.1", "--port", str(settings.link_port)),
         *("--ssl-ca-certfile", str(places.authority_certificate)),
         *("--ssl-certfile", str(places.tls / "superlink.crt")),
@@ -40,7 +40,7 @@ def coordinator_programs(workspace: Path, house: House) -> list[Program]:
         *("--database", str(places.link / "state.db")),
     ]
     execute = [
-        find_program("flower-superexec"),
+        *flower("superexec"),
         *("--runtime-api-address", f"127.0.0.1:{settings.link_port}"),
         *("--root-certificates", str(places.authority_certificate)),
         *("--superexec-auth-secret-file", secret),
@@ -62,7 +62,7 @@ def node_programs(node: Node) -> list[Program]:
     secret = str(folder / "exec.secret")
     environment = quiet(folder)
     supernode = [
-        find_program("flower-supernode"),
+        *flower("supernode"),
         *("--superlink", node.settings.address),
         *("--root-certificates", str(folder / "ca.crt")),
         *("--auth-supernode-private-key", str(folder / "node.key")),
@@ -71,7 +71,7 @@ def node_programs(node: Node) -> list[Program]:
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     execute = [
-        find_program("flower-superexec"),
+        *flower("superexec"),
         *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure"),
         *("--superexec-auth-secret-file", secret),
     ]
@@ -88,6 +88,19 @@ def warm_program(folder: Path, role: str, environment: dict[str, str]) -> Progra
     path = folder / SOCKET
     command = [sys.executable, "-m", "abfed.coordinator.warm", str(path), role]
     return Program("executor", command, environment)
+
+
+_FLOWER = {
+    "superlink": ("flwr.superlink.cli", "flower_superlink"),
+    "superexec": ("flwr.supercore.cli", "flower_superexec"),
+    "supernode": ("flwr.supernode.cli", "flower_supernode"),
+}
+
+
+def flower(name: str) -> list[str]:
+    """One of Flower's programs, run by our own Python: the installation that was tested."""
+    module, function = _FLOWER[name]
+    return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
 
 
 def quiet(home: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ Flower's `FedAvg.start` runs the rounds. What is ours:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ from abfed.coordinator.exchange import (
 )
 from abfed.coordinator.inbox import Accepted
 from abfed.learning.shapes import MODEL, UPDATE, prefixed
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import RunFailed
+from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Arrays, pack
 
 WEIGHT = "weight"
@@ -89,7 +92,8 @@ class VerifiedAverage(FedAvg):
         del config  # nothing rides along
         self._model = from_record(arrays)
         step = self._steps[server_round - 1]
-        self._requests = prepare(self._desk, grid, step, pack_model(self._model), self._silos)
+        silos = drawn(self._desk.plan, step, self._silos)
+        self._requests = prepare(self._desk, grid, step, pack_model(self._model), silos)
         return self._requests
 
     def aggregate_train(
@@ -146,6 +150,19 @@ class VerifiedAverage(FedAvg):
         """Nothing: one phase a round."""
         del server_round, replies
         return None
+
+
+def drawn(plan: Plan, step: str, silos: Sequence[str]) -> Sequence[str]:
+    """The silos that are asked in a round: all, or the plan's share of them.
+
+    Drawn by a digest of public bytes, so that a run that is gone on with asks the same silos.
+    """
+    share = plan.waiting.silo_share
+    if share >= 1:
+        return silos
+    count = max(plan.minimum_silos, math.ceil(share * len(silos)))
+    order = sorted(silos, key=lambda silo: sha256_hex(f"{plan.digest} {step} {silo}".encode()))
+    return sorted(order[:count])
 
 
 def updated(model: Arrays, accepted: Accepted) -> Parameters:

@@ -27,6 +27,9 @@ class Waiting(Frozen):
         quorum: share of the silos asked that is enough to close a step; 1 waits for all of them.
             The plan's `minimum_silos` holds all the same.
         straggler_seconds: how long the rest still have once the quorum has answered.
+        silo_share: share of the run's silos that is asked in a round of training, drawn anew for
+            each from public bytes. It saves traffic and time, not privacy: a silo's charge covers
+            all rounds.
     """
 
     step_seconds: Seconds = 3600.0
@@ -34,3 +37,4 @@ class Waiting(Frozen):
     retry_seconds: Seconds = 5.0
     quorum: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     straggler_seconds: Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)] = 60.0
+    silo_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0

@@ -49,7 +49,7 @@ def _memory():
 def _say(path, content):
     """What the silo answers to these bytes."""
     with socket.socket(socket.AF_UNIX) as line:
-        line.settimeout(20)
+        line.settimeout(200)
         line.connect(path)
         with contextlib.suppress(OSError):
             line.sendall(content)
