@@ -17,6 +17,7 @@ from abfed.cli import (
     access,
     attack,
     audit,
+    batch,
     data,
     demo,
     design,
@@ -52,6 +53,7 @@ app.command("design")(design.design)
 app.command("allocate")(design.allocate)
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
+app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.add_typer(people.app, name="people")
 app.add_typer(access.app, name="access")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,41 @@ def make(
     say(f"The report lies in {page}")
     for file in files[1:]:
         say(f"  and in {file}")
+
+
+@app.command()
+def verify(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Its name or one of its files.")],
+    workspace: WorkspaceOption,
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan's file, for a report about a plan.")
+    ] = None,
+    notebook: Annotated[str, typer.Option(help="The notebook's path, if not abfed's own.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a report again from its run: says identical, or shows what differs (exit code 4)."""
+    from abfed.lab.verifying import verify_report
+    from abfed.lab.workspace import Workspace
+
+    verdict = verify_report(Workspace(workspace), report, plan=plan, notebook=notebook)
+    if as_json:
+        say_json(
+            {"identical": verdict.identical, "damaged": verdict.damaged, "causes": verdict.causes,
+             "differences": verdict.differences}
+        )  # fmt: skip
+    elif verdict.identical:
+        say("identical: made again, every file came out with the same bytes")
+    else:
+        for name in verdict.damaged:
+            say(f"changed on disk since it was made: {name}")
+        for cause in verdict.causes:
+            say(f"because {cause}")
+        for name, lines in verdict.differences.items():
+            say(f"differs when made again: {name}")
+            for line in lines:
+                say(f"  {line}")
+    if not verdict.identical:
+        raise typer.Exit(4)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def run(folder: Path) -> None:
     _reseed(start["seed"])
     _make_font_list(Path(os.environ["MPLCONFIGDIR"]))
     os.chdir(start["cwd"])
+    tempfile.tempdir = None  # a parent's idea of it
     state = confine(folder, [*map(Path, start["read"]), Path(os.environ["MPLCONFIGDIR"])])
     (folder / STATE).write_text(json.dumps({"confinement": state}))
     _listen(folder)

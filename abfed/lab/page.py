@@ -79,11 +79,17 @@ box-shadow:0 1px 3px rgba(20,35,50,.12);box-sizing:border-box}
 main section{margin:0;padding:1.5em 0 .5em;border-top:1px solid #dfe4e9}
 main section.first{border:0;padding-top:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
-.prompt,.anchor-link{display:none}
+main.wide{max-width:1280px}
+main footer{border-top:1px solid #dfe4e9;margin-top:1.5em;padding-top:.8em}
 @media (max-width:700px){main{margin:0;padding:1.3em 1.1em;border-radius:0}}
 @media print{body{background:#fff}main{box-shadow:none;margin:0;padding:0;max-width:none}
 section,figure,tr{break-inside:avoid}details{display:none}.abfed{font-size:12px}}
 """
+
+
+def page_style() -> str:
+    """The style of a whole page, besides that of its parts."""
+    return _PAGE_STYLE
 
 
 def page(title: str, body: str) -> str:

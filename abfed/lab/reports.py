@@ -49,6 +49,7 @@ class Order:
         name: of its files, without ending.
         subject: what it is about.
         notebook: the notebook's name.
+        path: where it lies.
         source: the notebook's bytes.
         parameters: all free values, defaults filled in.
         formats: what to export.
@@ -58,6 +59,7 @@ class Order:
     name: str
     subject: Subject
     notebook: str
+    path: Path
     source: bytes
     parameters: Mapping[str, Any]
     formats: tuple[str, ...]
@@ -122,6 +124,7 @@ def order(
         name=name or (subject.name if own else f"{subject.name}-{path.stem}"),
         subject=subject,
         notebook=path.stem,
+        path=path,
         source=source,
         parameters=free,
         formats=tuple(dict.fromkeys(formats)),

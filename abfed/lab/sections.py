@@ -23,6 +23,7 @@ from abfed.lab.readings import (
 )
 from abfed.lab.units import NBSP, count, p_value, plain, unit_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.protocol.errors import InputError
 from abfed.protocol.messages import REFUSAL_TEXT
 from abfed.protocol.plan import Condition
 
@@ -60,6 +61,24 @@ def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         f'<div class="soft">{brands} · {day} · ε = {plan.privacy.epsilon:g} for each recipient · '
         f"run <code>{escape(run.name)}</code></div>{notes}"
         f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+    )
+
+
+def one_brand(run: Run, brand: str, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Effects in one brand alone; nothing where none is named.
+
+    Raises:
+        InputError: the run has no such brand.
+    """
+    if not brand:
+        return ""
+    if brand not in run.silos:
+        raise InputError(
+            f"the run has no brand {brand!r}", why=f"its brands are: {', '.join(run.silos)}"
+        )
+    how = "This brand by itself: intervals are wider than over all brands, and tests count its own."
+    return section(
+        f"In {brand}", paragraph(how, "soft"), effects_table(run, alpha=alpha, scope=brand)
     )
 
 

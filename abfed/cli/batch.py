@@ -1,0 +1,95 @@
+"""`abfed batch`: many reports from one file."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import typer
+
+from abfed.cli.output import say, say_json
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.lab.batch_run import Outcome
+
+
+def batch(
+    file: Annotated[Path, typer.Argument(help="The batch, such as experiments/grid.yaml.")],
+    workspace: WorkspaceOption,
+    workers: Annotated[int, typer.Option(min=1, help="Reports made at once.")] = 2,
+    kernels: Annotated[
+        Literal["auto", "fork", "spawn"], typer.Option(help="How each fresh kernel is started.")
+    ] = "auto",
+    preload: Annotated[
+        list[str] | None, typer.Option(help="A module for the warm process, such as torch.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one report.")] = 1800,
+    ray: Annotated[
+        str, typer.Option(help="Address of a Ray cluster that shares this workspace's folder.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Make what isn't made yet: a batch resumes, and makes again only what changed.
+
+    Ends with exit code 1 where a report failed; the others are made all the same.
+    """
+    from abfed.lab.batch_index import NAME, index_page
+    from abfed.lab.batch_run import Ways, carry_out
+    from abfed.lab.batches import BatchSpec, items_of
+    from abfed.lab.forking import CAN_FORK
+    from abfed.lab.workspace import Workspace
+    from abfed.site.files import write_private
+
+    opened = Workspace(workspace)
+    spec = BatchSpec.load(file)
+    items = items_of(spec, opened, beside=file.parent)
+    folder = opened.reports_folder / spec.name
+    how = ("fork" if CAN_FORK else "spawn") if kernels == "auto" else kernels
+    ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
+    with ReportsBar(len(items), quiet=as_json) as tell:
+        outcomes = carry_out(items, folder, opened.keys, ways, tell)
+    index = folder / NAME
+    write_private(index, index_page(spec.name, outcomes).encode())
+    counted = Counter(one.status for one in outcomes)
+    if as_json:
+        reports = [
+            {"report": one.item.order.name, "status": one.status, "seconds": one.seconds,
+             "reason": one.reason}
+            for one in outcomes
+        ]  # fmt: skip
+        say_json({"index": index, "counts": dict(counted), "reports": reports})
+    else:
+        made, kept, failed = (counted[one] for one in ("made", "kept", "failed"))
+        say(f"{made} made, {kept} as they were, {failed} failed. Start at {index}")
+    if counted["failed"]:
+        raise typer.Exit(1)
+
+
+class ReportsBar:
+    """Progress with the time that is left, on standard error."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._failed = 0
+        self._bar = tqdm(
+            total=total, unit="report", file=sys.stderr, disable=quiet, smoothing=0.1,
+            bar_format="{desc}{n_fmt}/{total_fmt} |{bar:30}| {elapsed} gone, {remaining} left",
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._bar.close()
+
+    def __call__(self, outcome: Outcome) -> None:
+        """One more is done."""
+        if outcome.status == "failed":
+            self._failed += 1
+            self._bar.write(f"failed: {outcome.item.order.name}: {outcome.reason}", sys.stderr)
+            self._bar.set_description_str(f"{self._failed} failed, ", refresh=False)
+        self._bar.update(1)

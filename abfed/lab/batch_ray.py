@@ -1,0 +1,67 @@
+"""The same batch over the machines of a Ray cluster (the optional extra `ray`).
+
+Each machine must see the workspace's folder under the same path: runs are read from it and pages
+are written to it. A job is what a worker gets: names, parameters and the public key. The key that
+signs stays here. Each task takes one core, spawns its kernel on its own machine and confines it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfed.protocol.errors import InputError
+
+if TYPE_CHECKING:
+    from abfed.lab.batch_run import Ways
+    from abfed.lab.batches import Item
+
+
+def make_one(job: dict[str, Any]) -> dict[str, Any]:
+    """What a machine of the cluster does with one job."""
+    from abfed.lab.kernels import Spawned
+    from abfed.lab.worker import work
+
+    return work(job, Spawned())
+
+
+def results_from_ray(
+    items: Sequence[Item], folder: Path, public_key: bytes, ways: Ways
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Results as they come, from the whole cluster.
+
+    Raises:
+        InputError: Ray isn't installed, or there is no cluster at this address.
+    """
+    from abfed.lab.batch_run import job_of
+
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as cause:
+        raise InputError("Ray isn't installed", do="pip install 'abfed[ray]'") from cause
+    try:
+        ray.init(address=ways.ray, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError) as cause:
+        raise InputError("there is no Ray cluster at this address", where=ways.ray) from cause
+    try:
+        task = ray.remote(num_cpus=1, max_retries=0)(make_one)
+        waiting = {
+            task.remote(job_of(item, folder, public_key, ways.timeout)): item for item in items
+        }
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            for one in ready:
+                yield waiting.pop(one), _result(ray, one)
+    finally:
+        ray.shutdown()
+
+
+def _result(ray: Any, one: Any) -> dict[str, Any]:
+    """A task's result; a machine that died is a failed report, not a failed batch."""
+    try:
+        found: dict[str, Any] = ray.get(one)
+    except ray.exceptions.RayError as cause:
+        return {"error": f"its machine failed: {type(cause).__name__}", "partial": "", "seconds": 0}
+    return found

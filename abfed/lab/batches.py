@@ -1,0 +1,235 @@
+"""Batches: many reports from one file, as grids and lists over plans, brands, periods, parameters.
+
+```yaml
+name: spring
+notebook: ab_readout            # the plan's own where none is named
+to: [html, pdf]
+plans: [experiments/spring.yaml]     # or runs: [spring-subject-lines-0a1b2c3d4e]
+brands: ["", aurora]            # values of the notebook's parameter `brand`
+periods: [2026-Q2]              # runs completed in it; the parameter `period`, where there is one
+parameters: {alpha: [0.05, 0.1]}     # a grid: every value with every other
+also:                           # a list: each entry is one report
+  - {plan: experiments/spring.yaml, parameters: {alpha: 0.01}}
+```
+
+Everything is checked before the first report is made: a file with one mistake makes none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from abfed.lab.reports import Order, order
+from abfed.lab.subjects import ALL, Subject, of_plan, of_run, of_runs
+from abfed.protocol.canonical import digest
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import InputError
+from abfed.protocol.plan import Plan
+from abfed.protocol.schema import Frozen, Name
+from abfed.protocol.yamltext import parse_yaml
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+    from abfed.lab.workspace import Workspace
+
+Scalar = bool | int | float | str
+Period = Annotated[str, Field(pattern=r"^\d{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?$")]
+"""A year, a quarter or a month: `2026`, `2026-Q2`, `2026-05`."""
+MOST = 10_000  # reports of one batch
+LONGEST_NAME = 120  # characters of a file's name
+
+
+class Entry(Frozen):
+    """One report of a list."""
+
+    plan: str = ""
+    run: str = ""
+    notebook: str = ""
+    brand: str = ""
+    period: Period | None = None
+    parameters: dict[Name, Scalar] = Field(default_factory=dict)
+
+
+class BatchSpec(Frozen):
+    """A batch, as its file says it."""
+
+    name: Name
+    notebook: str = ""
+    to: Annotated[tuple[Literal["html", "pdf", "ipynb", "md"], ...], Field(min_length=1)] = (
+        "html",
+    )
+    plans: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    periods: tuple[Period, ...] = ()
+    parameters: dict[Name, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+    also: tuple[Entry, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> BatchSpec:
+        """Read a batch from its file.
+
+        Raises:
+            InputError: it is missing or isn't a batch; every problem is named.
+        """
+        where = str(path)
+        try:
+            data = path.read_bytes()
+        except OSError as cause:
+            raise InputError("the batch can't be read", where=where, do="check the path") from cause
+        values = parse_yaml(data, where=where, error=InputError)
+        return parse_record(cls, values, where=where, error=InputError)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One report of a batch, checked.
+
+    Attributes:
+        order: what is to be made.
+        about: where a worker finds what it is about.
+        labels: what tells it from the others, for people.
+    """
+
+    order: Order
+    about: Mapping[str, Any]
+    labels: Mapping[str, Any]
+
+
+def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> list[Item]:
+    """Every report of a batch.
+
+    Args:
+        spec: the batch.
+        workspace: where its runs are.
+        beside: the folder that the files it names are relative to, where they aren't otherwise.
+
+    Raises:
+        InputError, WorkspaceError: one of them can't be made; names it.
+    """
+    finder = _Finder(workspace, beside)
+    found: dict[str, Item] = {}
+    for entry in _entries(spec):
+        for subject, about, label in finder.subjects(entry):
+            item = _item(spec, entry, subject, about, label)
+            found.setdefault(item.order.name, item)
+            if len(found) > MOST:
+                raise InputError(f"more than {MOST} reports", where=spec.name, do="split it")
+    if not found:
+        raise InputError("the batch has no report", where=spec.name, do="name plans or runs")
+    return list(found.values())
+
+
+def _entries(spec: BatchSpec) -> Iterator[Entry]:
+    """The grid, then the list."""
+    axes = [[(name, one) for one in values] for name, values in spec.parameters.items()]
+    sources = [{"plan": one} for one in spec.plans] + [{"run": one} for one in spec.runs]
+    grid = itertools.product(sources, spec.brands or ("",), spec.periods or (None,))
+    for source, brand, period in grid:
+        for chosen in itertools.product(*axes):
+            yield Entry(
+                **source, notebook=spec.notebook, brand=brand, period=period,
+                parameters=dict(chosen),
+            )  # fmt: skip
+    for entry in spec.also:
+        yield entry if entry.notebook else entry.model_copy(update={"notebook": spec.notebook})
+
+
+def _item(
+    spec: BatchSpec, entry: Entry, subject: Subject, about: Mapping[str, Any], label: str
+) -> Item:
+    from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
+
+    path = find_notebook(entry.notebook or subject.notebook)
+    declared = declared_parameters(read_notebook(path), where=path.name)
+    values: dict[str, Any] = dict(entry.parameters)
+    if entry.brand:
+        values["brand"] = entry.brand
+    if entry.period and "period" in declared:
+        values["period"] = entry.period
+    labels = {"about": label, "notebook": path.stem, **values}
+    if entry.period:
+        labels["period"] = entry.period
+    asked = order(
+        subject, notebook=str(path) if entry.notebook.endswith(".ipynb") else path.stem,
+        parameters=values, formats=spec.to, name=_file_name(subject.name, path.stem, labels),
+    )  # fmt: skip
+    return Item(asked, about, labels)
+
+
+def _file_name(subject: str, notebook: str, labels: Mapping[str, Any]) -> str:
+    """Says what it is, and is another one for each point of the grid."""
+    said = [
+        f"{name}-{value}" for name, value in labels.items() if name not in {"about", "notebook"}
+    ]
+    text = "-".join([subject, notebook, *said])
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:LONGEST_NAME]
+    return f"{readable}-{digest({name: str(v) for name, v in labels.items()})[:6]}"
+
+
+class _Finder:
+    """Finds runs and plans; each is opened and verified once."""
+
+    def __init__(self, workspace: Workspace, beside: Path) -> None:
+        self._workspace = workspace
+        self._beside = beside
+        self._runs = workspace.runs()
+
+    def subjects(self, entry: Entry) -> Iterator[tuple[Subject, dict[str, Any], str]]:
+        """What an entry is about: itself, where a worker finds it, and its name for people."""
+        if bool(entry.plan) == bool(entry.run):
+            raise InputError("an entry names a plan or a run, and not both")
+        if entry.run == ALL:
+            runs = [run for run in self._runs if _within(run, entry.period)]
+            folder = self._workspace.runs_folder.resolve()
+            names = [run.name for run in runs]
+            yield of_runs(runs, folder), {"kind": "runs", "folder": str(folder), "runs": names}, ALL
+            return
+        if entry.run:
+            yield self._run(self._workspace.find_run(entry.run))
+            return
+        path = self._path(entry.plan)
+        plan = Plan.load(path)
+        runs = [run for run in self._runs if run.plan.digest == plan.digest]
+        if not runs:
+            about = {"kind": "plan", "file": str(path.resolve())}
+            yield of_plan(plan, path.read_bytes()), about, plan.name
+            return
+        wanted = [run for run in runs if _within(run, entry.period)]
+        if not wanted:
+            raise InputError(
+                f"no run of the plan was completed in {entry.period}", where=entry.plan
+            )
+        for run in wanted if entry.period else wanted[-1:]:
+            yield self._run(run)
+
+    def _run(self, run: Run) -> tuple[Subject, dict[str, Any], str]:
+        return of_run(run), {"kind": "run", "folder": str(run.folder.resolve())}, run.name
+
+    def _path(self, name: str) -> Path:
+        for path in (self._beside / name, Path(name)):
+            if path.is_file():
+                return path
+        raise InputError("there is no such plan", where=name, do="check the path")
+
+
+def _within(run: Run, period: str | None) -> bool:
+    """Whether a run was completed in a period."""
+    if period is None:
+        return True
+    year, month = str(run.manifest["created_at"])[:7].split("-")
+    if period[:4] != year:
+        return False
+    part = period[5:]
+    if part.startswith("Q"):
+        return (int(month) + 2) // 3 == int(part[1:])
+    return part in {"", month}

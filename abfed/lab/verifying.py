@@ -1,0 +1,170 @@
+"""Making a report again, to see whether it still follows from its run.
+
+1. The manifest's signature holds, and each file has the bytes that it names.
+2. The run (or plan) and the notebook are the very ones: their digests are compared first, so that
+   a difference is named by its cause.
+3. It is made again, in a fresh kernel, with the same parameters; every file must be the same bytes.
+   Where one isn't, the lines that differ are shown: they are of pages that may be shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfed.lab.notebooks import find_notebook
+from abfed.lab.report_manifest import SUFFIX, code_digest, read_manifest, versions
+from abfed.lab.subjects import Subject, of_plan, of_run, of_runs
+from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.errors import InputError, WorkspaceError
+from abfed.protocol.plan import Plan
+
+if TYPE_CHECKING:
+    from abfed.lab.kernels import Kernels
+    from abfed.lab.workspace import Workspace
+
+MOST_LINES = 40
+_LONG = re.compile(r"data:[\w/+;=,-]{80,}|[A-Za-z0-9+/=]{120,}")
+
+
+@dataclass
+class Verdict:
+    """What making it again showed.
+
+    Attributes:
+        identical: every file came out with the same bytes.
+        damaged: files on disk that aren't what the manifest names.
+        causes: what is different in what it was made from.
+        differences: by file, lines that differ.
+    """
+
+    damaged: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    differences: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.damaged or self.differences)
+
+
+def find_manifest(workspace: Workspace, report: str) -> Path:
+    """A report's manifest by its name, or by the path of one of its files.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    given = Path(report)
+    candidates = [given, given.with_suffix(SUFFIX), given.with_name(f"{given.name}{SUFFIX}")]
+    candidates += sorted(workspace.reports_folder.rglob(f"{given.name}{SUFFIX}"))
+    for path in candidates:
+        if path.suffix == SUFFIX and path.is_file():
+            return path
+    raise WorkspaceError(
+        f"there is no report {report!r}", where=str(workspace.reports_folder),
+        do="name one as `abfed report` called it, or give its path",
+    )  # fmt: skip
+
+
+def verify_report(
+    workspace: Workspace,
+    report: str,
+    *,
+    plan: Path | None = None,
+    notebook: str = "",
+    kernels: Kernels | None = None,
+) -> Verdict:
+    """Make a report again and compare.
+
+    Args:
+        workspace: whose it is.
+        report: its name or path.
+        plan: the plan's file, where the report is about a plan that has no run.
+        notebook: where the notebook lies, where it isn't one of abfed's.
+        kernels: how the kernel is started.
+
+    Raises:
+        WorkspaceError: there is no such report, or its run isn't here.
+        IntegrityError: the manifest, or the run, was changed.
+        ReportFailed: it can't be made any more.
+    """
+    from abfed.lab.reports import make_report, order
+
+    path = find_manifest(workspace, report)
+    manifest = read_manifest(path, workspace.keys.public_key)
+    verdict = Verdict()
+    old: dict[str, bytes] = {}
+    for name, wanted in manifest["files"].items():
+        file = path.with_name(name)
+        old[name] = file.read_bytes() if file.is_file() else b""
+        if sha256_hex(old[name]) != wanted:
+            verdict.damaged.append(name)
+    subject = _subject(workspace, manifest, plan)
+    source = find_notebook(notebook or manifest["notebook"]["name"])
+    verdict.causes = _causes(manifest, subject, source)
+    formats = tuple(name.rpartition(".")[2] for name in manifest["files"])
+    asked = order(
+        subject, notebook=notebook or manifest["notebook"]["name"],
+        parameters=manifest["parameters"], formats=formats, name=manifest["report"],
+    )  # fmt: skip
+    made = make_report(asked, kernels)
+    if made.failure is not None:
+        verdict.differences[manifest["report"]] = [f"not made: {made.failure}"]
+        return verdict
+    for name, content in made.files.items():
+        if sha256_hex(content) != manifest["files"][name]:
+            verdict.differences[name] = _lines(old.get(name, b""), content, name)
+    return verdict
+
+
+def _subject(workspace: Workspace, manifest: dict[str, Any], plan: Path | None) -> Subject:
+    facts = manifest["subject"]
+    match facts["kind"]:
+        case "run":
+            return of_run(workspace.find_run(facts["run"]))
+        case "runs":
+            runs = [workspace.find_run(name) for name in facts["runs"]]
+            return of_runs(runs, workspace.runs_folder)
+        case _:
+            if plan is None:
+                raise InputError("the report is about a plan", do="name its file with --plan")
+            return of_plan(Plan.load(plan), plan.read_bytes())
+
+
+def _causes(manifest: dict[str, Any], subject: Subject, notebook: Path) -> list[str]:
+    """What isn't as it was, in words."""
+    found = []
+    if sha256_hex(notebook.read_bytes()) != manifest["notebook"]["digest"]:
+        found.append(f"the notebook {notebook.name} was changed")
+    now, then = dict(subject.facts), manifest["subject"]
+    found += [
+        f"the {what.replace('_', ' ')} is another one"
+        for what in sorted({*now, *then})
+        if now.get(what) != then.get(what)
+    ]
+    have, had = versions(), manifest["versions"]
+    found += [
+        f"{name} was {had.get(name) or 'absent'} and is {have.get(name) or 'absent'}"
+        for name in sorted({*have, *had})
+        if have.get(name) != had.get(name)
+    ]
+    if manifest["code"] != code_digest():
+        found.append("abfed’s source was changed")
+    return found
+
+
+def _lines(old: bytes, new: bytes, name: str) -> list[str]:
+    """The lines that differ, long packed data shortened."""
+    if name.endswith(".pdf"):
+        return [f"{len(old):,} bytes were {len(new):,} bytes"]
+    texts = [_broken(one.decode(errors="replace")) for one in (old, new)]
+    lines = difflib.unified_diff(*texts, "report", "made again", lineterm="", n=0)
+    return [_LONG.sub("…", line)[:200] for line in lines][:MOST_LINES]
+
+
+def _broken(page: str) -> list[str]:
+    """A page in lines short enough to be compared: one for each element."""
+    return page.replace("><", ">\n<").splitlines()
