@@ -111,6 +111,84 @@ def verify(
         raise typer.Exit(4)
 
 
+@app.command("reader-key")
+def reader_key(
+    file: Annotated[Path, typer.Argument(help="Where the private half goes; it stays there.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a reader's key pair, on the reader's own machine; prints the public half."""
+    from abfed.lab.sharing import make_reader_key
+
+    public = make_reader_key(file)
+    if as_json:
+        say_json({"public_key": public, "file": file})
+        return
+    say(public)
+
+
+@app.command()
+def reader(
+    name: Annotated[str, typer.Argument(help="A person of the coordinator's.")],
+    public_key: Annotated[str, typer.Argument(help="What `reader-key` printed, in hex.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Pin a person's public key, so that reports can be sealed for them."""
+    from abfed.lab.sharing import pin_reader
+    from abfed.lab.workspace import Workspace
+
+    fingerprint = pin_reader(Workspace(workspace), name, public_key)
+    if as_json:
+        say_json({"person": name, "fingerprint": fingerprint})
+        return
+    say(f"The key of {name} is pinned. Compare its fingerprint by phone: {fingerprint}")
+
+
+@app.command()
+def share(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Its name or one of its files.")],
+    to: Annotated[list[str], typer.Option("--to", help="A person; repeat it for more.")],
+    workspace: WorkspaceOption,
+    into: Annotated[Path | None, typer.Option(help="Where sealed files go.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal a report for named people who have a role that it is for; logged."""
+    from abfed.lab.sharing import share_report
+    from abfed.lab.workspace import Workspace
+
+    made = share_report(Workspace(workspace), report, to, into)
+    if as_json:
+        say_json({"sealed": made})
+        return
+    for path in made:
+        say(f"sealed: {path}")
+
+
+@app.command("open")
+def open_(
+    sealed: Annotated[Path, typer.Argument(help="The sealed file.")],
+    name: Annotated[str, typer.Option("--as", help="Your name, as it was shared to.")],
+    key: Annotated[Path, typer.Option(help="Your private key's file.")],
+    signer: Annotated[str, typer.Option(help="Public key of who made the report, in hex.")],
+    into: Annotated[Path, typer.Option(help="Where its files go.")] = Path("shared"),
+    as_json: JsonOption = False,
+) -> None:
+    """Open a report that was sealed for you; its signature is checked first."""
+    from abfed.lab.sharing import open_shared
+    from abfed.protocol.errors import InputError
+
+    try:
+        public = bytes.fromhex(signer)
+    except ValueError as cause:
+        raise InputError("--signer is not hex") from cause
+    manifest, files = open_shared(sealed, key, name, public, into)
+    if as_json:
+        say_json({"report": manifest["report"], "files": files})
+        return
+    for path in files:
+        say(f"opened: {path}")
+
+
 @contextmanager
 def cells_bar(*, quiet: bool) -> Iterator[Tell | None]:
     """One bar over the cells of a notebook, on standard error."""

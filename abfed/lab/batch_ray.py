@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.batches import Item, job_of
 from abfed.protocol.errors import InputError
 
 if TYPE_CHECKING:
     from abfed.lab.batch_run import Ways
-    from abfed.lab.batches import Item
 
 
 def make_one(job: dict[str, Any]) -> dict[str, Any]:
@@ -35,8 +35,6 @@ def results_from_ray(
     Raises:
         InputError: Ray isn't installed, or there is no cluster at this address.
     """
-    from abfed.lab.batch_run import job_of
-
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as cause:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from abfed.lab.batches import Item
+from abfed.lab.batches import Item, job_of
 from abfed.lab.kernels import environment
 from abfed.lab.report_manifest import SUFFIX, read_manifest
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
@@ -219,21 +219,6 @@ def _feed(
                 seconds = time.monotonic() - started
                 results.put((item, {"error": "its worker died", "partial": "", "seconds": seconds}))
                 break
-
-
-def job_of(item: Item, folder: Path, public_key: bytes, timeout: float) -> dict[str, Any]:
-    """What a worker is told of one report; nothing of it is secret."""
-    asked = item.order
-    return {
-        "about": dict(item.about),
-        "notebook": str(asked.path.resolve()),
-        "parameters": dict(asked.parameters),
-        "formats": list(asked.formats),
-        "name": asked.name,
-        "folder": str(folder.resolve()),
-        "public_key": public_key.hex(),
-        "timeout": timeout,
-    }
 
 
 @contextmanager

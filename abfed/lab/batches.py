@@ -176,6 +176,21 @@ def _file_name(subject: str, notebook: str, labels: Mapping[str, Any]) -> str:
     return f"{readable}-{digest({name: str(v) for name, v in labels.items()})[:6]}"
 
 
+def job_of(item: Item, folder: Path, public_key: bytes, timeout: float) -> dict[str, Any]:
+    """What a worker is told of one report; nothing of it is secret."""
+    asked = item.order
+    return {
+        "about": dict(item.about),
+        "notebook": str(asked.path.resolve()),
+        "parameters": dict(asked.parameters),
+        "formats": list(asked.formats),
+        "name": asked.name,
+        "folder": str(folder.resolve()),
+        "public_key": public_key.hex(),
+        "timeout": timeout,
+    }
+
+
 class _Finder:
     """Finds runs and plans; each is opened and verified once."""
 

@@ -19,8 +19,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Instance, Integer
 
+from abfed.lab.kernel import READY, SOCKET
 from abfed.lab.kernels import Place, environment, kernel_folder, report_kernel
-from abfed.lab.nursery import READY, SOCKET
 from abfed.protocol.errors import ReportFailed
 
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"

@@ -21,6 +21,8 @@ from typing import Any
 from abfed.lab.confinement import confine
 
 START, CONNECTION, STATE = "start.json", "kernel.json", "state.json"
+SOCKET, READY = "nursery.sock", b"ready\n"
+"""Where a warm process is asked, and what it says first."""
 _PARENT_DEATH_SIGNAL = 1  # prctl
 TORCH_SEED = 67_280_421_310_721
 """torch's own default: a fork whose parent imported torch starts where an import would have."""

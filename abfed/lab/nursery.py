@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-SOCKET = "nursery.sock"
-READY = b"ready\n"
+from abfed.lab.kernel import READY, SOCKET
+
 IMPORTS = (
     "numpy", "pandas", "matplotlib.figure", "matplotlib.font_manager",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",

@@ -106,6 +106,7 @@ def page(title: str, body: str) -> str:
 
 SYNTHETIC = "synthetic"
 """The source of figures about made-up people."""
+WIDE = 9  # columns; more don't fit on paper at the usual size
 COUNT = "data-count"
 """Marks a cell that counts people."""
 
@@ -153,6 +154,7 @@ def table(
         numeric: columns whose figures stand under one another.
         counts: columns that count people; the disclosure gate hides the small ones.
     """
+    wide = _class("wide" if len(head) > WIDE else "")
     counted = set(counts)
     right = set(numeric) | counted
     kinds = [
@@ -170,7 +172,7 @@ def table(
         cells += [f"<td{kind}>{one}</td>" for kind, one in zip(kinds[1:], others, strict=True)]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll"><table data-source="{escape(source, quote=True)}">'
+        f'<div class="scroll"><table{wide} data-source="{escape(source, quote=True)}">'
         f"<thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -26,7 +26,9 @@ main{box-shadow:none;margin:0;padding:0;max-width:none;border-radius:0}
 .abfed thead{display:table-header-group}
 .abfed .scroll{overflow:visible}
 .abfed table{width:100%;table-layout:auto;font-size:8.2pt}
-.abfed th,.abfed td{padding:.35em .6em .35em 0;overflow-wrap:anywhere}
+.abfed th,.abfed td{padding:.35em .6em .35em 0;overflow-wrap:break-word}
+.abfed table.wide{font-size:6.6pt}
+.abfed table.wide th,.abfed table.wide td{overflow-wrap:anywhere;padding-right:.35em}
 .abfed td.n,.abfed th.n{white-space:normal}
 .abfed figure img{min-width:0;max-width:100%;width:100%}
 .abfed dl{display:block}.abfed dt{float:left;clear:left;width:9.5em}
@@ -56,14 +58,11 @@ def as_pdf(html: str) -> bytes:
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     # Paper has no hinges: what is folded away on a screen is printed.
-    opened = html.replace("<details>", "<details open>")
+    opened = html.replace("<details>", "<details open>").replace("</style>", f"{SHEET}</style>", 1)
     inside = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
     document = weasyprint.HTML(string=opened, url_fetcher=inside)
     try:
-        data: bytes = document.write_pdf(
-            stylesheets=[weasyprint.CSS(string=SHEET, url_fetcher=inside)],
-            pdf_identifier=b"abfed",
-        )
+        data: bytes = document.write_pdf(pdf_identifier=b"abfed")
     except weasyprint.urls.FatalURLFetchingError as cause:
         raise IntegrityError(
             "the page asks for something from outside", do="put it inside"

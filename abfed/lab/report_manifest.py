@@ -71,9 +71,18 @@ def read_manifest(path: Path, public_key: bytes) -> dict[str, Any]:
         WorkspaceError: there is none.
         IntegrityError: it was changed, or another key signed it.
     """
+    return manifest_of(read_private(path), public_key, where=path.name)
+
+
+def manifest_of(signed: bytes, public_key: bytes, *, where: str) -> dict[str, Any]:
+    """A manifest from its envelope.
+
+    Raises:
+        IntegrityError: it was changed, or another key signed it.
+    """
     trusted = {key_id(public_key): public_key}
-    opened = open_envelope(read_private(path), trusted, kind="report", where=path.name)
-    found = parse_canonical(opened.content, where=path.name)
+    opened = open_envelope(signed, trusted, kind="report", where=where)
+    found = parse_canonical(opened.content, where=where)
     if not isinstance(found, dict) or set(found) != FIELDS or found["format"] != FORMAT:
-        raise IntegrityError("not a report's manifest", where=path.name)
+        raise IntegrityError("not a report's manifest", where=where)
     return found
