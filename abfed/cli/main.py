@@ -13,53 +13,67 @@ import click
 import typer
 
 from abfed import __version__
-from abfed.cli import (
-    access,
-    attack,
-    audit,
-    batch,
-    data,
-    demo,
-    design,
-    federation,
-    ledger,
-    login,
-    people,
-    plan,
-    provision,
-    report,
-    run,
-    silo,
-)
+from abfed.cli.ondemand import Command, OnDemand
 from abfed.cli.output import defect, fail, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import AbfedError
 
+COMMANDS = {
+    "demo": Command(
+        "demo", "Make three brands, carry a private federated experiment out, and write its report."
+    ),
+    "run": Command(
+        "run", "Carry a plan out, or find the run that did: the same plan on the same data is free."
+    ),
+    "report": Command("report", "Make a report, make it again to verify it, or share it."),
+    "batch": Command(
+        "batch", "Make what isn't made yet: a batch resumes, and makes again only what changed."
+    ),
+    "plan": Command("plan", "Check plans."),
+    "design": Command(
+        "design", "Sample size, smallest effect, power and ε of a plan, before it is run."
+    ),
+    "allocate": Command(
+        "design", "The Bayesian read-out of a run, and the next wave's allocation."
+    ),
+    "attack": Command(
+        "attack",
+        "Audit the shipped mechanisms empirically: a lower bound on ε, with 95 % confidence.",
+    ),
+    "data": Command("data", "Make up brands, or fetch public data."),
+    "silo": Command("silo", "Found, fill and look at a silo."),
+    "ledger": Command("ledger", "Read a silo's privacy ledger; return unused charges."),
+    "audit": Command("audit", "Check audit logs."),
+    "login": Command(
+        "login",
+        "Sign in with password and one-time code; the session lasts hours, its tokens minutes.",
+    ),
+    "logout": Command("login", "Sign out: the session's key is destroyed."),
+    "people": Command("people", "Enrol people of a site, and grant them roles."),
+    "access": Command("access", "Show, explain, review and revoke access."),
+    "provision": Command(
+        "provision", "Found a federation of brands that don't trust each other, and join one."
+    ),
+    "federation": Command("federation", "Run a federation and look after it."),
+}
+"""Every command but `init`: the module of `abfed.cli` that holds it, and its help in a line."""
+
+
+class Commands(OnDemand):
+    """The commands of `abfed`."""
+
+    table = COMMANDS
+
+
 app = typer.Typer(
     name="abfed",
+    cls=Commands,
     help="Federated, differentially private A/B testing for marketing e-mail.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # drawing boxes would take longer than all the rest of --help
 )
-app.add_typer(silo.app, name="silo")
-app.add_typer(data.app, name="data")
-app.add_typer(plan.app, name="plan")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(audit.app, name="audit")
-app.add_typer(provision.app, name="provision")
-app.add_typer(federation.app, name="federation")
-app.command("design")(design.design)
-app.command("allocate")(design.allocate)
-app.command("run")(run.run)
-app.add_typer(report.app, name="report")
-app.command("batch")(batch.batch)
-app.command("demo")(demo.demo)
-app.add_typer(people.app, name="people")
-app.add_typer(access.app, name="access")
-app.command("login")(login.login)
-app.command("logout")(login.logout)
-app.command("attack")(attack.attack)
 
 
 def _version(asked: bool) -> None:

@@ -31,7 +31,7 @@ class OneOrVerb(TyperGroup):
 app = typer.Typer(
     cls=OneOrVerb,
     no_args_is_help=True,
-    help="Make a report: `abfed report RUN`. Reads runs only: it asks no silo and costs nothing.",
+    help="Make a report, make it again to verify it, or share it. `abfed report RUN` makes one.",
 )
 
 ParameterOption = Annotated[

@@ -63,7 +63,7 @@ document.querySelector('.tools').hidden=false;
 
 def index_page(name: str, outcomes: Sequence[Outcome]) -> str:
     """The page as markup."""
-    counted = Counter(one.status for one in outcomes)
+    counted: Counter[str] = Counter(one.status for one in outcomes)
     said = ", ".join(f"{counted[state]} {WORDS[state][0]}" for state in WORDS if counted[state])
     script = f"sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{script}'"

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from abfed.lab.batches import Item, job_of
 from abfed.lab.kernels import environment
@@ -222,7 +222,7 @@ def _feed(
 
 
 @contextmanager
-def _worker(settings: Mapping[str, Any]) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def _worker(settings: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Streams to and from a worker; it ends with this context."""
     if settings:
         from abfed.lab.forking import forked_worker

@@ -68,7 +68,7 @@ class Nursery:
                 pid = self._fork()
                 if pid == 0:
                     _be_kernel(Path(folder))
-                reply = {"pid": pid}
+                reply: dict[str, Any] = {"pid": pid}
             case {"do": "worker", "with": dict(settings)}:
                 pid = self._fork(connection)
                 if pid == 0:

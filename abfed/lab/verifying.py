@@ -160,8 +160,8 @@ def _lines(old: bytes, new: bytes, name: str) -> list[str]:
     """The lines that differ, long packed data shortened."""
     if name.endswith(".pdf"):
         return [f"{len(old):,} bytes were {len(new):,} bytes"]
-    texts = [_broken(one.decode(errors="replace")) for one in (old, new)]
-    lines = difflib.unified_diff(*texts, "report", "made again", lineterm="", n=0)
+    before, after = (_broken(one.decode(errors="replace")) for one in (old, new))
+    lines = difflib.unified_diff(before, after, "report", "made again", lineterm="", n=0)
     return [_LONG.sub("…", line)[:200] for line in lines][:MOST_LINES]
 
 

@@ -1,0 +1,45 @@
+"""Commands are imported when they are asked for, and the table says what they say themselves."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+import typer
+
+from abfed.cli import main as entry
+from abfed.cli.ondemand import load
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_the_table_repeats_the_first_line_of_the_help(name):
+    command = load(name, entry.COMMANDS[name])
+    assert command.name == name
+    said = command.get_short_help_str(limit=300)
+    assert said.startswith(entry.COMMANDS[name].help.rstrip("."))
+
+
+def test_help_lists_every_command_and_imports_none(capsys):
+    code = (
+        "import sys; from abfed.cli.main import main; main(['--help']);"
+        "print(sorted(m for m in sys.modules if m.startswith('abfed.cli.')), file=sys.stderr);"
+        "print('HEAVY' * any(m in sys.modules for m in ('pydantic', 'pandas', 'rich')),"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"\n  {name} " in done.stdout for name in [*entry.COMMANDS, "init"])
+    allowed = {"main", "ondemand", "output", "settings"}
+    assert done.stderr == f"{sorted(f'abfed.cli.{one}' for one in allowed)}\n\n"
+
+
+def test_a_command_that_is_not_there_names_the_nearest(capsys):
+    assert entry.main(["reprot"]) == 2
+    assert "Did you mean 'report'" in capsys.readouterr().err
+
+
+def test_a_report_may_be_asked_for_without_a_verb():
+    group = typer.main.get_command(entry.app)
+    report = group.get_command(click.Context(group), "report")
+    context = click.Context(report)
+    rest = report.parse_args(context, ["spring", "-p", "alpha", "0.1", "--to", "pdf"])
+    assert [*context._protected_args, *rest][:4] == ["make", "spring", "-p", "alpha=0.1"]

@@ -1,0 +1,141 @@
+"""Batches: what a file means, resuming, failures that stop nothing, and pages that don't tell how
+their kernels were started."""
+
+import json
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+
+from abfed.lab.batch_index import index_page
+from abfed.lab.batch_run import Ways, carry_out
+from abfed.lab.batches import BatchSpec, items_of
+from abfed.lab.forking import CAN_FORK
+from abfed.lab.report_manifest import read_manifest
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import InputError
+from tests.lab.example import make_run, statistics_only
+
+CELLS = (
+    (
+        "import random\nimport numpy as np\nimport pandas as pd\n"
+        "print(random.random(), np.random.random(), pd.get_option('display.max_columns'))"
+    ),
+    (
+        "if brand == 'broken':\n    raise ValueError('of the notebook')\n"
+        "if brand == 'gone':\n    import os\n    os._exit(1)"
+    ),
+    (
+        "from pathlib import Path\nfrom abfed.lab.runs import Run\n"
+        "run = Run.open(Path(run_folder))\n"
+        "run.effects.loc[:, ['metric', 'scope', 'arm', 'estimate']].head(3)"
+    ),
+    "run",
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batches") / "workspace"
+    make_run(folder, statistics_only(simulation={"seed": 3}))
+    return Workspace(folder)
+
+
+def notebook(folder, name="small", cells=CELLS):
+    parameters = 'run_folder: str = ""\nalpha: float = 0.05\nbrand: str = ""'
+    document = new_notebook(cells=[new_code_cell(parameters, metadata={"tags": ["parameters"]})])
+    document.cells += [new_code_cell(source) for source in cells]
+    for number, cell in enumerate(document.cells):
+        cell["id"] = f"c{number}"
+    path = folder / f"{name}.ipynb"
+    nbformat.write(document, path)
+    return path
+
+
+def items(workspace, folder, **values):
+    given = {"name": "try", "runs": ["subject-lines"], "notebook": str(folder / "small.ipynb")}
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(given | values))
+    return items_of(BatchSpec.load(path), workspace, beside=folder)
+
+
+def test_a_grid_is_every_value_with_every_other_and_a_list_adds(workspace, tmp_path):
+    notebook(tmp_path)
+    found = items(
+        workspace, tmp_path, brands=["", "aurora"], parameters={"alpha": [0.05, 0.1, 0.2]},
+        also=[{"run": "subject-lines", "parameters": {"alpha": 0.01}}],
+    )  # fmt: skip
+    assert len(found) == 7
+    assert len({one.order.name for one in found}) == 7
+    assert len({one.order.key for one in found}) == 7
+    assert {one.order.parameters["brand"] for one in found} == {"", "aurora"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"parameters": {"alhpa": [1.0]}}, {"parameters": {"alpha": ["x"]}}, {"runs": []},
+     {"periods": ["spring"]}, {"to": ["docx"]}, {"unknown": 1}, {"runs": ["none"]},
+     {"plans": ["none.yaml"]}, {"parameters": {"alpha": []}}],
+)  # fmt: skip
+def test_a_file_with_a_mistake_makes_no_report(workspace, tmp_path, values):
+    notebook(tmp_path)
+    with pytest.raises(InputError):
+        items(workspace, tmp_path, **values)
+
+
+def test_periods_select_runs_by_their_completion(workspace, tmp_path):
+    notebook(tmp_path)
+    (tmp_path / "plan.yaml").write_bytes(
+        json.dumps(statistics_only(simulation={"seed": 3})).encode()
+    )
+    year = workspace.runs()[0].manifest["created_at"][:4]
+    given = {"runs": [], "plans": ["plan.yaml"]}
+    assert len(items(workspace, tmp_path, **given, periods=[year])) == 1
+    with pytest.raises(InputError, match="completed in 1999-Q1"):
+        items(workspace, tmp_path, **given, periods=["1999-Q1"])
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
+@pytest.mark.slow
+@pytest.mark.privacy
+def test_forked_pages_are_spawned_pages_failures_stop_nothing_and_a_batch_resumes(
+    workspace, tmp_path
+):
+    notebook(tmp_path)
+    said = []
+    brands = ["", "broken", "gone", "aurora"]
+    found = items(workspace, tmp_path, brands=brands)
+    forked = carry_out(found, tmp_path / "forked", workspace.keys, Ways(2), said.append)
+    assert [one.status for one in forked] == ["made", "failed", "failed", "made"]
+    assert len(said) == 4
+    assert "cell 3 of the notebook failed (ValueError: of the notebook)" in forked[1].reason
+    assert "the kernel died in cell 3" in forked[2].reason
+    assert (tmp_path / "forked" / forked[1].partial).is_file()
+
+    spawned = carry_out(
+        found[:1] + found[3:], tmp_path / "spawned", workspace.keys, Ways(2, "spawn"), said.append
+    )
+    assert [one.status for one in spawned] == ["made", "made"]
+    for one in spawned:
+        name = f"{one.item.order.name}.html"
+        page = (tmp_path / "spawned" / name).read_bytes()
+        assert page == (tmp_path / "forked" / name).read_bytes()
+        assert b" 20\n" in page  # pandas as in a notebook, wherever it was imported
+    pages = [(tmp_path / "forked" / f"{one.order.name}.html").read_text() for one in found[::3]]
+    assert pages[0].split("<pre>")[1] != pages[1].split("<pre>")[1]  # each report draws its own
+
+    page = tmp_path / "forked" / f"{found[3].order.name}.html"
+    page.write_bytes(page.read_bytes() + b" ")
+    again = carry_out(found, tmp_path / "forked", workspace.keys, Ways(1), said.append)
+    assert [one.status for one in again] == ["kept", "failed", "failed", "made"]
+    manifest = read_manifest(page.with_suffix(".report"), workspace.keys.public_key)
+    assert manifest["confinement"]
+    assert manifest["parameters"]["brand"] == "aurora"
+
+    index = index_page("try", again)
+    assert index.count("<li ") == 4
+    assert "how far it came" in index
+    assert "http:" not in index
+    assert "<script>" in index
+    assert "script-src 'sha256-" in index

@@ -1,0 +1,136 @@
+"""A report's kernel can't open a silo, whatever its notebook tries; and it always ends."""
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from abfed.lab.execution import Limits
+from abfed.lab.kernels import Spawned
+from abfed.lab.reports import keep, make_report, order
+from abfed.lab.subjects import of_run
+from abfed.protocol.errors import ReportFailed
+from tests.lab.example import make_run, statistics_only
+
+TRIES = """
+import ctypes, os, socket, subprocess, sys
+said = {}
+def attempt(name, act):
+    try:
+        act()
+    except BaseException as error:
+        said[name] = type(error).__name__
+    else:
+        said[name] = 'DONE'
+libc = ctypes.CDLL(None, use_errno=True)
+def raw(path):
+    if libc.open(path.encode(), 0) < 0:
+        raise PermissionError
+def unix():
+    socket.socket(socket.AF_UNIX).connect(SOCKET)
+def by_child(path):
+    subprocess.run(['cat', path], check=True, capture_output=True)
+attempt('key', lambda: open(KEY).read())
+attempt('raw key', lambda: raw(KEY))
+attempt('key by a child', lambda: by_child(KEY))
+own = os.environ['HOME']
+attempt('link', lambda: (os.symlink(KEY, own + '/k'), open(own + '/k').read()))
+attempt('list', lambda: os.listdir(os.path.dirname(KEY)))
+attempt('write a run', lambda: open(RUN + '/x', 'w'))
+attempt('internet', lambda: socket.create_connection(('127.0.0.1', 1), 1))
+attempt('datagram', lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+attempt('unix socket', unix)
+attempt('other process', lambda: open(f'/proc/{os.getppid()}/environ', 'rb').read())
+attempt('import', lambda: __import__('abfed.silo.store'))
+attempt('run', lambda: open(RUN + '/plan.json').read())
+attempt('own', lambda: open(os.environ['HOME'] + '/mine', 'w').write('x'))
+for name, what in said.items():
+    print(name, '=', what)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("confined") / "workspace", statistics_only())
+
+
+def asked(run, folder, *cells):
+    cell = new_code_cell('run_folder: str = ""', metadata={"tags": ["parameters"]})
+    document = new_notebook(cells=[cell, *map(new_code_cell, cells)])
+    path = folder / "tries.ipynb"
+    nbformat.write(document, path)
+    return order(of_run(run), notebook=str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.privacy
+@pytest.mark.skipif(sys.platform != "linux", reason="the operating system confines on Linux only")
+def test_the_kernel_opens_no_silo(run, tmp_path):
+    import socket
+
+    key = run.folder.parent.parent / "silos" / "aurora" / "keys" / "kek"
+    assert key.is_file()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "silo.sock"))
+        listening.listen()
+        names = (f"KEY = {str(key)!r}\nRUN = {str(run.folder)!r}\n"
+                 f"SOCKET = {str(tmp_path / 'silo.sock')!r}\n")  # fmt: skip
+        made = make_report(asked(run, tmp_path, names + TRIES, "raise ValueError('end')"))
+    page = made.files[next(iter(made.files))].decode()
+    assert "withheld" not in page
+    # The names are paths, so the gate would withhold a page with them; outputs hold none.
+    said = dict(re.findall(r"^(?:<pre>)?([a-z ]+) = (\w+)", page, re.MULTILINE))
+    assert said.pop("run") == "DONE"
+    assert said.pop("own") == "DONE"
+    assert said.pop("import") == "ImportError"
+    assert "DONE" not in said.values()
+    assert len(said) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("while True: pass", "took too long"),
+        ("import os; os._exit(3)", "the kernel died in cell 3"),
+    ],
+)
+def test_what_hangs_or_dies_ends_cleanly(run, tmp_path, cell, reason):
+    wanted = asked(run, tmp_path, "import os, subprocess\nprint('is', os.getpid(), "
+                   "subprocess.Popen(['sleep', '600']).pid)", cell)  # fmt: skip
+    made = make_report(wanted, Spawned(), limits=Limits(cell=3))
+    with pytest.raises(ReportFailed, match=reason):
+        keep(made, wanted, tmp_path / "out", None)
+    page = next((tmp_path / "out").glob("*.failed.html")).read_text()
+    for process in re.search(r"is (\d+) (\d+)", page).groups():
+        assert not alive(int(process))
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_kernel(run, tmp_path):
+    before = {one.name for one in Path("/tmp").glob("abfed-*")}
+    wanted = asked(run, tmp_path, "import time; time.sleep(600)")
+    seen = []
+
+    def interrupt(done, of):
+        if not seen:
+            seen.append(done)
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        make_report(wanted, tell=interrupt)
+    assert {one.name for one in Path("/tmp").glob("abfed-*")} <= before
+
+
+def alive(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

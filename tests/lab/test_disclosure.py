@@ -1,0 +1,151 @@
+"""The disclosure gate: what must not leave is found wherever a notebook can carry it."""
+
+import base64
+import struct
+import zlib
+
+import pytest
+from nbformat.v4 import (
+    new_code_cell,
+    new_markdown_cell,
+    new_notebook,
+    new_output,
+)
+
+from abfed.lab.disclosure import SMALL, Allowed, cleared, findings, hide_small
+from abfed.lab.page import table
+from abfed.protocol.errors import Withheld
+
+SOURCE = "release:0123456789abcdef"
+ALLOWED = Allowed(frozenset({SOURCE}), ("/ws/here", "planted-word"))
+ADDRESS = "jane.doe@example.org"
+
+
+def shown(**data):
+    return new_notebook(cells=[new_code_cell("x", outputs=[new_output("display_data", data=data)])])
+
+
+def html(markup):
+    return shown(**{"text/html": markup})
+
+
+def kinds(document):
+    return {one.what for one in findings(document, ALLOWED)}
+
+
+def svg(text):
+    return "data:image/svg+xml;base64," + base64.b64encode(f"<svg>{text}</svg>".encode()).decode()
+
+
+def png(text=b""):
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    parts = [chunk(b"IHDR", b"\0" * 13)]
+    parts += [chunk(b"tEXt", b"Comment\0" + text)] if text else []
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")).decode()
+
+
+def carriers(text):
+    """A notebook for each place where text can hide."""
+    cell = new_code_cell("x")
+    cell.metadata["note"] = text
+    output = new_output("display_data", data={"text/plain": "x"}, metadata={"note": text})
+    attached = new_markdown_cell("see ![](attachment:a)")
+    attached["attachments"] = {"a": {"text/plain": text}}
+    document = new_notebook(cells=[])
+    document.metadata["author"] = text
+    error = new_output("error", ename="E", evalue=text, traceback=[])
+    return {
+        "stream": new_notebook(cells=[new_code_cell("x", outputs=[
+            new_output("stream", name="stdout", text=text)])]),
+        "plain": shown(**{"text/plain": text}),
+        "html": html(f"<p>{text}</p>"),
+        "attribute": html(f'<p title="{text}">x</p>'),
+        "escaped": html("<p>" + text.replace("@", "&#64;").replace("/", "&#x2f;") + "</p>"),
+        "svg inside html": html(f'<img src="{svg(text)}">'),
+        "svg": shown(**{"image/svg+xml": f"<svg><desc>{text}</desc></svg>"}),
+        "png": shown(**{"image/png": png(text.encode())}),
+        "markdown": new_notebook(cells=[new_markdown_cell(text)]),
+        "source": new_notebook(cells=[new_code_cell(f"a = {text!r}")]),
+        "cell metadata": new_notebook(cells=[cell]),
+        "output metadata": new_notebook(cells=[new_code_cell("x", outputs=[output])]),
+        "attachment": new_notebook(cells=[attached]),
+        "notebook metadata": document,
+        "error": new_notebook(cells=[new_code_cell("x", outputs=[error])]),
+    }  # fmt: skip
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("place", carriers("x"))
+@pytest.mark.parametrize(
+    "text", [ADDRESS, "0123456789abcdef0123456789abcdef", "/home/jane/key", "planted-word"]
+)
+def test_what_must_not_leave_is_found_in_every_place(place, text):
+    document = carriers(text)[place]
+    assert kinds(document)
+    with pytest.raises(Withheld) as caught:
+        cleared(document, ALLOWED, where="test")
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", sorted(set(carriers("x")) - {"png"}))
+def test_harmless_words_pass_in_every_place(place):
+    assert kinds(carriers("a difference of +1.2 points")[place]) == set()
+
+
+def test_a_clean_picture_passes():
+    assert kinds(shown(**{"image/png": png()})) == set()
+    assert kinds(html(f'<img src="data:image/png;base64,{png()}">')) == set()
+
+
+@pytest.mark.parametrize(
+    "markup",
+    ["<script>1</script>", '<img src="https://example.org/x.png">', '<img src="//example.org/x">',
+     '<a onclick="x()">x</a>', "<iframe></iframe>", '<p style="background:url(http://a/b)">',
+     f'<img src="{svg("<script>1</script>")}">', '<a href="javascript:x">x</a>',
+     "<style>@import 'x'</style>", "<svg><foreignObject/></svg>"],
+)  # fmt: skip
+def test_nothing_is_loaded_and_nothing_runs(markup):
+    assert any("loads or runs" in what for what in kinds(html(markup)))
+
+
+@pytest.mark.parametrize("kind", ["application/javascript", "application/json", "video/mp4"])
+def test_what_cannot_be_looked_into_is_refused(kind):
+    assert any("looked into" in what for what in kinds(shown(**{kind: "x"})))
+
+
+def test_tables_are_from_this_reports_releases():
+    ours = table(["Arm", "Rate"], [["a", "1"]], source=SOURCE)
+    other = table(["Arm", "Rate"], [["a", "1"]], source="release:ffffffffffffffff")
+    assert kinds(html(ours)) == set()
+    assert any("another release" in what for what in kinds(html(other)))
+    assert any("isn’t from a release" in what for what in kinds(html("<table><tr></tr></table>")))
+
+
+def test_printed_and_typed_tables_are_refused():
+    printed = "   arm  clicks   rate\n0    a     120  0.031\n1    b     140  0.035\n"
+    stream = new_output("stream", name="stdout", text=printed)
+    assert any(
+        "printed" in w for w in kinds(new_notebook(cells=[new_code_cell("x", outputs=[stream])]))
+    )
+    assert any("printed" in what for what in kinds(shown(**{"text/plain": printed})))
+    typed = new_markdown_cell("| arm | rate |\n|---|---|\n| a | 0.1 |\n| b | 0.2 |")
+    assert any("typed" in what for what in kinds(new_notebook(cells=[typed])))
+    words = new_markdown_cell("| word | meaning |\n|---|---|\n| silo | a site |")
+    assert kinds(new_notebook(cells=[words])) == set()
+
+
+@pytest.mark.privacy
+def test_small_cells_are_hidden_and_others_stay():
+    rows = [["a", "3", "3"], ["b", "1,234 ± 22", "4"], ["c", f"{SMALL}", "5"], ["d", "0 ± 9", "6"]]
+    document = html(table(["Brand", "Recipients", "Releases"], rows, source=SOURCE, counts=(1,)))
+    document.cells[0].outputs[0].data["text/plain"] = "a 3"
+    data = hide_small(document).cells[0].outputs[0].data
+    assert data["text/html"].count("&lt; 10") == 2
+    assert "1,234 ± 22" in data["text/html"]
+    assert ">10</td>" in data["text/html"]
+    assert '<td class="n" data-count>' in data["text/html"]
+    assert ">4</td>" in data["text/html"]  # not a count of people
+    assert "text/plain" not in data
