@@ -22,10 +22,7 @@ from typing import assert_never
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.pld.accountant import (
-    get_smallest_gaussian_noise,
-    get_smallest_subsampled_gaussian_noise,
-)
+from dp_accounting.pld.accountant import get_smallest_gaussian_noise
 from dp_accounting.pld.common import DifferentialPrivacyParameters
 from dp_accounting.rdp import RdpAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
@@ -45,6 +42,10 @@ ORDERS: tuple[float, ...] = (
 MULTIPLIER_STEP = 1e-4
 """Noise multipliers are rounded up to this step, so that each machine finds the same one."""
 
+NEAR = 1e-3
+"""How far below the asked ε, as a share of it, a search may end."""
+
+COARSE_INTERVAL = 1e-3  # in searches, which a check on the fine grid ends
 FINE_INTERVAL = 1e-4  # of the discretised privacy loss in reports; pessimistic, as all rounding
 
 
@@ -149,17 +150,39 @@ def gaussian_multiplier(epsilon: float, delta: float, count: int = 1) -> float:
 def sampled_multiplier(epsilon: float, delta: float, *, rate: float, steps: int) -> float:
     """The smallest noise multiplier whose `steps` Poisson-sampled Gaussian steps are (ε, δ)-DP.
 
-    Searched on a coarse, pessimistic grid, so the ε on the fine grid is never above the asked one.
+    Found by the secant method on a coarse grid, where log ε is nearly straight in log σ, and raised
+    until the ε on the fine grid, which reports use, is not above the asked one.
     """
     if rate >= 1.0:
         return gaussian_multiplier(epsilon, delta, steps)
-    sigma = get_smallest_subsampled_gaussian_noise(
-        DifferentialPrivacyParameters(epsilon, delta),
-        num_queries=steps,
-        sensitivity=1.0,
-        sampling_prob=rate,
-    )
-    return _round_up(float(sigma))
+
+    def excess(sigma: float, interval: float) -> float:
+        event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(sigma))
+        accountant = PLDAccountant(value_discretization_interval=interval)
+        accountant.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+        return math.log(max(accountant.get_epsilon(delta), 1e-12) / epsilon)
+
+    low, high = 0.2, max(1.0, gaussian_multiplier(epsilon, delta, steps))  # no sampling: above all
+    sigma, before = _first_guess(epsilon, delta, rate, steps), (0.0, 0.0)
+    for turn in range(40):
+        sigma = min(max(sigma, low), high)
+        found = excess(sigma, COARSE_INTERVAL)
+        low, high = (sigma, high) if found > 0 else (low, sigma)
+        if -NEAR < found <= 0:
+            break
+        slope = -1.0 if not turn else (found - before[1]) / (math.log(sigma) - before[0])
+        before = (math.log(sigma), found)
+        aim = math.exp(before[0] - (found + NEAR / 2) / slope) if slope < 0 else 0.0
+        sigma = aim if low < aim < high else math.sqrt(low * high)
+    while excess(_round_up(sigma), FINE_INTERVAL) > 0:
+        sigma *= 1 + NEAR
+    return _round_up(sigma)
+
+
+def _first_guess(epsilon: float, delta: float, rate: float, steps: int) -> float:
+    """σ by the central limit theorem of many sampled steps (Dong, Roth and Su 2022, Cor. 5.4)."""
+    mu = 1.0 / gaussian_multiplier(epsilon, delta)
+    return 1.0 / math.sqrt(math.log1p((mu / rate) ** 2 / steps))
 
 
 def _round_up(multiplier: float) -> float:

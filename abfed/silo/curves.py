@@ -22,12 +22,15 @@ class Curves:
 
     Args:
         rows: the ledger's database.
+
+    Attributes:
+        counted_by: digest of the grid of orders and the version of the accountant.
     """
 
     def __init__(self, rows: SealedRows) -> None:
         self._rows = rows
         self._known: dict[Charge, Curve] = {}
-        self._counted_by = digest([list(ORDERS), version("dp-accounting")])
+        self.counted_by = digest([list(ORDERS), version("dp-accounting")])
 
     def of(self, charges: tuple[Charge, ...]) -> Curve:
         """The curve of charges together."""
@@ -47,7 +50,7 @@ class Curves:
                 self._rows.keep(self._name(charge), np.asarray(values, dtype="<f8").tobytes())
 
     def _name(self, charge: Charge) -> str:
-        return "curve:" + digest([charge.model_dump(mode="json"), self._counted_by])
+        return "curve:" + digest([charge.model_dump(mode="json"), self.counted_by])
 
 
 def _read(kept: bytes) -> tuple[float, ...]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from abfed.privacy.accounting import Curve, merged
@@ -99,6 +99,36 @@ class Books:
         self.count += 1
         self.head = head_of(entry)
         self.heads.add(self.head)
+
+    def dump(self) -> dict[str, Any]:
+        """All of it as plain values, to begin from another time."""
+        return {
+            "count": self.count,
+            "head": self.head,
+            "heads": sorted(self.heads),
+            "spent": self.spent.values,
+            "purposes": {name: curve.values for name, curve in self._purposes.items()},
+            "reservations": [
+                asdict(one) | {"charges": [charge.model_dump() for charge in one.charges]}
+                for one in self.reservations.values()
+            ],
+            "begun": [[*step, key] for step, key in self.begun.items()],
+            "given": [[key, one.digest, one.at, one.state] for key, one in self.given.items()],
+        }
+
+    def load(self, values: dict[str, Any]) -> None:
+        """Begin from what `dump` gave."""
+        self.count, self.head = values["count"], values["head"]
+        self.heads = set(values["heads"])
+        self.spent = Curve(tuple(values["spent"]))
+        self._purposes = {name: Curve(tuple(part)) for name, part in values["purposes"].items()}
+        for one in values["reservations"]:
+            charges = tuple(Charge(**charge) for charge in one.pop("charges"))
+            kept = Reservation(**one | {"charges": charges, "returned": tuple(one["returned"])})
+            self.reservations[(kept.plan_digest, kept.epoch)] = kept
+        self.begun = {(plan, epoch, step): key for plan, epoch, step, key in values["begun"]}
+        self.holders = set(self.begun.values())
+        self.given = {key: Given(*given) for key, *given in values["given"]}
 
     @property
     def spending(self) -> Spending:

@@ -27,6 +27,7 @@ from typing import Any, Self
 from abfed.privacy.accounting import merged
 from abfed.protocol.errors import Refused
 from abfed.protocol.messages import Charge
+from abfed.silo import snapshots
 from abfed.silo.budgets import Budget, Budgets, Forecast, Standing
 from abfed.silo.curves import Curves
 from abfed.silo.entries import Books, Given, Reservation, Steps
@@ -50,7 +51,10 @@ class Ledger:
         self._curves = Curves(self._rows)
         self._books = Books(self._curves.of)
         with self._rows.damage_is_named():
+            snapshots.begin(self._rows, self._books, self._curves)
+            since = self._books.count
             self.refresh()
+            snapshots.keep(self._rows, self._books, self._curves, since=since)
 
     def close(self) -> None:
         """Close the database."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import pytest
 from abfed.privacy.accounting import Curve
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.protocol.messages import Charge
+from abfed.silo import snapshots
 from abfed.silo.budgets import Budget
 from abfed.silo.ledger import Ledger
+from abfed.silo.sealed_rows import SealedRows
 from abfed.site.keys import SiteKeys
 from tests.silo.asking import DELTA, SetClock, budgets, charged, just_enough
 
-ROOT = Path(__file__).parents[2]
 CHARGE = Charge(event="gaussian", noise_multiplier=5.0)
 STEPS = {"totals": (CHARGE,), "train-0001": (CHARGE, CHARGE)}
 EPOCH = "e1" * 32
@@ -232,6 +232,25 @@ def test_a_change_in_the_database_is_found(
         Ledger(path, keys)
 
 
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_found_behind_a_snapshot_too(
+    ledger: Ledger, path: Path, keys: SiteKeys, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _filled(ledger)
+    monkeypatch.setattr(snapshots, "EVERY", 1)
+    with Ledger(path, keys) as read:
+        before = charged(read), read.reservations(), read.given("k1")
+    with monkeypatch.context() as patch:  # now it begins from the snapshot: nothing is unsealed
+        patch.setattr(SealedRows, "after", lambda *_: iter(()))
+        with Ledger(path, keys) as again:
+            assert (charged(again), again.reservations(), again.given("k1")) == before
+    with sqlite3.connect(path) as database:
+        database.executescript(change)
+    database.close()
+    with pytest.raises(IntegrityError):
+        Ledger(path, keys)
+
+
 def test_every_byte_of_an_entry_counts(ledger: Ledger, path: Path, keys: SiteKeys) -> None:
     _filled(ledger)
     database = sqlite3.connect(path)
@@ -277,49 +296,37 @@ def test_a_file_that_is_no_database_is_an_integrity_error(path: Path, keys: Site
         Ledger(path, keys)
 
 
-RACER = """
-import sys
-from pathlib import Path
-from abfed.protocol.errors import Refused
-from abfed.protocol.messages import Charge
-from abfed.silo.ledger import Ledger
-from abfed.silo.budgets import Budget, Budgets
-from abfed.site.keys import SiteKeys
-folder, name, epsilon, delta = Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])
-steps = {"totals": (Charge(event="gaussian", noise_multiplier=5.0, count=3),)}
-ledger = Ledger(folder / "ledger.db", SiteKeys.open(folder / "keys"))
-print("ready", flush=True)
-sys.stdin.read(1)
-for number in range(4):
-    try:
-        print(ledger.reserve(plan_digest=f"{name}{number}", plan_name="x", purpose="x",
-              epoch="e", steps=steps,
-              budgets=Budgets(total=Budget(epsilon=epsilon, delta=delta))))
-    except Refused as refused:
-        print(refused.code)
-"""
+def _race(folder: Path, name: str, budget: Budget, start: int, tell: int) -> None:
+    """In a child: wait for the start, charge four plans, tell how each went."""
+    os.read(start, 1)
+    with Ledger(folder / "ledger.db", SiteKeys.open(folder / "keys")) as mine:
+        for number in range(4):
+            try:
+                _reserve(mine, f"{name}{number}", budgets=budgets(budget))
+                os.write(tell, b"charged ")
+            except Refused as refused:
+                os.write(tell, refused.code.encode() + b" ")
 
 
 def test_racing_processes_never_overspend(ledger: Ledger, tmp_path: Path) -> None:
     budget = _budget(5)
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, tmp_path, name, str(budget.epsilon), str(budget.delta)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for name in "abc"
-    ]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.close()
-        racer.stdin = None
-    answers = [line for racer in racers for line in racer.communicate(timeout=200)[0].split()]
-    assert sorted(answers) == ["True"] * 5 + ["budget"] * 7
+    (start, go), (told, tell) = os.pipe(), os.pipe()
+    children = []
+    for name in "abc":
+        child = os.fork()
+        if child == 0:
+            os.close(go)
+            try:
+                _race(tmp_path, name, budget, start, tell)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for end in (start, go, tell):
+        os.close(end)  # the children's reads end: all begin at once
+    with os.fdopen(told, "rb") as pipe:
+        answers = pipe.read().split()
+    for child in children:
+        os.waitpid(child, 0)
+    assert sorted(answers) == [b"budget"] * 7 + [b"charged"] * 5
     assert len(ledger.reservations()) == 5
-    assert ledger.spent_epsilon(DELTA) <= budget.epsilon
+    assert ledger.spent(budget) <= budget.epsilon
