@@ -11,7 +11,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from abfed.privacy import accounting
 from abfed.privacy.accounting import Curve, epsilon_of, sampled_multiplier
@@ -37,6 +39,11 @@ def timed(what: str, act: Callable[[], object], rounds: int = ROUNDS) -> None:
     print(f"{what:58} {statistics.median(spent):8.3f} s   ({min(spent):.3f} to {max(spent):.3f})")
 
 
+def searched(rate: float, count: int) -> float:
+    sampled_multiplier.cache_clear()
+    return sampled_multiplier(1.5, DELTA, rate=rate, steps=count)
+
+
 def steps(number: int) -> dict[str, tuple[Charge, ...]]:
     """A plan of its own kind: no two have the same noise."""
     sampled = Charge(
@@ -57,7 +64,10 @@ def fill(folder: Path, keys: SiteKeys) -> None:
         for number in range(ENTRIES):
             plan, turn = divmod(number, 4)
             charges = [Charge(event="gaussian", noise_multiplier=5 + plan * 1e-3)]
-            body = {"at": "2026-03-01T12:00:00.000000Z", "plan_digest": f"{plan:064x}"}
+            body: dict[str, Any] = {
+                "at": "2026-03-01T12:00:00.000000Z",
+                "plan_digest": f"{plan:064x}",
+            }
             body |= {"epoch": "e" * 64, "key": f"{number // 4:064x}"}
             if turn == 0:
                 body |= {"what": "reserve", "plan_name": "p", "purpose": "x", "steps": []}
@@ -82,11 +92,10 @@ def main() -> None:
     timed("the same again", lambda: epsilon_of([long_run], DELTA))
     curves = accounting._curve_of.cache_clear  # noqa: SLF001
     timed("its Rényi curve, first time", lambda: (curves(), Curve.of([long_run])))
-    search = sampled_multiplier.cache_clear
     for rate, count in ((0.01, 5_000), (0.05, 120)):
         timed(
             f"σ search, {count:,} steps at rate {rate}",
-            lambda r=rate, n=count: (search(), sampled_multiplier(1.5, DELTA, rate=r, steps=n)),
+            partial(searched, rate, count),
         )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -101,7 +110,7 @@ def main() -> None:
         with Ledger(folder / "ledger.db", keys) as ledger:
             numbers = iter(range(1_000))
 
-            def asked() -> dict[str, object]:
+            def asked() -> dict[str, Any]:
                 number = next(numbers)
                 return {
                     "plan_digest": f"new{number}",

@@ -1,0 +1,160 @@
+"""A release in plain words: what it is, what is promised about it, and what is not.
+
+Everything is computed from the signed release and its plan. "What an attacker could learn" is what
+the guarantee bounds, for an attacker who knows everything but whether one person is in the data.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from scipy import stats
+
+from abfed.lab.runs import Run
+from abfed.lab.workspace import Workspace
+from abfed.privacy.accounting import epsilon_of
+from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.messages import Charge, Release
+from abfed.protocol.plan import Plan
+
+FALSE_ALARMS = 0.01
+"""An attacker's rate of false alarms, at which their hits are stated."""
+
+Explained = dict[str, list[str]]
+
+
+def find_release(workspace: Workspace, name: str) -> tuple[Run, Release]:
+    """A release by its file, or as RUN/SILO/STEP; its run is verified first.
+
+    Raises:
+        WorkspaceError: there is none.
+        IntegrityError: the run, or the release, was changed.
+    """
+    path = Path(name)
+    if path.suffix == ".release" and path.is_file():
+        run, silo, step = workspace.find_run(path.parents[2]), path.parent.name, path.stem
+    else:
+        parts = name.strip("/").split("/")
+        if len(parts) != 3:
+            raise WorkspaceError(
+                "no such release", where=name, do="name its file, or RUN/SILO/STEP"
+            )
+        run, silo, step = workspace.find_run(parts[0]), parts[1], parts[2]
+    try:
+        return run, run.releases[silo][step].release
+    except KeyError as cause:
+        known = ", ".join(f"{a}/{b}" for a, steps in run.releases.items() for b in steps)
+        raise WorkspaceError(
+            "no such release in this run", where=name, why=f"it holds: {known}"
+        ) from cause
+
+
+def explain(run: Run, release: Release) -> Explained:
+    """Headings with sentences."""
+    plan = run.plan
+    delta = plan.privacy.delta
+    alone = epsilon_of(release.charged, delta)
+    whole = epsilon_of(
+        [charge for one in run.releases[release.silo].values() for charge in one.release.charged],
+        delta,
+    )
+    return {
+        "What was released": _what(plan, release),
+        "The guarantee": [
+            f"Protected is {release.unit.sentence}.",
+            (
+                f"This release by itself is ({alone:.3f}, {delta:g})-differentially private for "
+                f"each of them; all of the run's releases by {release.silo} together ({whole:.3f}, "
+                f"{delta:g})."
+            ),
+            f"What was charged: {'; '.join(_event(charge) for charge in release.charged)}.",
+        ],
+        "What it rests on": _assumptions(release),
+        "What an attacker could learn": _learnable(alone, delta, release.charged),
+        "What remains": _residual(plan, release),
+    }
+
+
+def _what(plan: Plan, release: Release) -> list[str]:
+    arms, metrics = len(plan.arms), ", ".join(metric.name for metric in plan.metrics)
+    kinds = {
+        "totals": f"Sums over the recipients of each of {arms} arms, for {metrics}: bounded, "
+        "noised, and nothing beside them.",
+        "training": "How one round of training moved the model in this brand, clipped for each "
+        "recipient and noised; and how the model that came in scored people kept for evaluation, "
+        "as a noised histogram.",
+        "evaluation": "How the final model scored people kept for evaluation, as a noised "
+        "histogram.",
+    }
+    made = [kinds[release.payload], f"Made by {release.silo} at {release.made_at}."]
+    if release.simulated:
+        made.append("A SIMULATION on people who don't exist: its noise may be known to others.")
+    return made
+
+
+def _event(charge: Charge) -> str:
+    times = "once" if charge.count == 1 else f"{charge.count} times"
+    noise = f"Gaussian noise of {charge.noise_multiplier:g} times one person's largest influence"
+    if charge.event == "sampled-gaussian":
+        return f"{noise}, {times}, on a random {charge.sampling_rate:.3g} of the recipients"
+    return f"{noise}, {times}"
+
+
+def _assumptions(release: Release) -> list[str]:
+    said = [
+        (
+            "Each person's rows carry the same pseudonym in this brand: someone with two addresses "
+            "is two recipients."
+        ),
+        "Bounds, arms and categories stand in the plan; none was taken from the data.",
+        "The noise came from the brand's operating system and nobody else knows it.",
+        "The brand's machine ran abfed as published; the release is signed by the brand's key.",
+    ]
+    if release.payload == "training":
+        said.append("Who was in a step was drawn by independent coins, and stayed secret.")
+    if release.simulated:
+        said[2] = "None of the above about noise: it was seeded."
+    return said
+
+
+def _learnable(epsilon: float, delta: float, charges: tuple[Charge, ...]) -> list[str]:
+    even = 1.0 / (1.0 + math.exp(-epsilon))
+    hits = min(1.0, math.exp(epsilon) * FALSE_ALARMS + delta)
+    if all(charge.event == "gaussian" for charge in charges):
+        # Gaussian releases compose to one; its exact trade-off (Dong, Roth and Su 2022)
+        mu = math.sqrt(sum(one.count / one.noise_multiplier**2 for one in charges))
+        hits = min(hits, float(stats.norm.sf(stats.norm.isf(FALSE_ALARMS) - mu)))
+    return [
+        (
+            "Whoever knows everything except whether one person is in the data, and thinks it as "
+            f"likely as not, can become at most {even:.1%} sure by this release (but for a chance "
+            f"of {delta:g})."
+        ),
+        (
+            f"A test for one person that raises a false alarm in {FALSE_ALARMS:.0%} of cases finds "
+            f"them in at most {hits:.1%} of cases."
+        ),
+        (
+            "Facts about the group, such as that an arm did better, can be learnt, and are meant "
+            "to be; they also tell something likely about people who never were in the data."
+        ),
+    ]
+
+
+def _residual(plan: Plan, release: Release) -> list[str]:
+    said = [
+        (
+            f"Somebody known to {len(plan.silos)} brands is {len(plan.silos)} recipients: what "
+            "they lose adds up over brands."
+        ),
+        "Other plans cost more: the brand's ledger adds all of them (`abfed ledger show`).",
+        "That a brand took part, the plan itself and the time of the answer are not hidden.",
+        "The brand's own administrators see their own rows; the guarantee is against all others.",
+    ]
+    if release.payload == "training":
+        said.append(
+            "A model repeats what is common in its data. Within the guarantee it tells little of "
+            "one person, and it is not a statement about them."
+        )
+    return said
