@@ -13,24 +13,6 @@ import click
 import typer
 
 from abfed import __version__
-from abfed.cli import (
-    access,
-    attack,
-    audit,
-    data,
-    demo,
-    design,
-    explain,
-    federation,
-    ledger,
-    login,
-    people,
-    plan,
-    provision,
-    report,
-    run,
-    silo,
-)
 from abfed.cli.ondemand import Command, OnDemand
 from abfed.cli.output import defect, fail, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
@@ -57,6 +39,9 @@ COMMANDS = {
     "attack": Command(
         "attack",
         "Audit the shipped mechanisms empirically: a lower bound on ε, with 95 % confidence.",
+    ),
+    "explain": Command(
+        "explain", "Say what was released, what is guaranteed, on what it rests and what remains."
     ),
     "data": Command("data", "Make up brands, or fetch public data."),
     "silo": Command("silo", "Found, fill and look at a silo."),
@@ -92,24 +77,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # drawing boxes would take longer than all the rest of --help
 )
-app.add_typer(silo.app, name="silo")
-app.add_typer(data.app, name="data")
-app.add_typer(plan.app, name="plan")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(audit.app, name="audit")
-app.add_typer(provision.app, name="provision")
-app.add_typer(federation.app, name="federation")
-app.command("design")(design.design)
-app.command("allocate")(design.allocate)
-app.command("run")(run.run)
-app.add_typer(report.app, name="report")
-app.command("demo")(demo.demo)
-app.add_typer(people.app, name="people")
-app.add_typer(access.app, name="access")
-app.command("login")(login.login)
-app.command("logout")(login.logout)
-app.command("attack")(attack.attack)
-app.command("explain")(explain.explain)
 
 
 def _version(asked: bool) -> None:
