@@ -45,6 +45,7 @@ def login(
     opened = Workspace(workspace)
     if fresh:
         session = opened.session(site)
+        session.expect(name)
         session.fresh(code or typer.prompt("Code"))
         session.keep(opened.lab)
     elif development:

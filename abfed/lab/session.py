@@ -128,6 +128,20 @@ class Session:
         signed = as_text(enclose(self._key, "approval", content_of(approval)))
         return Countersigned(token=self._token, approval=signed)
 
+    def expect(self, name: str) -> None:
+        """Refuse where somebody else than the one who is named is signed in.
+
+        Raises:
+            Refused: with the code `sign-in`.
+        """
+        if name and name != self.facts.person:
+            site = self._people.keys.site
+            raise Refused(
+                f"{self.who} is signed in at {site}",
+                code="sign-in",
+                do=f"sign in first: `abfed login {name} --site {site}`",
+            )
+
     def fresh(self, code: str) -> None:
         """Give a second factor again, for dangerous acts.
 
