@@ -216,10 +216,12 @@ def _add_product(total: Tensor, one: Kept, weights: Tensor) -> None:
     """Signals, weighted by recipient, times inputs."""
     if isinstance(one.layer, Linear):
         ours, bias = _views(total, one.layer)
-        weighted = one.signals * weights[:, None]
-        ours.addmm_(weighted.t(), one.inputs)
         if bias is not None:
-            bias += weighted.sum(0)
+            bias.addmv_(one.signals.t(), weights)
+        if one.inputs.shape[1] < one.signals.shape[1]:  # weigh the narrower side
+            ours.addmm_(one.signals.t(), one.inputs * weights[:, None])
+        else:
+            ours.addmm_(one.signals.mul_(weights[:, None]).t(), one.inputs)
         return
     size = one.layer.weight.numel()
     table = total[one.layer.start : one.layer.start + size].view_as(one.layer.weight)

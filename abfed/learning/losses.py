@@ -22,7 +22,10 @@ class Loss(Protocol):
         ...
 
     def signals(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The derivative of each row's own loss by its scores, shaped like them. Sensitive."""
+        """The derivative of each row's own loss by its scores, shaped like them. Sensitive.
+
+        A tensor of its own, which may be written over.
+        """
         ...
 
 

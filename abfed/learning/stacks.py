@@ -66,10 +66,15 @@ class Table(NamedTuple):
 
 
 class Pointwise(NamedTuple):
-    """A layer without parameters: its two passes as functions."""
+    """A layer without parameters: its two passes as functions.
+
+    Signals are nobody else's: the way back may write over them. `over` writes over its inputs, for
+    where they are a linear layer's output, which nobody needs again.
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]  # signals, inputs, outputs
+    over: Callable[[Tensor], Tensor] | None = None
 
 
 Layer = Linear | Table | Pointwise
@@ -134,8 +139,13 @@ class Stack:
             What each trained layer leaves, from the last to the first. Sensitive.
         """
         passed = [lines]
+        before: Layer | None = None
         for layer in self.layers:
-            passed.append(layer.forward(passed[-1]))
+            forward = layer.forward
+            if isinstance(layer, Pointwise) and layer.over and isinstance(before, Linear):
+                forward = layer.over
+            passed.append(forward(passed[-1]))
+            before = layer
         signals = loss.signals(passed[-1], labels)
         found: list[Kept] = []
         for place in reversed(range(self._lowest, len(self.layers))):
@@ -188,6 +198,11 @@ def _fixed(
     return lambda _module: Pointwise(forward, backward)
 
 
+def _relu_backward(signals: Tensor, _: Tensor, outputs: Tensor) -> Tensor:
+    aten.threshold_backward.grad_input(signals, outputs, 0.0, grad_input=signals)
+    return signals
+
+
 def _leaky(module: Any) -> Pointwise:
     slope = float(module.negative_slope)
     return Pointwise(
@@ -238,7 +253,7 @@ FLATTEN = Pointwise(lambda x: x.flatten(1), lambda g, x, _: g.view(x.shape))
 
 READABLE: dict[type[nn.Module], Callable[[Any], Pointwise | None]] = {
     nn.Identity: _fixed(lambda x: x, lambda g, _x, _y: g),
-    nn.ReLU: _fixed(torch.relu, lambda g, _, y: aten.threshold_backward(g, y, 0.0)),
+    nn.ReLU: lambda _: Pointwise(torch.relu, _relu_backward, torch.relu_),
     nn.Tanh: _fixed(torch.tanh, lambda g, _, y: aten.tanh_backward(g, y)),
     nn.Sigmoid: _fixed(torch.sigmoid, lambda g, _, y: aten.sigmoid_backward(g, y)),
     nn.SiLU: _fixed(functional.silu, lambda g, x, _: aten.silu_backward(g, x)),
