@@ -99,6 +99,13 @@ class Control:
             for run in found.values()
         ]
 
+    def finished(self, run_id: int) -> bool | None:
+        """Whether a run is over; None where the SuperLink doesn't say, as while it is restarted."""
+        try:
+            return any(one.run_id == run_id and one.status == "finished" for one in self.runs())
+        except (httpx.TransportError, httpx.HTTPStatusError):
+            return None
+
     def stop(self, run_id: int) -> None:
         """Stop a run."""
         self._client.StopRun(StopRunRequest(run_id=run_id))

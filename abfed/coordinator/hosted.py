@@ -23,7 +23,7 @@ from abfed.coordinator.front import ACCESS_FILE, Front, load_access
 from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.order import Order, events_of, path_of, renewed, take_order
 from abfed.coordinator.patience import PatientGrid
-from abfed.protocol.errors import AbfedError, IntegrityError
+from abfed.protocol.errors import AbfedError, IntegrityError, RunFailed
 from abfed.site.audit import AuditLog
 from abfed.site.clock import stamp, system_clock
 from abfed.site.files import FILE_MODE
@@ -108,6 +108,14 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
         site.audit.append("run.ended", order=digest, kind=error.kind, what=error.what)
         events.end(error.as_dict() | {"exit_code": error.exit_code})
         raise
+    except OSError as error:  # a full disk, most likely: the log may not take a line either
+        failed = RunFailed(
+            f"the system said no ({error.strerror})",
+            where=str(site.workspace),
+            do="see to it, then run the plan again with --resume",
+        )
+        events.end(failed.as_dict() | {"exit_code": failed.exit_code})
+        raise failed from error
     except Exception as error:
         site.audit.append("run.ended", order=digest, kind=type(error).__name__)
         events.end({"error": "defect", "what": type(error).__name__, "exit_code": 1})

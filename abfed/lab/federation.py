@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
 
 LOOK_SECONDS = 0.5  # between looks at the events of a run
+GONE_SECONDS = 300.0  # after which a SuperLink that doesn't answer is taken to be gone
 STATUS_SECONDS = 3.0  # between questions to the SuperLink whether the run still goes on
 
 
@@ -163,13 +164,19 @@ def run_distributed(
 
 
 def _follow(path: Path, link: Control, run_id: int) -> Iterator[dict[str, Any]]:
-    """The events of a run as they are written, until the last, or until Flower says it's over."""
+    """The events of a run as they are written, until the last, or until Flower says it's over.
+
+    A SuperLink that doesn't answer for a while is being restarted; the run goes on meanwhile.
+    """
     position, asked = 0, time.monotonic()
+    answered = asked
     while True:
         over = False
         if time.monotonic() - asked > STATUS_SECONDS:
-            over = any(one.run_id == run_id and one.status == "finished" for one in link.runs())
+            said = link.finished(run_id)
             asked = time.monotonic()
+            answered = answered if said is None else asked
+            over = bool(said) or asked - answered > GONE_SECONDS
         content = path.read_bytes()[position:] if path.exists() else b""
         whole, newline, _ = content.rpartition(b"\n")
         for line in whole.splitlines():

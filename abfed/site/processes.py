@@ -190,10 +190,17 @@ class Keeper:
         self._log("down", processes=len(alive))
 
 
+_TIED = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.argv[1], sys.argv[1:])
+"""  # asks the kernel for a SIGKILL when the parent dies (PR_SET_PDEATHSIG), becomes the command
+
+
 def dying_with_us(command: Sequence[str]) -> list[str]:
     """The command, ended by the kernel when the process that starts it dies (Linux)."""
-    found = shutil.which("setpriv")
-    return [found, "--pdeathsig", "KILL", "--", *command] if found else list(command)
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-IS", "-c", _TIED, *command]
 
 
 def find_program(name: str) -> str:

@@ -1,0 +1,55 @@
+"""Health, readiness and metrics: on loopback, in counts only."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+
+from abfed.site.health import Metrics, served
+
+
+def get(port, path):
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
+@pytest.fixture
+def service():
+    metrics, good = Metrics(), []
+
+    def collect():
+        metrics.state.labels(state="node-online").set(2)
+
+    with served(0, metrics, lambda: bool(good), collect) as port:
+        yield port, metrics, good
+
+
+def test_it_lives_and_says_when_it_is_ready(service):
+    port, _, good = service
+    assert get(port, "/healthz") == (200, "ok\n")
+    assert get(port, "/readyz")[0] == 503
+    good.append(True)
+    assert get(port, "/readyz")[0] == 200
+    assert get(port, "/etc/passwd")[0] == 404
+
+
+def test_events_are_counted_and_gauges_brought_up_to_date(service):
+    port, metrics, _ = service
+    metrics.note("request.answered", seconds=0.3)
+    metrics.note("request.answered", seconds=7.0)
+    metrics.note("connection.turned-away", uid=1234)
+    text = get(port, "/metrics")[1]
+    assert 'abfed_events_total{event="request.answered"} 2.0' in text
+    assert 'abfed_state{state="node-online"} 2.0' in text
+    assert "abfed_answer_seconds_count 2.0" in text
+    assert "1234" not in text
+
+
+def test_without_a_port_nothing_listens():
+    with served(None, Metrics(), lambda: True, lambda: None) as port:
+        assert port is None

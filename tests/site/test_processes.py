@@ -1,0 +1,73 @@
+"""Keeping processes: started again when they end, all ended when their keeper ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.distributed.rig import ROOT, alive
+
+KEEPER = """
+import sys
+from pathlib import Path
+from abfed.site.processes import Keeper, Program
+sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+Keeper([Program("first", sleep), Program("second", sleep)], Path(sys.argv[1]) / "log").keep()
+"""
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    with (tmp_path / "told").open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", KEEPER, str(tmp_path)],
+            stderr=told,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    try:
+        yield process, tmp_path / "told"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def started(told, name):
+    """Ids under which a program was started so far."""
+    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    return [
+        one["pid"] for one in lines if one["event"] == "process.started" and one["name"] == name
+    ]
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_is_killed_is_started_again_and_all_end_with_the_keeper(keeper):
+    process, told = keeper
+    wait_until(lambda: '"up"' in told.read_text())
+    (first,) = started(told, "first")
+    (second,) = started(told, "second")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: len(started(told, "first")) == 2)
+    assert started(told, "second") == [second], "the other was touched"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not [pid for pid in (*started(told, "first"), second) if alive(pid)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_they_end_also_when_the_keeper_is_killed(keeper):
+    process, told = keeper
+    wait_until(lambda: '"up"' in told.read_text())
+    pids = [*started(told, "first"), *started(told, "second")]
+    process.kill()
+    process.wait()
+    wait_until(lambda: not [pid for pid in pids if alive(pid)], 20)
