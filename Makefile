@@ -26,7 +26,7 @@ NONE_YET = [ $$? -eq 5 ]
 say = @printf '\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lab test test-slow test-privacy lint format bench lock clean
+.PHONY: help install demo lab test test-slow test-privacy lint format bench bench-coverage lock clean
 
 help:  ## this list
 	@printf 'make <target>\n\n'
@@ -90,6 +90,9 @@ bench: $(READY)  ## every benchmark, each bounded (BENCH_TIMEOUT=seconds)
 	  printf '\033[1m== %s\033[0m\n' "$$bench"; \
 	  timeout $(BENCH_TIMEOUT) $(BIN)/python "$$bench" || { echo "   failed or took longer than $(BENCH_TIMEOUT) s" >&2; failed=1; }; \
 	done; exit $$failed
+
+bench-coverage: $(READY)  ## coverage of every interval, over 2,000 simulated experiments each (TIMES=n)
+	@$(BIN)/python benchmarks/bench_coverage.py
 
 # Not after `install`: a dependency that is new in pyproject.toml can be installed only once it is locked.
 lock:  ## renew requirements.lock and environment.yml (ARGS=--upgrade)

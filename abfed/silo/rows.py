@@ -125,7 +125,9 @@ def changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         differs[0] = True
     for column in columns:
         unequal = column[1:] != column[:-1]
-        differs[1:] |= unequal.any(axis=1) if unequal.ndim > 1 else unequal
+        # column by column: `any` along short rows takes several times as long
+        for part in unequal.T if unequal.ndim > 1 else (unequal,):
+            differs[1:] |= part
     return differs
 
 

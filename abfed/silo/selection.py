@@ -63,7 +63,9 @@ def select(
         return rows.select(wanted)
     starts = changes(recipient_words(flat(rows["recipient"])))
     group = np.cumsum(starts) - 1
-    barred = _flags(pc.is_in(rows["recipient"], value_set=opted_out))
+    barred = np.zeros(rows.num_rows, dtype=np.bool_)
+    if len(opted_out):
+        barred |= _flags(pc.is_in(rows["recipient"], value_set=opted_out))
     barred |= ~_flags(pc.is_in(rows["basis"], value_set=pa.array(lawful_bases, pa.string())))
     arms = codes(flat(rows["arm"]))
     barred[1:] |= ~starts[1:] & (arms[1:] != arms[:-1])
@@ -71,12 +73,14 @@ def select(
     barred_groups[group[barred]] = True
     planned = pa.array([arm.name for arm in plan.arms], pa.string())
     keep = ~barred_groups[group] & _flags(pc.is_in(rows["arm"], value_set=planned))
-    keep &= _in_wave(rows["sent_at"], starts, plan)[group]
+    if plan.analysis.sequential is not None:
+        keep &= _in_wave(rows["sent_at"], starts, plan)[group]
     for condition in plan.population:
         keep &= _passes(rows, condition)
     kept = np.flatnonzero(keep)
     kept = kept[_first_sends(rows, kept, group[kept], plan.sends_per_recipient)]
-    return rows.select(wanted).take(pa.array(kept))
+    chosen = rows.select(wanted)
+    return chosen if len(kept) == rows.num_rows else chosen.take(pa.array(kept))
 
 
 def _flags(column: pa.ChunkedArray) -> Flags:

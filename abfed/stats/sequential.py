@@ -34,6 +34,12 @@ GRID = 401
 REACH = 8.0
 """How many standard deviations it goes out to."""
 
+SMALLEST_STEP = 1e-3
+"""Of information between two looks, as a share of the last: less is as good as none."""
+
+FEW_LOOKS = 10
+"""Up to so many, information to a hundredth moves critical values by less than a hundredth."""
+
 SMALLEST_P = 1e-9
 """Below this p-values are not told apart."""
 
@@ -65,7 +71,7 @@ def critical_values(
     scale = information[-1]
     before = used = 0.0
     for time, level in zip(times, (one / scale for one in information), strict=True):
-        step = math.sqrt(max(level - before, 1e-12))
+        step = math.sqrt(max(level - before, SMALLEST_STEP))
         crossing = max(spent(spending, time, alpha) - used, 0.0)
         root = math.sqrt(level)
         value = _critical(alive, density, step, root, crossing)
@@ -195,7 +201,8 @@ class Looks(NamedTuple):
 
     def _relative(self) -> tuple[float, ...]:
         """Information as a share of the last, rounded so that like designs share their values."""
-        return tuple(round(one / self.information[-1], 3) for one in self.information)
+        places = 2 if self.planned <= FEW_LOOKS else 3
+        return tuple(round(one / self.information[-1], places) for one in self.information)
 
     def _p(self, zs: Sequence[float]) -> float:
         """The smallest α at which one of these crosses its critical value."""

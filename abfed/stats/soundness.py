@@ -38,6 +38,9 @@ DEAD_Z = 5.0
 DEAD_NOISE = 3.0
 """… and can't be told from zero by this many standard deviations of the noise."""
 
+STILL_SHARE = 0.002
+"""Nothing is called still where the noise could hide more than this share of the bound."""
+
 FEWEST = 10.0
 """Recipients of a category below which a comparison of shares is left out."""
 
@@ -235,9 +238,9 @@ def _still(
     together = sum((v for v, _ in sums.values()), start=np.zeros(len(next(iter(sums.values()))[0])))
     noise = math.sqrt(sum(sd**2 for _, sd in sums.values()))
     size = float(together.sum())
-    if size < 5 * noise * math.sqrt(len(together)) or size <= 0:
-        return
     reach = max(DEAD_NOISE * noise, 0.5)
+    if size <= 0 or reach > STILL_SHARE * size:
+        return  # noise would hide rates that nobody calls none
     rest = size - float(together[0])
     if together[0] < reach or rest < reach:
         words = "zero" if together[0] < reach else "at the bound"

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from abfed.protocol.analysis import Spending
 from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
 from abfed.stats.encoding import Floats
 from abfed.stats.estimates import Reading
 from abfed.stats.readouts import read_arms
-from abfed.stats.sequential import Looks
 from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
 from tests.statistical.worlds import World
@@ -104,7 +103,8 @@ def coverage(
         off = np.abs(a.value - b.value - (truth[brand, 1] - truth[brand, 0]))
         se = np.sqrt(a.variance + b.variance)
         hits.append((off <= Z * se)[fine])
-        widths.append((se / np.sqrt(a.sampling + b.sampling))[fine])
+        with np.errstate(divide="ignore"):
+            widths.append((se / np.sqrt(a.sampling + b.sampling))[fine])
         kept += int(fine.sum())
     if kept > 0.98 * times * len(treated):
         held = float(np.concatenate(hits).mean())
@@ -189,44 +189,111 @@ def ratio(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
     yield from coverage(world, truth, times, 3, "clicks per open, 1–5 sends", epsilon)
 
 
-WAVE_SIZES = (0.6, 1.4, 0.8, 1.2, 1.0)
-"""Of five waves: unlike, so that noise weighs differently in each."""
+KEEN = {"name": "keen", "kind": "numeric", "low": 0.0, "high": 1.0}
+BANDS = ("low", "middle", "high")
+BAND = {"name": "band", "kind": "category", "values": list(BANDS)}
 
 
-def sequential_errors(
-    spending: str, epsilon: float, times: int, seed: int, recipients: int = 4000
-) -> Iterator[Cell]:
-    """Five looks at a true null: how often any of them rejects it, with and without a design."""
-    plan = plan_of(CLICKED)
-    rng = np.random.default_rng(seed)
-    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
-    chances = worlds.binary_chances(0.15 * worlds.BASELINES[:, None] * np.ones(2))
-    score = np.zeros(times)
-    information = np.zeros((5, times))
-    z = np.zeros((5, times))
-    used = np.zeros(times)
-    for look, size in enumerate(WAVE_SIZES):
-        sizes = worlds.sizes_of(round(recipients * size))
-        totals = World(plan, vectors, chances, sizes, SIGMA[epsilon]).draw(times, rng)
-        readings = read_all(plan, plan.metrics[0], totals)
-        weights = size_weights(totals)
-        above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
-        many = np.sum([one.counts()[0].sum(axis=-1) for one in totals.values()], axis=0)
-        score += many * (above.value - below.value)
-        used += many**2 * (above.variance + below.variance)
-        information[look], z[look] = used, score / np.sqrt(used)
-    crossed, fixed = np.zeros(times, bool), (np.abs(z) > Z).any(axis=0)
-    for one in range(times):
-        seen = {n + 1: (z[n, one], 1.0, math.sqrt(information[n, one])) for n in range(5)}
-        last = Looks.of(cast("Spending", spending), 5, seen)
-        values = last.values(0.05)
-        crossed[one] = any(abs(a) > b for a, b in zip(z[:, one], values, strict=True))
-    label = "p = 0.15, five unlike waves"
-    known = (label, epsilon, recipients, times)
-    yield Cell(f"{spending}, any look", *known, float(crossed.mean()), math.nan, 0.05)
-    yield Cell("fixed intervals, any look", *known, float(fixed.mean()), math.nan, math.nan)
+def _keen_world(
+    analysis: dict[str, Any], epsilon: float, recipients: int
+) -> tuple[World, Floats, Floats]:
+    """Clicks that depend on how keen somebody was before: r² is about .2.
+
+    Returns:
+        The world; the true rates (brands, arms); and those by band (brands, arms, bands).
+    """
+    plan = plan_of(CLICKED, features=[KEEN, BAND], analysis=analysis)
+    levels = np.array([0.1, 0.5, 0.9])
+    mass = np.array([0.5, 0.3, 0.2])
+    rates = np.array([0.05, 0.15, 0.55])[None, None, :] * np.array([1.0, 1.05])[None, :, None]
+    by_band = np.clip(rates * (0.8 + 0.2 * worlds.BASELINES)[:, None, None], 0, 1)
+    chances = np.stack([1 - by_band, by_band], axis=-1) * mass[:, None]
+    atoms = [
+        pd.DataFrame({"clicked": [flag], "keen": [float(level)], "band": [band]})
+        for level, band in zip(levels, BANDS, strict=True)
+        for flag in (False, True)
+    ]
+    world = World(
+        plan,
+        worlds.vectors(plan, atoms),
+        chances.reshape(*by_band.shape[:2], -1),
+        worlds.sizes_of(recipients),
+        SIGMA[epsilon],
+    )
+    return world, by_band @ mass, by_band
 
 
-def table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """As printed."""
-    return pd.DataFrame(cells)
+def adjusted(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """CUPED in its tensor form, and post-stratification."""
+    cuped = {"adjust": [{"metric": "clicked", "covariate": "keen", "use": "yes"}]}
+    strata = {"segments": [{"name": "bands", "feature": "band", "poststratify": True}]}
+    for label, analysis in (("CUPED", cuped), ("post-stratified", strata)):
+        world, truth, _ = _keen_world(analysis, epsilon, recipients)
+        for cell in coverage(world, truth, times, 6, f"p ≈ 0.16, {label}", epsilon):
+            yield cell._replace(interval=f"{cell.interval} ({label})")
+
+
+def in_segments(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """The effect in each cell of a segmentation, over these brands."""
+    analysis = {"segments": [{"name": "bands", "feature": "band", "share": 0.3}]}
+    world, _, by_band = _keen_world(analysis, epsilon, recipients)
+    totals = world.draw(times, np.random.default_rng(7))
+    hits = []
+    for index in range(len(BANDS)):
+        part = {brand: one.cell("bands", index) for brand, one in totals.items()}
+        bare = world.plan.model_copy(
+            update={"analysis": world.plan.analysis.model_copy(update={"segments": ()})}
+        )
+        readings = read_all(bare, bare.metrics[0], part)
+        weights = size_weights(part)
+        above, below = (
+            over_brands(readings["arm-1"], weights),
+            over_brands(readings["control"], weights),
+        )
+        true = world.recipients @ by_band[:, :, index] / world.recipients.sum()
+        off = np.abs(above.value - below.value - (true[1] - true[0]))
+        usable = np.all([one.usable for both in readings.values() for one in both], axis=0)
+        hits.append((off <= Z * np.sqrt(above.variance + below.variance))[usable])
+    held = float(np.concatenate(hits).mean())
+    known = ("three bands, 30 % of the budget", epsilon, recipients, times)
+    yield Cell("effect in a segment", *known, held, math.nan)
+
+
+HOURS = {
+    "name": "soon",
+    "kind": "quantile",
+    "column": "hours_to_open",
+    "quantile": 0.25,
+    "edges": [0.0, *(float(one) for one in np.geomspace(0.25, 96.0, 24))],
+}
+
+
+def time_to_open(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """The time within which a quarter of recipients opened; more than half never do.
+
+    Times are evenly spread inside each bin, so that the truth is known exactly.
+    """
+    plan = plan_of(HOURS)
+    edges = np.array(HOURS["edges"])
+    middles = (edges[1:] + edges[:-1]) / 2
+    atoms = [pd.DataFrame({"hours_to_open": [float(one)]}) for one in (*middles, np.inf)]
+    chances, truth = [], []
+    for base in worlds.BASELINES:
+        pair, true = [], []
+        for lift in (1.0, 1.08):
+            opened = min(0.95, 0.45 * (0.7 + 0.3 * base) * lift)
+            reached = opened * stats.expon(scale=12.0).cdf(edges)
+            pair.append([*np.diff(reached), 1 - reached[-1]])
+            true.append(float(np.interp(0.25, reached, edges)))
+        chances.append(pair)
+        truth.append(true)
+    world = World(
+        plan,
+        worlds.vectors(plan, atoms),
+        np.array(chances),
+        worlds.sizes_of(recipients),
+        SIGMA[epsilon],
+    )
+    label = "hours until a quarter opened"
+    for cell in coverage(world, np.array(truth), times, 8, label, epsilon):
+        yield cell._replace(interval=cell.interval.replace("effect", "quantile"))

@@ -12,7 +12,7 @@ from abfed.protocol.plan import Plan
 from abfed.stats.effects import THESE, effects
 from abfed.stats.sequential import Looks, critical_values, mixture, mixture_for
 from tests.statistical import worlds
-from tests.statistical.cells import sequential_errors
+from tests.statistical.levels import sequential_errors
 from tests.stats.simulated import CLICKED, SIGMA, plan_of
 
 TIMES = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -1,0 +1,155 @@
+"""Error rates of tests, and what is said across brands, over many experiments of known truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+from scipy import special
+
+from abfed.protocol.analysis import Spending
+from abfed.stats import pooling
+from abfed.stats.bayes import posterior
+from abfed.stats.checks import sample_ratio
+from abfed.stats.estimates import Reading
+from abfed.stats.sequential import Looks
+from tests.statistical import worlds
+from tests.statistical.cells import Cell, Z, over_brands, read_all, size_weights
+from tests.statistical.worlds import World
+from tests.stats.simulated import CLICKED, CONVERTED, SIGMA, plan_of
+
+WAVE_SIZES = (0.6, 1.4, 0.8, 1.2, 1.0)
+"""Of five waves: unlike, so that noise weighs differently in each."""
+
+
+def sequential_errors(
+    spending: str, epsilon: float, times: int, seed: int, recipients: int = 4000
+) -> Iterator[Cell]:
+    """Five looks at a true null: how often any of them rejects it, with and without a design."""
+    plan = plan_of(CLICKED)
+    rng = np.random.default_rng(seed)
+    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    chances = worlds.binary_chances(0.15 * worlds.BASELINES[:, None] * np.ones(2))
+    score = np.zeros(times)
+    information = np.zeros((5, times))
+    z = np.zeros((5, times))
+    used = np.zeros(times)
+    for look, size in enumerate(WAVE_SIZES):
+        sizes = worlds.sizes_of(round(recipients * size))
+        totals = World(plan, vectors, chances, sizes, SIGMA[epsilon]).draw(times, rng)
+        readings = read_all(plan, plan.metrics[0], totals)
+        weights = size_weights(totals)
+        above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+        many = np.sum([one.counts()[0].sum(axis=-1) for one in totals.values()], axis=0)
+        score += many * (above.value - below.value)
+        used += many**2 * (above.variance + below.variance)
+        information[look], z[look] = used, score / np.sqrt(used)
+    crossed, fixed = np.zeros(times, bool), (np.abs(z) > Z).any(axis=0)
+    for one in range(times):
+        seen = {n + 1: (z[n, one], 1.0, math.sqrt(information[n, one])) for n in range(5)}
+        last = Looks.of(cast("Spending", spending), 5, seen)
+        values = last.values(0.05)
+        crossed[one] = any(abs(a) > b for a, b in zip(z[:, one], values, strict=True))
+    label = "p = 0.15, five unlike waves"
+    known = (label, epsilon, recipients, times)
+    yield Cell(f"{spending}, any look", *known, float(crossed.mean()), math.nan, 0.05)
+    yield Cell("fixed intervals, any look", *known, float(fixed.mean()), math.nan, math.nan)
+
+
+def sample_ratio_alarms(
+    epsilon: float, recipients: int, shares: tuple[float, ...], times: int
+) -> Iterator[Cell]:
+    """How often arms of the planned shares look as if they weren't, at the 5 % level."""
+    plan = plan_of(CLICKED, shares=shares)
+    chances = worlds.binary_chances(np.full((4, len(shares)), 0.15))
+    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    world = World(plan, vectors, chances, worlds.sizes_of(recipients), SIGMA[epsilon])
+    totals = world.draw(times, np.random.default_rng(4))
+    alarms = []
+    for one in totals.values():
+        counts, sd = one.counts()
+        tests = (sample_ratio(row, np.asarray(shares), sd) for row in counts)
+        alarms += [test.p_value < 0.05 for test in tests]
+    label = f"arms {'/'.join(f'{share:g}' for share in shares)}"
+    held = float(np.mean(alarms))
+    yield Cell(
+        "sample ratio, alarms", label, epsilon, recipients, len(alarms), held, math.nan, 0.05
+    )
+
+
+def across_brands(epsilon: float, recipients: int, tau: float, times: int) -> Iterator[Cell]:
+    """Brands like these (their effects are drawn too), and Cochran's Q where they are alike."""
+    rng = np.random.default_rng(5)
+    plan = plan_of(CLICKED)
+    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    sizes = worlds.sizes_of(recipients)
+    base = 0.15 * worlds.BASELINES
+    even = worlds.binary_chances(np.stack([base, base], axis=1))
+    totals = World(plan, vectors, even, sizes, SIGMA[epsilon]).draw(times, rng)
+    readings = read_all(plan, plan.metrics[0], totals)
+    effects = np.stack([b.value - a.value for a, b in zip(*_pair(readings), strict=True)])
+    variances = np.stack([b.variance + a.variance for a, b in zip(*_pair(readings), strict=True)])
+    alike, held = [], []
+    true = 0.01
+    for one in range(times):
+        d, v = effects[:, one], variances[:, one]
+        alike.append(pooling.heterogeneity(list(d), list(v)).p_value < 0.05)
+        shifted = d + rng.normal(true, tau, len(d))
+        mean = pooling.random_effects(list(shifted), list(v), alpha=0.05)
+        held.append(mean.low <= true <= mean.high)
+    known = ("p = 0.15, four unlike brands", epsilon, recipients, times)
+    yield Cell("Cochran's Q, alarms", *known, float(np.mean(alike)), math.nan, 0.05)
+    yield Cell("effect, brands like these", *known, float(np.mean(held)), math.nan)
+
+
+def _pair(readings: dict[str, list[Reading]]) -> tuple[list[Reading], list[Reading]]:
+    return readings["control"], readings["arm-1"]
+
+
+def guardrails(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """How often a guardrail at its very margin is called kept: the one-sided level."""
+    plan = plan_of(CONVERTED)
+    rates = 0.009 * worlds.BASELINES[:, None] + np.array([0.0, 0.002])
+    world = World(
+        plan,
+        worlds.vectors(plan, worlds.binary_atoms("converted")),
+        worlds.binary_chances(rates),
+        worlds.sizes_of(recipients),
+        SIGMA[epsilon],
+    )
+    totals = world.draw(times, np.random.default_rng(9))
+    readings = read_all(plan, plan.metrics[0], totals)
+    weights = size_weights(totals)
+    above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+    z = (above.value - below.value - 0.002) / np.sqrt(above.variance + below.variance)
+    held = float((special.ndtr(z) < 0.05).mean())
+    known = ("p = 0.009, harm at the margin", epsilon, recipients, times)
+    yield Cell("guardrail, called kept", *known, held, math.nan, 0.05)
+
+
+def credible(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """Posterior intervals where effects come from the prior."""
+    rng = np.random.default_rng(10)
+    sd = 0.01
+    plan = plan_of(CLICKED)
+    true = rng.normal(0.0, sd, times)
+    rates = 0.15 * np.ones((4, 2))
+    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    world = World(
+        plan, vectors, worlds.binary_chances(rates), worlds.sizes_of(recipients), SIGMA[epsilon]
+    )
+    totals = world.draw(times, rng)
+    readings = read_all(plan, plan.metrics[0], totals)
+    weights = size_weights(totals)
+    above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+    effects = above.value - below.value + true
+    held = []
+    for one in range(times):
+        whole = posterior(
+            effects[one : one + 1], above.variance[one : one + 1], below.variance[one], (0.0, sd)
+        )
+        held.append(abs(whole.mean[0] - true[one]) <= Z * math.sqrt(whole.covariance[0, 0]))
+    known = ("effects from the prior", epsilon, recipients, times)
+    yield Cell("posterior interval", *known, float(np.mean(held)), math.nan)

@@ -1,0 +1,126 @@
+"""Checks find what is broken, and leave alone what isn't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from abfed.protocol.plan import Plan
+from abfed.silo.totals import compute_totals
+from abfed.stats.soundness import balance, dead_cells, novelty, orphans
+from abfed.stats.totals import SiloTotals
+from tests.statistical.people import permit, table
+from tests.stats.simulated import CLICKED, SPEND, plan_of
+
+FEATURES = [
+    {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0},
+    {"name": "browser", "kind": "category", "values": ["one", "two", "three"]},
+]
+ANALYSIS: dict[str, Any] = {
+    "segments": [{"name": "browsers", "feature": "browser", "share": 0.4}],
+    "balance": ["age", "browser"],
+    "clicks_without_opens": "open",
+}
+SIGMA = 1.5
+
+
+def rows(seed: int, many: int = 30_000) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    buys = rng.random(many) < 0.05
+    return pd.DataFrame(
+        {
+            "recipient": np.arange(many),
+            "arm": np.where(rng.random(many) < 0.5, "control", "arm-1"),
+            "opened": rng.random(many) < 0.5,
+            "clicked": rng.random(many) < 0.1,
+            "revenue": np.where(buys, 80.0, 0.0),
+            "age": rng.uniform(20, 70, many),
+            "browser": np.array(["one", "two", "three"])[rng.integers(0, 3, many)],
+        }
+    )
+
+
+def plan(**analysis: Any) -> Plan:
+    return plan_of(CLICKED, SPEND, features=FEATURES, analysis=ANALYSIS | analysis)
+
+
+def totals(asked: Plan, frame: pd.DataFrame) -> dict[str, SiloTotals]:
+    done = compute_totals(permit(asked, SIGMA), [table(frame, asked)]).arrays["totals"]
+    return {"aurora": SiloTotals.of(asked, done, SIGMA)}
+
+
+def test_a_sound_experiment_raises_nothing() -> None:
+    found = totals(plan(), rows(1))
+    checked = balance(plan(), found)
+    assert set(checked["feature"]) == {"age", "browser", "browsers"}
+    assert not checked["alarm"].any()
+    assert dead_cells(plan(), found).empty
+
+
+def test_arms_that_differ_beforehand_are_found() -> None:
+    frame = rows(2)
+    frame.loc[frame["arm"] == "arm-1", "age"] += 3
+    assert balance(plan(), totals(plan(), frame)).set_index("feature").loc["age", "alarm"]
+
+
+def test_a_browser_whose_revenue_is_all_zero_in_one_arm_is_caught() -> None:
+    frame = rows(3)
+    broken = (frame["arm"] == "arm-1") & (frame["browser"] == "two")
+    frame.loc[broken, "revenue"] = 0.0
+    found = dead_cells(plan(), totals(plan(), frame))
+    assert found[["scope", "metric", "arm"]].to_numpy().tolist() == [
+        ["aurora, browsers: two", "spend", "arm-1"]
+    ]
+
+
+def test_a_metric_that_never_varies_is_said_to() -> None:
+    frame = rows(4).assign(clicked=False)
+    found = dead_cells(plan(), totals(plan(), frame))
+    whole = found[(found["scope"] == "aurora") & (found["metric"] == "clicked")]
+    assert whole["reason"].str.contains("no variation").tolist() == [True]
+
+
+@pytest.mark.parametrize(("rule", "clicked", "opened"), [
+    ("open", 0.2, 0.65), ("ignore", 0.05, 0.5), ("keep", 0.2, 0.5),
+])  # fmt: skip
+def test_clicks_without_opens_follow_the_declared_rule(
+    rule: str, clicked: float, opened: float
+) -> None:
+    """Of 10,000: half open, of these 5 % of all click; 15 % click without an open."""
+    many = 10_000
+    place = np.arange(many) / many
+    frame = pd.DataFrame(
+        {
+            "recipient": np.arange(many),
+            "arm": np.where(np.arange(many) % 2 == 0, "control", "arm-1"),
+            "opened": place < 0.5,
+            "clicked": (place < 0.05) | (place >= 0.85),
+        }
+    )
+    opens = {"name": "opened", "kind": "proportion", "column": "opened"}
+    asked = plan_of(CLICKED, opens, analysis={"clicks_without_opens": rule})
+    found = totals(asked, frame)
+    seen = orphans(asked, found)
+    assert seen["recipients"].sum() == pytest.approx(1500, abs=8 * seen["noise_sd"].iloc[0])
+    assert set(seen["rule"]) == {rule}
+    for name, expected in (("clicked", clicked), ("opened", opened)):
+        sums, _ = found["aurora"].arm("control", name)
+        assert sums[0] / sums.sum() == pytest.approx(expected, abs=0.01)
+
+
+def test_an_effect_that_fades_is_novelty_and_a_control_that_moves_is_drift() -> None:
+    asked = plan_of(CLICKED)
+    waves = []
+    for wave in range(4):
+        frame = rows(10 + wave)
+        rng = np.random.default_rng(wave)
+        rate = np.where(frame["arm"] == "control", 0.1 + 0.02 * wave, 0.16 + 0.005 * wave)
+        waves.append(totals(asked, frame.assign(clicked=rng.random(len(frame)) < rate)))
+    found = novelty(asked, waves).set_index("what")
+    assert found.loc["novelty", "slope"] < 0
+    assert found.loc["novelty", "p_value"] < 0.01
+    assert found.loc["drift", "slope"] == pytest.approx(0.02, abs=0.005)
+    assert novelty(asked, waves[:1]).empty
