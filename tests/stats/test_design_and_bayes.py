@@ -19,7 +19,7 @@ from tests.stats.simulated import CLICKED, CONVERTED, SIGMA, SPEND, plan_of
 
 EXPECTED = [
     {"metric": "clicked", "mean": 0.15, "lift": 0.05},
-    {"metric": "spend", "mean": 1.0, "sd": 12.0, "lift": 0.2},
+    {"metric": "spend", "mean": 1.0, "sd": 12.0, "lift": 0.1},
 ]
 
 
