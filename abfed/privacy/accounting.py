@@ -18,7 +18,7 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, Protocol, assert_never
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
@@ -80,6 +80,41 @@ def epsilon_of(charges: Iterable[Charge], delta: float) -> float:
     """ε at `delta` of events whose settings were all fixed beforehand (PLD, pessimistic)."""
     events = merged(charges)
     return _epsilon_of(events, delta) if events else 0.0
+
+
+class Accountant(Protocol):
+    """What counts the cost of events. `tests/conformance/accountants.py` says what it must keep."""
+
+    def __add__(self, other: Any) -> Any:
+        """Of both lists of events, one after the other."""
+        ...
+
+    def epsilon(self, delta: float) -> float:
+        """An upper bound on ε at `delta`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Privacy loss distributions of events whose settings were all fixed beforehand.
+
+    `Losses.of(a) + Losses.of(b) == Losses.of(a, b)`, but for the order of the events.
+    """
+
+    charges: tuple[Charge, ...] = ()
+
+    @classmethod
+    def of(cls, charges: Iterable[Charge]) -> Losses:
+        """Of these events."""
+        return cls(merged(charges))
+
+    def __add__(self, other: Losses) -> Losses:
+        """Compose."""
+        return Losses.of((*self.charges, *other.charges))
+
+    def epsilon(self, delta: float) -> float:
+        """See `epsilon_of`."""
+        return epsilon_of(self.charges, delta)
 
 
 @dataclass(frozen=True, slots=True)
