@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from abfed.cli.main import main
+from abfed.coordinator.app import Event
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import IntegrityError, Refused
 from tests.whole.story import CANARIES, CANARY_ID, contents, found_brands, small_plan
 
 
@@ -204,3 +205,58 @@ def _ledgers(workspace: Path) -> dict[str, int]:
         with opened.silo(name) as service:
             counts[name] = len(service.ledger.reservations())
     return counts
+
+
+def test_no_secret_of_the_person_stands_outside_their_lab(told: dict[str, Path]) -> None:
+    """Password, second factor, session key and tokens: in no site, run, report or temporary."""
+    lab = told["workspace"] / "lab"
+    person = json.loads((lab / "development-person.json").read_bytes())
+    session = json.loads((lab / "session-coordinator.json").read_bytes())
+    secrets = [person["password"], person["otp_secret"], *person["recovery_codes"], session["key"]]
+    canaries = [secret.encode() for secret in secrets]
+    canaries += [bytes.fromhex(session["key"]), session["token"].encode()]
+    canaries += [b'"kind":"token"', b'"kind":"submission"', b"QUJGRUQx"]  # envelopes, in base64
+    assert session["token"].startswith("QUJGRUQx")
+    files = contents(told["workspace"]) | contents(told["tmp"])
+    for name, data in files.items():
+        if not name.startswith("lab/"):
+            assert not [one for one in canaries if one in data], name
+
+
+def test_a_stop_ends_a_run_at_the_next_message(told: dict[str, Path], tmp_path: Path) -> None:
+    """Stopped between two rounds: refused, timed; let in again, the run goes on where it was."""
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    plan = small_plan(tmp_path / "plan.yaml", name="interrupted")
+    opened = Workspace(copy)
+    office = opened.office()
+    stopped: list[float] = []
+
+    def stop_after_the_first_round(event: Event) -> None:
+        if (event.stage, event.step) == ("closed", "train-0001"):
+            stop = office.revoke("dev@coordinator", by="sam", reason="left")
+            stopped.append(stop.durable_ms)
+
+    with pytest.raises(Refused) as caught:
+        opened.run(plan, progress=stop_after_the_first_round)
+    assert caught.value.code == "revoked"
+    (journal,) = copy.glob("runs/interrupted-*/journal.jsonl")
+    steps = [json.loads(line)["body"].get("step") for line in journal.read_text().splitlines()]
+    assert steps[-1] == "train-0001"
+    assert stopped[0] > 0
+    office.restore("dev@coordinator", by="sam")
+    assert opened.run(plan).manifest["status"] == "complete"
+
+
+def test_a_stop_at_one_silo_is_that_silos_own(told: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    opened = Workspace(copy)
+    office = opened.office("aurora")
+    office.revoke("dev@coordinator", by="sam", reason="left")
+    run = opened.run(told["plan"])
+    assert run.found
+    assert (run.missing or {})["aurora"].startswith("refused: revoked")
+    stop = office.stops.list()["dev@coordinator"]
+    assert stop.refused_after_ms is not None
+    assert 0 < stop.refused_after_ms < 60_000
