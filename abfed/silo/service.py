@@ -18,7 +18,7 @@ from abfed.silo import evaluation, prepared, totals, training
 from abfed.silo.access import Access
 from abfed.silo.budgets import Forecast, Standing
 from abfed.silo.checkpoints import RoundCheckpoint
-from abfed.silo.feature_cache import CacheFolder
+from abfed.silo.feature_cache import CacheFolder, CacheName
 from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Computed, Holdings, Permit
@@ -102,7 +102,7 @@ class SiloService:
         )
         self._caches = CacheFolder(self.paths.store, self.keys)
         self._lock = threading.Lock()
-        self._prepared: tuple[tuple[str, str], prepared.PreparedRows] | None = None
+        self._prepared: tuple[CacheName, prepared.PreparedRows] | None = None
 
     @classmethod
     def create(cls, folder: Path, policy_text: str, *, site: str) -> SiloService:
@@ -233,7 +233,7 @@ class SiloService:
 
     def _rows(self, permit: Permit) -> prepared.PreparedRows:
         """The rows of a plan's training, kept from round to round."""
-        wanted = (permit.plan.digest, permit.epoch)
+        wanted = prepared.cache_name(permit, "training")  # also by whose rows are lawful now
         if self._prepared is None or self._prepared[0] != wanted:
             self._let_go()
             kept = prepared.reopen(permit, self._caches)

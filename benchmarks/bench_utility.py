@@ -1,0 +1,175 @@
+"""What privacy costs in AUC on a real e-mail test (Hillstrom 2008, visits), as four brands.
+
+    python benchmarks/bench_utility.py [--splits 10] [--epsilon 1] [--file hillstrom.csv]
+
+The settings were written down in docs/decisions/0024 before a split was looked at: logistic
+regression with arm interactions, one noisy step a round, clip at the public bound of a row's norm.
+The gap is the test AUC of the private model less that of pooled logistic regression without privacy
+on the same split (a small ridge, to its optimum).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+
+from abfed.learning.batches import InMemory
+from abfed.learning.design_matrix import Design, RecipientRows, encode_category, encode_numeric
+from abfed.learning.dpsgd import Parameters, _noised
+from abfed.learning.gradients import BatchGradients
+from abfed.learning.networks import one_thread
+from abfed.privacy.accounting import sampled_multiplier
+from abfed.privacy.mechanisms import SystemNoise
+from abfed.protocol.schema import CategoryFeature, NumericFeature
+
+NUMBERS = {
+    "recency": (1, 12),
+    "history": (0, 3500),
+    "mens": (0, 1),
+    "womens": (0, 1),
+    "newbie": (0, 1),
+}
+CHANNELS = ("Phone", "Web", "Multichannel")
+ARMS = ("No E-Mail", "Mens E-Mail", "Womens E-Mail")
+DESIGN = Design(
+    (
+        *(NumericFeature(name=name, low=low, high=high) for name, (low, high) in NUMBERS.items()),
+        CategoryFeature(name="channel", values=CHANNELS),
+    ),
+    ARMS,
+    0,
+)
+CLIP = (2 * (len(NUMBERS) + 1) + 1 + 1) ** 0.5  # features twice, the arm, the constant: 3.74
+STEPS, RATE, LEARNING_RATE = 440, 0.1, 1.0
+DELTA = 1e-6
+BARS = {"own": 0.003, "once": 0.0015}
+
+Floats = npt.NDArray[np.float64]
+
+
+def read(file: Path) -> tuple[RecipientRows, npt.NDArray[np.int64]]:
+    """Everybody's rows and their brand."""
+    raw = pd.read_csv(file)
+    blocks = [
+        encode_numeric(feature, raw[feature.name].to_numpy(np.float64))
+        for feature in DESIGN.features
+        if isinstance(feature, NumericFeature)
+    ]
+    codes = np.array([CHANNELS.index(name) for name in raw["channel"]])
+    channel = DESIGN.features[-1]
+    assert isinstance(channel, CategoryFeature)
+    features = np.hstack([*blocks, encode_category(channel, codes)])
+    arms = np.array([ARMS.index(name) for name in raw["segment"]], dtype=np.int8)
+    labels = raw["visit"].to_numpy(np.float32)
+    places = {"Rural": 1, "Surburban": 2, "Urban": 3}
+    brand = np.where(raw["channel"] == "Phone", 0, raw["zip_code"].map(places)).astype(np.int64)
+    return RecipientRows(DESIGN, features, arms, labels, np.arange(len(raw) + 1)), brand
+
+
+def part(data: RecipientRows, chosen: npt.NDArray[np.bool_]) -> RecipientRows:
+    """Some recipients, one row each."""
+    count = int(chosen.sum())
+    return RecipientRows(
+        DESIGN, data.features[chosen], data.arms[chosen], data.labels[chosen], np.arange(count + 1)
+    )
+
+
+def auc(scores: Floats, labels: npt.NDArray[np.float32]) -> float:
+    """Area under the ROC curve by ranks (ties count half)."""
+    ranks = stats.rankdata(scores)
+    positive = labels == 1
+    many, few = int(positive.sum()), int((~positive).sum())
+    return float((ranks[positive].sum() - many * (many + 1) / 2) / (many * few))
+
+
+def optimum(data: RecipientRows) -> Floats:
+    """Pooled logistic regression without privacy, by Newton's method."""
+    lines = np.hstack([DESIGN.expand(data.features, data.arms), np.ones((data.recipients, 1))])
+    weights = np.zeros(lines.shape[1])
+    for _ in range(12):
+        chance = 1 / (1 + np.exp(-lines @ weights))
+        slope = lines.T @ (chance - data.labels) + 1e-2 * weights
+        curve = (lines * (chance * (1 - chance))[:, None]).T @ lines
+        weights -= np.linalg.solve(curve + 1e-2 * np.eye(len(weights)), slope)
+    return weights
+
+
+def private(silos: list[RecipientRows], multiplier: float, *, once: bool) -> Floats:
+    """One noisy step a round over all silos; noise by each silo, or once over all."""
+    network = nn.Sequential(nn.Linear(DESIGN.width, 1))
+    nn.init.zeros_(network[0].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(network[0].bias)  # type: ignore[arg-type]
+    noise, sources = SystemNoise(), [InMemory(each) for each in silos]
+    expected = RATE * sum(each.recipients for each in silos)
+    with one_thread(), torch.no_grad():
+        parameters, gradients = Parameters(network), BatchGradients(network)
+        for _ in range(STEPS):
+            total = torch.zeros(len(parameters.vector), dtype=torch.float64)
+            for source in sources:
+                batch = source.batch(noise.poisson_batch(source.recipients, RATE))
+                found = gradients.clipped_sum(batch, CLIP)
+                total += found if once else _noised(found, multiplier * CLIP, noise)
+            if once:
+                total = _noised(total, multiplier * CLIP, noise)
+            parameters.step(total, LEARNING_RATE / expected)
+    return parameters.vector.double().numpy()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = os.environ.get("ABFED_HILLSTROM") or str(
+        Path(__file__).resolve().parents[2] / "shared/data/hillstrom.csv"
+    )
+    parser.add_argument("--file", type=Path, default=Path(default))
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--epsilon", type=float, default=1.0)
+    options = parser.parse_args()
+    if not options.file.is_file():
+        print("Hillstrom's data set is not here; set ABFED_HILLSTROM")
+        return
+    data, brand = read(options.file)
+    multiplier = sampled_multiplier(options.epsilon, DELTA, rate=RATE, steps=STEPS)
+    print(
+        f"ε = {options.epsilon:g}, σ = {multiplier:.3f}, {STEPS} steps at {RATE:g}, C = {CLIP:.2f}"
+    )
+    found: dict[str, list[float]] = {"none": [], "own": [], "once": []}
+    for split in range(options.splits):
+        test = np.random.default_rng(split).random(data.recipients) < 0.3
+        silos = [part(data, ~test & (brand == number)) for number in range(4)]
+        held = part(data, test)
+        lines = np.hstack([DESIGN.expand(held.features, held.arms), np.ones((held.recipients, 1))])
+        weights = {
+            "none": optimum(part(data, ~test)),
+            "own": private(silos, multiplier, once=False),
+            "once": private(silos, multiplier, once=True),
+        }
+        for name, each in weights.items():
+            found[name].append(auc(lines @ each, held.labels))
+    print(
+        f"without privacy, pooled: AUC {np.mean(found['none']):.4f} (split sd"
+        f" {np.std(found['none'], ddof=1):.4f})"
+    )
+    for name, bar in BARS.items():
+        gaps = np.subtract(found[name], found["none"])
+        verdict = "met" if -gaps.mean() <= bar else "MISSED"
+        error = gaps.std(ddof=1) / len(gaps) ** 0.5
+        print(
+            f"four silos, noise {name:4s}: gap {gaps.mean():+.4f} ± {error:.4f}"
+            f"   bar {bar}: {verdict}"
+        )
+
+
+if __name__ == "__main__":
+    main()
