@@ -27,7 +27,9 @@ from typing import Any
 
 ENFORCED, WATCHED = "operating-system", "interpreter"
 SYSTEM = (
-    "/usr", "/lib", "/lib64", "/bin", "/proc", "/sys/devices/system", "/sys/fs/cgroup",
+    "/usr", "/lib", "/lib64", "/bin", "/sys/devices/system", "/sys/fs/cgroup",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems",
+    "/proc/sys/kernel",
     "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/passwd",
     "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/os-release",
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",

@@ -1,7 +1,7 @@
 """What runs in a report's kernel before its first cell, spawned or forked alike.
 
-1. Python's own generators start from the report's seed, so that what is drawn is the same each
-   time, and another thing in each report.
+1. Python's own generators start from the report's seed at each cell, so that what is drawn is the
+   same each time, and another thing in each report; what an import drew meanwhile doesn't matter.
 2. What an import decided because it saw no IPython yet is decided again.
 3. The kernel confines itself. Only then does it listen.
 """
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -36,13 +37,12 @@ def run(folder: Path) -> None:
     os.environ.clear()
     os.environ.update(start["environment"])
     end_with_parent()
-    _reseed(start["seed"])
     _make_font_list(Path(os.environ["MPLCONFIGDIR"]))
     os.chdir(start["cwd"])
     tempfile.tempdir = None  # a parent's idea of it
     state = confine(folder, [*map(Path, start["read"]), Path(os.environ["MPLCONFIGDIR"])])
     (folder / STATE).write_text(json.dumps({"confinement": state}))
-    _listen(folder)
+    _listen(folder, start["seed"])
 
 
 def end_with_parent() -> None:
@@ -52,13 +52,11 @@ def end_with_parent() -> None:
 
 
 def _reseed(seed: int) -> None:
-    """Start Python's, numpy's and torch's global generators; a fork would repeat its parent's."""
+    """Start Python's and numpy's global generators; a fork would repeat its parent's."""
     import numpy as np
 
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that a notebook gets without asking
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(TORCH_SEED)
 
 
 def _make_font_list(cache: Path) -> None:
@@ -67,7 +65,7 @@ def _make_font_list(cache: Path) -> None:
         import matplotlib.font_manager  # noqa: F401
 
 
-def _listen(folder: Path) -> None:
+def _listen(folder: Path, seed: int) -> None:
     """Answer as a Jupyter kernel."""
     from ipykernel import iostream, kernelapp
 
@@ -82,6 +80,10 @@ def _listen(folder: Path) -> None:
     app.initialize(["-f", str(folder / CONNECTION), "--HistoryManager.enabled=False",
                     "--IPKernelApp.quiet=True"])  # fmt: skip
     _see_ipython(app.shell)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(TORCH_SEED)
+    seeds = itertools.count(seed)
+    app.shell.events.register("pre_run_cell", lambda _: _reseed(next(seeds)))
     app.start()
 
 
