@@ -2,14 +2,16 @@
 
 The simulated silos sign real releases with real keys and compute on no rows (see the tests'
 doubles), so what is measured is the coordinator, Flower and the protocol. A tenth of the silos, ten
-at least, is asked in each round. Prints one line for each number of silos. Needs the extra `scale`
-(Ray); `python benchmarks/bench_scale.py 10 100` runs chosen sizes, each in a process of its own.
+at least, is asked in each round. Prints one line for each number of silos. Needs the extra `ray`;
+`python benchmarks/bench_scale.py 10 100` runs chosen sizes, each in a process of its own.
+With `--embedded` the same silos are in this process, without Ray, and CPU seconds are counted.
 
 To use more machines, start Ray on them (`ray start --head`, `ray start --address=…`), set
 RAY_ADDRESS, and run this script on the head: Flower's simulation takes the cluster it finds.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -34,6 +37,7 @@ if TYPE_CHECKING:  # what workers need is loaded when they need it
 SIZES = (10, 100, 300, 1000)
 ROUNDS = 6
 HIDDEN = (64, 32)
+EMBEDDED = bool(os.environ.get("BENCH_EMBEDDED"))
 
 
 def silo_name(number: int) -> str:
@@ -75,9 +79,9 @@ def run(count: int) -> None:
     from flwr.app import Context
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid, ServerApp
-    from flwr.simulation import run_simulation
 
-    from abfed.coordinator.conduct import Conduct, Coordinator
+    from abfed.coordinator.conduct import Conduct, Coordinator, Event
+    from abfed.coordinator.grid import EmbeddedGrid
     from abfed.coordinator.patience import PatientGrid
     from abfed.site.audit import AuditLog
     from tests.coordinator.doubles import Federation, make_plan
@@ -116,12 +120,25 @@ def run(count: int) -> None:
                 silos={name: keys_of(name).public_key for name in names},
                 front=Federation(Path(folder) / "front", ("silo-0000",)).coordinator.front,
             )
-            outcome = Conduct(plan, coordinator).run(Named(grid, plan.waiting))
-            seconds = json.loads((outcome.folder / "timings.json").read_bytes())
+            clock = time.process_time if EMBEDDED else time.monotonic
+            closed: list[float] = []
+
+            def note(event: Event) -> None:
+                if event.stage == "closed" and event.step.startswith("train-"):
+                    closed.append(clock())
+
+            patient = Named(grid, plan.waiting)
+            outcome = Conduct(plan, coordinator, progress=note).run(patient)
             asked = len(outcome.manifest["weights"]["train-0001"])
-            rounds = [value for step, value in seconds.items() if step.startswith("train-")]
+            rounds = [after - before for before, after in itertools.pairwise(closed)]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            told.update(silos=count, asked=asked, rounds=rounds[1:], peak=peak)
+            told.update(silos=count, asked=asked, rounds=rounds, peak=peak)
+
+    if EMBEDDED:
+        EmbeddedGrid(dict.fromkeys(names, client_app())).carry_out(app)
+        print(json.dumps(told))
+        return
+    from flwr.simulation import run_simulation
 
     run_simulation(
         server_app=app,
@@ -137,13 +154,14 @@ def main() -> None:
     if os.environ.get("BENCH_ONE"):
         run(int(os.environ["BENCH_ONE"]))
         return
-    sizes = [int(one) for one in sys.argv[1:]] or list(SIZES)
+    sizes = [int(one) for one in sys.argv[1:] if one.isdigit()] or list(SIZES)
+    flag = "1" if "--embedded" in sys.argv else ""
     print(f"{'silos':>6} {'asked':>6} {'s a round':>10} {'ms a silo-round':>16} {'MiB peak':>9}")
     costs = []
     for size in sizes:
         done = subprocess.run(
             [sys.executable, __file__],
-            env=os.environ | {"BENCH_ONE": str(size), "FLWR_TELEMETRY_ENABLED": "0"},
+            env=os.environ | {"BENCH_ONE": str(size), "BENCH_EMBEDDED": flag},
             capture_output=True,
             text=True,
             check=False,

@@ -55,7 +55,8 @@ dependencies:
 OPTIONS = [
     "--quiet",
     "--generate-hashes",
-    "--all-extras",
+    "--extra=dev",
+    "--extra=hsm",  # not ray: see decision 34
     "--strip-extras",
     "--allow-unsafe",  # setuptools and pip are locked too
     "--no-header",
