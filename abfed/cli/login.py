@@ -59,11 +59,14 @@ def login(
         password = typed_password(password_file)
         typed = code or typer.prompt("Code")
         session = opened.sign_in(who, password, typed, site=site)
+    late = opened.office(site).alert_overdue()
     if as_json:
         say_json({"person": session.who, "roles": session.facts.roles, "until": session.ends_at})
         return
     roles = ", ".join(session.facts.roles) or "no role"
     say(f"Signed in as {session.who} ({roles}) until {session.ends_at[:16]}Z.")
+    if late > 0:
+        say(f"Alert: the access review of {site} is {late} days late: abfed access review")
 
 
 def _show(shown: Shown) -> None:

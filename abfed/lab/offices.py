@@ -20,7 +20,7 @@ from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, stamp, system_clock
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
-from abfed.site.reviews import Line, Review, Verdict, decide_all, lines
+from abfed.site.reviews import Line, Review, Verdict, decide_all, lines, overdue_days
 from abfed.site.rights import AccessPolicy, Asked, Decision, Identity, decide
 from abfed.site.stops import Stop, Stops
 
@@ -130,6 +130,14 @@ class Office:
         place = self.place()
         people = self.people.register().people.values()
         return lines(people, place.policy.reviews, place.now)
+
+    def alert_overdue(self) -> int:
+        """How many days this site is late with its review; in the log too where it is late."""
+        place = self.place()
+        late = overdue_days(self.people, place.policy.reviews, place.now)
+        if late > 0:
+            self.audit.append("access.review-overdue", days=late)
+        return late
 
     def review(self, verdicts: Sequence[Verdict], *, by: str) -> Review:
         """Carry a review out.

@@ -214,3 +214,12 @@ def test_a_development_person_is_heard_only_where_the_policy_says_so(
             for canary in (secrets["password"], secrets["otp_secret"], *secrets["recovery_codes"]):
                 assert canary.encode() not in path.read_bytes()
     assert workspace.lab.stat().st_mode & 0o077 == 0
+
+
+def test_an_overdue_review_is_told_at_sign_in(desk: Desk) -> None:
+    desk.add("ada", "analyst")
+    office = Workspace(desk.workspace).office()
+    office.people.reviewed(datetime.now(UTC) - timedelta(days=97))
+    assert "is 7 days late" in desk.login("ada")
+    log = [entry["body"]["event"] for entry in office.audit.entries()]
+    assert log[-1] == "access.review-overdue"
