@@ -5,7 +5,8 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
 
 1. Answers are looked for often at first, then ever less, at most `SLOWEST_LOOK` seconds apart.
 2. A silo that failed, or isn't connected, is asked again, after pauses that double and are of
-   random length, as often as the plan says. What a silo itself answers, a refusal too, stands.
+   random length, as often as the plan says; so is one whose message was lost because the SuperLink
+   went in the middle of it. What a silo itself answers, a refusal too, stands.
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
 5. Answers are handed on as they come, at most `TOGETHER` in memory.
@@ -20,9 +21,11 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 
 from abfed.coordinator.exchange import Requests, addresses_of
@@ -32,6 +35,8 @@ FIRST_LOOK = 0.2  # seconds
 SLOWEST_LOOK = 2.0
 LONGEST_PAUSE = 60.0
 TOGETHER = 16  # messages
+OUTAGES = (httpx.HTTPError, ObjectPushError)
+"""What Flower raises when a SuperLink goes, or has just come back, in the middle of a call."""
 
 
 class PatientGrid(Grid):
@@ -97,13 +102,20 @@ class PatientGrid(Grid):
         return step.carry_out()
 
     def deliver(self, message: Message) -> str:
-        """Deliver one message; returns its id."""
+        """Deliver one message; returns its id.
+
+        Raises:
+            OUTAGES: the SuperLink was gone in the middle of it.
+        """
         (name,) = self._inner.push_messages([message])
         return name
 
     def addresses(self) -> dict[str, int]:
-        """Where silos are now."""
-        return addresses_of(self._inner)
+        """Where silos are now; nowhere while the SuperLink doesn't say."""
+        try:
+            return addresses_of(self._inner)
+        except OUTAGES:
+            return {}
 
     @property
     def waiting(self) -> Waiting:
@@ -153,13 +165,16 @@ class _Step:
 
     def _ask(self, silo: str) -> None:
         self._tries[silo] = self._tries.get(silo, 0) + 1
-        self._open[self._requests.deliver(silo, self._grid.deliver)] = silo
+        try:
+            self._open[self._requests.deliver(silo, self._grid.deliver)] = silo
+        except OUTAGES:
+            self._later(silo)
 
     def _collect(self) -> Iterator[Message]:
         """Take the answers that are there, a few at a time."""
         names = list(self._open)
         for start in range(0, len(names), TOGETHER):
-            for reply in self._grid.pull_messages(names[start : start + TOGETHER]):
+            for reply in self._pull(names[start : start + TOGETHER]):
                 silo = self._open.pop(reply.metadata.reply_to_message_id, "")
                 if not silo or silo in self._answered:
                     continue
@@ -172,6 +187,12 @@ class _Step:
                     self._due.pop(silo, None)
                     self._grid.tell(silo)
                     yield reply
+
+    def _pull(self, names: list[str]) -> Iterable[Message]:
+        try:
+            return self._grid.pull_messages(names)
+        except OUTAGES:
+            return []  # it is looked for again
 
     def _later(self, silo: str) -> None:
         """Plan the next try, if there is one left."""

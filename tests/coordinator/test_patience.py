@@ -2,10 +2,12 @@
 
 import time
 
+import httpx
 import pytest
 from flwr.app import Error, Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from abfed.coordinator import patience
 from abfed.coordinator.conduct import Conduct
@@ -27,6 +29,8 @@ class Unsteady(EmbeddedGrid):
         self.absences = {}
         self.lost = set()
         self.asked = []
+        self.outages = []
+        self.pull_outages = []
 
     def get_nodes(self):
         nodes = []
@@ -48,7 +52,14 @@ class Unsteady(EmbeddedGrid):
             return Message(Error(code=2, reason="ConnectionResetError"), reply_to=message)
         return super()._answer(message)
 
+    def push_messages(self, messages):
+        if self.outages:
+            raise self.outages.pop(0)
+        return super().push_messages(messages)
+
     def pull_messages(self, message_ids):
+        if self.pull_outages:
+            raise self.pull_outages.pop(0)
         return [
             reply
             for reply in super().pull_messages(message_ids)
@@ -95,6 +106,15 @@ def test_a_silo_that_fails_is_asked_again(federation, grid):
     outcome = carry(federation, grid)
     assert grid.asked == ["aurora", "borealis", "aurora", "aurora", "aurora"]
     assert not outcome.missing_now
+
+
+def test_a_superlink_that_goes_in_the_middle_of_a_call_is_waited_for(federation, grid):
+    grid.outages = [ObjectPushError("x", 1, "s"), httpx.ReadError("gone")]
+    grid.pull_outages = [httpx.ConnectError("not yet back")]
+    outcome = carry(federation, grid)
+    assert not outcome.missing_now
+    assert not grid.outages
+    assert not grid.pull_outages
 
 
 def test_a_silo_that_comes_later_is_asked_then(federation, grid):
