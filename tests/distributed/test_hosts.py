@@ -173,9 +173,9 @@ def disturb(rig, over):
         if '"step":"train-0001"' in told:
             slow = ("root", "tbf", "rate", "256kbit", "burst", "32k", "latency", "800ms")
             subprocess.run(["tc", "qdisc", "add", "dev", "abcorvid", *slow], check=False)
-            ip("link", "set", "abborea", "down")
+            ip("link", "set", "abboreal", "down")
             time.sleep(15)
-            ip("link", "set", "abborea", "up")
+            ip("link", "set", "abboreal", "up")
             return
 
 
