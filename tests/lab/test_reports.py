@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import abfed
 from abfed.lab import execution
+from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import (
     declared_parameters,
     find_notebook,
@@ -113,8 +114,9 @@ def test_the_kernel_is_this_python_without_a_home(run, tmp_path, monkeypatch):
         f"print(Path(abfed.__file__).resolve() == Path({str(abfed.__file__)!r}).resolve())\n"
         "print('SOME_TOKEN' in os.environ)"
     )
-    html = write_report(run, tmp_path, notebook=str(notebook(tmp_path, source))).read_text()
-    assert "True ipc\nTrue\nFalse" in html
+    small = read_notebook(notebook(tmp_path, source))
+    done = execution.execute(small, {}, Place(cwd=tmp_path), Spawned())
+    assert done.document.cells[-1].outputs[0].text == "True ipc\nTrue\nFalse\n"
 
 
 def test_warnings_are_not_part_of_the_page(run, tmp_path, capfd):
