@@ -77,7 +77,7 @@ DANGEROUS: frozenset[Right] = frozenset(
 Factor = Literal["pwd", "otp", "hwk", "swk", "mfa"]
 """Authentication methods by their names in RFC 8176; `swk` is a service account's own key."""
 
-MAX_STATEMENT = 16_384  # characters of an envelope in base64
+MAX_STATEMENT = 262_144  # characters of an envelope in base64; a submission names its sites
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
