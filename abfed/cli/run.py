@@ -108,7 +108,7 @@ def _show_checks(done: Run) -> None:
     checks = {
         "Sample-ratio mismatch": done.sample_ratios[done.sample_ratios["alarm"]],
         "Arms that differ in what was known before": done.balance[done.balance["alarm"]],
-        "Cells that don't live": done.dead_cells,
+        "Cells without variation: look before you believe them": done.dead_cells,
         "Clicks without an open (recipients, noised)": done.orphans,
         "From wave to wave": done.novelty,
     }
