@@ -232,7 +232,7 @@ def test_who_was_left_out_and_why(run):
 
 def test_privacy_section_says_what_is_protected(run):
     shown = sections.privacy(run)
-    for part in ("recipient", "adding or removing one", "PLD", "costs add"):
+    for part in ("one recipient of one silo", "added or removed", "PLD", "costs add"):
         assert part in shown
 
 

@@ -155,7 +155,9 @@ def test_a_flipped_byte_in_a_run_is_refused(
         Workspace(copy).runs()
 
 
-def test_new_data_is_a_new_question(told: dict[str, Path], tmp_path: Path) -> None:
+def test_a_second_look_on_new_data_is_refused_and_another_question_is_charged(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "workspace"
     shutil.copytree(told["workspace"], copy)
     export = tmp_path / "export.csv"
@@ -164,20 +166,22 @@ def test_new_data_is_a_new_question(told: dict[str, Path], tmp_path: Path) -> No
     export.write_text("\n".join([lines[0], fresh]) + "\n")
     mapping = str(told["exports"] / "corvid" / "mapping.yaml")
     options = ["-w", str(copy)]
-    plan = small_plan(
-        tmp_path / "plan.yaml",
-        model=None,
-        training=None,
-        privacy={"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
-    )
-    assert main(["run", str(plan), *options]) == 0
-    assert main(["silo", "ingest", "corvid", str(export), "-m", mapping, *options]) == 0
+    alone = {
+        "model": None,
+        "training": None,
+        "privacy": {"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
+    }
+    plan = small_plan(tmp_path / "plan.yaml", **alone)
     assert main(["run", str(plan), *options]) == 0
     charged = _ledgers(copy)
-    assert (charged["corvid"], charged["aurora"]) == (
-        3,
-        2,
-    )  # the first run, and this plan twice or once
+    assert main(["silo", "ingest", "corvid", str(export), "-m", mapping, *options]) == 0
+    capsys.readouterr()
+    assert main(["run", str(plan), *options]) == 2
+    assert "peeking at a fixed-horizon design" in capsys.readouterr().err
+    assert _ledgers(copy) == charged
+    other = small_plan(tmp_path / "other.yaml", primary="opened", **alone)
+    assert main(["run", str(other), *options]) == 0
+    assert _ledgers(copy) == {silo: count + 1 for silo, count in charged.items()}
     assert len(list((copy / "runs").glob("*/manifest.sig"))) == 3
 
 
