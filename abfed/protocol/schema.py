@@ -7,6 +7,7 @@ never from the data.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -77,6 +78,10 @@ class NumericFeature(Frozen):
     def _ordered(self) -> NumericFeature:
         if not self.low < self.high:
             message = f"low ({self.low}) must be below high ({self.high})"
+            raise ValueError(message)
+        # Half the range is divided by: one that vanishes would make a row's being there show.
+        if self.high / 2 - self.low / 2 < sys.float_info.min:
+            message = f"low ({self.low}) and high ({self.high}) are too close to be told apart"
             raise ValueError(message)
         return self
 

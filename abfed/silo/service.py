@@ -8,8 +8,11 @@ text and no traceback leaves.
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from abfed.privacy.charges import plan_charges
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
@@ -195,7 +198,9 @@ class SiloService:
         Raises:
             IntegrityError: the silo itself is damaged so far that it can't even log a refusal.
         """
-        with self._lock:
+        with self._lock, np.errstate(all="ignore"), warnings.catch_warnings():
+            # A library's warning on the terminal would tell of rows, without noise.
+            warnings.simplefilter("ignore")
             try:
                 return self._answer(envelope)
             except Refused as refused:

@@ -201,7 +201,7 @@ def loot(place, brand, service):
     return json.loads(done.stdout.splitlines()[-1]), sent.reply_key
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.privacy]
+pytestmark = [pytest.mark.slow, pytest.mark.privacy, pytest.mark.timeout(900)]
 walled = pytest.mark.skipif(
     not can_be_run_by(NODE_USER), reason="needs root, setpriv and sources that others may read"
 )

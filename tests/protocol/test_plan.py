@@ -67,6 +67,11 @@ MALFORMED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("delta too large", _privacy(delta=1e-3), ("privacy.delta:", "0.0001")),
     ("split not adding up", _privacy(split={"statistics": 0.5}), ("privacy:", "split", "0.5")),
     ("statistics for nothing", _privacy(split={"statistics": 0.0}), ("split.statistics:",)),
+    (
+        "bounds too close",
+        {"features": [AGE | {"high": 5e-324}]},
+        ("features[0].numeric:", "too close"),
+    ),
     ("bounds reversed", _metric(low=4.0), ("metrics[0].mean:", "low (4.0)", "high (3.0)")),
     ("bounds equal", _metric(low=3.0), ("low (3.0)",)),
     ("feature bounds reversed", {"features": [AGE | {"low": 101.0}]}, ("features[0]", "low")),

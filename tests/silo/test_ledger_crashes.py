@@ -82,7 +82,7 @@ def test_a_kill_at_some_instructions_loses_no_charge(house: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.privacy
+@pytest.mark.timeout(2400)
 def test_a_kill_at_every_instruction_loses_no_charge(house: Path, tmp_path: Path) -> None:
     total = count_instructions(house, tmp_path / "counted", PLAN)
     assert total > 2000

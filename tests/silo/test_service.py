@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -225,6 +226,23 @@ def test_a_failure_while_computing_tells_nothing(
     kind, _ = silo.ask(silo.asker.request(PLAN))
     assert kind == "release"
     assert len(silo.service.ledger.reservations()) == 1
+
+
+def test_a_warning_while_computing_is_told_to_nobody(
+    silo: Silo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = silo.service._compute
+
+    def warning(permit: Any) -> Any:
+        warnings.warn("seven rows", stacklevel=1)
+        np.divide(np.ones(1), np.zeros(1))
+        return compute(permit)
+
+    monkeypatch.setattr(silo.service, "_compute", warning)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        silo.service.answer(silo.asker.request(PLAN))
+    assert told == []
 
 
 def test_data_that_change_while_it_computes_are_not_released(
