@@ -190,17 +190,20 @@ class Keeper:
         self._log("down", processes=len(alive))
 
 
+# Asks the kernel for a SIGKILL when the parent dies (PR_SET_PDEATHSIG) and becomes the command. A
+# parent that died before the kernel was asked is seen by another one's id in its place.
 _TIED = """import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
-os.execv(sys.argv[1], sys.argv[1:])
-"""  # asks the kernel for a SIGKILL when the parent dies (PR_SET_PDEATHSIG), becomes the command
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def dying_with_us(command: Sequence[str]) -> list[str]:
     """The command, ended by the kernel when the process that starts it dies (Linux)."""
     if sys.platform != "linux":
         return list(command)
-    return [sys.executable, "-IS", "-c", _TIED, *command]
+    return [sys.executable, "-IS", "-c", _TIED, str(os.getpid()), *command]
 
 
 def find_program(name: str) -> str:

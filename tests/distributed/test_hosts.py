@@ -59,7 +59,8 @@ def namespace(host):
 
 @pytest.fixture(scope="module")
 def network():
-    """Four hosts on a bridge; all of it is taken away again."""
+    """Four hosts on a bridge; all of it is taken away again, also what a killed run left."""
+    take_away()
     ip("link", "add", BRIDGE, "type", "bridge")
     try:
         ip("link", "set", BRIDGE, "up")
@@ -73,9 +74,14 @@ def network():
             ip("-n", name, "link", "set", "lo", "up")
         yield
     finally:
-        for host in ADDRESS:
-            subprocess.run(["ip", "netns", "del", namespace(host)], check=False)
-        subprocess.run(["ip", "link", "del", BRIDGE], check=False)
+        take_away()
+
+
+def take_away():
+    """The hosts and the bridge; that some of it is not there is no matter."""
+    for host in ADDRESS:
+        subprocess.run(["ip", "netns", "del", namespace(host)], check=False, capture_output=True)
+    subprocess.run(["ip", "link", "del", BRIDGE], check=False, capture_output=True)
 
 
 def on(host, user):

@@ -71,3 +71,22 @@ def test_they_end_also_when_the_keeper_is_killed(keeper):
     process.kill()
     process.wait()
     wait_until(lambda: not [pid for pid in pids if alive(pid)], 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_one_whose_keeper_is_gone_before_it_begins_never_begins(tmp_path):
+    made = tmp_path / "made"
+    orphan = f"""
+import subprocess, sys, time
+from abfed.site.processes import dying_with_us
+words = dying_with_us([sys.executable, "-c", "open({str(made)!r}, 'w')"])
+print(subprocess.Popen(["sh", "-c", 'sleep 0.5; exec "$@"', "sh", *words]).pid, flush=True)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", orphan],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    wait_until(lambda: not alive(int(told.stdout)), 30)
+    assert not made.exists()
