@@ -14,11 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from abfed.coordinator.aggregation import Aggregation  # noqa: E402
 from abfed.coordinator.conduct import expected_shapes  # noqa: E402
 from abfed.coordinator.exchange import Desk, Requests  # noqa: E402
 from abfed.coordinator.inbox import Accepted, Inbox  # noqa: E402
 from abfed.coordinator.spool import Spool  # noqa: E402
-from abfed.coordinator.strategy import VerifiedAverage, pack_model  # noqa: E402
+from abfed.coordinator.strategy import pack_model  # noqa: E402
 from abfed.learning.networks import initial_arrays  # noqa: E402
 from abfed.protocol.boxes import box_reply, box_request, unbox_reply, unbox_request  # noqa: E402
 from tests.coordinator.doubles import Federation, make_plan  # noqa: E402
@@ -43,7 +44,7 @@ def spent(folder: Path, hidden: tuple[int, ...]) -> tuple[int, float, int]:
     inbox = Inbox(site.silos, plan, lambda step: expected_shapes(plan, step))
     inbox.bind({"aurora": silo.fields(plan, "totals", "")["epoch"]})
     desk = Desk(plan, site.keys, site.audit, inbox, site.front, site.clock)
-    strategy = VerifiedAverage.__new__(VerifiedAverage)
+    aggregation = Aggregation(plan.schedule)
     seconds, size = [], 0
     for _ in range(TIMES):
         started = time.process_time()
@@ -58,7 +59,7 @@ def spent(folder: Path, hidden: tuple[int, ...]) -> tuple[int, float, int]:
         if not isinstance(accepted, Accepted):
             raise SystemExit("the silo refused")
         kept = Spool().keep(accepted)
-        strategy.averaged(model, {"aurora": kept}, {"aurora": 1.0})
+        aggregation.round(model, {"aurora": kept}, {"aurora": 1.0}, 1)
         seconds.append(asking + time.process_time() - started)
         size = len(sent.box) + len(answer)
     return sum(array.size for array in model.values()), statistics.median(seconds), size

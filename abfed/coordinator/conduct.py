@@ -21,11 +21,12 @@ from typing import Any, Literal, NamedTuple
 from flwr.serverapp import Grid
 
 from abfed.coordinator import manifest
+from abfed.coordinator.aggregation import Parameters
 from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_out, prepare, too_few
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox
 from abfed.coordinator.rounds import Closed, RunFolder
-from abfed.coordinator.strategy import Parameters, pack_model
+from abfed.coordinator.strategy import pack_model
 from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
 from abfed.learning.shapes import release_shapes

@@ -48,7 +48,7 @@ _ADVICE = {
     "step-used": "a plan trains one model on the same data: give the plan a new name for another",
 }
 
-Reason = Literal["refused", "failed", "absent", "integrity", "not-in-run"]
+Reason = Literal["refused", "failed", "absent", "integrity", "outlier", "not-in-run"]
 
 
 class LeftOut(NamedTuple):
@@ -56,8 +56,9 @@ class LeftOut(NamedTuple):
 
     Attributes:
         reason: "refused" by the silo; "failed" on the way or in the courier; "absent", so not
-            connected or late; "integrity", so not believed; "not-in-run", so it came after the
-            run's model was begun.
+            connected or late; "integrity", so not believed; "outlier", so signed by
+            the silo but beyond the plan's bounds; "not-in-run", so it came after the run's model
+            was begun.
         why: the refusal's code, the type of an exception, or the rule that didn't hold. After the
             code "version" stands the version that the silo speaks.
     """

@@ -7,15 +7,22 @@ releases and plan determine it bit for bit, a checkpoint only saves time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
+from abfed.coordinator.aggregation import (
+    Aggregation,
+    Combined,
+    Parameters,
+    moment_shapes,
+    to_record,
+)
 from abfed.coordinator.exchange import Answers, Desk
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.rounds import Closed, RunFolder
-from abfed.coordinator.strategy import Parameters, VerifiedAverage, pack_model, to_record
+from abfed.coordinator.strategy import VerifiedTraining, pack_model
 from abfed.coordinator.vault import Vault, model_digest
 from abfed.learning.shapes import parameter_shapes
 from abfed.protocol.canonical import sha256_hex
@@ -52,11 +59,14 @@ class Training:
         self._done = [step for step in steps if step in folder.steps]
         self._todo = [step for step in steps if step not in folder.steps]
         self._model: Parameters = {}
-        self._strategy = VerifiedAverage(
+        self._aggregation = Aggregation(desk.plan.schedule)
+        self._strategy = VerifiedTraining(
             desk,
             silos=sorted(folder.epochs),
             weights=_weights(desk, folder),
             steps=self._todo,
+            first=len(self._done) + 1,
+            aggregation=self._aggregation,
             round_closed=self._close,
         )
 
@@ -83,12 +93,13 @@ class Training:
         step: str,
         answers: Answers,
         incoming: str,
-        weights: Mapping[str, float],
-        model: Parameters,
+        combined: Combined,
     ) -> None:
         """Make a round durable; Flower asks for the next when this returns."""
-        checkpoint = self._vault.seal(model, name=self._folder.run, version=step)
-        closed = Closed(step, answers, incoming, weights, model_digest(model), checkpoint)
+        model = combined.model
+        kept = model | self._aggregation.moments
+        checkpoint = self._vault.seal(kept, name=self._folder.run, version=step)
+        closed = Closed(step, answers, incoming, combined.weights, model_digest(model), checkpoint)
         self._folder.close_step(closed)
         self._model = model
         self._tellers.closed(step, answers)
@@ -101,35 +112,37 @@ class Training:
         for number in range(len(self._done), 0, -1):
             model = self._from_checkpoint(self._done[number - 1])
             if model is not None:
-                return self._made_again(model, self._done[number:])
+                return self._made_again(model, number)
         from abfed.learning.networks import initial_arrays  # noqa: PLC0415 - brings torch
 
-        return self._made_again(dict(initial_arrays(self._desk.plan)), self._done)
+        return self._made_again(dict(initial_arrays(self._desk.plan)), 0)
 
     def _from_checkpoint(self, step: str) -> Parameters | None:
-        """The model of a step's checkpoint, if it's there and opens."""
+        """The model of a step's checkpoint, if it's there and opens; its moments with it."""
         sealed = self._folder.checkpoint(step)
         if sealed is None:
             return None
-        shapes = parameter_shapes(self._desk.plan)
+        shapes, moments = parameter_shapes(self._desk.plan), moment_shapes(self._desk.plan)
         try:
-            model = self._vault.open(sealed, shapes, name=self._folder.run, version=step)
+            kept = self._vault.open(sealed, shapes | moments, name=self._folder.run, version=step)
         except IntegrityError:
-            model = {}
+            kept = {}
+        model = {name: array for name, array in kept.items() if name in shapes}
         if not model or model_digest(model) != self._folder.steps[step]["model"]:
             self._desk.audit.append("checkpoint.unusable", run=self._folder.run, step=step)
             return None
+        self._aggregation.moments = {name: kept[name] for name in moments}
         return model
 
-    def _made_again(self, model: Parameters, steps: list[str]) -> Parameters:
-        """The model after these closed steps, from the stored releases."""
-        for step in steps:
+    def _made_again(self, model: Parameters, done: int) -> Parameters:
+        """The model after all closed steps, from that after the first `done` and the releases."""
+        for number, step in enumerate(self._done[done:], start=done + 1):
             body = self._folder.steps[step]
             where = f"{self._folder.run}, {step}"
             if sha256_hex(pack_model(model)) != body["incoming"]:
                 raise IntegrityError("the model before it is not the journal's", where=where)
             accepted = stored_releases(self._desk, self._folder, step)
-            model = self._strategy.averaged(model, accepted, body["weights"])
+            model = self._aggregation.round(model, accepted, body["weights"], number).model
             if model_digest(model) != body["model"]:
                 raise IntegrityError("its releases don't give the journal's model", where=where)
         return model

@@ -88,13 +88,14 @@ def train_round(
         parameters = Parameters(network)
         gradients = BatchGradients(network, loss)
         rate = settings.learning_rate / expected_batch
+        pull = settings.learning_rate * settings.proximal
         progress = _Progress(checkpoint, parameters)
         with progress:
             for step, batch in _steps(rows, settings, noise, first=progress.taken):
                 total = gradients.clipped_sum(batch, settings.clip)
                 noised = _noised(total, noise_multiplier * settings.clip, noise.fork(2 * step + 1))
                 progress.taken = step + 1  # first: a cut between the two lines must not add a step
-                parameters.step(noised, rate)
+                parameters.step(noised, rate, pull)
                 progress.took()
         parameters.part()
     return {name: after - before[name] for name, after in parameters_of(network).items()}
@@ -103,18 +104,25 @@ def train_round(
 class Parameters:
     """A network's trained parameters as one vector that they share while it is trained."""
 
-    __slots__ = ("_trained", "vector")
+    __slots__ = ("_start", "_trained", "vector")
 
     def __init__(self, network: nn.Module) -> None:
         self._trained = [each for each in network.parameters() if each.requires_grad]
         self.vector = torch.cat([each.detach().flatten() for each in self._trained])
+        self._start = self.vector.clone()
         parts = self.vector.split([each.numel() for each in self._trained])
         for each, part in zip(self._trained, parts, strict=True):
             each.data = part.view_as(each)
 
-    def step(self, direction: Tensor, rate: float) -> None:
-        """Move against a direction, the product made in float64."""
-        self.vector.sub_((rate * direction).to(self.vector.dtype))
+    def step(self, direction: Tensor, rate: float, pull: float = 0.0) -> None:
+        """Move against a direction, the product made in float64, and by `pull` towards the start.
+
+        The pull (FedProx) knows the incoming model and what was noised: it tells nothing more.
+        """
+        move = rate * direction
+        if pull:
+            move += pull * (self.vector - self._start)
+        self.vector.sub_(move.to(self.vector.dtype))
         self.vector.clamp_(-LARGEST_PARAMETER, LARGEST_PARAMETER)
 
     def part(self) -> None:

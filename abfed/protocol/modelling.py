@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -21,6 +22,79 @@ class Model(Frozen):
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
 
 
+Rate = Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Average(Frozen):
+    """FedAvg (McMahan et al. 2017): the new model is the silos' mean."""
+
+    kind: Literal["fedavg"] = "fedavg"
+
+
+class Momentum(Frozen):
+    """FedAvgM (Hsu et al. 2019): the mean update is a gradient for SGD with momentum."""
+
+    kind: Literal["fedavgm"]
+    learning_rate: Rate = 1.0
+    momentum: Decay = 0.9
+
+
+class Adaptive(Frozen):
+    """FedAdam and FedYogi (Reddi et al. 2021): the mean update is a gradient for Adam or Yogi.
+
+    Attributes:
+        learning_rate: of the server.
+        beta_1: decay of the first moment.
+        beta_2: decay of the second moment.
+        tau: added to the root of the second moment: the smaller, the more adaptive.
+    """
+
+    kind: Literal["fedadam", "fedyogi"]
+    learning_rate: Rate = 0.1
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.99
+    tau: Annotated[float, Field(ge=1e-9, le=1e3, allow_inf_nan=False)] = 1e-3
+
+
+Server = Annotated[Average | Momentum | Adaptive, Field(discriminator="kind")]
+"""What the server makes of a round's combined update."""
+
+
+class WeightedMean(Frozen):
+    """All silos that answered, by their weights."""
+
+    kind: Literal["mean"] = "mean"
+
+
+class TrimmedMean(Frozen):
+    """Coordinate by coordinate, without the `cut` largest and smallest (Yin et al. 2018).
+
+    Attributes:
+        cut: share of silos cut off at each end; all others count alike.
+    """
+
+    kind: Literal["trimmed-mean"]
+    cut: Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False)] = 0.2
+
+
+class MultiKrum(Frozen):
+    """The mean of the silos that lie closest together (Blanchard et al. 2017).
+
+    Attributes:
+        hostile: silos that may be so; 2 × hostile + 3 must answer each round.
+        kept: silos that are averaged; all but the hostile ones where it is not given.
+    """
+
+    kind: Literal["multi-krum"]
+    hostile: Annotated[int, Field(ge=1, le=1000)] = 1
+    kept: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+Combine = Annotated[WeightedMean | TrimmedMean | MultiKrum, Field(discriminator="kind")]
+"""How a round's verified updates become one."""
+
+
 class Training(Frozen):
     """Settings of federated DP-SGD (Abadi et al. 2016) at the level of recipients.
 
@@ -32,6 +106,12 @@ class Training(Frozen):
         learning_rate: of the local steps.
         holdout: share of recipients, by keyed hash, kept for evaluation only.
         weighting: how silos' updates are averaged: all alike, or by noised size.
+        proximal: FedProx (Li et al. 2020): each local step also pulls towards the incoming model,
+            by this factor.
+        combine: how silos' updates become one.
+        server: what the server makes of it.
+        largest_update: L2 norm above which a silo's update is an outlier and left out of the round;
+            no bound where it is not given.
     """
 
     rounds: Annotated[int, Field(ge=1, le=1000)] = 6
@@ -41,3 +121,15 @@ class Training(Frozen):
     learning_rate: Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)] = 0.5
     holdout: Annotated[float, Field(ge=0.05, le=0.5, allow_inf_nan=False)] = 0.2
     weighting: Literal["equal", "size"] = "size"
+    proximal: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 0.0
+    combine: Combine = WeightedMean()
+    server: Server = Average()
+    largest_update: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+
+    def silos_needed(self) -> int:
+        """Silos that must answer each round for `combine` to mean something."""
+        if isinstance(self.combine, MultiKrum):
+            return max(2 * self.combine.hostile + 3, self.combine.kept or 0)
+        if isinstance(self.combine, TrimmedMean):
+            return math.ceil(1 / self.combine.cut)
+        return 1

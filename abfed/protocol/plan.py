@@ -341,4 +341,13 @@ def _check_model(plan: Plan) -> str:
         return "features: a model needs at least one feature"
     if not (split.training and split.evaluation):
         return "privacy.split: a model needs ε for training and for evaluation"
+    return _check_training(plan)
+
+
+def _check_training(plan: Plan) -> str:
+    schedule = plan.schedule
+    if plan.minimum_silos < (needed := schedule.silos_needed()):
+        return f"training.combine: {schedule.combine.kind} needs minimum_silos of at least {needed}"
+    if schedule.proximal * schedule.learning_rate >= 1:
+        return "training.proximal: times learning_rate must be below 1, or steps overshoot"
     return ""

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import numpy as np
 import pytest
 from flwr.serverapp import ServerApp
 
@@ -13,7 +12,6 @@ from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.patience import PatientGrid
 from abfed.coordinator.spool import Spool
-from abfed.coordinator.strategy import VerifiedAverage
 from abfed.protocol.errors import IntegrityError
 from tests.coordinator.doubles import Federation, make_plan
 
@@ -69,20 +67,6 @@ def test_a_waiting_grid_gives_the_same_model_as_a_plain_one(tmp_path):
 
     federation.grid().carry_out(app)
     assert outcomes[0].manifest["model"]["digest"] == plain.manifest["model"]["digest"]
-
-
-def test_the_mean_is_the_weighted_mean():
-    class Release:
-        silo = "x"
-
-    def accepted(value):
-        return Accepted(Release(), {"update/w": np.full(3, value, np.float32)}, b"")
-
-    model = {"w": np.ones(3, np.float32)}
-    strategy = VerifiedAverage.__new__(VerifiedAverage)
-    mean = strategy.averaged(model, {"a": accepted(1.0), "b": accepted(4.0)}, {"a": 2.0, "b": 1.0})
-    np.testing.assert_allclose(mean["w"], 1 + (2 * 1 + 1 * 4) / 3, rtol=1e-6)
-    assert mean["w"].dtype == np.float32
 
 
 def test_a_spool_whose_disk_gives_other_bytes_back_is_found_out():

@@ -92,7 +92,7 @@ FORGERIES = {
     ),
     "too large a model": (
         bent(put("update/output.bias", lambda array: np.full_like(array, 3.4e38))),
-        "its update leaves the range of float32",
+        "its update leaves the range of parameters",
     ),
 }
 
@@ -100,28 +100,18 @@ FORGERIES = {
 @pytest.mark.parametrize("what", FORGERIES)
 def test_a_lie_is_left_out_and_named(federation, what):
     forge, why = FORGERIES[what]
-    if what == "too large a model":  # twice the largest: the first is within range
-        changes = {"train-0001", WHEN}
-
-        def forge(fields, arrays):
-            if fields["step"] in changes:
-                bias = arrays["update/output.bias"]
-                arrays["update/output.bias"] = np.full_like(bias, 3.4e38)
-
-        federation.silos["aurora"].forge = federation.silos[EVIL].forge = forge
-    else:
-        federation.silos[EVIL].forge = forge
+    federation.silos[EVIL].forge = forge
     outcome = carry_out(make_plan(), federation.grid(), federation.coordinator)
-    expect_left_out(federation, outcome, "integrity", why)
+    reason = "outlier" if what == "too large a model" else "integrity"
+    expect_left_out(federation, outcome, reason, why)
 
 
 def expect_left_out(federation, outcome, reason, why):
     assert outcome.manifest["left_out"][WHEN][EVIL] == {"reason": reason, "why": why}
     assert EVIL not in outcome.manifest["weights"][WHEN]
     assert WHEN not in outcome.manifest["releases"][EVIL]
-    if reason != "integrity" or "float32" not in why:
-        assert EVIL in outcome.manifest["weights"]["train-0003"]
-        assert "train-0001" not in outcome.manifest["left_out"]
+    assert EVIL in outcome.manifest["weights"]["train-0003"]
+    assert "train-0001" not in outcome.manifest["left_out"]
     model = Vault(federation.keys).open(
         (outcome.folder / "model.sealed").read_bytes(),
         parameter_shapes(make_plan()),

@@ -93,3 +93,25 @@ def test_at_epsilon_three_it_ranks_people_that_it_has_not_seen():
     scores = logits(network_for(plan, model), fresh.batch(np.arange(3000))[0])
     positive, negative = scores[fresh.labels == 1], scores[fresh.labels == 0]
     assert (positive[:, None] > negative[None, :]).mean() > 0.75
+
+
+def test_fedprox_pulls_each_step_towards_the_incoming_model():
+    """Li et al. (2020), equation 2: the local objective has mu/2 times the squared distance."""
+    rate, pull = 0.5, 0.6
+
+    def after(steps, proximal):
+        plan = learning_plan(local_steps=steps, learning_rate=rate, proximal=proximal, clip=1e3)
+        return round_of(plan, NoNoise(1), multiplier=1e-9)["output.weight"].astype(np.float64)
+
+    first = after(1, 0.0)
+    assert np.array_equal(after(1, pull), first), "there is nothing to pull at the start"
+    assert np.allclose(after(2, 0.0) - after(2, pull), rate * pull * first, atol=1e-6)
+    assert np.abs(first).max() > 1e-3
+
+
+def test_one_noisy_step_a_round_is_dp_fedsgd():
+    """A round of one step moves by the noised gradient alone: what the server then optimises."""
+    one = round_of(learning_plan(local_steps=1, learning_rate=0.1, clip=1e3), NoNoise(1))
+    ten = round_of(learning_plan(local_steps=1, learning_rate=1.0, clip=1e3), NoNoise(1))
+    assert np.allclose(10 * one["output.weight"], ten["output.weight"], atol=1e-5)
+    assert ten["output.weight"].any()

@@ -20,7 +20,7 @@ from tests.examples import make_model_plan, make_plan, model_values, plan_values
 
 GOLDEN = "65b5b4106d2565e29e68bc55464c5af06dc346cd884a53bec93ff9a18dc27c8b"
 """Digest of `make_plan()`. If it changes, every silo's approvals and ledgers lose their meaning."""
-GOLDEN_MODEL = "dc6f2c42fc4eda30e362263974465e6032cbf7647537e657ab1d561e626ed325"
+GOLDEN_MODEL = "4ab7c60d760127cbf482cbc02871503da644c7bd569de45dfe70f78198bd4bac"
 
 AGE = {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0}
 SPLIT = {"statistics": 1.0, "training": 1.5, "evaluation": 0.5}
