@@ -25,6 +25,7 @@ from abfed.lab.units import (
     signed,
     unit_of,
 )
+from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import LIKE_THESE, THESE
 
 if TYPE_CHECKING:
@@ -40,16 +41,8 @@ __all__ = [
     "title",
 ]
 
-VERDICTS = {
-    "better": ("higher", "yes"),
-    "worse": ("lower", "no"),
-    "inconclusive": ("not clear", "open"),
-    "suppressed": ("drowned in noise", "open"),
-    "within margin": ("within margin", "yes"),
-    "not shown": ("margin not shown", "open"),
-    "breached": ("margin broken", "no"),
-}
-"""Each decision in words, and how it stands out."""
+PILLS = {"good": "yes", "bad": "no", "open": "open"}
+"""How a decision of each tone stands out."""
 
 
 def title(run: Run) -> str:
@@ -92,7 +85,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
 def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
     """One row's cells behind the metric's name, as markup."""
     unit = unit_of(run.plan, row["metric"])
-    words, kind = VERDICTS.get(row["decision"], ("", ""))
+    decision = row["decision"]
     se, relative = row["se"], NONE
     if pd.notna(row["relative"]):
         span = interval(100 * row["rel_low"], 100 * row["rel_high"], 1)
@@ -108,7 +101,7 @@ def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
         effect,
         relative,
         p_value(row["p_adjusted"]),
-        pill(words, kind) if words else "",
+        pill(decision, PILLS[DECISIONS[decision]]),
     ]
 
 
@@ -124,7 +117,7 @@ def effects_by_scope(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     for scope in scopes:
         if scope == widest(run):
             continue
-        named = f"“{scope}”: random effects" if scope == LIKE_THESE else scope
+        named = f"“{scope}”: where each brand counts the same" if scope == LIKE_THESE else scope
         shown = effects_table(run, alpha=alpha, scope=scope)
         parts.append(f"<h3>{escape(named)}</h3>{shown}")
     if not parts:

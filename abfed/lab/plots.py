@@ -23,6 +23,7 @@ from scipy import stats
 from abfed.lab.page import ARM_COLOURS, BLUE, INK, ORANGE, RULE, SOFT_INK, VERMILLION
 from abfed.lab.readings import effects_at, require_model, widest
 from abfed.lab.units import Unit, level, unit_of
+from abfed.stats.contrasts import SUPPRESSED
 from abfed.stats.effects import LIKE_THESE, THESE
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _draw_row(
         "fontsize": 8.5,
     }
     if not math.isfinite(row["estimate"]):
-        axes.text(1.02, y, "can’t be told from noise", color=SOFT_INK, style="italic", **side)
+        words = "can’t be told from noise" if row["decision"] == SUPPRESSED else row["decision"]
+        axes.text(1.02, y, words, color=SOFT_INK, style="italic", **side)
         return
     middle, low, high = (row[name] * unit.scale for name in ("estimate", "ci_low", "ci_high"))
     split = math.isfinite(row["se_sampling"])

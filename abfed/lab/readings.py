@@ -15,6 +15,7 @@ import pandas as pd
 from abfed.lab.units import Unit, level, percent, unit_of
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import Model
+from abfed.stats.contrasts import SUPPRESSED, UNKNOWN, UNREAD
 from abfed.stats.effects import THESE, effects
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def reading(run: Run, metric: str, *, alpha: float = DEFAULT_ALPHA) -> str:
 
 def _sentence(run: Run, row: pd.Series[Any], unit: Unit, alpha: float, place: str) -> str:
     arm, control, metric = row["arm"], row["control"], row["metric"]
-    if row["decision"] == "suppressed":
+    if row["decision"] in UNREAD:
         return f"There is no reading of “{metric}” for “{arm}”{place}: {_quoted(row['note'])}."
     figures = _figures(row, unit, alpha)
     if any(guardrail.metric == metric for guardrail in run.plan.guardrails):
@@ -153,7 +154,8 @@ def guardrail_reading(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         "within margin": "kept within its margin",
         "breached": "broken",
         "not shown": "not shown to be kept",
-        "suppressed": "not readable for noise",
+        SUPPRESSED: "not readable for noise",
+        UNKNOWN: "not estimable",
     }
     grouped: dict[str, list[str]] = {}
     for _, row in rows.iterrows():

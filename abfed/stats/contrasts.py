@@ -17,6 +17,15 @@ from abfed.stats.estimates import Estimate
 
 NOT_ESTIMABLE = "not estimable at this ε"
 
+SUPPRESSED = "suppressed"
+"""The decision on an effect that drowns in noise."""
+
+UNKNOWN = "not estimable"
+"""The decision on an effect that can't be read for another reason."""
+
+UNREAD = (SUPPRESSED, UNKNOWN)
+"""Decisions that stand for a missing value; `note` says why it is missing."""
+
 COLUMNS = (
     "metric",
     "scope",
@@ -120,12 +129,12 @@ def row_of(scope: str, contrast: Contrast, alpha: float, critical: float = 0.0) 
         critical: half-widths in standard errors; 0 for the normal distribution's at `alpha`.
     """
     if contrast.suppressed:
-        return empty_row(scope, decision="suppressed", note=contrast.suppressed)
+        return empty_row(scope, decision=SUPPRESSED, note=contrast.suppressed)
     arm, control = contrast.arm, contrast.control
     sampling, privacy = arm.sampling + control.sampling, arm.privacy + control.privacy
     se = math.sqrt(contrast.variance)
     if se == 0:
-        return empty_row(scope, decision="suppressed", note="no variation: all values are alike")
+        return empty_row(scope, decision=UNKNOWN, note="no variation: all values are alike")
     z = critical or float(special.ndtri(1 - alpha / 2))
     relative = relative_lift(contrast, z)
     return empty_row(

@@ -14,28 +14,44 @@ choice among them to adjust for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from scipy import special
 
 from abfed.protocol.analysis import Correction
 from abfed.protocol.metrics import Guardrail
-from abfed.stats.contrasts import joined
+from abfed.stats.contrasts import SUPPRESSED, UNKNOWN, UNREAD, joined
+
+DECISIONS: dict[str, Literal["good", "bad", "open"]] = {
+    "better": "good",
+    "worse": "bad",
+    "inconclusive": "open",
+    "within margin": "good",
+    "not shown": "open",
+    "breached": "bad",
+    SUPPRESSED: "open",
+    UNKNOWN: "open",
+}
+"""Every decision there is, in the words that tables, pages and terminals show, and its tone.
+
+Less of a harmful outcome is better. The words of a guardrail are about its margin. What is
+suppressed or not estimable has no value; `note` has the reason.
+"""
 
 
 def decide(rows: list[dict[str, Any]], alpha: float, correction: Correction = "holm") -> None:
     """Fill in adjusted p-values and decisions, family by family.
 
     Args:
-        rows: of `effects`, with the keys `guardrail` (or None) and `harmful` (more is worse); one
-            whose p-value is from a t distribution has its degrees of freedom as `df`, one that was
-            looked at before has `looks`: p-value and margin test over all looks.
+        rows: of `effects`, with the keys `guardrail` (or None) and `harmful` (more is worse). A row
+            of brands like these has `mean`, one that was looked at before has `looks`: they test
+            margins in their own way.
         alpha: level of every decision.
         correction: for many questions at once.
     """
     adjust = CORRECTIONS[correction]
     for family in dict.fromkeys(_family(row) for row in rows):
-        here = [row for row in rows if _family(row) == family and row["decision"] != "suppressed"]
+        here = [row for row in rows if _family(row) == family and row["decision"] not in UNREAD]
         judged = [row for row in here if row["guardrail"] is None]
         adjusted = adjust([row["p_value"] for row in judged])
         for row, p in zip(judged, adjusted, strict=True):
@@ -72,9 +88,10 @@ def _margin_tests(row: dict[str, Any], guardrail: Guardrail) -> tuple[float, flo
     if row.get("looks") is not None:
         within, beyond = row["looks"].margin(sign, guardrail.margin)
         return float(within), float(beyond)
-    z = (sign * row["estimate"] - guardrail.margin) / row["se"]
-    df = row.get("df")
-    p = float(special.ndtr(z) if df is None else special.stdtr(df, z))
+    distance = sign * row["estimate"] - guardrail.margin
+    if row.get("mean") is not None:
+        return row["mean"].tail(distance), row["mean"].tail(-distance)
+    p = float(special.ndtr(distance / row["se"]))
     return p, 1 - p
 
 

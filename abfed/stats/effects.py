@@ -24,6 +24,9 @@ from abfed.stats import pooling
 from abfed.stats.contrasts import (
     COLUMNS,
     NOT_ESTIMABLE,
+    SUPPRESSED,
+    UNKNOWN,
+    UNREAD,
     Contrast,
     empty_row,
     joined,
@@ -175,7 +178,7 @@ def _contrasts(
 def _scopes(
     found: Mapping[str, tuple[Contrast, str]], sizes: Mapping[str, float], alpha: float
 ) -> Rows:
-    """Rows for each brand, these brands (from two on), and brands like these (from three on)."""
+    """Rows for each brand and, from two on, for these brands and brands like these."""
     contrasts = {brand: one for brand, (one, _) in found.items()}
     usable = [brand for brand, one in contrasts.items() if not one.suppressed]
     pulled: dict[str, float] = {}
@@ -191,12 +194,12 @@ def _scopes(
         row["shrunk"] = pulled.get(brand, math.nan)
         row["note"] = joined(row["note"], note) if note and not one.suppressed else row["note"]
         rows.append(row)
-    if len(contrasts) > 1:
-        rows.append(_these_brands(contrasts, usable, sizes, alpha))
     # Which scopes there are follows from the brands that were asked, not from the noise: a table
     # whose rows came and went with it would break whatever reads them.
-    if len(contrasts) >= LIKE_THESE_FROM:
-        rows.append(_brands_like_these([contrasts[brand] for brand in usable], alpha))
+    if len(contrasts) > 1:
+        these = _these_brands(contrasts, usable, sizes, alpha)
+        seen = [contrasts[brand] for brand in usable]
+        rows += [these, _brands_like_these(seen, len(contrasts), these, alpha)]
     return rows
 
 
@@ -226,24 +229,29 @@ def _these_brands(
     return row
 
 
-def _brands_like_these(contrasts: Sequence[Contrast], alpha: float) -> dict[str, Any]:
-    """The random-effects mean: its interval holds the differences between brands too."""
+def _brands_like_these(
+    contrasts: Sequence[Contrast], asked: int, these: Mapping[str, Any], alpha: float
+) -> dict[str, Any]:
+    """The mean over brands like these: its interval holds the differences between brands too."""
     if len(contrasts) < LIKE_THESE_FROM:
+        if asked < LIKE_THESE_FROM:
+            note = f"it takes {LIKE_THESE_FROM} brands to tell how much brands differ"
+            return empty_row(LIKE_THESE, decision=UNKNOWN, note=note)
         note = f"fewer than {LIKE_THESE_FROM} brands can be told from noise at this ε"
-        return empty_row(LIKE_THESE, decision="suppressed", note=note)
-    variances = [one.variance for one in contrasts]
-    mean = pooling.random_effects([one.effect for one in contrasts], variances, alpha=alpha)
+        return empty_row(LIKE_THESE, decision=SUPPRESSED, note=note)
+    mean = pooling.like_these([one.effect for one in contrasts], floor=these["se"])
+    low, high = mean.interval(alpha)
     privacy = sum(one.arm.privacy + one.control.privacy for one in contrasts)
     return empty_row(
         LIKE_THESE,
         estimate=mean.estimate,
-        ci_low=mean.low,
-        ci_high=mean.high,
-        p_value=mean.p_value,
+        ci_low=low,
+        ci_high=high,
+        p_value=mean.p_value(),
         se=mean.se,
-        df=len(contrasts) - 1,
-        privacy_share=privacy / sum(variances),
-        note=f"random effects over {len(contrasts)} brands; relative lift: see {THESE}",
+        mean=mean,
+        privacy_share=privacy / sum(one.variance for one in contrasts),
+        note=f"each of {len(contrasts)} brands counts the same; relative lift: see {THESE}",
     )
 
 
@@ -255,20 +263,20 @@ def _sequential(plan: Plan, tables: Sequence[Rows], alpha: float) -> Rows:
     keyed = [{(r["metric"], r["scope"], r["arm"]): r for r in rows} for rows in tables]
     out: Rows = []
     for key, row in keyed[-1].items():
-        if row["decision"] == "suppressed":
+        if row["decision"] in UNREAD:
             out.append(row)
             continue
         if "contrast" not in row:
             if len(tables) < len(design.waves):
                 note = f"read once, after all {len(design.waves)} waves"
                 kept = {name: row[name] for name in ("metric", "arm", "control", "guardrail")}
-                row = empty_row(row["scope"], decision="suppressed", note=note) | kept  # noqa: PLW2901
+                row = empty_row(row["scope"], decision=UNKNOWN, note=note) | kept  # noqa: PLW2901
             out.append(row)
             continue
         seen = {
             look: (table[key]["estimate"], table[key]["se"], table[key]["people"])
             for look, table in enumerate(keyed, start=1)
-            if key in table and "people" in table[key] and table[key]["decision"] != "suppressed"
+            if key in table and "people" in table[key] and table[key]["decision"] not in UNREAD
         }
         looks = Looks.of(design.spending, len(design.waves), seen)
         whole = row | row_of(row["scope"], row["contrast"], alpha, looks.critical(alpha))

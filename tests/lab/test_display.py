@@ -1,6 +1,7 @@
 """How a run shows itself: plots say what the numbers say, sentences no more than the decisions."""
 
 import math
+import re
 import sys
 
 import matplotlib as mpl
@@ -205,7 +206,9 @@ def test_unknown_metric_and_alpha(run):
 def test_table_has_a_row_for_each_metric_and_arm(run):
     table = effects_table(run)
     assert table.count("<tr>") == 1 + 4 * 2
-    assert "higher" in table
+    over = run.effects[(run.effects["scope"] == "these brands") & (run.effects["segment"] == "")]
+    shown = re.findall(r'class="pill \w+">([^<]+)<', table)
+    assert shown == over["decision"].tolist()  # the words of the frame, here and in a terminal
     assert "within margin" in table
 
 

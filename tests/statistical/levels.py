@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -13,6 +15,7 @@ from abfed.protocol.analysis import Spending
 from abfed.stats import pooling
 from abfed.stats.bayes import posterior
 from abfed.stats.checks import sample_ratio
+from abfed.stats.encoding import Floats, Integers
 from abfed.stats.estimates import Reading
 from abfed.stats.sequential import Looks
 from tests.statistical import worlds
@@ -79,29 +82,88 @@ def sample_ratio_alarms(
     )
 
 
-def across_brands(epsilon: float, recipients: int, tau: float, times: int) -> Iterator[Cell]:
-    """Brands like these (their effects are drawn too), and Cochran's Q where they are alike."""
-    rng = np.random.default_rng(5)
-    plan = plan_of(CLICKED)
+def across_brands(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+    """Cochran's Q where brands are alike."""
+    effects, variances = _effects_by_brand(epsilon, worlds.sizes_of(recipients), times)[:2]
+    alike = [
+        pooling.heterogeneity(list(effects[:, one]), list(variances[:, one])).p_value < 0.05
+        for one in range(times)
+    ]
+    known = ("p = 0.15, four unlike brands", epsilon, recipients, times)
+    yield Cell("Cochran's Q, alarms", *known, float(np.mean(alike)), math.nan, 0.05)
+
+
+UNLIKE: dict[str, Callable[[int], Floats]] = {
+    "alike in size": np.ones,
+    "one of 10:1": lambda many: np.array([10.0] + [1.0] * (many - 1)),
+    "one of 50:1": lambda many: np.array([50.0] + [1.0] * (many - 1)),
+    "one of 1:50": lambda many: np.array([50.0] * (many - 1) + [1.0]),
+    "from 1 to 50": lambda many: np.geomspace(1.0, 50.0, many),
+}
+"""Sizes of brands, by how many there are."""
+
+APART = 3.0
+"""How far brands' own effects spread, in standard errors, so that chance and noise hardly count."""
+
+
+def like_these(
+    epsilon: float, smallest: int, many: int, sizes: str, tau: float, times: int
+) -> Iterator[Cell]:
+    """Brands like these: their effects are drawn too.
+
+    Args:
+        epsilon: of the release.
+        smallest: recipients of the smallest brand.
+        many: brands.
+        sizes: one of `UNLIKE`.
+        tau: standard deviation of brands' own effects, over the middle brand's standard error.
+        times: simulated experiments.
+    """
+    recipients = np.rint(smallest * UNLIKE[sizes](many)).astype(np.int64)
+    effects, variances, floors = _effects_by_brand(epsilon, recipients, times)
+    true, rng = 0.01, np.random.default_rng(11)
+    own = rng.normal(true, tau * math.sqrt(np.median(variances)), effects.shape)
+    held, widths = [], []
+    for one, drawn in enumerate((effects + own).T):
+        low, high = pooling.like_these(list(drawn), floor=floors[one]).interval(0.05)
+        held.append(low <= true <= high)
+        widths.append((high - low) / (2 * Z * floors[one]))
+    kind = "apart" if tau >= APART else "hardly apart"
+    label = f"{many} brands, {sizes}, τ = {tau:g} se"
+    known = (label, epsilon, int(recipients.mean()), times)
+    held_, width = float(np.mean(held)), float(np.mean(widths))
+    yield Cell(f"brands like these, {kind}", *known, held_, width)
+
+
+def every_like_these(epsilons: Sequence[float], times: int) -> Iterator[Cell]:
+    """Three to eight brands, 1:1 to 50:1, from no differences of their own to nothing else."""
+    for epsilon, many, sizes, tau in itertools.product(
+        epsilons, (3, 4, 6, 8), UNLIKE, (0.0, 0.3, 1.0, 3.0, 30.0)
+    ):
+        yield from like_these(epsilon, 2000, many, sizes, tau, times)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(epsilon: float, recipients: tuple[int, ...], times: int) -> tuple[Floats, ...]:
+    """See `_effects_by_brand`."""
+    many = len(recipients)
+    plan = plan_of(CLICKED, silos=[f"brand-{n}" for n in range(many)])
     vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
-    sizes = worlds.sizes_of(recipients)
-    base = 0.15 * worlds.BASELINES
+    base = 0.15 * np.interp(np.linspace(0, 3, many), range(4), worlds.BASELINES)
     even = worlds.binary_chances(np.stack([base, base], axis=1))
-    totals = World(plan, vectors, even, sizes, SIGMA[epsilon]).draw(times, rng)
+    world = World(plan, vectors, even, np.array(recipients), SIGMA[epsilon])
+    totals = world.draw(times, np.random.default_rng(5))
     readings = read_all(plan, plan.metrics[0], totals)
     effects = np.stack([b.value - a.value for a, b in zip(*_pair(readings), strict=True)])
     variances = np.stack([b.variance + a.variance for a, b in zip(*_pair(readings), strict=True)])
-    alike, held = [], []
-    true = 0.01
-    for one in range(times):
-        d, v = effects[:, one], variances[:, one]
-        alike.append(pooling.heterogeneity(list(d), list(v)).p_value < 0.05)
-        shifted = d + rng.normal(true, tau, len(d))
-        mean = pooling.random_effects(list(shifted), list(v), alpha=0.05)
-        held.append(mean.low <= true <= mean.high)
-    known = ("p = 0.15, four unlike brands", epsilon, recipients, times)
-    yield Cell("Cochran's Q, alarms", *known, float(np.mean(alike)), math.nan, 0.05)
-    yield Cell("effect, brands like these", *known, float(np.mean(held)), math.nan)
+    weights = size_weights(totals)
+    return effects, variances, np.sqrt((weights**2 * variances).sum(axis=0))
+
+
+def _effects_by_brand(epsilon: float, recipients: Integers, times: int) -> tuple[Floats, ...]:
+    """Effects of brands without any, their variances, both (brands, times), and the standard error
+    over these brands (times,)."""
+    return _drawn(epsilon, tuple(int(one) for one in recipients), times)
 
 
 def _pair(readings: dict[str, list[Reading]]) -> tuple[list[Reading], list[Reading]]:

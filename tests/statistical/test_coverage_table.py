@@ -24,6 +24,19 @@ def test_each_kind_of_interval_is_nominal_at_a_middling_epsilon() -> None:
         *cells.time_to_open(0.5, 64_000, 2000),
         *levels.credible(0.5, 16_000, 2000),
         *levels.guardrails(0.5, 64_000, 2000),
+        *levels.across_brands(0.5, 16_000, 2000),
         *levels.sample_ratio_alarms(0.1, 2000, (0.8, 0.1, 0.1), 1000),
     ]
     assert [cell for cell in rows if not is_nominal(cell)] == []
+
+
+@pytest.mark.parametrize("sizes", list(levels.UNLIKE))
+def test_brands_like_these_are_covered_whatever_their_sizes(sizes: str) -> None:
+    """Hartung and Knapp's interval covers .63 to .9 in these worlds (decision 0065)."""
+    rows = [
+        *levels.like_these(3.0, 2000, 3, sizes, 1.0, 2000),
+        *levels.like_these(3.0, 2000, 6, sizes, 0.3, 2000),
+        *levels.like_these(3.0, 2000, 4, sizes, 30.0, 2000),
+    ]
+    assert [cell for cell in rows if not is_nominal(cell)] == []
+    assert all(cell.width >= 1.0 for cell in rows)

@@ -170,15 +170,16 @@ def test_a_quantile_is_that_of_the_rows() -> None:
     assert mine["se"] == pytest.approx(np.std(boots), rel=0.2)
 
 
-def test_random_effects_are_those_of_statsmodels() -> None:
+def test_what_is_said_across_brands_is_statsmodels_and_scipys() -> None:
     effect, variance = np.array([0.02, 0.05, -0.01, 0.03]), np.array([1e-4, 3e-4, 2e-4, 1.5e-4])
     found = meta_analysis.combine_effects(
         effect, variance, method_re="iterated", use_t=True, atol=1e-12
     )
     assert pooling.paule_mandel(effect, variance) == pytest.approx(found.tau2, rel=1e-4)
-    mine = pooling.random_effects(list(effect), list(variance), alpha=0.05)
-    theirs_ = found.conf_int(use_t=True)[3]  # Hartung and Knapp's
-    assert (mine.low, mine.high) == pytest.approx(theirs_, rel=1e-4)
+    mine = pooling.like_these(list(effect))
+    student = stats.ttest_1samp(effect, 0.0)
+    assert mine.interval(0.05) == pytest.approx(tuple(student.confidence_interval()), rel=1e-9)
+    assert mine.p_value() == pytest.approx(student.pvalue, rel=1e-9)
     spread = pooling.heterogeneity(list(effect), list(variance))
     assert spread.q == pytest.approx(found.q, rel=1e-9)
 

@@ -22,7 +22,6 @@ from abfed.stats.encoding import SCALE, Floats, Integers
 from abfed.stats.layout import Layout
 from abfed.stats.totals import SiloTotals
 from tests.statistical.people import permit
-from tests.stats.simulated import BRANDS
 
 SIZES = np.array([0.5, 0.75, 1.0, 1.75])
 BASELINES = np.array([0.6, 0.87, 1.13, 1.4])
@@ -30,16 +29,16 @@ CAP = 200.0
 
 
 class Silent:
-    """No noise: it is added where totals are drawn."""
+    """No noise, and everybody is drawn: noise is added where totals are."""
 
     def integers(self, values: Integers, scale: float) -> Integers:
         return values
 
     def floats(self, count: int, sigma: float) -> Floats:
-        raise NotImplementedError
+        return np.zeros(count)
 
     def poisson_batch(self, population: int, rate: float) -> Integers:
-        raise NotImplementedError
+        return np.arange(population)
 
 
 def vectors(plan: Plan, atoms: Sequence[pd.DataFrame]) -> Integers:
@@ -79,7 +78,7 @@ class World:
 
     def draw(self, times: int, rng: np.random.Generator) -> dict[str, SiloTotals]:
         """Released totals of `times` experiments by brand: values (times, arms, coordinates)."""
-        names = BRANDS[: len(self.recipients)]
+        names = self.plan.silos[: len(self.recipients)]
         return {name: self._brand(i, times, rng) for i, name in enumerate(names)}
 
     def _brand(self, brand: int, times: int, rng: np.random.Generator) -> SiloTotals:

@@ -24,19 +24,40 @@ several = st.integers(2, 12).flatmap(
 )
 
 
-def test_random_effects_are_those_of_statsmodels() -> None:
-    oracle = combine_effects(
-        np.array(EFFECTS), np.array(VARIANCES), method_re="iterated", use_t=True
-    )
-    mine = pooling.random_effects(EFFECTS, VARIANCES, alpha=0.05)
-    assert mine.estimate == pytest.approx(oracle.mean_effect_re, rel=1e-5)
-    assert mine.se == pytest.approx(oracle.sd_eff_w_re_hksj, rel=1e-4)
-    half = stats.t.ppf(0.975, 4) * mine.se
-    assert (mine.low, mine.high) == pytest.approx((mine.estimate - half, mine.estimate + half))
-    assert mine.p_value == pytest.approx(2 * stats.t.sf(mine.estimate / mine.se, 4))
-    assert pooling.paule_mandel(np.array(EFFECTS), np.array(VARIANCES)) == pytest.approx(
-        oracle.tau2, rel=1e-4
-    )
+def test_brands_like_these_are_students_mean() -> None:
+    mine, student = pooling.like_these(EFFECTS), stats.ttest_1samp(EFFECTS, 0.0)
+    assert mine.estimate == pytest.approx(np.mean(EFFECTS))
+    assert mine.interval(0.05) == pytest.approx(tuple(student.confidence_interval()))
+    assert mine.p_value() == pytest.approx(student.pvalue)
+    assert (mine.df, mine.se) == (4, mine.spread)
+
+
+def test_brands_that_agree_by_chance_are_no_surer_than_these_brands() -> None:
+    mine = pooling.like_these([0.02, 0.02, 0.02], floor=0.01)
+    z = stats.norm.ppf(0.975) * 0.01
+    assert mine.interval(0.05) == pytest.approx((0.02 - z, 0.02 + z))
+    assert mine.p_value() == pytest.approx(2 * stats.norm.sf(2))
+    assert pooling.like_these([0.02, 0.02, 0.02]).p_value() == 0.0
+    assert pooling.like_these([0.0, 0.0]).p_value() == 1.0
+
+
+@given(several, st.floats(0, 1), st.floats(0.001, 0.3))
+def test_the_interval_leaves_zero_out_where_p_is_small(
+    given_: tuple[list[float], list[float]], floor: float, alpha: float
+) -> None:
+    """Interval and p-value say the same, and it is never narrower than these brands'."""
+    mine = pooling.like_these(given_[0], floor=floor)
+    low, high = mine.interval(alpha)
+    if min(abs(low), abs(high)) > 1e-9:
+        assert (mine.p_value() < alpha) == (low > 0 or high < 0)
+    assert high - low >= 2 * stats.norm.ppf(1 - alpha / 2) * floor * (1 - 1e-9)
+    assert mine.tail(0.3) >= mine.tail(-0.1)
+
+
+def test_paule_mandel_is_that_of_statsmodels() -> None:
+    oracle = combine_effects(np.array(EFFECTS), np.array(VARIANCES), method_re="iterated")
+    found = pooling.paule_mandel(np.array(EFFECTS), np.array(VARIANCES))
+    assert found == pytest.approx(oracle.tau2, rel=1e-4)
 
 
 def test_heterogeneity_is_that_of_statsmodels() -> None:
@@ -76,7 +97,8 @@ def test_shrinking_pulls_towards_the_mean_and_never_past_it(
     given_: tuple[list[float], list[float]],
 ) -> None:
     effects, variances = (np.array(one) for one in given_)
-    mean = pooling.random_effects(list(effects), list(variances), alpha=0.05).estimate
+    w = 1 / (variances + pooling.paule_mandel(effects, variances))
+    mean = (w * effects).sum() / w.sum()
     pulled = pooling.shrunk(list(effects), list(variances))
     tolerance = 1e-9
     assert np.all(np.abs(pulled - mean) <= np.abs(effects - mean) + tolerance)
@@ -92,5 +114,5 @@ def test_weights_add_up(sizes: list[float]) -> None:
 
 def test_one_brand_says_nothing_of_others() -> None:
     with pytest.raises(ValueError, match="one brand"):
-        pooling.random_effects([0.1], [0.01], alpha=0.05)
+        pooling.like_these([0.1])
     assert math.isclose(pooling.heterogeneity([0.1], [0.01]).p_value, 1.0)

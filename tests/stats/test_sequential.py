@@ -95,7 +95,7 @@ def test_waves_add_up_and_say_which_look_it_is() -> None:
     assert row["se"] == pytest.approx(alone.loc[THESE, "se"] / math.sqrt(3), rel=0.05)
     assert "look 3 of 5, pocock" in row["note"]
     assert (row["ci_high"] - row["estimate"]) / row["se"] == pytest.approx(2.41, abs=0.02)
-    assert frame.loc["brands like these", "decision"] == "suppressed"
+    assert frame.loc["brands like these", "decision"] == "not estimable"
 
 
 @pytest.mark.parametrize("spending", ["obrien-fleming", "pocock", "always-valid"])
