@@ -14,10 +14,10 @@ from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from abfed.coordinator.app import Event, Progress
     from abfed.lab.runs import Run
-
-SHOWN = ("metric", "scope", "arm", "estimate", "ci_low", "ci_high", "p_adjusted", "decision")
 
 
 def run(
@@ -62,7 +62,9 @@ def summary(done: Run) -> dict[str, Any]:
         "private": not done.plan.privacy.unprotected,
         "wave": done.plan.analysis.wave,
         "effects": done.effects.to_dict(orient="records"),
+        "heterogeneity": done.heterogeneity.to_dict(orient="records"),
         "checks": {
+            "all": done.checks.to_dict(orient="records"),
             "sample_ratios": done.sample_ratios.to_dict(orient="records"),
             "balance": done.balance.to_dict(orient="records"),
             "dead_cells": done.dead_cells.to_dict(orient="records"),
@@ -89,32 +91,38 @@ def show_run(done: Run) -> None:
         say(f"of all waves so far, by the sequential design {design.spending}.")
     for silo, why in (done.missing or {}).items():
         say(f"  without {silo}: {why}")
-    effects = done.effects
-    wanted = effects[effects["scope"] == ("these brands" if len(done.silos) > 1 else done.silos[0])]
-    wanted = wanted[wanted["segment"] == ""]
-    table(wanted[list(SHOWN)].to_dict(orient="records"), title="Effects against the control")
+    scope = "these brands" if len(done.silos) > 1 else done.silos[0]
+    effects = done.effects[done.effects["segment"] == ""]
+    _show_effects(done, effects[effects["scope"] == scope], f"Effects against the control: {scope}")
+    others = effects[effects["scope"] != scope]
+    others = others[others["metric"] == done.plan.primary]
+    if len(others):
+        _show_effects(done, others, f"{done.plan.primary}, brand by brand", scoped=True)
+    if len(done.segments):
+        title = "Effects in segments, over these brands"
+        _show_effects(done, done.segments, title, scoped=True)
     _show_checks(done)
     table(done.ledger.to_dict(orient="records"), title="ε of this run, and each silo's budget")
 
 
+def _show_effects(done: Run, frame: pd.DataFrame, title: str, *, scoped: bool = False) -> None:
+    """Effects, and below them what is to be known of them."""
+    from abfed.lab.figures import effect_rows, remarks
+
+    table(effect_rows(done, frame, scoped=scoped), title=title)
+    for remark in remarks(frame, scoped=scoped):
+        say(f"  {remark}")
+
+
 def _show_checks(done: Run) -> None:
-    """Segments, and whatever a check found."""
-    effects = done.effects
-    cells = effects[effects["segment"] != ""]
-    if len(cells):
-        shown = cells[["metric", "scope", "arm", "estimate", "ci_low", "ci_high", "p_adjusted",
-                       "decision", "note"]]  # fmt: skip
-        table(shown.to_dict(orient="records"), title="Effects in segments, over these brands")
-    checks = {
-        "Sample-ratio mismatch": done.sample_ratios[done.sample_ratios["alarm"]],
-        "Arms that differ in what was known before": done.balance[done.balance["alarm"]],
-        "Cells without variation: look before you believe them": done.dead_cells,
-        "Clicks without an open (recipients, noised)": done.orphans,
-        "From wave to wave": done.novelty,
-    }
-    for title, found in checks.items():
-        if len(found):
-            table(found.to_dict(orient="records"), title=title)
+    """Whether effects agree, and what the checks found."""
+    from abfed.lab.figures import agreement_rows, alarm_rows, check_rows
+
+    if agreement := agreement_rows(done):
+        table(agreement, title="Do effects differ, beyond chance and noise?")
+    table(check_rows(done), title="Checks (alarm: p < 0.001)")
+    if alarms := alarm_rows(done):
+        table(alarms, title="ALARMS: look at these before any effect is believed")
 
 
 @contextmanager

@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from abfed.lab.figures import figures
 from abfed.lab.page import STYLE, facts, paragraph, pill, table
 from abfed.lab.plots import plot_budget, plot_effects, plot_training
 from abfed.lab.readings import DEFAULT_ALPHA, effects_at, reading, sample_ratio_reading, widest
-from abfed.lab.units import (
-    NBSP,
-    NONE,
-    count,
-    interval,
-    level,
-    p_value,
-    plain,
-    signed,
-    unit_of,
-)
+from abfed.lab.units import NONE, count, level, plain
 from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import LIKE_THESE, THESE
 
@@ -84,30 +75,21 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
 
 def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
     """One row's cells behind the metric's name, as markup."""
-    unit = unit_of(run.plan, row["metric"])
-    decision = row["decision"]
-    se, relative = row["se"], NONE
-    if pd.notna(row["relative"]):
-        span = interval(100 * row["rel_low"], 100 * row["rel_high"], 1)
-        relative = _stacked(f"{signed(100 * row['relative'], 1)}{NBSP}%", span)
-    effect = NONE
-    if pd.notna(row["estimate"]):
-        span = unit.interval(row["ci_low"], row["ci_high"], se)
-        effect = _stacked(f"{unit.effect(row['estimate'], se)} {unit.short}".strip(), span)
+    shown = figures(run, row)
     return [
-        escape(row["arm"]),
-        unit.value(row["mean_control"], se),
-        unit.value(row["mean_arm"], se),
-        effect,
-        relative,
-        p_value(row["p_adjusted"]),
-        pill(decision, PILLS[DECISIONS[decision]]),
+        escape(shown.arm),
+        shown.control_value,
+        shown.arm_value,
+        _stacked(shown.difference, shown.span),
+        _stacked(shown.relative, shown.relative_span),
+        shown.p,
+        pill(shown.decision, PILLS[DECISIONS[shown.decision]]),
     ]
 
 
 def _stacked(figure: str, span: str) -> str:
-    """A figure with its interval below it."""
-    return f'{figure}<br><span class="soft">{span}</span>'
+    """A figure with its interval below it; a dash alone where there is none."""
+    return figure if figure == NONE else f'{figure}<br><span class="soft">{span}</span>'
 
 
 def effects_by_scope(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 DEFAULT_ALPHA = 0.05
 
 
-def effects_at(run: Run, alpha: float, metric: str | None = None) -> pd.DataFrame:
-    """Effects at a level of confidence, of one metric or of all; without those in segments.
+def effects_at(
+    run: Run, alpha: float, metric: str | None = None, *, segments: bool = False
+) -> pd.DataFrame:
+    """Effects at a level of confidence, of one metric or of all; in segments, or but for those.
 
     Raises:
         InputError: the plan has no such metric, or alpha isn't between 0 and 1.
@@ -45,7 +47,7 @@ def effects_at(run: Run, alpha: float, metric: str | None = None) -> pd.DataFram
     if alpha != DEFAULT_ALPHA:
         before = [one.totals for one in run.earlier]
         table = effects(run.plan, run.totals, alpha=alpha, earlier=before)
-    table = table[table["segment"] == ""]
+    table = table[(table["segment"] != "") == segments]
     return table if metric is None else table[table["metric"] == metric]
 
 
@@ -131,7 +133,7 @@ def widening(row: pd.Series[Any]) -> float:
 
 def _guarded(run: Run, row: pd.Series[Any], unit: Unit, place: str) -> str:
     guardrail = next(one for one in run.plan.guardrails if one.metric == row["metric"])
-    margin = f"{guardrail.margin * unit.scale:g} {unit.difference}"
+    margin = unit.amount(guardrail.margin)
     harm = "a rise" if guardrail.harm == "increase" else "a fall"
     start, end = {
         "within margin": ("“{arm}” keeps “{metric}” within its margin", "is ruled out"),

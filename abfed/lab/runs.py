@@ -29,6 +29,8 @@ from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import Charge
 from abfed.protocol.plan import Plan, ReportSpec
 from abfed.site.files import read_private
+from abfed.stats.between import differences
+from abfed.stats.checklist import checklist
 from abfed.stats.checks import sample_ratios
 from abfed.stats.effects import effects
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans
@@ -125,6 +127,25 @@ class Run:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
         before = [one.totals for one in self.earlier]
         return marked(effects(self.plan, self.totals, earlier=before), self.source)
+
+    @property
+    def segments(self) -> pd.DataFrame:
+        """Effects in each cell of the plan's segmentations: the rows of `effects` that have one."""
+        frame = self.effects
+        return marked(frame[frame["segment"] != ""].reset_index(drop=True), self.source)
+
+    @functools.cached_property
+    def heterogeneity(self) -> pd.DataFrame:
+        """How much effects differ between brands, and between a segmentation's cells.
+
+        Cochran's Q, I² and τ by metric × arm (see `stats.between.differences`).
+        """
+        return marked(differences(self.plan, self.effects), self.source)
+
+    @functools.cached_property
+    def checks(self) -> pd.DataFrame:
+        """Every check, each with what it found in a sentence (see `stats.checklist`)."""
+        return marked(checklist(self.plan, self.waves), self.source)
 
     @functools.cached_property
     def earlier(self) -> tuple[Run, ...]:

@@ -96,8 +96,7 @@ def asked(run: Run) -> str:
     )
     guardrails = "<br>".join(
         f"{escape(one.metric)} must not {one.harm} by more than "
-        f"{one.margin * unit_of(plan, one.metric).scale:g} "
-        f"{escape(unit_of(plan, one.metric).difference)}"
+        f"{escape(unit_of(plan, one.metric).amount(one.margin))}"
         for one in plan.guardrails
     )
     people = " and ".join(escape(_condition(one)) for one in plan.population)
@@ -157,10 +156,11 @@ def _span(steps: list[str]) -> str:
 
 def results(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     """All metrics in one table, and how to read it."""
+    correction = run.plan.analysis.correction.title()
     how = (
         f"Each arm against “{run.plan.control.name}”, {where(run)}. Intervals hold both chance and "
         "the noise that protects people; p-values are adjusted for all comparisons in the table "
-        "(Holm), those of guardrails test the margin."
+        f"({correction}), those of guardrails test the margin."
     )
     return section(
         "Effects", paragraph(how, "soft"), effects_table(run, alpha=alpha),

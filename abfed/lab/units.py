@@ -16,6 +16,7 @@ from abfed.protocol.schema import AMOUNT_OUTCOMES, DURATION_OUTCOMES
 MINUS = "\N{MINUS SIGN}"
 NONE = "–"
 NBSP = "\N{NO-BREAK SPACE}"
+SINGULAR = {"percentage points": "percentage point", "hours": "hour", "sends": "send"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,19 @@ class Unit:
     def interval(self, low: float, high: float, se: float) -> str:
         """The difference's interval, as exactly as the difference itself."""
         return interval(low * self.scale, high * self.scale, places_for(se * self.scale))
+
+    def amount(self, value: float) -> str:
+        """A declared difference with its unit: 1 percentage point, 0.5 percentage points."""
+        number = f"{value * self.scale:g}"
+        words = self.difference
+        for many, one in SINGULAR.items() if number == "1" else ():
+            words = words.replace(many, one)
+        return f"{number} {words}"
+
+    def spread(self, value: float) -> str:
+        """A standard deviation of differences, to two significant digits."""
+        shown = plain(value * self.scale, places_for(value * self.scale))
+        return shown if shown == NONE else f"{shown} {self.short}".strip()
 
     def value(self, value: float, se: float) -> str:
         """An arm's own value, with its unit."""

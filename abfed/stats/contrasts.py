@@ -55,10 +55,17 @@ COLUMNS = (
 
 
 class Contrast(NamedTuple):
-    """An arm and the control, in one scope."""
+    """An arm and the control, in one scope.
+
+    Attributes:
+        arm: the arm's value.
+        control: the control's.
+        signed: whether values may be below zero (amounts with a lower bound below it).
+    """
 
     arm: Estimate
     control: Estimate
+    signed: bool = False
 
     @property
     def effect(self) -> float:
@@ -110,6 +117,7 @@ def pooled(contrasts: Sequence[Contrast], weights: Sequence[float] | Floats) -> 
     return Contrast(
         weighted([one.arm for one in contrasts], weights),
         weighted([one.control for one in contrasts], weights),
+        contrasts[0].signed,
     )
 
 
@@ -162,20 +170,27 @@ def relative_lift(contrast: Contrast, z: float) -> Relative:
     """Relative lift with its Fieller interval (1954), noise included.
 
     The interval is unbounded where the control's own value can't be told from zero: then there is
-    no number to give, and it is said whether less noise would help.
+    no number to give, and it is said whether less noise would help. What can't be below zero can't
+    lose more than all of it: the interval ends at −100 %, and an arm that noise put below zero has
+    no lift.
     """
     m, c = contrast.arm.value, contrast.control.value
     a = c**2 - z**2 * contrast.control.variance
-    if a <= 0 or c <= 0:
+    reason = ""
+    if a <= 0:
         reason = NOT_ESTIMABLE
-        if a > 0:
-            reason = "not defined: the control's value is below zero"
-        elif c**2 <= z**2 * contrast.control.sampling:
+        if c**2 <= z**2 * contrast.control.sampling:
             reason = "not estimable from so few recipients"
+    elif c <= 0:
+        reason = "not defined: the control's value is below zero"
+    elif m < 0 and not contrast.signed:
+        reason = f"{NOT_ESTIMABLE}: noise put the arm's value below zero"
+    if reason:
         return Relative(math.nan, math.nan, math.nan, f"relative lift {reason}")
     b, q = m * c, m**2 - z**2 * contrast.arm.variance
     root = math.sqrt(max(0.0, b**2 - a * q))
-    return Relative(m / c - 1, (b - root) / a - 1, (b + root) / a - 1)
+    low = (b - root) / a - 1
+    return Relative(m / c - 1, low if contrast.signed else max(low, -1.0), (b + root) / a - 1)
 
 
 def joined(first: object, second: str) -> str:

@@ -78,7 +78,7 @@ def _guard(row: dict[str, Any], guardrail: Guardrail, alpha: float) -> None:
         row["decision"] = "breached"
     else:
         row["decision"] = "not shown"
-    margin = f"margin {guardrail.margin:g}; harm: {guardrail.harm}"
+    margin = f"margin {guardrail.margin:g}, harm: {guardrail.harm}"
     row["note"] = joined(row["note"], margin)
 
 

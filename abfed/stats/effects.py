@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from abfed.protocol.errors import InputError
-from abfed.protocol.metrics import Metric, Ratio
+from abfed.protocol.metrics import Metric, Quantile, Ratio
 from abfed.protocol.plan import Plan
 from abfed.stats import pooling
+from abfed.stats.adjusting import bounds_of
 from abfed.stats.contrasts import (
     COLUMNS,
     NOT_ESTIMABLE,
@@ -152,6 +153,11 @@ def is_harmful(metric: Metric) -> bool:
     return (metric.numerator if isinstance(metric, Ratio) else metric.column) in HARMFUL
 
 
+def _lowest(metric: Metric) -> float:
+    """The least that the metric can be."""
+    return metric.edges[0] if isinstance(metric, Quantile) else bounds_of(metric)[0]
+
+
 def _contrasts(
     plan: Plan, metric: Metric, waves: Sequence[SiloTotals]
 ) -> dict[str, tuple[Contrast, str]]:
@@ -161,7 +167,8 @@ def _contrasts(
     sizes = [float(one.counts()[0].sum()) for one in waves]
     out: dict[str, tuple[Contrast, str]] = {}
     for arm in (one.name for one in plan.arms if not one.control):
-        parts = [Contrast(r.arms[arm].single(), r.arms[control].single()) for r in readouts]
+        signed = _lowest(metric) < 0
+        parts = [Contrast(r.arms[arm].single(), r.arms[control].single(), signed) for r in readouts]
         usable = [place for place, one in enumerate(parts) if not one.suppressed]
         if not usable:
             out[arm] = parts[-1], ""

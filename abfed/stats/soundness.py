@@ -185,6 +185,17 @@ def orphans(plan: Plan, totals: Totals) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def orphans_alike(totals: Totals) -> dict[str, float]:
+    """By brand: the p-value of arms having the same share of such recipients, noise included."""
+    found = {}
+    for brand, one in totals.items():
+        block = one.layout.find(ORPHANS, "simplex")
+        if block is not None:
+            q, df = _homogeneity(_of_counts([one.raw(arm, block) for arm in one.layout.arms]))
+            found[brand] = float(special.chdtrc(df, q)) if df else 1.0
+    return found
+
+
 def dead_cells(plan: Plan, totals: Totals) -> pd.DataFrame:
     """Arms of a brand or of a segment in which a metric doesn't live.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from abfed.lab import sections
+from abfed.lab import sections, soundness
 from abfed.lab.disclosure import Allowed, findings
 from abfed.lab.display import run_card
 from abfed.privacy.charges import noise_multipliers
@@ -49,7 +49,8 @@ def page_of(run, alpha, brand, *, figures):
         sections.headline(run, alpha=alpha), sections.one_brand(run, brand, alpha=alpha),
         sections.asked(run), sections.took_part(run), sections.results(run, alpha=alpha),
         sections.guardrails(run, alpha=alpha), sections.sample_ratio(run),
-        sections.provenance(run), run_card(run),
+        sections.provenance(run), run_card(run), soundness.checks(run), soundness.agreement(run),
+        soundness.segments(run, alpha=alpha),
     ]  # fmt: skip
     if figures:
         parts += [sections.metric_by_metric(run, alpha=alpha), sections.training(run),

@@ -1,0 +1,71 @@
+"""Sections on whether an experiment can be believed: checks, segments, and whether brands agree.
+
+As markup; all text is computed from the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from abfed.lab.figures import agreement_rows, alarm_rows, check_rows, effect_rows, remarks
+from abfed.lab.page import paragraph, section, table
+from abfed.lab.readings import DEFAULT_ALPHA, effects_at
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+
+
+def checks(run: Run) -> str:
+    """What every check found, alarms first."""
+    alarms = alarm_rows(run)
+    how = (
+        "Computed from the same noised releases; every test allows for the noise. An alarm is a "
+        "p-value below 0.001: find out why before any effect is believed."
+    )
+    lead = "No check raised an alarm."
+    if alarms:
+        lead = f"{len(alarms)} alarm{'s' if len(alarms) != 1 else ''}: look before you believe."
+    warning = f'<div class="warn">{paragraph(lead)}</div>' if alarms else paragraph(lead)
+    parts = [warning]
+    if alarms:
+        parts += ["<h3>Alarms</h3>", _rows(run, alarms, numeric=(3,)), "<h3>All checks</h3>"]
+    parts.append(_rows(run, check_rows(run), numeric=(1, 2, 3)))
+    return section("Checks", *parts, paragraph(how, "soft"))
+
+
+def agreement(run: Run) -> str:
+    """Whether effects differ between brands or segments; nothing where there is one of each."""
+    rows = agreement_rows(run)
+    if not rows:
+        return ""
+    how = (
+        "Cochran’s Q tests whether effects differ beyond chance and noise. I² is the share of "
+        "their variation that does, τ how far true effects lie apart. A small p says that one "
+        "figure for all hides something; a large one doesn’t say that all are alike."
+    )
+    return section(
+        "Do effects differ?", _rows(run, rows, numeric=(3, 4, 5, 6)), paragraph(how, "soft")
+    )
+
+
+def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Effects in each cell of the declared segmentations; nothing where there is none."""
+    frame = effects_at(run, alpha, segments=True)
+    if frame.empty:
+        return ""
+    rows = effect_rows(run, frame, alpha, scoped=True)
+    how = (
+        "Over these brands. A segmentation’s cells, arms and metrics are one family: p-values are "
+        "adjusted for all of them."
+    )
+    notes = [paragraph(one, "soft") for one in remarks(frame, scoped=True)]
+    shown = _rows(run, rows, numeric=(3, 4, 5, 6))
+    return section("Segments", paragraph(how, "soft"), shown, *notes)
+
+
+def _rows(run: Run, rows: Sequence[dict[str, str]], *, numeric: Sequence[int]) -> str:
+    """Rows of texts as a table."""
+    cells = [[escape(text) for text in row.values()] for row in rows]
+    return table(list(rows[0]), cells, source=run.source, numeric=numeric)

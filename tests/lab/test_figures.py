@@ -1,0 +1,87 @@
+"""Pages and terminals say the same, in the metric's unit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from abfed.cli.run import show_run
+from abfed.lab import soundness
+from abfed.lab.display import effects_table
+from abfed.lab.figures import effect_rows, remarks
+from abfed.lab.runs import Run
+from abfed.lab.units import unit_of
+from abfed.protocol.plan import Plan
+from abfed.stats.contrasts import Contrast, relative_lift
+from abfed.stats.estimates import Estimate
+from tests.lab.example import example_values, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("figures") / "workspace"
+    return make_run(folder, example_values(simulation={"seed": 3}))
+
+
+def test_terminal_and_page_have_the_same_words(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_run(run)
+    printed, page = capsys.readouterr().out, effects_table(run)
+    over = run.effects[run.effects["scope"] == "these brands"]
+    for row in effect_rows(run, over):
+        words = row["decision"]
+        assert f">{words}<" in page
+        assert words in printed
+    assert "clicked (share of" in printed  # of recipients, on the next line of its cell
+    assert "click-to-open (share" in printed
+    assert "Checks (alarm: p < 0.001)" in printed
+    assert "Do effects differ" in printed
+
+
+def test_a_note_is_said_once_behind_all_that_it_is_about(run: Run) -> None:
+    frame = run.effects[run.effects["scope"] == "these brands"].copy()
+    frame["note"] = "the same; and another"
+    frame.loc[frame["metric"] == "clicked", "note"] = "the same"
+    said = remarks(frame)
+    assert len(said) == 2
+    assert said[0].endswith(": the same")
+    assert "clicked" not in said[1]
+
+
+def test_one_is_singular() -> None:
+    plan = Plan.from_values(
+        example_values(
+            metrics=[
+                {"name": "clicked", "kind": "proportion", "column": "clicked"},
+                {"name": "opens", "kind": "count", "column": "opened", "most": 4},
+                {"name": "unsubscribed", "kind": "proportion", "column": "unsubscribed"},
+            ]
+        )
+    )
+    assert unit_of(plan, "clicked").amount(0.01) == "1 percentage point"
+    assert unit_of(plan, "clicked").amount(0.015) == "1.5 percentage points"
+    assert unit_of(plan, "opens").amount(1) == "1 opened send per recipient"
+    assert unit_of(plan, "opens").amount(2) == "2 opened sends per recipient"
+
+
+def test_nothing_loses_more_than_all_of_it() -> None:
+    """A share or an amount can't fall by more than 100 %; what may be negative can."""
+    control = Estimate(0.010, 1e-6, 1e-6, 9000)
+    low = relative_lift(Contrast(Estimate(0.001, 1e-6, 1e-6, 9000), control), 1.96)
+    assert low.value == pytest.approx(-0.9)
+    assert low.low == -1.0
+    below = relative_lift(Contrast(Estimate(-0.002, 1e-6, 1e-6, 9000), control), 1.96)
+    assert math.isnan(below.value)
+    assert "not estimable at this ε: noise put the arm's value below zero" in below.reason
+    signed = relative_lift(Contrast(Estimate(-0.002, 1e-6, 1e-6, 9000), control, signed=True), 1.96)
+    assert signed.value == pytest.approx(-1.2)
+    assert signed.low < -1.2
+
+
+def test_the_page_says_whether_it_can_be_believed(run: Run) -> None:
+    page = "".join((soundness.checks(run), soundness.agreement(run), soundness.segments(run)))
+    assert "No check raised an alarm" in page or "look before you believe" in page
+    assert "Cochran’s Q" in page
+    assert "Segments" not in page  # the plan has none
