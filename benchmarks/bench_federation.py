@@ -8,7 +8,6 @@ import time
 
 started, cpu = time.perf_counter(), time.process_time()
 
-import json  # noqa: E402
 import resource  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
@@ -18,6 +17,7 @@ from pathlib import Path  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from abfed.coordinator.app import carry_out  # noqa: E402
+from abfed.coordinator.beside import TIMINGS, read_beside  # noqa: E402
 from tests.coordinator.doubles import Federation, make_plan  # noqa: E402
 
 ROUNDS = 10
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(Path(folder))
         outcome = carry_out(plan, federation.grid(), federation.coordinator, progress=note)
-        timings = json.loads((outcome.folder / "timings.json").read_bytes())
+        timings = read_beside(outcome.folder / TIMINGS, federation.coordinator.keys.public_key)
         done = time.perf_counter()
         again = time.perf_counter()
         carry_out(plan, federation.grid(), federation.coordinator)

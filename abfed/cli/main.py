@@ -1,7 +1,7 @@
 """The command line: `abfed`. One command per verb, no logic.
 
-Exit codes: 0 done, 2 bad input, 3 refused by policy or budget, 4 integrity failure, 1 anything
-else, 130 interrupted.
+Exit codes: 0 done, 2 bad input, 3 refused by policy or budget, 4 integrity failure (or a disk that
+keeps nothing durably), 1 anything else, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 
 from abfed import __version__
 from abfed.cli.ondemand import Command, OnDemand
-from abfed.cli.output import defect, fail, say, say_json
+from abfed.cli.output import defect, fail, interrupted, misused, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import AbfedError
 
@@ -129,13 +129,16 @@ def main(arguments: list[str] | None = None) -> int:
     except AbfedError as error:
         return fail(error, as_json=as_json)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return misused(error, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted; what was done is kept, run it again to go on\n")
-        return 130
+        return interrupted(as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last frame: a traceback could show a row
-        return defect(error)
+        from abfed.site.disk import storage_error
+
+        storage = storage_error(error)
+        if storage is not None:
+            return fail(storage, as_json=as_json)
+        return defect(error, as_json=as_json)
     return result if isinstance(result, int) else 0
 
 

@@ -1,16 +1,31 @@
-"""How commands speak: tables for people, one JSON value with `--json`, errors in one shape."""
+"""How commands speak: tables for people, one JSON value with `--json`, errors in one shape.
+
+1. Whatever is printed can't steer a terminal, whoever wrote it.
+2. With `--json` there is one JSON value on standard output, also for an error or a defect; fields
+   are called in ASCII and snake_case.
+3. An error that isn't ours to expect is told by kind and place only: its text could hold a row's.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
+
 from abfed.protocol.errors import AbfedError
+from abfed.protocol.printable import printable
+
+GREEK = {"ε": "epsilon", "δ": "delta", "σ": "sigma", "α": "alpha", "τ": "tau"}
+"""How letters of headings are called in JSON."""
+
+_INTERRUPTED = "interrupted; what was done is kept, run it again to go on"
 
 
 def plain(value: Any) -> Any:
@@ -20,7 +35,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {field_name(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(inner) for inner in value]
     if hasattr(value, "item"):
@@ -28,14 +43,32 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def field_name(heading: str) -> str:
+    """A table's heading as a field of JSON; names of silos, files and so on stay as they are.
+
+    >>> field_name("left after"), field_name("ε (PLD)"), field_name("spring-2026")
+    ('left_after', 'epsilon_pld', 'spring-2026')
+    """
+    if heading.isascii() and " " not in heading:
+        return heading
+    for letter, name in GREEK.items():
+        heading = heading.replace(letter, f" {name} ")
+    return "_".join(re.findall(r"[a-z0-9]+", heading.lower())) or "value"
+
+
 def say_json(value: Any) -> None:
-    """Print one JSON value."""
-    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n")
+    """Print one JSON value, in ASCII: escapes are JSON's own."""
+    sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
 
 
 def say(text: str = "") -> None:
-    """Print a line for people."""
-    sys.stdout.write(text + "\n")
+    """Print a line for people, or several."""
+    sys.stdout.write(printable(text, lines=True) + "\n")
+
+
+def complain(text: str) -> None:
+    """Print a line on standard error, or several."""
+    sys.stderr.write(printable(text, lines=True) + "\n")
 
 
 def table(rows: Sequence[Mapping[Any, Any]], *, title: str = "") -> None:
@@ -48,7 +81,7 @@ def table(rows: Sequence[Mapping[Any, Any]], *, title: str = "") -> None:
         numeric = all(isinstance(row[name], int | float) for row in rows)
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(cell(value) for value in row.values()))
+        shown.add_row(*(printable(cell(value), lines=True) for value in row.values()))
     width = None if sys.stdout.isatty() else 140
     Console(width=width).print(shown)
 
@@ -69,11 +102,33 @@ def fail(error: AbfedError, *, as_json: bool) -> int:
     lines = [f"{error.kind}: {place}{error.what}"]
     lines += [f"  why: {error.why}"] if error.why else []
     lines += [f"  do:  {error.do}"] if error.do else []
-    sys.stderr.write("\n".join(lines) + "\n")
+    complain("\n".join(lines))
     return error.exit_code
 
 
-def defect(error: BaseException) -> int:
+def misused(error: click.ClickException, *, as_json: bool) -> int:
+    """Print what was wrong with the command itself."""
+    if as_json:
+        said = {"error": "bad-command", "what": error.format_message(), "where": "", "why": ""}
+        say_json(said | {"do": "see --help", "exit_code": error.exit_code})
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    usage = f"{context.get_usage()}\n" if context is not None else ""
+    hint = f"\n  do:  {context.command_path} --help" if context is not None else ""
+    complain(f"{usage}bad-command: {error.format_message()}{hint}")
+    return error.exit_code
+
+
+def interrupted(*, as_json: bool) -> int:
+    """Say that Ctrl-C was heard."""
+    if as_json:
+        say_json({"error": "interrupted", "what": _INTERRUPTED, "exit_code": 130})
+    else:
+        complain(_INTERRUPTED)
+    return 130
+
+
+def defect(error: BaseException, *, as_json: bool) -> int:
     """Report an error that isn't ours to expect, without its text: it might hold a value of a row.
 
     `ABFED_DEBUG=1` prints the whole traceback, on machines where that may be seen.
@@ -84,9 +139,13 @@ def defect(error: BaseException) -> int:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "abfed" in frame.filename] or list(frames)
     place = f"{ours[-1].name}, line {ours[-1].lineno}" if ours else "an unknown place"
-    sys.stderr.write(
-        f"defect: {type(error).__name__} in {place}\n"
-        "  why: an error of abfed, not of yours; its text is withheld, as it could hold data\n"
-        "  do:  run again with ABFED_DEBUG=1 where its text may be seen, and report it\n"
-    )
+    told = {
+        "what": f"{type(error).__name__} in {place}",
+        "why": "an error of abfed, not of yours; its text is withheld, as it could hold data",
+        "do": "run again with ABFED_DEBUG=1 where its text may be seen, and report it",
+    }
+    if as_json:
+        say_json({"error": "defect", "where": ""} | told | {"exit_code": 1})
+    else:
+        complain(f"defect: {told['what']}\n  why: {told['why']}\n  do:  {told['do']}")
     return 1

@@ -68,9 +68,13 @@ def make(
         made = make_report(asked, limits=Limits(report=timeout), tell=tell)
         page = keep(made, asked, opened.reports_folder, opened.keys)
     files = [page.with_suffix(f".{form}") for form in formats]
+    run = subject.facts.get("run")
     if as_json:
-        say_json({"report": page, "files": files, "audience": list(subject.audience)})
+        told = {"report": page, "run": run, "files": files, "audience": list(subject.audience)}
+        say_json(told)
         return
+    if run is not None and run != about:
+        say(f"Of run {run}.")
     say(f"The report lies in {page}")
     for file in files[1:]:
         say(f"  and in {file}")

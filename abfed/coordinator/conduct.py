@@ -11,7 +11,6 @@ Stopped at any point, by Ctrl-C or worse, the run goes on when the same plan is 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,15 +30,13 @@ from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
 from abfed.learning.shapes import release_shapes
 from abfed.protocol.canonical import sha256_hex
-from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
-from abfed.site.files import read_private
 from abfed.site.keys import SiteKeys
 
-TIMINGS = "timings.json"
 STEP_SECONDS = 3600.0
 """How long silos have for one step; Flower's own default."""
 
@@ -207,12 +204,11 @@ class Conduct:
                 bound = manifest.verify(folder.path, self._site.keys.public_key)
                 self._tell("found", "", self._steps[-1])
                 return RunOutcome(folder.path, bound, missing, found=True)
-            before = _timings(folder)
+            before = folder.timings()
             try:
                 resumed = self._go_on(grid, folder)
             finally:
-                seconds = before | self._seconds
-                folder.write(TIMINGS, json.dumps(seconds, indent=1).encode())
+                folder.write_timings(before | self._seconds)
             bound = manifest.verify(folder.path, self._site.keys.public_key)
             self._tell("complete", "", self._steps[-1])
             return RunOutcome(folder.path, bound, missing, resumed_after=resumed)
@@ -317,12 +313,3 @@ class Conduct:
         if step:
             self._seconds[step] = round(now - self._started, 3)
         self._started = now
-
-
-def _timings(folder: RunFolder) -> dict[str, Any]:
-    """Seconds of each step in earlier attempts: beside the manifest, as they vary."""
-    path = folder.path / TIMINGS
-    try:
-        return dict(json.loads(read_private(path))) if path.exists() else {}
-    except ValueError as cause:
-        raise IntegrityError("it was changed", where=str(path), do="remove it") from cause

@@ -24,6 +24,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
 from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
@@ -66,12 +67,7 @@ class Settings(Frozen):
         Raises:
             InputError: the file is missing or malformed.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as cause:
-            raise InputError(
-                f"the federation's settings can't be read ({cause.strerror})", where=str(path)
-            ) from cause
+        data = read_document(path, "federation's settings")
         return parse_record(cls, parse_yaml(data, where=str(path)), where=str(path))
 
 

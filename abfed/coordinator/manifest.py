@@ -2,7 +2,11 @@
 
 It names the plan, each release, the model, each site's audit head, each silo's public key, who was
 left out and why, the weights, and the versions of what computed it. It stands for the whole run: a
-changed byte in any of these is found by `verify`.
+changed byte in any of these is found by `verify`, and so is a folder that bears another run's name.
+
+How the run is to be shown, and how long its steps took, may change afterwards and aren't part of
+the question: they lie beside it, signed on their own and bound to the run (`coordinator.beside`). A
+file in the folder that is neither named by the manifest nor signed so is never read.
 """
 
 from __future__ import annotations
@@ -122,6 +126,13 @@ def verify(path: Path, coordinator: bytes) -> dict[str, Any]:
     manifest = parse_canonical(content, where=str(path / "manifest.sig"))
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IntegrityError("not a manifest of a run", where=str(path / "manifest.sig"))
+    if manifest.get("run") != path.resolve().name:
+        raise IntegrityError(
+            "the folder bears another name than the run in it",
+            where=str(path),
+            why=f"what was signed is run {manifest.get('run')!r}",
+            do="give the folder its name back",
+        )
     if read_private(path / "manifest.json") != content:
         raise IntegrityError("differs from what was signed", where=str(path / "manifest.json"))
     _check_file(path / "plan.json", manifest["plan"])

@@ -15,29 +15,28 @@ Rules:
 5. A torn last line of the journal is a crash. Everything else that doesn't fit is an
    `IntegrityError`.
 
-Layout: `plan.json`, `plan.yaml`, `report.json`, `journal.jsonl`, `releases/<silo>/<step>.release`,
-`checkpoints/<step>.sealed`, `model.sealed`, `manifest.json`, `manifest.sig`, `timings.json`.
+Layout: `plan.json`, `plan.yaml`, `journal.jsonl`, `releases/<silo>/<step>.release`,
+`checkpoints/<step>.sealed`, `model.sealed`, `manifest.json`, `manifest.sig`; beside them
+`report.signed` and `timings.signed`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from abfed.coordinator.beside import REPORT, TIMINGS, read_beside, write_beside
 from abfed.coordinator.exchange import Answers
 from abfed.coordinator.journal import Body, Journal, begin_journal, read_journal
-from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
+from abfed.protocol.canonical import digest, sha256_hex
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.messages import EMPTY_DIGEST
 from abfed.protocol.plan import Plan
 from abfed.site.files import (
-    FILE_MODE,
+    alone,
     flush_folder,
     make_private_folder,
     read_private,
@@ -102,12 +101,14 @@ class RunFolder:
     def __init__(self, path: Path, plan: Plan, keys: SiteKeys) -> None:
         self.path = path
         self.plan = plan
+        self._keys = keys
         if read_private(path / "plan.json") != plan.canonical_bytes():
             raise IntegrityError("it is the run of another plan", where=str(path))
         self.journal = Journal(path / "journal.jsonl", keys)
         try:
             begin = self.journal.bodies[0]
-            if (begin.get("event"), begin.get("plan")) != ("begin", plan.digest):
+            found = (begin.get("event"), begin.get("plan"), begin.get("run"))
+            if found != ("begin", plan.digest, path.name):
                 raise IntegrityError("the journal is of another run", where=str(path))
             self.epochs: dict[str, str] = dict(begin["epochs"])
             self.steps = _steps(self.journal.bodies)
@@ -143,7 +144,8 @@ class RunFolder:
                 way than before.
         """
         make_private_folder(runs)
-        with _alone(runs):
+        with alone(runs / ".lock"):
+            _sweep(runs)
             path = runs / run_name(plan, totals.epochs())
             if not path.exists():
                 path = _begun_before(runs, plan, totals.digests(), keys) or path
@@ -220,6 +222,19 @@ class RunFolder:
         path = self._checkpoint_path(step)
         return read_private(path) if path.exists() else None
 
+    def write_timings(self, seconds: Mapping[str, float]) -> None:
+        """Keep how long each step took: wall-clock, not part of the question."""
+        write_beside(self.path / TIMINGS, self._keys, self.run, dict(seconds))
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of each step in earlier attempts.
+
+        Raises:
+            IntegrityError: they were changed.
+        """
+        found: dict[str, float] = read_beside(self.path / TIMINGS, self._keys.public_key) or {}
+        return found
+
     def write(self, name: str, data: bytes) -> None:
         """Write one of the run's own files."""
         write_private(self.path / name, data)
@@ -243,10 +258,8 @@ class RunFolder:
 
     def _keep_report(self) -> None:
         """How the run is shown isn't part of the question: the latest wish counts."""
-        wanted = canonical_bytes(self.plan.report.model_dump(mode="json"))
-        path = self.path / "report.json"
-        if not path.exists() or read_private(path) != wanted:
-            write_private(path, wanted)
+        wanted = self.plan.report.model_dump(mode="json")
+        write_beside(self.path / REPORT, self._keys, self.run, wanted)
 
 
 def _steps(bodies: list[Body]) -> dict[str, Body]:
@@ -254,11 +267,15 @@ def _steps(bodies: list[Body]) -> dict[str, Body]:
     return {body["step"]: body for body in bodies if body["event"] == "step"}
 
 
+def _sweep(runs: Path) -> None:
+    """Remove what a killed process had begun and not put in its place. Lock of all runs held."""
+    for left in runs.glob(".*.new"):
+        shutil.rmtree(left)
+
+
 def _begin(path: Path, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: bytes | None) -> None:
     """Make a run's folder aside, and put it in its place whole."""
-    aside = path.with_name(f".{path.name}.new")
-    if aside.exists():
-        shutil.rmtree(aside)  # a crash left it; nothing counts that isn't in its place
+    aside = path.with_name(f".{path.name}.new")  # `_sweep` removes what a crash leaves of it
     make_private_folder(aside)
     write_private(aside / "plan.json", plan.canonical_bytes())
     if plan_text is not None:
@@ -289,7 +306,10 @@ def _begun_before(runs: Path, plan: Plan, totals: Mapping[str, str], keys: SiteK
         stored = path / "plan.json"
         if not stored.exists() or read_private(stored) != plan.canonical_bytes():
             continue
-        steps = _steps(read_journal(path / "journal.jsonl", keys.public_key).bodies)
+        bodies = read_journal(path / "journal.jsonl", keys.public_key).bodies
+        if bodies[0].get("run") != path.name:
+            continue  # a copy under another name is no run
+        steps = _steps(bodies)
         known = steps["totals"]["releases"]
         common = set(known) & set(totals)
         same = bool(common) and all(known[silo] == totals[silo] for silo in common)
@@ -297,14 +317,3 @@ def _begun_before(runs: Path, plan: Plan, totals: Mapping[str, str], keys: SiteK
         if same and (begun or set(totals) <= set(known)):
             found.append((len(steps), path.name, path))
     return max(found)[2] if found else None
-
-
-@contextmanager
-def _alone(runs: Path) -> Iterator[None]:
-    """Hold the folder of all runs while one is looked for or begun."""
-    descriptor = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

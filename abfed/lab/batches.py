@@ -30,6 +30,7 @@ from abfed.lab.reports import Order, order
 from abfed.lab.subjects import ALL, Subject, of_plan, of_run, of_runs
 from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import Frozen, Name
@@ -82,10 +83,7 @@ class BatchSpec(Frozen):
             InputError: it is missing or isn't a batch; every problem is named.
         """
         where = str(path)
-        try:
-            data = path.read_bytes()
-        except OSError as cause:
-            raise InputError("the batch can't be read", where=where, do="check the path") from cause
+        data = read_document(path, "batch")
         values = parse_yaml(data, where=where, error=InputError)
         return parse_record(cls, values, where=where, error=InputError)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from abfed.protocol.identity import ROLES
 from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy, default_rules
+
+COORDINATOR = "coordinator"
+"""What the coordinator's site is called in its own workspace."""
 
 
 def default_access(
@@ -39,3 +43,40 @@ def coordinator_access(folder: Path) -> AccessPolicy:
         WorkspaceError: it is missing or malformed, so nobody may do anything.
     """
     return load_access(folder / ACCESS_FILE)
+
+
+def first_policy(
+    name: str,
+    *,
+    columns: Sequence[str],
+    purposes: Sequence[str],
+    synthetic: bool,
+    epsilon: float,
+    show_budget: bool,
+    coordinator_key: bytes,
+    development: bool,
+) -> str:
+    """The policy that a silo of this workspace is founded with, as YAML for its people to edit."""
+    pinned = [{"name": COORDINATOR, "public_key": coordinator_key.hex()}]
+    policy = {
+        "silo": name,
+        "synthetic": synthetic,
+        "coordinators": pinned,
+        "purposes": [
+            {"name": purpose, "bases": ["consent", "legitimate-interests"]} for purpose in purposes
+        ],
+        "columns": list(columns),
+        "budget": {"epsilon": float(epsilon), "delta": 1e-5},
+        "per_plan": {"epsilon": min(5.0, float(epsilon)), "delta": 1e-6},
+        "minimum_recipients": 10,
+        "show_budget": show_budget,
+        "access": default_access(
+            COORDINATOR,
+            coordinator_key,
+            roles=("analyst", "service-account"),
+            development=development,
+        ),
+    }
+    return "# What this silo allows. Whatever is not here is a no.\n" + yaml.safe_dump(
+        policy, sort_keys=False
+    )

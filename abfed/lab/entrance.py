@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abfed.lab.coordination import coordinator_access
+from abfed.lab.coordination import COORDINATOR, coordinator_access
 from abfed.lab.offices import Office
 from abfed.protocol.identity import Right
 from abfed.site.people import People
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from abfed.coordinator.front import Front
     from abfed.lab.session import Session
     from abfed.site.device import Shown
-
-COORDINATOR = "coordinator"
 
 
 class Entrance(ABC):

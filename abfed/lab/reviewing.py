@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.files import write_private
@@ -36,10 +37,7 @@ def read_verdicts(path: Path) -> tuple[Verdict, ...]:
         InputError: it can't be read, or a decision is neither keep nor revoke.
     """
     where = str(path)
-    try:
-        data = path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"the decisions can't be read ({cause.strerror})", where=where) from cause
+    data = read_document(path, "file of decisions")
     values = parse_yaml(data, where=where, error=InputError)
     return parse_record(Verdicts, values, where=where).verdicts
 

@@ -8,7 +8,6 @@ so it can be computed again at any time, at no cost, bit for bit.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from abfed.coordinator.beside import REPORT, TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.coordinator.manifest import verify
 from abfed.lab.frames import marked
@@ -25,6 +25,7 @@ from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.accounting import epsilon_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import Charge
 from abfed.protocol.plan import Plan, ReportSpec
@@ -43,7 +44,7 @@ PINNED = "coordinator.pub"
 """Beside the runs: the public key (hex) of the coordinator that signs them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A complete run.
 
@@ -91,14 +92,24 @@ class Run:
             coordinator_key = _pinned_key(folder)
         manifest = verify(folder, coordinator_key)
         plan = Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
-        report = ReportSpec.model_validate_json((folder / "report.json").read_bytes())
+        report = _shown(folder, coordinator_key)
         releases = _verified(folder, plan, manifest)
         return cls(folder, plan, report, manifest, releases, found, missing)
+
+    def __repr__(self) -> str:
+        """Which run, of what, over whom: one line."""
+        steps = max((len(one) for one in self.releases.values()), default=0)
+        return f"Run({self.name!r}, silos={self.silos}, steps={steps}, found={self.found})"
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.folder.name
+        return str(self.manifest["run"])
+
+    @property
+    def made_at(self) -> str:
+        """When it was complete (UTC, ISO 8601), as the coordinator signed it."""
+        return str(self.manifest["created_at"])
 
     @property
     def silos(self) -> tuple[str, ...]:
@@ -261,9 +272,13 @@ class Run:
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds of each step when the run was carried out; not signed."""
-        path = self.folder / "timings.json"
-        found: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
+        """Seconds of each step when the run was carried out, as the coordinator signed them.
+
+        Raises:
+            IntegrityError: they were changed.
+        """
+        key = bytes.fromhex(self.manifest["coordinator"])
+        found: dict[str, float] = read_beside(self.folder / TIMINGS, key) or {}
         return found
 
     def plot_effects(self, metric: str | None = None) -> Figure:
@@ -277,6 +292,12 @@ class Run:
         from abfed.lab.display import run_card
 
         return run_card(self)
+
+
+def _shown(folder: Path, coordinator_key: bytes) -> ReportSpec:
+    """How a run is to be shown and to whom, as the coordinator signed it; else the defaults."""
+    signed = read_beside(folder / REPORT, coordinator_key)
+    return parse_record(ReportSpec, signed or {}, where=str(folder / REPORT))
 
 
 def _pinned_key(folder: Path) -> bytes:

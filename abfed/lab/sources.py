@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import DataError, InputError
 from abfed.site.files import write_private
 
@@ -58,7 +59,11 @@ def fetch_hillstrom(target: Path, *, source: Path | None = None) -> Path:
         InputError: it can't be read or downloaded.
         DataError: it isn't the data set.
     """
-    data = _read(source) if source is not None else _download(HILLSTROM_ADDRESS)
+    data = (
+        read_document(source, "copy", most=MAX_DOWNLOAD)
+        if source is not None
+        else _download(HILLSTROM_ADDRESS)
+    )
     where = str(source or HILLSTROM_ADDRESS)
     digest = content_digest(data, where=where)
     if digest != HILLSTROM_CONTENT:
@@ -91,15 +96,6 @@ def content_digest(data: bytes, *, where: str) -> str:
     frame["history"], frame["spend"] = (amount.astype("int64").astype(str) for amount in cents)
     text = frame.to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(source: Path) -> bytes:
-    try:
-        return source.read_bytes()
-    except OSError as cause:
-        raise InputError(
-            f"the copy can't be read ({cause.strerror})", where=str(source), do="check the path"
-        ) from cause
 
 
 def _download(address: str) -> bytes:

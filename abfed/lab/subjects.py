@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from abfed.lab.disclosure import Allowed
 from abfed.lab.page import SYNTHETIC, plan_source
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
+from abfed.protocol.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
@@ -75,7 +76,7 @@ ALL = "all"
 def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Subject:
     """What somebody means by a run's name, a plan's file or `all`.
 
-    A plan means its run, where there is one and the notebook reads runs.
+    A plan means its newest complete run, where the notebook reads runs.
 
     Raises:
         WorkspaceError, PlanError, InputError: there is no such thing.
@@ -91,9 +92,12 @@ def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Sub
     path = find_notebook(notebook or plan.report.notebook)
     declared = declared_parameters(read_notebook(path), where=path.name)
     if "run_folder" in declared:
-        wanted = plan.digest
-        name = next((one.name for one in workspace.runs() if one.plan.digest == wanted), about)
-        return of_run(workspace.find_run(name))
+        runs = workspace.runs_of(plan)
+        if not runs:
+            raise WorkspaceError(
+                "no run of this plan is complete", where=about, do=f"run it: `abfed run {about}`"
+            )
+        return of_run(runs[-1])  # the newest: data may have changed since the ones before
     return of_plan(plan, Path(about).read_bytes())
 
 

@@ -13,25 +13,39 @@ workspace/
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from abfed.lab.coordination import coordinator_access, default_access, write_coordinator_access
+from abfed.lab.coordination import (
+    COORDINATOR,
+    coordinator_access,
+    first_policy,
+    write_coordinator_access,
+)
 from abfed.lab.development import make_development_person
-from abfed.lab.entrance import COORDINATOR, Entrance
+from abfed.lab.entrance import Entrance
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.documents import read_document
+from abfed.protocol.errors import IntegrityError, PlanError, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import OUTCOMES, Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.audit import AuditLog
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import (
+    alone,
+    check_private,
+    flush_folder,
+    make_private_folder,
+    read_private,
+    write_private,
+)
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
 
@@ -43,6 +57,10 @@ if TYPE_CHECKING:
 __all__ = ["COORDINATOR", "FILE", "PINNED", "Listing", "Workspace"]
 
 FILE = "abfed.yaml"
+LOCK = ".abfed.lock"  # held while silos are founded
+RESERVED = (COORDINATOR, "all")
+"""Names that mean something else: the coordinator's site, and all of what there is."""
+SHOWN_RUNS = 10  # names, where there is none of the one that was asked for
 PINNED = "coordinator.pub"  # in runs/: the public key that signs them, for reading without keys
 
 
@@ -50,7 +68,15 @@ class Listing(Frozen):
     """What `abfed.yaml` holds: each silo's folder, relative to the workspace or absolute."""
 
     version: Annotated[int, Field(ge=1, le=1)] = 1
-    silos: dict[Name, str] = Field(default_factory=dict)
+    silos: dict[Name, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _none_is_reserved(self) -> Listing:
+        for name in RESERVED:
+            if name in self.silos:
+                message = f"silos.{name}: no silo can be called so"
+                raise ValueError(message)
+        return self
 
 
 class Workspace(Entrance):
@@ -66,15 +92,15 @@ class Workspace(Entrance):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         file = self.path / FILE
-        if not file.is_file():
+        if not _is_file(file):
             raise WorkspaceError(
                 "not an abfed workspace",
                 where=str(self.path),
                 why=f"it has no {FILE}",
                 do="run `abfed init`, or name another folder with --workspace",
             )
-        values = parse_yaml(file.read_bytes(), where=str(file), error=WorkspaceError)
-        self._listing = parse_record(Listing, values, where=str(file), error=WorkspaceError)
+        check_private(self.path)
+        self._listing = self._read_listing()
         self.keys = SiteKeys.open(self.coordinator / "keys")
         self.audit = AuditLog(self.coordinator / "audit.jsonl", self.keys)
         self.people = People(self.coordinator, self.keys, self.audit)
@@ -133,21 +159,31 @@ class Workspace(Entrance):
         return tuple(sorted(self._listing.silos))
 
     def silo_folder(self, name: str) -> Path:
-        """A silo's folder.
+        """A silo's folder, which must be that silo's: its keys say whose it is.
 
         Raises:
             WorkspaceError: there is no such silo here.
+            IntegrityError: another silo lies there.
         """
         try:
-            return self.path / self._listing.silos[name]
+            folder = self.path / self._listing.silos[name]
         except KeyError as cause:
             known = ", ".join(self.silos) or "none"
             raise WorkspaceError(
                 f"there is no silo {name!r} in this workspace",
                 where=str(self.path),
                 why=f"its silos are: {known}",
-                do="run `abfed silo create`",
+                do=f"run `abfed silo create {name}`",
             ) from cause
+        found = SiteKeys.site_of(folder / "keys")
+        if found != name:
+            raise IntegrityError(
+                f"the folder that {FILE} names for silo {name!r} is that of {found!r}",
+                where=str(folder),
+                why="rows would go to another brand, and its budget would be charged",
+                do=f"correct the folders in {self.path / FILE}",
+            )
+        return folder
 
     def create_silo(
         self,
@@ -175,43 +211,58 @@ class Workspace(Entrance):
         """
         from abfed.silo.service import SiloService
 
-        if name in self._listing.silos:
-            raise WorkspaceError(f"there is a silo {name!r} already", where=str(self.path))
-        pinned = [{"name": COORDINATOR, "public_key": self.keys.public_key.hex()}]
-        policy = {
-            "silo": name,
-            "synthetic": synthetic,
-            "coordinators": pinned,
-            "purposes": [
-                {"name": purpose, "bases": ["consent", "legitimate-interests"]}
-                for purpose in purposes
-            ],
-            "columns": list(columns),
-            "budget": {"epsilon": float(epsilon), "delta": 1e-5},
-            "per_plan": {"epsilon": min(5.0, float(epsilon)), "delta": 1e-6},
-            "minimum_recipients": 10,
-            "show_budget": show_budget,
-            "access": default_access(
-                COORDINATOR,
-                self.keys.public_key,
-                roles=("analyst", "service-account"),
-                development=coordinator_access(self.coordinator).development_people,
-            ),
-        }
-        text = "# What this silo allows. Whatever is not here is a no.\n" + yaml.safe_dump(
-            policy, sort_keys=False
+        if name in RESERVED:
+            raise WorkspaceError(
+                f"a silo can't be called {name!r}", why="the name means something else here"
+            )
+        policy = first_policy(
+            name,
+            columns=columns,
+            purposes=purposes,
+            synthetic=synthetic,
+            epsilon=epsilon,
+            show_budget=show_budget,
+            coordinator_key=self.keys.public_key,
+            development=coordinator_access(self.coordinator).development_people,
         )
-        relative = f"silos/{name}"
-        service = SiloService.create(self.path / relative, text, site=name)
-        try:
-            self._pin(name, service.keys.public_key)
-        finally:
+        with alone(self.path / LOCK):  # two at once would each forget the other's silo
+            self._listing = self._read_listing()
+            if name in self._listing.silos:
+                raise WorkspaceError(f"there is a silo {name!r} already", where=str(self.path))
+            folder = self.path / "silos" / name
+            if folder.exists():
+                raise WorkspaceError(
+                    f"a folder lies where silo {name!r} would be founded",
+                    where=str(folder),
+                    why=f"{FILE} doesn't name it: founding was interrupted, or it was moved here",
+                    do=f"name it under silos in {self.path / FILE}, or move it away",
+                )
+            aside = folder.with_name(f".{name}.new")
+            if aside.exists():
+                shutil.rmtree(aside)  # a killed process left it; nothing of it was ever used
+            service = SiloService.create(aside, policy, site=name)
+            key = service.keys.public_key
             service.close()
+            aside.rename(folder)
+            flush_folder(folder.parent)
+            self._pin(name, key)
+            self._list(name, f"silos/{name}")
+        return folder
+
+    def _read_listing(self) -> Listing:
+        """What `abfed.yaml` says now."""
+        file = self.path / FILE
+        check_private(file)
+        data = read_document(file, "list of silos", error=WorkspaceError)
+        values = parse_yaml(data, where=str(file), error=WorkspaceError)
+        return parse_record(Listing, values, where=str(file), error=WorkspaceError)
+
+    def _list(self, name: str, relative: str) -> None:
+        """Write a silo into `abfed.yaml`; the lock is held."""
         listed = self._listing.silos | {name: relative}
         self._listing = Listing(silos=listed)
         dumped = yaml.safe_dump({"version": 1, "silos": dict(sorted(listed.items()))})
         write_private(self.path / FILE, dumped.encode())
-        return self.path / relative
 
     @contextmanager
     def silo(self, name: str) -> Iterator[SiloService]:
@@ -267,11 +318,31 @@ class Workspace(Entrance):
         )
 
     def runs(self) -> list[Run]:
-        """Complete runs, oldest first."""
-        from abfed.lab.runs import Run
+        """Complete runs, oldest first, by the time that the coordinator signed.
 
-        folders = sorted(self.runs_folder.glob("*/manifest.sig"), key=lambda p: p.stat().st_mtime)
-        return [Run.open(file.parent, coordinator_key=self.keys.public_key) for file in folders]
+        Raises:
+            IntegrityError: one of them was changed, or bears another name.
+        """
+        found = [self._open_run(one.parent) for one in self.runs_folder.glob("*/manifest.sig")]
+        return sorted(found, key=lambda run: (run.made_at, run.name))
+
+    def runs_of(self, plan: Plan) -> list[Run]:
+        """Complete runs of a plan, or of all waves of its design, oldest first.
+
+        Folders of other plans aren't opened.
+        """
+        from abfed.lab.waves import waves_done
+
+        wanted = {plan.canonical_bytes()}
+        if plan.analysis.sequential is not None and not plan.analysis.wave:
+            done = waves_done(self.runs_folder, plan)
+            wanted = {stored.canonical_bytes() for _, stored in done.values()}
+        found = [
+            self._open_run(one.parent)
+            for one in self.runs_folder.glob(f"{plan.name}-*/manifest.sig")
+            if read_private(one.with_name("plan.json")) in wanted
+        ]
+        return sorted(found, key=lambda run: (run.made_at, run.name))
 
     def find_run(self, name: str | Path) -> Run:
         """A run by its folder's path or name; a prefix does where it is the only one.
@@ -279,20 +350,26 @@ class Workspace(Entrance):
         Raises:
             WorkspaceError: there is none, or more than one.
         """
+        if _is_file(Path(name) / "manifest.sig"):
+            return self._open_run(Path(name))
+        known = sorted(one.parent for one in self.runs_folder.glob("*/manifest.sig"))
+        exact = [one for one in known if one.name == str(name)]
+        found = exact or [one for one in known if one.name.startswith(str(name))]
+        if len(found) == 1:
+            return self._open_run(found[0])
+        names = ", ".join(one.name for one in found or known[-SHOWN_RUNS:])
+        told = "these are" if found else "complete runs here, the last by name:"
+        raise WorkspaceError(
+            f"{len(found) or 'no'} complete runs are called {str(name)!r}",
+            where=str(self.runs_folder),
+            why=f"{told} {names}" if names else "no run is complete here",
+            do="name one run" if names else "run a plan first: `abfed run PLAN.yaml`",
+        )
+
+    def _open_run(self, folder: Path) -> Run:
         from abfed.lab.runs import Run
 
-        if (Path(name) / "manifest.sig").is_file():
-            return Run.open(Path(name), coordinator_key=self.keys.public_key)
-        found = sorted(self.runs_folder.glob(f"{name}*/manifest.sig"))
-        if len(found) == 1:
-            return Run.open(found[0].parent, coordinator_key=self.keys.public_key)
-        names = ", ".join(file.parent.name for file in found) or "none"
-        raise WorkspaceError(
-            f"{len(found)} complete runs are called {str(name)!r}",
-            where=str(self.runs_folder),
-            why=f"found: {names}",
-            do="name one run, or run the plan first",
-        )
+        return Run.open(folder, coordinator_key=self.keys.public_key)
 
     def _pin(self, name: str, public_key: bytes) -> None:
         """Remember a silo's public key; a key that is pinned is never replaced silently."""
@@ -304,6 +381,14 @@ class Workspace(Entrance):
         self.audit.append("silo.pinned", silo=name)
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that can't be one's isn't."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _loaded(path: Path) -> tuple[Plan, bytes]:
     """A plan from a file, and the file's text as it is."""
-    return Plan.load(path), path.read_bytes()
+    return Plan.load(path), read_document(path, "plan", error=PlanError)

@@ -31,6 +31,7 @@ Kind = Literal[
     "approval",
     "sign-in",
     "report",
+    "shown",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

@@ -7,6 +7,8 @@ and turns it into a message and an exit code; anything else is a defect of ours.
 
 from __future__ import annotations
 
+from abfed.protocol.printable import printable
+
 
 class AbfedError(Exception):
     """Root of abfed's errors.
@@ -22,11 +24,12 @@ class AbfedError(Exception):
     kind = "error"
 
     def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.why = why
-        self.do = do
+        # What somebody typed or sent may be repeated in here: it must not steer a terminal.
+        super().__init__(printable(what))
+        self.what = printable(what)
+        self.where = printable(where)
+        self.why = printable(why)
+        self.do = printable(do)
 
     def __str__(self) -> str:
         """All parts in one line, for logs and tracebacks."""
@@ -105,6 +108,16 @@ class IntegrityError(AbfedError):
 
     exit_code = 4
     kind = "integrity"
+
+
+class StorageError(AbfedError):
+    """A disk is full, read-only or failing: what must be durable could not be written.
+
+    Nothing was changed in part, but nothing can be promised either until there is room again.
+    """
+
+    exit_code = 4
+    kind = "storage"
 
 
 class RunFailed(AbfedError):

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from abfed.protocol.analysis import SHARE_TOLERANCE, Analysis, problem_of
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import IntegrityError, PlanError
 from abfed.protocol.metrics import Guardrail, Metric
 from abfed.protocol.modelling import Model, Training
@@ -177,12 +178,7 @@ class Plan(Frozen):
             PlanError: the file is missing or is not a plan; every problem is named.
         """
         where = str(path)
-        try:
-            data = Path(path).read_bytes()
-        except OSError as cause:
-            raise PlanError(
-                f"the plan can't be read ({cause.strerror})", where=where, do="check the path"
-            ) from cause
+        data = read_document(path, "plan", error=PlanError)
         return cls.from_values(parse_yaml(data, where=where, error=PlanError), where=where)
 
     @classmethod

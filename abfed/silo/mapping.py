@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import MappingError
 from abfed.protocol.schema import (
     LAWFUL_BASES,
@@ -307,12 +308,7 @@ class ExportMapping(Frozen):
             MappingError: it is missing or malformed; every problem is named.
         """
         where = str(path)
-        try:
-            data = Path(path).read_bytes()
-        except OSError as cause:
-            raise MappingError(
-                f"the mapping can't be read ({cause.strerror})", where=where, do="check the path"
-            ) from cause
+        data = read_document(path, "mapping", error=MappingError)
         return cls.from_values(parse_yaml(data, where=where, error=MappingError), where=where)
 
     @classmethod

@@ -81,16 +81,28 @@ class SiteKeys:
         kek = read_private(folder / KEK_FILE)
         if len(kek) != KEY_BYTES:
             raise IntegrityError("the key file has the wrong length", where=str(folder / KEK_FILE))
-        facts = parse_canonical(read_private(folder / FACTS_FILE), where=str(folder / FACTS_FILE))
-        if not isinstance(facts, dict) or not isinstance(facts.get("site"), str):
-            raise IntegrityError("does not name a site", where=str(folder / FACTS_FILE))
-        site = facts["site"]
+        site = cls.site_of(folder)
         raw = unseal(
             derive_key(kek, "signing-key"),
             read_private(folder / SIGNING_FILE),
             name=f"signing:{site}",
         )
         return cls(site, kek, Ed25519PrivateKey.from_private_bytes(raw))
+
+    @staticmethod
+    def site_of(folder: Path) -> str:
+        """The site that keys in a folder say they are of; `open` holds them to it.
+
+        Raises:
+            WorkspaceError: there are none.
+            IntegrityError: they don't say.
+        """
+        file = folder / FACTS_FILE
+        facts = parse_canonical(read_private(file), where=str(file))
+        if not isinstance(facts, dict) or not isinstance(facts.get("site"), str):
+            raise IntegrityError("does not name a site", where=str(file))
+        site: str = facts["site"]
+        return site
 
     @property
     def key_id(self) -> str:

@@ -6,8 +6,6 @@ and a changed byte is found. It is for registers of some thousand entries, not f
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.sealing import seal, unseal
-from abfed.site.files import FILE_MODE, read_private, write_private
+from abfed.site.files import alone, read_private, write_private
 from abfed.site.keys import SiteKeys
 
 
@@ -55,10 +53,5 @@ class SealedFile:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes and threads from changing it meanwhile."""
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone(self.path.with_name(f".{self.path.name}.lock")):
             yield
-        finally:
-            os.close(descriptor)
