@@ -1,4 +1,4 @@
-"""A run's folder: its name is the run's, what lies beside the manifest is signed, nothing is left over."""
+"""A run's folder: its name is the run's, and what lies beside the manifest is signed."""
 
 import shutil
 
