@@ -54,6 +54,8 @@ COMMANDS = {
     "logout": Command("login", "Sign out: the session's key is destroyed."),
     "people": Command("people", "Enrol people of a site, and grant them roles."),
     "access": Command("access", "Show, explain, review and revoke access."),
+    "incident": Command("incident", "Contain incidents, prove what was done, and drill."),
+    "vendor": Command("vendor", "Vet vendors: register, approve, offboard."),
     "provision": Command(
         "provision", "Found a federation of brands that don't trust each other, and join one."
     ),

@@ -19,6 +19,7 @@ from abfed.protocol.yamltext import parse_yaml
 from abfed.site.access import Asker, Place, judge_asker
 from abfed.site.clock import Clock, system_clock
 from abfed.site.files import read_private
+from abfed.site.freezes import Freezes
 from abfed.site.rights import AccessPolicy
 
 ACCESS_FILE = "access.yaml"  # in the coordinator's site folder
@@ -33,6 +34,7 @@ class Front:
         person: gives what the person shows for a plan, as it is now.
         policy: gives the coordinator's access policy, as it is now.
         stopped: gives the people who were stopped here.
+        freezes: what is frozen here; nothing where None.
         clock: where the time comes from.
     """
 
@@ -41,13 +43,16 @@ class Front:
     policy: Callable[[], AccessPolicy]
     stopped: Callable[[], Collection[str]]
     clock: Clock = system_clock
+    freezes: Freezes | None = None
 
     def admit(self, plan: Plan) -> tuple[Presented, Asker]:
         """What goes to the silos, once it is found good here.
 
         Raises:
-            Refused: nobody is signed in, or they may not.
+            Refused: nobody is signed in, they may not, or this site or the plan is frozen.
         """
+        if self.freezes is not None:
+            self.freezes.check({"silo": self.site, "plan": plan.digest})
         presented = self.person(plan)
         place = Place(self.site, self.policy(), self.clock(), self.stopped())
         return presented, judge_asker(presented, plan.digest, place)

@@ -27,6 +27,7 @@ from abfed.protocol.errors import AbfedError, IntegrityError, RunFailed
 from abfed.site.audit import AuditLog
 from abfed.site.clock import stamp, system_clock
 from abfed.site.files import FILE_MODE
+from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
 from abfed.site.signin import SignIn
@@ -89,6 +90,7 @@ class Site(NamedTuple):
             renewed(order, people.renew),
             lambda: load_access(folder / ACCESS_FILE),
             Stops(folder, self.keys).people,
+            freezes=Freezes(folder, self.keys),
         )
 
 

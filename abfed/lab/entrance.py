@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from abfed.lab.coordination import COORDINATOR, coordinator_access
 from abfed.lab.offices import Office
 from abfed.protocol.identity import Right
+from abfed.site.freezes import Freezes
 from abfed.site.people import People
 from abfed.site.stops import Stops
 
@@ -146,4 +147,5 @@ class Entrance(ABC):
 
         stops = Stops(self.coordinator, self.people.keys)
         policy = partial(coordinator_access, self.coordinator)
-        return Front(COORDINATOR, session.present, policy, stops.people)
+        freezes = Freezes(self.coordinator, self.people.keys)
+        return Front(COORDINATOR, session.present, policy, stops.people, freezes=freezes)

@@ -32,6 +32,8 @@ Kind = Literal[
     "sign-in",
     "report",
     "shown",
+    "evidence",
+    "drill",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

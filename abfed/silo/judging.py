@@ -27,6 +27,7 @@ from abfed.silo.permit import Holdings
 from abfed.silo.policy import Policy
 from abfed.site.access import Asker
 from abfed.site.clock import Clock, moment_of, stamp
+from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
 
 FRESHNESS = timedelta(seconds=300)
@@ -58,6 +59,7 @@ class Judge:
         self._policy_path = policy_path
         self._clock = clock
         self._access = Access(keys, policy_path.parent, clock)
+        self._freezes = Freezes(policy_path.parent, keys, clock)
         self._seen: dict[str, str] = {}
 
     def policy(self) -> Policy:
@@ -80,7 +82,8 @@ class Judge:
         Raises:
             Refused: with the code of the check that said no.
         """
-        request, arrays = self._read(envelope, policy)
+        request, arrays, signer = self._read(envelope, policy)
+        self._freezes.check({"silo": self._keys.site, "key": signer})  # 4
         return self._may_ask(request, arrays, policy, holdings)
 
     def claimed(self, envelope: bytes) -> Request | None:
@@ -93,7 +96,7 @@ class Judge:
             return None  # nothing of unverified bytes is repeated, not even in a log
         return header if isinstance(header, Request) else None
 
-    def _read(self, envelope: bytes, policy: Policy) -> tuple[Request, bytes]:
+    def _read(self, envelope: bytes, policy: Policy) -> tuple[Request, bytes, str]:
         try:  # 1
             opened = open_envelope(envelope, policy.trusted_keys(), kind="request", where="request")
         except IntegrityError as cause:
@@ -115,7 +118,7 @@ class Judge:
         horizon = stamp(now - 2 * FRESHNESS)
         self._seen = {nonce: at for nonce, at in self._seen.items() if at > horizon}
         self._seen[request.nonce] = request.issued_at
-        return request, decoded.arrays
+        return request, decoded.arrays, opened.key_id
 
     def _may_ask(
         self, request: Request, arrays: bytes, policy: Policy, holdings: Holdings
@@ -127,7 +130,9 @@ class Judge:
         silo = self._keys.site
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
+        self._freezes.check({"plan": plan.digest, "model": request.incoming_digest})
         asker = self._access.judge(request.presented, plan, policy, holdings.epoch)  # 5, 6
+        self._freezes.check({"key": asker.signer})
         made_up_only = plan.simulation is not None or plan.privacy.unprotected
         if made_up_only and not policy.synthetic:  # 7
             raise Refused("this silo holds real people", code="simulation")

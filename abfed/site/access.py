@@ -42,11 +42,12 @@ class Stopped(Refused):
 
 
 class Asker(NamedTuple):
-    """A person who may do what they ask."""
+    """A person who may do what they ask; `signer` is the id of the key that signed the token."""
 
     token: Token
     submission: Submission | None = None
     approvers: tuple[str, ...] = ()
+    signer: str = ""
 
     @property
     def who(self) -> str:
@@ -69,13 +70,13 @@ def judge_token(text: str, place: Place) -> Token:
     Raises:
         Refused: with the code `sign-in` or `revoked`.
     """
-    token = open_token(text, place)
+    token, _ = open_token(text, place)
     check_token(token, place)
     return token
 
 
-def open_token(text: str, place: Place) -> Token:
-    """Check 1: what a token says, and that a site says it whose word counts.
+def open_token(text: str, place: Place) -> tuple[Token, str]:
+    """Check 1: what a token says, and the id of the key of the site that says it, if it counts.
 
     Raises:
         Refused: with the code `sign-in`.
@@ -91,7 +92,7 @@ def open_token(text: str, place: Place) -> Token:
     named = {key_id(bytes.fromhex(o.public_key)): o.site for o in place.policy.identities}
     if named[signer] != token.site:
         raise _no("the token is another site's than the one that signed it")
-    return token
+    return token, signer
 
 
 def check_token(token: Token, place: Place) -> None:
@@ -120,7 +121,8 @@ def judge_asker(presented: Presented, plan: str, place: Place) -> Asker:
     Raises:
         Refused: with the code `sign-in`, `revoked` or `rights`.
     """
-    token = judge_token(presented.token, place)
+    token, signer = open_token(presented.token, place)
+    check_token(token, place)
     holder = bytes.fromhex(token.holder)
     try:  # 6
         submission, _ = read_statement(
@@ -141,7 +143,7 @@ def judge_asker(presented: Presented, plan: str, place: Place) -> Asker:
         raise _no("the plan was not submitted to this site")
     _check_bounds(token, plan, place)  # 7
     require(token, "plan.submit", place, submitter=token.who)  # 8
-    return Asker(token, submission)
+    return Asker(token, submission, signer=signer)
 
 
 def require(token: Token, right: Right, place: Place, *, submitter: str = "") -> None:

@@ -139,7 +139,7 @@ class Approvals:
 def _judge_one(
     shown: Countersigned, question: Question, asker: Asker, place: Place
 ) -> tuple[str, Approval]:
-    token = open_token(shown.token, place)  # 1
+    token, _ = open_token(shown.token, place)  # 1
     holder = bytes.fromhex(token.holder)
     trusted = {key_id(holder): holder}
     approval, _ = read_statement(  # 2

@@ -35,6 +35,13 @@ class Desk:
         told = self.capsys.readouterr()
         return code, told.out + told.err
 
+    def types_bare(self, *words: str) -> tuple[int, str]:
+        """A command that is about no workspace."""
+        self.capsys.readouterr()
+        code = main(list(words))
+        told = self.capsys.readouterr()
+        return code, told.out + told.err
+
     def says(self, *words: str) -> str:
         code, told = self.types(*words)
         assert code == 0, told

@@ -1,0 +1,355 @@
+"""`abfed incident`: open, contain, note, prove, close; and drill for it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from abfed.cli.output import say, say_json, table
+from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
+from abfed.protocol.errors import InputError
+
+app = typer.Typer(help="Contain incidents, prove what was done, and drill.", no_args_is_help=True)
+
+IncidentArgument = Annotated[str, typer.Argument(help="Its id, as `inc-2026-001`.")]
+KindArgument = Annotated[
+    str, typer.Argument(help="silo, person, key, model, plan or vendor.", metavar="KIND")
+]
+NameArgument = Annotated[
+    str, typer.Argument(help="Which: a name, NAME@SITE, a key's id, a model's or plan's digest.")
+]
+AtOption = Annotated[
+    list[str] | None,
+    typer.Option("--at", help="A site; several times. The incident's if left out."),
+]
+
+
+@app.command("open")
+def open_incident(
+    title: Annotated[str, typer.Argument(help="What happened, in a line. No personal data.")],
+    playbook: Annotated[str, typer.Option(help="Which playbook is followed.")],
+    workspace: WorkspaceOption,
+    severity: Annotated[str, typer.Option(help="low, medium, high or critical.")] = "high",
+    personal_data: Annotated[
+        bool, typer.Option(help="Whether personal data is or may be concerned.")
+    ] = True,
+    known: Annotated[
+        str, typer.Option(help="When it was known (UTC), as 2026-11-25T09:30; now if left out.")
+    ] = "",
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Write an incident down, and start its clock."""
+    from abfed.lab.playbook import find_playbook
+    from abfed.lab.responding import incidents_of, parse_severity
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    steps = find_playbook(playbook, workspace).steps
+    actor = opened.authorise("incident.contain", site)
+    office = opened.office(site)
+    made = incidents_of(office).open(
+        title,
+        by=actor,
+        playbook=playbook,
+        severity=parse_severity(severity),
+        personal_data=personal_data,
+        known_at=_moment(known) if known else None,
+    )
+    if as_json:
+        say_json(made.model_dump(mode="json"))
+        return
+    say(f"{made.id} is open at {site}. The authority's clock: {made.clock(office.place().now)}.")
+    table(
+        [{"act": one.act, "within": f"{one.within_minutes} min", "do": one.do} for one in steps],
+        title=f"Playbook {playbook}",
+    )
+    say(f"Next: abfed incident contain {made.id} KIND NAME -w {workspace}")
+
+
+@app.command()
+def contain(
+    incident: IncidentArgument,
+    kind: KindArgument,
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    at: AtOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a silo, person, key, model, plan or vendor from the next message on."""
+    from abfed.lab.responding import contain as contain_at
+    from abfed.lab.responding import incidents_of
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    kept = incidents_of(opened.office(site))
+    kept.find(incident)
+    sites = at or [site]
+    actors = {one: opened.authorise("incident.contain", one) for one in sites}
+    done = []
+    for one in sites:
+        made = contain_at(opened.office(one), kind, name, by=actors[one], reason=incident)
+        kept.contained(
+            incident, kind, made.name, by=f"{actors[one]} at {one}", durable_ms=made.durable_ms
+        )
+        done.append(made)
+    if as_json:
+        say_json([one._asdict() for one in done])
+        return
+    for made in done:
+        say(
+            f"{made.kind} {made.name} is frozen at {made.site}: "
+            f"on disk after {made.durable_ms:.1f} ms,"
+        )
+    say("and in effect at the next message. `abfed incident show` says when one was first refused.")
+
+
+@app.command()
+def lift(
+    incident: IncidentArgument,
+    kind: KindArgument,
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    at: AtOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let something be used again. Needs a second factor of the last minutes."""
+    from abfed.lab.responding import incidents_of
+    from abfed.lab.responding import lift as lift_at
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    kept = incidents_of(opened.office(site))
+    kept.find(incident)
+    sites = at or [site]
+    actors = {one: opened.authorise("freeze.lift", one) for one in sites}
+    for one in sites:
+        lift_at(opened.office(one), kind, name, by=actors[one])
+        kept.lifted(incident, kind, name, by=actors[one])
+    if as_json:
+        say_json({"kind": kind, "name": name, "sites": sites})
+        return
+    say(f"{kind} {name} may be used again at {', '.join(sites)}.")
+
+
+@app.command()
+def note(
+    incident: IncidentArgument,
+    text: Annotated[str, typer.Argument(help="What was found or done. Kept sealed.")],
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+) -> None:
+    """Add a note."""
+    from abfed.lab.responding import incidents_of
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    actor = opened.authorise("incident.contain", site)
+    noted = incidents_of(opened.office(site)).note(incident, text, by=actor)
+    say(f"{incident} has {len(noted.notes)} notes.")
+
+
+@app.command()
+def told(
+    incident: IncidentArgument,
+    to: Annotated[str, typer.Argument(help="Whom, or why nobody had to be told.")],
+    workspace: WorkspaceOption,
+    reference: Annotated[str, typer.Option(help="Their reference.")] = "",
+    site: SiteOption = "coordinator",
+) -> None:
+    """Record that an authority, or the people concerned, were told."""
+    from abfed.lab.responding import incidents_of
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    actor = opened.authorise("incident.contain", site)
+    office = opened.office(site)
+    changed = incidents_of(office).told(incident, to, reference, by=actor)
+    say(f"{incident}: {changed.clock(office.place().now)}.")
+
+
+@app.command()
+def evidence(
+    incident: IncidentArgument,
+    path: Annotated[Path, typer.Argument(help="The ZIP file to write.")],
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    at: AtOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bundle signed slices of the logs, who had access, what was frozen, and versions."""
+    from abfed.lab.responding import write_evidence
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    sites = at or [site]
+    actor = opened.authorise("audit.read", site)
+    for one in sites:
+        opened.authorise("audit.read", one)
+    office = opened.office(site)
+    digest = write_evidence(opened, office, incident, path, sites=sites, by=actor)
+    key = office.keys.public_key.hex()
+    if as_json:
+        say_json({"path": str(path), "digest": digest, "key": key})
+        return
+    say(f"{path} holds the evidence; its SHA-256 is {digest}.")
+    say(f"Whoever gets it checks it with: abfed incident verify {path} --key {key}")
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A bundle of evidence.")],
+    key: Annotated[str, typer.Option(help="Public key of the site that made it, in hex.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a bundle: its signature, every digest, and every signed line of every log."""
+    from abfed.lab.responding import verify_evidence
+
+    try:
+        public = bytes.fromhex(key)
+    except ValueError as cause:
+        raise InputError("--key is not hex") from cause
+    manifest = verify_evidence(path, public)
+    if as_json:
+        say_json(manifest)
+        return
+    say(
+        f"{path} is whole: {manifest['incident']} of {manifest['site']}, "
+        f"made {manifest['made_at']}."
+    )
+    for log, entries in sorted(manifest["entries"].items()):
+        say(f"  {log}: {entries} entries, each signed, each linked to the one before")
+
+
+@app.command()
+def close(
+    incident: IncidentArgument,
+    summary: Annotated[str, typer.Argument(help="What it was, and what changes because of it.")],
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+) -> None:
+    """End an incident. What is frozen stays frozen."""
+    from abfed.lab.responding import incidents_of
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    actor = opened.authorise("incident.contain", site)
+    closed = incidents_of(opened.office(site)).close(incident, summary, by=actor)
+    held = [f"{one.kind} {one.name[:16]}" for one in closed.contained if not one.lifted_at]
+    say(f"{incident} is closed.")
+    if held:
+        say(f"Still frozen: {', '.join(held)}")
+
+
+@app.command()
+def show(
+    workspace: WorkspaceOption,
+    incident: Annotated[str, typer.Argument(help="One of them; all where left out.")] = "",
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Show incidents with their clocks, and what is frozen at a site."""
+    from abfed.lab.responding import frozen_at, incidents_of
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    opened.authorise("audit.read", site)
+    office = opened.office(site)
+    now, kept = office.place().now, incidents_of(office)
+    found = [kept.find(incident)] if incident else list(kept.list().values())
+    frozen = frozen_at(office)
+    if as_json:
+        say_json({"incidents": [one.model_dump(mode="json") for one in found], "frozen": frozen})
+        return
+    rows: list[dict[str, Any]] = [
+        {
+            "incident": one.id,
+            "title": one.title,
+            "severity": one.severity,
+            "playbook": one.playbook,
+            "state": "closed" if one.closed_at else "open",
+            "72 h": one.clock(now),
+        }
+        for one in found
+    ]
+    table(rows, title=f"Incidents of {site}")
+    for one in found if incident else ():
+        for noted in one.notes:
+            say(f"  {noted.at[:16]} {noted.by}: {noted.text}")
+    if frozen:
+        table(frozen, title=f"Frozen at {site}")
+    else:
+        say(f"Nothing is frozen at {site}.")
+
+
+@app.command()
+def playbooks(
+    workspace: WorkspaceOption,
+    copy: Annotated[bool, typer.Option(help="Copy the shipped ones here, to be changed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List playbooks with owner and review date."""
+    from abfed.lab.playbook import copy_playbooks
+    from abfed.lab.playbook import playbooks as all_playbooks
+
+    if copy:
+        made = copy_playbooks(workspace)
+        say(f"{len(made)} copied to {workspace / 'playbooks'}")
+    today = datetime.now(UTC).date()
+    rows = [
+        {
+            "playbook": one.name,
+            "title": one.title,
+            "owner": one.owner,
+            "reviewed": one.reviewed_on,
+            "next": f"{one.due_on}{' OVERDUE' if one.due_on <= today else ''}",
+            "steps": len(one.steps),
+        }
+        for one in all_playbooks(workspace).values()
+    ]
+    if as_json:
+        say_json(rows)
+        return
+    table(rows, title="Playbooks")
+
+
+@app.command()
+def drill(
+    playbook: Annotated[str, typer.Argument(help="Which playbook.")],
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a playbook out against two made-up brands, and keep the timed, signed record."""
+    from abfed.lab.drills import Drilled, read_drill
+    from abfed.lab.drills import drill as run_drill
+    from abfed.lab.playbook import find_playbook
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    found = find_playbook(playbook, workspace)
+    actor = opened.authorise("incident.contain", site)
+    office = opened.office(site)
+
+    def tell(done: Drilled) -> None:
+        if not as_json:
+            say(f"  {done.seconds:7.2f} s  {done.act}: {done.outcome}")
+
+    path = run_drill(found, office, by=actor, tell=tell)
+    if as_json:
+        say_json(read_drill(path, office.keys.public_key) | {"path": str(path)})
+        return
+    say(f"The record, signed by {site}: {path}")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as cause:
+        raise InputError(f"{text!r:.40} is no time", do="write it as 2026-11-25T09:30") from cause
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

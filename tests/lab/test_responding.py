@@ -1,0 +1,158 @@
+"""Drills, evidence and the commands of an incident, as a security officer uses them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from abfed.lab.drills import SCENES, drill, read_drill
+from abfed.lab.playbook import copy_playbooks, find_playbook, playbooks
+from abfed.lab.responding import contain, incidents_of, verify_evidence, write_evidence
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import InputError, IntegrityError, RunFailed
+from tests.lab.test_people_commands import Desk
+from tests.site.test_vendors import values as vendor_values
+
+PLAYBOOKS = sorted(playbooks())
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.create(tmp_path / "ws", development=True)
+
+
+def test_every_shipped_playbook_can_be_drilled_and_is_owned() -> None:
+    assert set(PLAYBOOKS) == set(SCENES)
+    assert len(PLAYBOOKS) == 7
+    for playbook in playbooks().values():
+        assert {step.act for step in playbook.steps} >= {"contain", "verify", "evidence"}
+
+
+@pytest.mark.parametrize("name", PLAYBOOKS)
+def test_a_drill_contains_proves_and_is_recorded(name: str, workspace: Workspace) -> None:
+    office = workspace.office()
+    path = drill(find_playbook(name), office, by="sam@coordinator")
+    record = read_drill(path, office.keys.public_key)
+    assert record["passed"]
+    assert [one["act"] for one in record["steps"]] == [
+        step.act for step in find_playbook(name).steps
+    ]
+    assert all(one["seconds"] >= 0 for one in record["steps"])
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError):
+        read_drill(path, office.keys.public_key)
+
+
+def test_a_drill_that_does_not_contain_fails_and_says_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCENES["leaked-report"], "contain", lambda _: "nothing was done")
+    office = workspace.office()
+    with pytest.raises(RunFailed, match="drill failed"):
+        drill(find_playbook("leaked-report"), office, by="sam@coordinator")
+    (path,) = (office.folder / "drills").glob("*.drill")
+    assert not read_drill(path, office.keys.public_key)["passed"]
+
+
+def test_a_workspace_keeps_playbooks_of_its_own(workspace: Workspace) -> None:
+    assert len(copy_playbooks(workspace.path)) == 7
+    assert copy_playbooks(workspace.path) == []
+    path = workspace.path / "playbooks" / "leaked-report.yaml"
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(values | {"reviewed_on": "2020-01-01"}))
+    assert find_playbook("leaked-report", workspace.path).due_on.year == 2020
+    path.write_text(yaml.safe_dump(values | {"name": "other"}))
+    with pytest.raises(InputError, match="is of playbook"):
+        playbooks(workspace.path)
+    with pytest.raises(InputError, match="no playbook"):
+        find_playbook("fire")
+
+
+def bundle(workspace: Workspace, path: Path) -> bytes:
+    office = workspace.office()
+    incident = incidents_of(office).open("a test", by="sam@coordinator", playbook="leaked-report")
+    contain(office, "plan", "a" * 64, by="sam@coordinator", reason=incident.id)
+    write_evidence(
+        workspace, office, incident.id, path, sites=["coordinator"], by="sam@coordinator"
+    )
+    return office.keys.public_key
+
+
+def test_evidence_proves_itself_and_each_change_is_found(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "evidence.zip"
+    key = bundle(workspace, path)
+    manifest = verify_evidence(path, key)
+    assert manifest["entries"]["coordinator/audit.jsonl"] >= 3
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    written = b"".join(members.values())
+    for secret in (workspace.lab / "development-person.json").read_text().split('"'):
+        if len(secret) > 15:
+            assert secret.encode() not in written, "a secret is in the evidence"
+    for name in members:
+        for damaged in ({**members, name: members[name][:-2] + b"xx"}, _without(members, name)):
+            other = tmp_path / "other.zip"
+            with zipfile.ZipFile(other, "w") as archive:
+                for each, data in damaged.items():
+                    archive.writestr(each, data)
+            other.chmod(0o600)
+            with pytest.raises(IntegrityError):
+                verify_evidence(other, key)
+    with pytest.raises(IntegrityError):
+        verify_evidence(path, bytes(32))
+
+
+def _without(members: dict[str, bytes], name: str) -> dict[str, bytes]:
+    return {each: data for each, data in members.items() if each != name}
+
+
+def test_an_incident_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    desk = Desk(tmp_path, capsys)
+    refused = desk.refused("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    assert "not signed in" in refused or "nobody is signed in" in refused
+    desk.add("eve", "analyst")
+    desk.add("sam", "security-officer")
+    desk.login("sam")
+    told = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    assert "72.0 h left of 72 h" in told or "71.9" in told
+    assert "Stop the person at every site" in told
+    assert "on disk after" in desk.says("incident", "contain", "inc-2026-001", "person", "eve")
+    plan = "b" * 64
+    desk.says("incident", "contain", "inc-2026-001", "plan", plan)
+    desk.says("incident", "note", "inc-2026-001", "seen in tram 12")
+    shown = json.loads(desk.says("incident", "show", "inc-2026-001", "--json"))
+    assert [one["kind"] for one in shown["frozen"]] == ["plan", "person"]
+    assert "no incident" in desk.refused("incident", "note", "inc-2026-002", "nothing")
+    assert "can't be frozen" in desk.refused("incident", "contain", "inc-2026-001", "cat", "tom")
+    path = tmp_path / "evidence.zip"
+    digest = json.loads(desk.says("incident", "evidence", "inc-2026-001", str(path), "--json"))
+    code, checked = desk.types_bare("incident", "verify", str(path), "--key", digest["key"])
+    assert code == 0
+    assert "is whole" in checked
+    desk.says("incident", "lift", "inc-2026-001", "plan", plan)
+    desk.says("incident", "told", "inc-2026-001", "nobody had to be: the disk is encrypted")
+    assert "Still frozen: person" in desk.says("incident", "close", "inc-2026-001", "found again")
+
+
+def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    desk = Desk(tmp_path, capsys)
+    for name, role in (("pat", "analyst"), ("sam", "security-officer")):
+        desk.add(name, role)
+    file = tmp_path / "postbox.yaml"
+    file.write_text(yaml.safe_dump(vendor_values(review_by="2099-01-01")))
+    desk.login("pat")
+    assert "scores 0.75" in desk.says("vendor", "propose", str(file))
+    assert "may not vendor.approve" in desk.refused("vendor", "approve", "postbox")
+    desk.login("sam")
+    desk.says("vendor", "approve", "postbox")
+    (row,) = json.loads(desk.says("vendor", "show", "--json"))
+    assert row["standing"] == "agreement ended" or row["standing"] == "approved"
+    assert "not done" in desk.refused("vendor", "offboard", "postbox")

@@ -1,0 +1,155 @@
+"""Vendors: usable while approved by another, in date and not frozen; whatever else is a no."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import InputError, Refused
+from abfed.site.audit import AuditLog
+from abfed.site.freezes import Freezes
+from abfed.site.keys import SiteKeys
+from abfed.site.vendors import CHECKLIST, Vendor, Vendors
+
+HOOK = "https://hooks.example.org/abfed"
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    """A mail provider's entry."""
+    given: dict[str, Any] = {
+        "name": "postbox",
+        "purpose": "carries alarms",
+        "owner": "olga",
+        "categories": ["contact"],
+        "region": "DE",
+        "standards": ["ISO 27001"],
+        "agreement": {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2027-01-01"},
+        "services": [{"kind": "webhook", "address": HOOK}],
+        "questionnaire": [
+            {"text": "Is it certified?", "weight": 3.0, "yes": True},
+            {"text": "Does it test its backups?", "weight": 1.0, "yes": False},
+        ],
+        "review_by": "2026-06-01",
+    }
+    return given | changes
+
+
+def vendor(**changes: Any) -> Vendor:
+    return parse_record(Vendor, values(**changes), where="vendor")
+
+
+class Site:
+    """A site with a clock that is set by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = datetime(2026, 3, 1, tzinfo=UTC)
+        self.keys = SiteKeys.create(folder / "keys", site="hub")
+        self.audit = AuditLog(folder / "audit.jsonl", self.keys)
+        self.vendors = Vendors(folder, self.keys, self.audit, lambda: self.now)
+        self.freezes = Freezes(folder, self.keys, lambda: self.now)
+
+    def refused(self, kind: Any = "webhook", address: str = HOOK) -> str:
+        with pytest.raises(Refused) as caught:
+            self.vendors.require(kind, address)
+        return caught.value.what
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_service_is_used_from_approval_to_review(site: Site) -> None:
+    assert "no vendor" in site.refused()
+    site.vendors.put(vendor(), by="pat@hub")
+    assert "proposed" in site.refused()
+    site.vendors.approve("postbox", by="sam@hub")
+    assert site.vendors.require("webhook", HOOK) == "postbox"
+    assert "no vendor" in site.refused(address=HOOK + "/other")
+    assert "no vendor" in site.refused(kind="mail")
+    site.now = datetime(2026, 5, 31, tzinfo=UTC)
+    assert site.vendors.overdue() == ()
+    assert site.vendors.overdue(days=1) == ("postbox",)
+    site.now += timedelta(days=1)
+    assert "review overdue" in site.refused()
+    assert site.vendors.standings() == {"postbox": "review overdue"}
+    with pytest.raises(InputError, match="review date"):
+        site.vendors.approve("postbox", by="sam@hub")
+
+
+def test_an_agreement_that_ended_ends_the_use(site: Site) -> None:
+    ended = {"reference": "DPA 7", "signed_on": "2025-01-01", "ends_on": "2026-03-02"}
+    site.vendors.put(vendor(agreement=ended), by="pat@hub")
+    site.vendors.approve("postbox", by="sam@hub")
+    assert site.vendors.require("webhook", HOOK) == "postbox"
+    site.now += timedelta(days=1)
+    assert "agreement ended" in site.refused()
+
+
+@pytest.mark.parametrize("by", ["pat@hub", "olga@hub"])
+def test_nobody_approves_their_own(site: Site, by: str) -> None:
+    site.vendors.put(vendor(), by="pat@hub")
+    with pytest.raises(Refused, match="other than its owner"):
+        site.vendors.approve("postbox", by=by)
+
+
+def test_a_change_has_to_be_approved_anew(site: Site) -> None:
+    site.vendors.put(vendor(), by="pat@hub")
+    site.vendors.approve("postbox", by="sam@hub")
+    site.vendors.put(vendor(region="US"), by="pat@hub")
+    assert "proposed" in site.refused()
+
+
+def test_the_score_is_weighted_and_too_low_a_one_bars(site: Site) -> None:
+    assert vendor().score == pytest.approx(0.75)
+    low = [{"text": "Is it certified?", "weight": 1.0, "yes": False}]
+    low.append({"text": "Is it near?", "weight": 1.0, "yes": True})
+    site.vendors.put(vendor(questionnaire=low), by="pat@hub")
+    with pytest.raises(Refused, match=r"scores 0\.50"):
+        site.vendors.approve("postbox", by="sam@hub")
+
+
+def test_a_frozen_vendor_is_refused_at_once(site: Site) -> None:
+    site.vendors.put(vendor(), by="pat@hub")
+    site.vendors.approve("postbox", by="sam@hub")
+    site.freezes.freeze("vendor", "postbox", site.audit, by="sam@hub", reason="a breach")
+    with pytest.raises(Refused) as caught:
+        site.vendors.require("webhook", HOOK)
+    assert caught.value.code == "frozen"
+    assert site.vendors.standings() == {"postbox": "frozen"}
+
+
+def test_offboarding_takes_the_whole_checklist(site: Site) -> None:
+    site.vendors.put(vendor(), by="pat@hub")
+    site.vendors.approve("postbox", by="sam@hub")
+    with pytest.raises(InputError, match="in writing"):
+        site.vendors.offboard("postbox", {CHECKLIST[0]: "ticket 1"}, by="sam@hub")
+    assert site.vendors.require("webhook", HOOK)
+    site.vendors.offboard("postbox", dict.fromkeys(CHECKLIST, "ticket 1"), by="sam@hub")
+    assert "no vendor" in site.refused()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"agreement": None}, "agreement: is needed for contact"),
+        ({"services": []}, "services"),
+        ({"questionnaire": []}, "questionnaire"),
+        ({"region": "Germany"}, "region"),
+        ({"review_by": "soon"}, "review_by"),
+        ({"colour": "red"}, "unknown key"),
+    ],
+)
+def test_entries_that_say_too_little_are_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        vendor(**changes)
+
+
+def test_two_vendors_cannot_have_one_service(site: Site) -> None:
+    site.vendors.put(vendor(), by="pat@hub")
+    with pytest.raises(InputError, match="already"):
+        site.vendors.put(vendor(name="other"), by="pat@hub")
