@@ -5,33 +5,26 @@
 2. A cell has a time limit, and so has the whole notebook. A kernel that dies is noticed at once.
 3. Whatever happens (done, failed, too slow, dead, interrupted), the kernel and all it started are
    ended and their folder is removed before this returns.
-4. The parameters stand in a cell of their own behind the notebook's, as Papermill puts them; its id
-   is always the same one.
+
+Papermill calls this through its engine (`engine`), and is told of each cell.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.jupyter import nbclient, nbformat
-from abfed.lab.kernel import STATE
-from abfed.protocol.errors import InputError
+from abfed.lab.jupyter import nbclient, papermill
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
-
-    from abfed.lab.kernels import Kernels, Place
 
 INJECTED = "injected-parameters"
 """Tag and id of the cell that sets the parameters' values."""
@@ -93,84 +86,18 @@ Tell = Callable[[int, int], None]
 """Told of each cell that is done: how many, of how many."""
 
 
-def with_parameters(document: NotebookNode, values: Mapping[str, Any]) -> NotebookNode:
-    """The notebook with a cell that sets parameters, behind its own cell that declares them.
-
-    Values are of the plain types that `notebooks` checks, so `repr` is their source.
-    """
-    parameterised = deepcopy(document)
-    lines = [f"{name} = {value!r}" for name, value in values.items()]
-    cell = nbformat().v4.new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})
-    cell["id"] = INJECTED
-    cells = [one for one in parameterised.cells if INJECTED not in one.metadata.get("tags", [])]
-    at = [n for n, one in enumerate(cells) if "parameters" in one.metadata.get("tags", [])]
-    if len(at) != 1:
-        raise InputError(f"{len(at)} cells are tagged 'parameters'", do="tag exactly one")
-    cells.insert(at[0] + 1, cell)
-    parameterised.cells = cells
-    parameterised.metadata.pop("papermill", None)
-    return parameterised
-
-
-def execute(
-    document: NotebookNode,
-    values: Mapping[str, Any],
-    place: Place,
-    kernels: Kernels,
-    *,
-    limits: Limits = DEFAULT_LIMITS,
-    tell: Tell | None = None,
+async def carried_out(
+    progress: Any, manager: AsyncKernelManager, limits: Limits, tell: Tell | None
 ) -> Executed:
-    """Execute a notebook with parameters in a kernel of its own.
+    """Every cell in order, until one fails.
 
     Args:
-        document: the notebook; left as it is.
-        values: its parameters' values, checked.
-        place: what the kernel works in and may read.
-        kernels: how kernels are started.
+        progress: Papermill's own view of the notebook, told of each cell.
+        manager: of a kernel that isn't started yet.
         limits: how long things may take.
         tell: told of each cell that is done.
-
-    Raises:
-        KeyboardInterrupt: somebody interrupted; the kernel is gone.
     """
-    prepared = with_parameters(document, values)
-    found: list[Executed] = []
-
-    def work() -> None:
-        with kernels.opened(place) as manager:
-            done = asyncio.run(_carried_out(prepared, manager, limits, tell))
-            state = Path(manager.connection_file).with_name(STATE)
-            said = json.loads(state.read_bytes())["confinement"] if state.is_file() else ""
-            found.append(replace(done, confinement=said))
-
-    if _inside_a_loop():  # in a notebook, whose own loop can't wait for another
-        thread = threading.Thread(target=work, name="abfed-report")
-        thread.start()
-        thread.join()
-    else:
-        work()
-    if not found:
-        message = "the notebook's execution ended without an outcome"
-        raise RuntimeError(message)
-    failure = found[0].failure
-    if failure is not None and failure.kind == "interrupted":
-        raise KeyboardInterrupt
-    return found[0]
-
-
-def _inside_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _carried_out(
-    document: NotebookNode, manager: AsyncKernelManager, limits: Limits, tell: Tell | None
-) -> Executed:
-    """Every cell in order, until one fails."""
+    document: NotebookNode = progress.nb
     exceptions = nbclient().exceptions
     at = 0
     failure: Failure | None = None
@@ -182,14 +109,12 @@ async def _carried_out(
                 client.start_channels()
                 try:
                     await _ready(manager, client, limits.start)
-                    runner = nbclient().NotebookClient(
-                        document, km=manager, timeout=int(limits.cell), record_timing=False,
-                        coalesce_streams=True, allow_errors=False, force_raise_errors=True,
-                    )  # fmt: skip
-                    runner.kc = client
+                    runner = _runner(progress, manager, client, limits)
                     for index, cell in enumerate(document.cells):
                         at = index + 1
+                        progress.cell_start(cell, index)
                         await runner.async_execute_cell(cell, index)
+                        progress.cell_complete(cell, index)
                         if tell is not None:
                             tell(at, len(document.cells))
                 finally:
@@ -197,6 +122,7 @@ async def _carried_out(
         except exceptions.CellTimeoutError:
             failure = Failure(at, "time-out", f"more than {limits.cell:g} seconds")
         except exceptions.CellExecutionError as cause:
+            progress.cell_exception(document.cells[at - 1], at - 1)
             failure = Failure(at, "error", f"{cause.ename}: {cause.evalue}")
         except (exceptions.DeadKernelError, _NeverReady) as cause:
             failure = Failure(at, "dead", str(cause))
@@ -209,6 +135,16 @@ async def _carried_out(
     if interrupted:
         failure = Failure(at, "interrupted", "by a signal")
     return Executed(document, failure and _as_written(failure, document))
+
+
+def _runner(progress: Any, manager: AsyncKernelManager, client: Any, limits: Limits) -> Any:
+    """Papermill's client, on a kernel that has started."""
+    runner = papermill().clientwrap.PapermillNotebookClient(
+        progress, km=manager, timeout=int(limits.cell), record_timing=False,
+        coalesce_streams=True, allow_errors=False, force_raise_errors=True,
+    )  # fmt: skip
+    runner.kc = client
+    return runner
 
 
 def _as_written(failure: Failure, document: NotebookNode) -> Failure:

@@ -1,16 +1,14 @@
 """From an executed notebook to files: one page of HTML, the same as PDF, Markdown, or a notebook.
 
-All formats are made from the same cells, after the disclosure gate; none loads anything. The same
-notebook gives the same bytes: nothing of the moment or of the machine is in them.
+nbconvert's exporters (`exporters`) make them from the same cells, after the disclosure gate; none
+loads anything. The same notebook gives the same bytes: nothing of the moment or of the machine is
+in them.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Mapping
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from abfed.lab.page import page
 
@@ -65,87 +63,18 @@ def _settle(output: NotebookNode) -> None:
             data["text/plain"] = _ADDRESS.sub("", data["text/plain"])
 
 
-def body_of(document: NotebookNode) -> str:
-    """The cells as markup: what they show, not what they compute."""
-    parts = []
-    for cell in document.cells:
-        if cell.cell_type == "markdown":
-            parts.append(f"<section>{_markdown(cell)}</section>")
-        elif cell.cell_type == "code":
-            parts += [_shown(output) for output in cell.outputs]
-    return "\n".join(part for part in parts if part)
-
-
-def _markdown(cell: NotebookNode) -> str:
-    """A cell of words; raw markup in it stands as it was typed."""
-    import mistune
-
-    source = cell.source
-    for name, bundle in cell.get("attachments", {}).items():
-        for kind, data in bundle.items():
-            source = source.replace(f"attachment:{name}", f"data:{kind};base64,{data}")
-    render = mistune.create_markdown(
-        renderer=mistune.HTMLRenderer(escape=True, allow_harmful_protocols=["data:image/"]),
-        plugins=["table", "strikethrough"],
-    )
-    return str(render(source)).strip()
-
-
-def _shown(output: NotebookNode) -> str:
-    """One output, in the richest form that a page without scripts can show."""
-    if output.output_type == "stream":
-        return f"<pre>{escape(_ANSI.sub('', output.text))}</pre>"
-    if output.output_type == "error":
-        return f"<pre>{escape(chr(10).join(output.traceback))}</pre>"
-    data: Mapping[str, Any] = output.data
-    for kind, show in _SHOW.items():
-        if kind in data:
-            return show(data[kind])
-    return ""
-
-
-def _as_is(markup: str) -> str:
-    return markup
-
-
-def _svg(markup: str) -> str:
-    encoded = base64.b64encode(markup.encode()).decode()
-    return f'<figure><img alt="a figure" src="data:image/svg+xml;base64,{encoded}"></figure>'
-
-
-def _png(data: str) -> str:
-    encoded = "".join(data.split())
-    return f'<figure><img alt="a figure" src="data:image/png;base64,{encoded}"></figure>'
-
-
-def _plain(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>" if text else ""
-
-
-def _words(text: str) -> str:
-    from abfed.lab.jupyter import nbformat
-
-    return _markdown(nbformat().v4.new_markdown_cell(text))
-
-
-_SHOW: dict[str, Callable[[str], str]] = {
-    "text/html": _as_is,
-    "image/svg+xml": _svg,
-    "image/png": _png,
-    "text/markdown": _words,
-    "text/latex": _plain,
-    "text/plain": _plain,
-}
-
-
 def key_figure(document: NotebookNode) -> str:
     """The first picture on the page, as a data URI; empty where it has none."""
+    from abfed.lab.exporters import body_of
+
     found = re.search(r'<img\b[^>]*\bsrc="(data:image/[^"]+)"', body_of(document))
     return found[1] if found else ""
 
 
 def as_html(document: NotebookNode, title: str, *, banner: str = "", footer: str = "") -> str:
     """One page that loads nothing."""
+    from abfed.lab.exporters import body_of
+
     parts = [part for part in (banner, body_of(document), footer) if part]
     return page(title, "\n".join(parts))
 
@@ -169,7 +98,7 @@ def export(
 ) -> dict[str, bytes]:
     """Every format that was asked for, by its name."""
     made: dict[str, bytes] = {}
-    html = as_html(document, title, footer=footer) if {"html", "pdf", "md"} & set(formats) else ""
+    html = as_html(document, title, footer=footer) if {"html", "pdf"} & set(formats) else ""
     for form in formats:
         match form:
             case "html":
@@ -179,9 +108,9 @@ def export(
 
                 made[form] = as_pdf(html)
             case "md":
-                from abfed.lab.markdown import as_markdown
+                from abfed.lab.exporters import markdown_of
 
-                made[form] = as_markdown(html).encode()
+                made[form] = markdown_of(document, footer).encode()
             case _:
                 made[form] = as_notebook(document)
     return made

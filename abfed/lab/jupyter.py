@@ -1,8 +1,8 @@
 """Jupyter's own tools, imported where the process is ours to arrange.
 
-Importing `nbformat` or `nbclient` also imports `rfc3987_syntax`, through jsonschema's optional
-format checks: a grammar that is compiled for seconds of CPU time to check addresses that a notebook
-hasn't got. `None` in `sys.modules` is Python's own way of saying that a module isn't there;
+Importing `nbformat`, and whatever stands on it, also imports `rfc3987_syntax`, through jsonschema's
+optional format checks: a grammar that is compiled for seconds of CPU time to check addresses that a
+notebook hasn't got. `None` in `sys.modules` is Python's own way to say that a module isn't there;
 jsonschema then leaves that one check out. It is said for the time of the import only.
 """
 
@@ -24,6 +24,16 @@ def nbformat() -> Any:
 def nbclient() -> Any:
     """The `nbclient` module."""
     return _imported("nbclient")
+
+
+def papermill() -> Any:
+    """The `papermill` module."""
+    return _imported("papermill")
+
+
+def nbconvert() -> Any:
+    """The `nbconvert` module."""
+    return _imported("nbconvert")
 
 
 def _imported(name: str) -> ModuleType:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,10 +33,11 @@ TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
 
 
 class Parameter(NamedTuple):
-    """One that a notebook declares: its type's name and its default."""
+    """One that a notebook declares: its type's name, its default, and what it says of it."""
 
     kind: str
     default: Any
+    help: str = ""
 
 
 def notebook_folders() -> tuple[Path, ...]:
@@ -135,7 +137,26 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
             why=f"it has none of the parameters {', '.join(OURS)}",
             do="declare one of them",
         )
-    return declared
+    return _as_papermill_sees(document, declared, where)
+
+
+def _as_papermill_sees(
+    document: NotebookNode, declared: dict[str, Parameter], where: str
+) -> dict[str, Parameter]:
+    """With what Papermill reads as their help; the same notebook is run by it, by hand too."""
+    from abfed.lab.jupyter import papermill
+
+    python = deepcopy(document)  # in which language a notebook is needn't be said in it
+    python.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+    seen = papermill().inspect_notebook(python)
+    if set(seen) != set(declared):
+        raise InputError(
+            "Papermill reads other parameters from the cell",
+            where=where,
+            why=f"it sees: {', '.join(seen) or 'none'}",
+            do="write one `name: type = default` a line, with no other = on it",
+        )
+    return {name: one._replace(help=seen[name]["help"]) for name, one in declared.items()}
 
 
 def _is_literal(value: ast.expr) -> bool:

@@ -30,8 +30,8 @@ IMPORTS = (
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
     "IPython.core.interactiveshell", "ipykernel.kernelapp", "ipykernel.ipkernel",
     "abfed.lab.sections", "abfed.lab.runs", "abfed.lab.frames", "abfed.lab.kernel",
-    "abfed.lab.worker", "abfed.lab.execution", "abfed.lab.kernels", "abfed.lab.disclosure",
-    "abfed.lab.exporting", "abfed.lab.forking", "mistune",
+    "abfed.lab.worker", "abfed.lab.engine", "abfed.lab.kernels", "abfed.lab.disclosure",
+    "abfed.lab.exporting", "abfed.lab.exporters", "abfed.lab.forking", "mistune",
 )  # fmt: skip
 _LONGEST = 65_536  # bytes of a request; a job is a few hundred
 _HIGHEST_FILE = 4096

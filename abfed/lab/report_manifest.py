@@ -22,8 +22,9 @@ from abfed.site.files import read_private
 
 FORMAT = 1
 SUFFIX = ".report"
-PACKAGES = ("abfed", "ipykernel", "ipython", "matplotlib", "mistune", "nbclient", "nbformat",
-            "numpy", "pandas", "scipy", "weasyprint")  # fmt: skip
+PACKAGES = ("abfed", "ipykernel", "ipython", "jinja2", "matplotlib", "mistune", "nbclient",
+            "nbconvert", "nbformat", "numpy", "pandas", "papermill", "scipy",
+            "weasyprint")  # fmt: skip
 """Those that the bytes of a page can depend on, besides what made the run."""
 FIELDS = {
     "format", "report", "key", "notebook", "parameters", "subject", "seed", "versions", "code",
@@ -47,7 +48,7 @@ def versions() -> dict[str, str]:
 def code_digest() -> str:
     """The digest of this package's source: a page follows from code as well as from a version."""
     package = Path(abfed.__file__).parent
-    files = sorted(package.rglob("*.py"))
+    files = sorted([*package.rglob("*.py"), *package.rglob("*.j2")])
     return digest({str(one.relative_to(package)): sha256_hex(one.read_bytes()) for one in files})
 
 

@@ -145,7 +145,8 @@ def make_report(
         Withheld: the page would show what must not leave.
         KeyboardInterrupt: somebody interrupted; nothing is left running.
     """
-    from abfed.lab.execution import DEFAULT_LIMITS, execute
+    from abfed.lab.engine import execute
+    from abfed.lab.execution import DEFAULT_LIMITS
     from abfed.lab.kernels import Place, Spawned
 
     subject = asked.subject

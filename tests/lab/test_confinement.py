@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab.execution import Limits, execute
+from abfed.lab.engine import execute
+from abfed.lab.execution import Limits
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import read_notebook
 from abfed.lab.reports import keep, make_report, order

@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 import abfed
-from abfed.lab import execution
+from abfed.lab.engine import execute
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import (
     declared_parameters,
@@ -115,7 +115,7 @@ def test_the_kernel_is_this_python_without_a_home(run, tmp_path, monkeypatch):
         "print('SOME_TOKEN' in os.environ)"
     )
     small = read_notebook(notebook(tmp_path, source))
-    done = execution.execute(small, {}, Place(cwd=tmp_path), Spawned())
+    done = execute(small, {}, Place(cwd=tmp_path), Spawned())
     assert done.document.cells[-1].outputs[0].text == "True ipc\nTrue\nFalse\n"
 
 
@@ -164,7 +164,7 @@ def test_a_page_with_a_path_or_anything_from_outside_is_not_written(run, tmp_pat
 
 
 def test_an_unknown_parameter_is_refused_before_a_kernel_starts(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "execute", None)
+    monkeypatch.setattr("abfed.lab.engine.execute", None)
     with pytest.raises(InputError, match="'alhpa' is unknown") as caught:
         write_report(run, tmp_path, parameters={"alhpa": 0.1})
     assert caught.value.do == "did you mean 'alpha'?"
@@ -206,3 +206,39 @@ def test_notebooks_are_found_from_anywhere(tmp_path):
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip().endswith("ab_readout.ipynb")
+
+
+def test_papermill_carries_it_out_with_an_engine_of_ours(tmp_path):
+    from papermill.engines import papermill_engines
+
+    small = read_notebook(notebook(tmp_path, "1 + 1", "1 / 0"))
+    done = execute(small, {"alpha": 0.25}, Place(cwd=tmp_path), Spawned())
+    assert papermill_engines.get_engine("abfed").__module__ == "abfed.lab.engine"
+    assert done.document.metadata.papermill["parameters"] == {"alpha": 0.25}
+    assert done.document.cells[1]["id"] == "injected-parameters"
+    assert done.document.cells[1].source == "# Parameters\nalpha = 0.25\n"
+    states = [cell.metadata.papermill["status"] for cell in done.document.cells]
+    assert states == ["completed", "completed", "completed", "failed"]
+    assert done.failure.cell == 3
+
+
+def test_parameters_are_those_that_papermill_sees(tmp_path):
+    split = 'run_folder: str = ""\nalpha: float = 0.05; beta: float = 1.0  # two'
+    document = read_notebook(notebook(tmp_path, parameters=split))
+    with pytest.raises(InputError, match="Papermill"):
+        declared_parameters(document, where="small")
+    told = declared_parameters(read_notebook(find_notebook("ab_readout")), where="")
+    assert told["alpha"].help == "one minus the confidence of the intervals"
+
+
+def test_a_page_is_made_by_our_templates_only(run, tmp_path, monkeypatch):
+    from abfed.lab.exporters import PageExporter, body_of
+
+    for name in ("page.html.j2", "index.html.j2"):
+        (tmp_path / name).write_text("taken over")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    document = new_notebook(cells=[nbformat.v4.new_markdown_cell("Words <b>typed</b>")])
+    body, _ = PageExporter().from_notebook_node(document)
+    assert body.strip() == body_of(document)
+    assert body_of(document) == "<section><p>Words &lt;b&gt;typed&lt;/b&gt;</p></section>"

@@ -1,0 +1,141 @@
+"""Papermill's way through a notebook, with kernels of ours.
+
+Papermill puts the parameters in, keeps the state of each cell and says where a notebook failed.
+How a cell gets its kernel is an engine's business there; ours is registered as `abfed`: it takes
+kernels that `kernels` describes (spawned, or forked from a warm process), confined, with limits of
+time, and leaves nothing behind (`execution`). It looks up no kernel by name, whatever the notebook
+asks for.
+
+Papermill warns of a parameter that it doesn't know; ours was refused before (`notebooks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfed.lab.execution import (
+    DEFAULT_LIMITS,
+    INJECTED,
+    Executed,
+    Limits,
+    Tell,
+    carried_out,
+)
+from abfed.lab.jupyter import papermill
+from abfed.lab.kernel import STATE
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+    from abfed.lab.kernels import Kernels, Place
+
+NAME = "abfed"
+"""Of the engine, in Papermill's registry."""
+_papermill = papermill()
+_Engine: Any = _papermill.engines.Engine
+
+
+class ReportEngine(_Engine):  # type: ignore[misc]
+    """Executes a notebook's cells in a kernel of its own, confined and timed."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        place: Place,
+        kernels: Kernels,
+        limits: Limits,
+        tell: Tell | None,
+        found: list[Executed],
+        **ignored: Any,
+    ) -> None:
+        """Every cell in order, until one fails; the outcome is put in `found`."""
+        del kernel_name, ignored  # Papermill's own words for what `place` and `limits` say
+        _fix_ids(nb_man.nb)
+        with kernels.opened(place) as manager:
+            done = asyncio.run(carried_out(nb_man, manager, limits, tell))
+            found.append(replace(done, confinement=_confinement(manager)))
+
+
+def _confinement(manager: Any) -> str:
+    """Who confined a kernel that has started; empty where none did."""
+    state = Path(manager.connection_file).with_name(STATE)
+    return str(json.loads(state.read_bytes())["confinement"]) if state.is_file() else ""
+
+
+def _fix_ids(document: NotebookNode) -> None:
+    """Papermill gives its cell another id each time: pages and notebooks would differ by it."""
+    for cell in document.cells:
+        if INJECTED in cell.metadata.get("tags", []):
+            cell["id"] = INJECTED
+
+
+_papermill.engines.papermill_engines.register(NAME, ReportEngine)
+
+
+def execute(
+    document: NotebookNode,
+    values: Mapping[str, Any],
+    place: Place,
+    kernels: Kernels,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    tell: Tell | None = None,
+) -> Executed:
+    """Execute a notebook with parameters in a kernel of its own.
+
+    Args:
+        document: the notebook; left as it is.
+        values: its parameters' values, checked.
+        place: what the kernel works in and may read.
+        kernels: how kernels are started.
+        limits: how long things may take.
+        tell: told of each cell that is done.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted; the kernel is gone.
+    """
+    found: list[Executed] = []
+
+    def work() -> None:
+        try:
+            _papermill.execute_notebook(
+                document, None, parameters=dict(values), engine_name=NAME, kernel_name="python3",
+                language="python", progress_bar=False, place=place, kernels=kernels, limits=limits,
+                tell=tell, found=found,
+            )  # fmt: skip
+        except _papermill.exceptions.PapermillExecutionError:
+            if not found:
+                raise
+            # Said in `found` already; Papermill's markers in the notebook give way to our banner.
+            _papermill.execute.remove_error_markers(found[0].document)
+
+    if _inside_a_loop():  # in a notebook, whose own loop can't wait for another
+        thread = threading.Thread(target=work, name="abfed-report")
+        thread.start()
+        thread.join()
+    else:
+        work()
+    if not found:
+        message = "the notebook's execution ended without an outcome"
+        raise RuntimeError(message)
+    failure = found[0].failure
+    if failure is not None and failure.kind == "interrupted":
+        raise KeyboardInterrupt
+    return found[0]
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
