@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from abfed.cli.output import say, say_json
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, WorkspaceOption, typed
 
 app = typer.Typer(help="Make up brands, or fetch public data.", no_args_is_help=True)
 
@@ -70,4 +70,4 @@ def fetch(
     say(f"{file} is complete and unchanged.")
     if ingest:
         say(f"It is in four silos: {', '.join(HILLSTROM_SILOS)}.")
-        say("Next: abfed run experiments/hillstrom.yaml")
+        say(f"Next: {typed('run experiments/hillstrom.yaml', workspace)}")

@@ -15,7 +15,7 @@ import typer
 from abfed import __version__
 from abfed.cli.ondemand import Command, OnDemand
 from abfed.cli.output import defect, fail, interrupted, misused, say, say_json
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, WorkspaceOption, over, typed, workspace_in
 from abfed.protocol.errors import AbfedError
 
 COMMANDS = {
@@ -118,8 +118,9 @@ def init(
     say(f"Workspace {made.path} is ready. Its coordinator's key is {made.keys.key_id}.")
     if development:
         say("A development person is enrolled; their secrets lie in its lab folder.")
-        say("Sign in as them: abfed login --development")
-    say("Next: abfed data synth --ingest, or abfed silo create NAME --mapping FILE")
+        say(f"Sign in as them: {typed('login --development', workspace)}")
+    say(f"Next: {typed('data synth --ingest', workspace)}")
+    say(f"or your own brand: {typed('silo create NAME --mapping FILE', workspace)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = app(args=given, standalone_mode=False)
     except AbfedError as error:
+        error.do = over(error.do, workspace_in(given))
         return fail(error, as_json=as_json)
     except click.ClickException as error:
         return misused(error, as_json=as_json)

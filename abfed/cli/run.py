@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abfed.cli.output import say, say_json, table
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.output import complain, say, say_json, table
+from abfed.cli.settings import JsonOption, WorkspaceOption, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +45,19 @@ def run(
             done = opened.run(plan, progress=progress)
     if as_json:
         say_json(summary(done))
-        return
-    show_run(done)
-    say(f"Next: abfed report {done.name}")
+    else:
+        show_run(done)
+        say(f"Next: {typed('report ' + done.name, workspace)}")
+    end_by_integrity(done, workspace)
+
+
+def end_by_integrity(done: Run, workspace: Path) -> None:
+    """End with 4 where something of a silo didn't hold, though the others sufficed for a run."""
+    for silo, why in done.damaged.items():
+        complain(f"integrity: {silo}: {why}")
+        complain(f"  do:  where its files lie: {typed(f'silo verify {silo}', workspace)}")
+    if done.damaged:
+        raise typer.Exit(4)
 
 
 def summary(done: Run) -> dict[str, Any]:
@@ -58,7 +68,9 @@ def summary(done: Run) -> dict[str, Any]:
         "found": done.found,
         "plan": done.plan.digest,
         "silos": list(done.silos),
-        "missing": done.missing or {},
+        "missing": done.absent,
+        "unheard": done.unheard,
+        "damaged": done.damaged,
         "private": not done.plan.privacy.unprotected,
         "wave": done.plan.analysis.wave,
         "effects": done.effects.to_dict(orient="records"),
@@ -89,8 +101,10 @@ def show_run(done: Run) -> None:
             f"Wave {wave} of {len(design.waves)} ({design.waves[wave - 1].name}); effects are those"
         )
         say(f"of all waves so far, by the sequential design {design.spending}.")
-    for silo, why in (done.missing or {}).items():
+    for silo, why in done.absent.items():
         say(f"  without {silo}: {why}")
+    for silo, why in done.unheard.items():
+        say(f"  {silo} did not answer this time ({why}); what it released is in the run")
     scope = "these brands" if len(done.silos) > 1 else done.silos[0]
     effects = done.effects[done.effects["segment"] == ""]
     _show_effects(done, effects[effects["scope"] == scope], f"Effects against the control: {scope}")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from abfed.cli.output import say, say_json, table
-from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
+from abfed.cli.output import complain, say, say_json, table
+from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption, typed
 
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
 
@@ -55,6 +55,8 @@ def create(
         return
     say(f"Silo {name} is founded in {folder}.")
     say(f"What it allows stands in {folder / 'policy.yaml'}; whatever is not there is a no.")
+    given = mapping if mapping is not None else "MAPPING.yaml"
+    say(f"Next: {typed(f'silo ingest {name} EXPORT --mapping {given}', workspace)}")
 
 
 @app.command()
@@ -109,6 +111,39 @@ def show(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = F
         say_json(facts)
         return
     table([{"": key, "value": _short(value)} for key, value in facts.items()])
+
+
+@app.command()
+def verify(
+    workspace: WorkspaceOption,
+    name: Annotated[str, typer.Argument(help="One brand; all where none is named.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Check a silo: every file of its store, its ledger, releases and audit log (exit code 4)."""
+    from abfed.lab.workspace import Workspace
+    from abfed.silo.checking import check_silo
+
+    opened = Workspace(workspace)
+    silos = [name] if name else opened.silos
+    found = {silo: check_silo(opened.silo_folder(silo)) for silo in silos}
+    broken = [silo for silo, parts in found.items() if not all(part.holds for part in parts)]
+    if as_json:
+        parts = {silo: [one._asdict() for one in checked] for silo, checked in found.items()}
+        say_json({"holds": not broken, "broken": broken, "silos": parts})
+    else:
+        table(
+            [
+                {"silo": silo, "part": one.part, "holds": "yes" if one.holds else "NO",
+                 "what": one.what}
+                for silo, parts in found.items()
+                for one in parts
+            ]
+        )  # fmt: skip
+        for silo in broken:
+            complain(f"integrity: {silo} is not as it was written")
+            complain("  do:  restore what is named from a backup, or find out who changed it")
+    if broken:
+        raise typer.Exit(4)
 
 
 @app.command()

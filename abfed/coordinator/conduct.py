@@ -11,8 +11,9 @@ Stopped at any point, by Ctrl-C or worse, the run goes on when the same plan is 
 
 from __future__ import annotations
 
+import difflib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -131,6 +132,20 @@ def step_names(plan: Plan) -> tuple[str, ...]:
     return ("totals", *rounds, "evaluate")
 
 
+def _unknown(silo: str, plan: Plan, known: Iterable[str]) -> InputError:
+    """The error for a silo that the coordinator knows no key of."""
+    names = sorted(known)
+    near = difflib.get_close_matches(silo, names, n=1)
+    hint = f"did you mean {near[0]!r}? Else " if near else ""
+    return InputError(
+        f"silo {silo!r} is not known to this coordinator",
+        where=plan.name,
+        why=f"it knows: {', '.join(names) or 'none'}",
+        do=f"{hint}found it with `abfed silo create {silo}`, admit it with "
+        "`abfed provision admit`, or leave it out of the plan",
+    )
+
+
 class Conduct:
     """Carries out one plan.
 
@@ -156,11 +171,7 @@ class Conduct:
     ) -> None:
         for silo in plan.silos:
             if silo not in coordinator.silos:
-                raise InputError(
-                    f"silo {silo!r} is not known to this coordinator",
-                    where=plan.name,
-                    do="pin its public key first, or leave it out of the plan",
-                )
+                raise _unknown(silo, plan, coordinator.silos)
         self._plan = plan
         self._site = coordinator
         self._vault = Vault(coordinator.keys)

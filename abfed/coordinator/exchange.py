@@ -41,6 +41,11 @@ _ADVICE = {
     "revoked": "ask the silos' security officers",
     "rights": "see `abfed access why`",
     "approval": "ask a second person for `abfed access approve`",
+    "purpose": "see what it allows with `abfed silo show {silo}`, or ask its privacy officer",
+    "columns": "see what it holds and allows with `abfed silo show {silo}`, or ask its people",
+    "population": "see its experiments and their arms with `abfed silo show {silo}`",
+    "not-for-us": "correct the silos that the plan names",
+    "failed": "see `abfed silo verify {silo}`, and the silo's own log",
     "budget": "see `abfed ledger show`, and ask for less",
     "too-few": "ask about larger groups: fewer arms or segments, a wider population",
     "expired": "the run that holds the answer still does; give the plan a new name to ask anew",
@@ -60,7 +65,8 @@ class LeftOut(NamedTuple):
             the silo but beyond the plan's bounds; "not-in-run", so it came after the run's model
             was begun.
         why: the refusal's code, the type of an exception, or the rule that didn't hold. After the
-            code "version" stands the version that the silo speaks.
+            code "version" stands the version that the silo speaks, after others the name of the
+            plan's that they are about, such as "columns:revenue".
     """
 
     reason: Reason
@@ -273,8 +279,10 @@ def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> 
     except IntegrityError as error:
         return LeftOut("integrity", error.what[:200])
     if isinstance(outcome, Refusal):
-        spoken = f":{outcome.version}" if outcome.code == "version" else ""
-        return LeftOut("refused", outcome.code + spoken)
+        if outcome.code == "damaged":  # the silo's own word, but not one of policy or budget
+            return LeftOut("integrity", REFUSAL_TEXT["damaged"])
+        detail = str(outcome.version) if outcome.code == "version" else outcome.about
+        return LeftOut("refused", f"{outcome.code}:{detail}" if detail else outcome.code)
     return outcome
 
 
@@ -289,10 +297,12 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
     what = f"{len(answers.accepted)} of at least {plan.minimum_silos} silos answered"
     where = f"{plan.name}, {step}"
     if reasons == {"refused"}:
-        code = next(one.why for _, one in sorted(answers.left_out.items())).partition(":")[0]
-        return Refused(what, code=code, where=where, why=listed, do=_ADVICE.get(code, ""))
+        silo, first = min(answers.left_out.items())
+        code = first.why.partition(":")[0]
+        do = _ADVICE.get(code, "").format(silo=silo)
+        return Refused(what, code=code, where=where, why=listed, do=do)
     if reasons == {"integrity"}:
-        do = "find out who changed the bytes, or whose key is out of date"
+        do = "find out who changed the bytes, or whose key is out of date: `abfed silo verify NAME`"
         return IntegrityError(what, where=where, why=listed, do=do)
     do = "run it again once these silos answer: what was answered is not charged twice"
     return RunFailed(what, where=where, why=listed, do=do)
@@ -301,9 +311,11 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
 def describe(one: LeftOut) -> str:
     """Why a silo was left out, in words."""
     if one.reason == "refused":
-        code, _, spoken = one.why.partition(":")
+        code, _, detail = one.why.partition(":")
         text = REFUSAL_TEXT.get(code, code)
-        if spoken:
-            text += f": version {spoken}, and we speak {PROTOCOL_VERSION}; upgrade the older site"
+        if detail and code == "version":
+            text += f": version {detail}, and we speak {PROTOCOL_VERSION}; upgrade the older site"
+        elif detail:
+            text += f" (it is about {detail!r})"
         return f"refused ({code}): {text}"
     return f"{one.reason}: {one.why}"

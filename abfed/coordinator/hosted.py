@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from abfed.coordinator.bundle import ORDER
 from abfed.coordinator.conduct import Conduct, Coordinator, Event, RunOutcome
+from abfed.coordinator.exchange import describe
 from abfed.coordinator.front import ACCESS_FILE, Front, load_access
 from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.order import Order, events_of, path_of, renewed, take_order
@@ -26,6 +27,7 @@ from abfed.coordinator.patience import PatientGrid
 from abfed.protocol.errors import AbfedError, IntegrityError, RunFailed
 from abfed.site.audit import AuditLog
 from abfed.site.clock import stamp, system_clock
+from abfed.site.disk import storage_error
 from abfed.site.files import FILE_MODE
 from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
@@ -111,7 +113,7 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
         events.end(error.as_dict() | {"exit_code": error.exit_code})
         raise
     except OSError as error:  # a full disk, most likely: the log may not take a line either
-        failed = RunFailed(
+        failed = storage_error(error) or RunFailed(
             f"the system said no ({error.strerror})",
             where=str(site.workspace),
             do="see to it, then run the plan again with --resume",
@@ -124,7 +126,7 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
         raise
     finally:
         path_of(orders, digest).unlink(missing_ok=True)
-    missing = {silo: f"{one.reason}: {one.why}" for silo, one in outcome.missing_now.items()}
+    missing = {silo: describe(one) for silo, one in outcome.missing_now.items()}
     events.end({"run": outcome.run, "found": outcome.found, "missing": missing})
     return outcome
 

@@ -153,6 +153,8 @@ class Inbox:
         """A silo that couldn't read the request can't name what it refuses, and leaves it empty."""
         if refusal.plan_digest not in ("", self._digest) or refusal.step not in ("", step):
             raise IntegrityError("it refuses something else", where=where)
+        if refusal.about and refusal.about not in self._plan.names():
+            raise IntegrityError("it refuses a name that the plan doesn't hold", where=where)
 
     def _check_question(
         self, release: Release, step: str, incoming_digest: str, where: str

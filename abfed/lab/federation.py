@@ -29,6 +29,7 @@ from abfed.protocol.errors import (
     IntegrityError,
     Refused,
     RunFailed,
+    StorageError,
     WorkspaceError,
 )
 from abfed.protocol.identity import Presented
@@ -200,7 +201,7 @@ def _error(values: Mapping[str, Any]) -> AbfedError:
     what = str(values.get("what", "the run failed"))
     if values.get("error") == Refused.kind:
         return Refused(what, code=str(values.get("code", "")), **parts)
-    for kind in (InputError, IntegrityError, WorkspaceError):
+    for kind in (InputError, IntegrityError, StorageError, WorkspaceError):
         if values.get("error") == kind.kind:
             return kind(what, **parts)
     return RunFailed(what, **parts)

@@ -40,6 +40,9 @@ from abfed.stats.totals import SiloTotals
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+INTEGRITY = "integrity"
+"""The reason for which a silo that can't be believed is left out."""
+
 PINNED = "coordinator.pub"
 """Beside the runs: the public key (hex) of the coordinator that signs them."""
 
@@ -55,7 +58,7 @@ class Run:
         manifest: what was signed.
         releases: verified releases by silo and step.
         found: it was complete before it was asked for again.
-        missing: silos that did not answer this time, and why.
+        missing: silos that did not answer this time, and why; also those that are in the run.
     """
 
     folder: Path
@@ -115,6 +118,25 @@ class Run:
     def silos(self) -> tuple[str, ...]:
         """Silos whose totals are in the run."""
         return tuple(sorted(self.releases))
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Silos that aren't in the run and did not answer this time, and why."""
+        return {silo: why for silo, why in (self.missing or {}).items() if silo not in self.silos}
+
+    @property
+    def unheard(self) -> dict[str, str]:
+        """Silos that did not answer this time, and why; what they released is in the run."""
+        return {silo: why for silo, why in (self.missing or {}).items() if silo in self.silos}
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Silos of which something did not hold this time, and what; nobody may miss that."""
+        now = {s: why for s, why in (self.missing or {}).items() if why.startswith(INTEGRITY)}
+        if not self.found:
+            rows = self.left_out[self.left_out["reason"] == INTEGRITY]
+            now |= dict(zip(rows["silo"], rows["why"], strict=True))
+        return now
 
     @property
     def source(self) -> str:

@@ -145,7 +145,8 @@ def _left_out(run: Run) -> str:
         return paragraph("No brand that was asked was left out.", "soft")
     rows = []
     for (silo, reason, why), steps in run.left_out.groupby(["silo", "reason", "why"])["step"]:
-        words = REFUSAL_TEXT.get(str(why), str(why))
+        code, _, about = str(why).partition(":")
+        words = REFUSAL_TEXT.get(code, str(why)) + (f" ({about})" if about else "")
         rows.append([escape(str(silo)), escape(_span(list(steps))), escape(f"{reason}: {words}")])
     return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows, source=run.source)
 

@@ -294,6 +294,7 @@ class Workspace(Entrance):
             RunFailed: fewer silos than the plan's minimum answered.
         """
         from abfed.coordinator.app import Coordinator
+        from abfed.coordinator.exchange import describe
         from abfed.lab.federation import run_embedded
         from abfed.lab.runs import Run
         from abfed.lab.waves import refuse_peeking, wave_to_run
@@ -314,7 +315,7 @@ class Workspace(Entrance):
             outcome.folder,
             coordinator_key=self.keys.public_key,
             found=outcome.found,
-            missing={s: f"{one.reason}: {one.why}" for s, one in outcome.missing_now.items()},
+            missing={silo: describe(one) for silo, one in outcome.missing_now.items()},
         )
 
     def runs(self) -> list[Run]:

@@ -86,17 +86,26 @@ class Refused(AbfedError):
     """A policy or a budget said no. A normal outcome.
 
     Args:
-        code: the rule that refused, from `messages.REFUSAL_CODES`.
+        code: the rule that refused, from `messages.REFUSAL_TEXT`.
+        about: the plan's own name for what it concerns: a column, an arm, an experiment.
     """
 
     exit_code = 3
     kind = "refused"
 
     def __init__(
-        self, what: str, *, code: str, where: str = "", why: str = "", do: str = ""
+        self,
+        what: str,
+        *,
+        code: str,
+        where: str = "",
+        why: str = "",
+        do: str = "",
+        about: str = "",
     ) -> None:
         super().__init__(what, where=where, why=why, do=do)
         self.code = code
+        self.about = about
 
     def as_dict(self) -> dict[str, str]:
         """The parts by name, with the rule's code."""

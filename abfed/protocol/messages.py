@@ -19,7 +19,7 @@ from abfed.protocol.identity import Presented
 from abfed.protocol.protected import RECIPIENT, ProtectedUnit
 from abfed.protocol.schema import FiniteFloat, Frozen, Name
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when a site of the version before couldn't understand a message."""
 
 MAX_HEADER = 1_048_576  # bytes
@@ -51,6 +51,7 @@ RefusalCode = Literal[
     "population",
     "too-few",
     "expired",
+    "damaged",
     "failed",
 ]
 REFUSAL_TEXT: dict[str, str] = {
@@ -74,6 +75,7 @@ REFUSAL_TEXT: dict[str, str] = {
     "population": "this silo holds no such experiment, or not these arms",
     "too-few": "an arm or cell of this plan holds too few recipients, by noised or declared counts",
     "expired": "this was answered, and the answer is no longer kept; it is not noised anew",
+    "damaged": "something that this silo keeps was changed or is missing; its own people must look",
     "failed": "the silo could not compute this step; its own log says why",
 }
 """All that a refusal tells an asker. Fixed texts: nothing of the data can ride along."""
@@ -178,13 +180,19 @@ class Release(Frozen):
 
 
 class Refusal(Frozen):
-    """A silo's no. It carries a code from a closed table and nothing else."""
+    """A silo's no. It carries a code from a closed table, and nothing of the data.
+
+    Attributes:
+        about: which of the plan's own names it concerns, such as a column; empty where none. Left
+            out of the bytes then, so that every version of the protocol can read "version".
+    """
 
     version: int = PROTOCOL_VERSION
     silo: Name
     plan_digest: Hex64 | Literal[""]
     step: Step | Literal[""]
     code: RefusalCode
+    about: Name | Literal[""] = ""
     head: Hex64
 
 
@@ -204,7 +212,10 @@ _TABLE: dict[str, type[Request | Release | Refusal]] = {
 
 def encode(header: Request | Release | Refusal, arrays: bytes = b"") -> bytes:
     """Content for an envelope: header length, header, arrays."""
-    head = canonical_bytes(header.model_dump(mode="json"))
+    values = header.model_dump(mode="json")
+    if isinstance(header, Refusal) and not header.about:
+        del values["about"]
+    head = canonical_bytes(values)
     return _LENGTH.pack(len(head)) + head + arrays
 
 

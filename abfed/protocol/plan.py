@@ -249,6 +249,13 @@ class Plan(Frozen):
             needed.add(self.model.outcome)
         return tuple(name for name in OUTCOMES if name in needed)
 
+    def names(self) -> frozenset[str]:
+        """All names in the plan that a silo's no may be about."""
+        named = {self.purpose, self.experiment, *self.columns()}
+        return frozenset(
+            named.union((one.name for one in self.arms), (m.name for m in self.metrics))
+        )
+
     def columns(self) -> tuple[str, ...]:
         """All columns that the plan declares beside identity and lawfulness: what policy judges."""
         filters = {condition.column for condition in self.population} - set(RESERVED_COLUMNS)

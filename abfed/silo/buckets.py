@@ -136,11 +136,15 @@ class BucketFiles:
                 raise _broken("a file of the store is a link", path) from cause
             raise
         handle = os.fdopen(descriptor, "rb")
-        mode = os.fstat(descriptor).st_mode
+        facts = os.fstat(descriptor)
+        mode = facts.st_mode
         if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
             handle.close()
             check_private(path)
             raise _broken("a file of the store is not a regular file", path)
+        if facts.st_size != file.size:  # cheap, so it is seen by whoever opens the store
+            handle.close()
+            raise _broken("a file of the store has another length", path)
         return handle
 
 

@@ -34,7 +34,7 @@ def check_declared_sizes(policy: Policy, plan: Plan) -> None:
     for one in policy.declared_sizes:
         here = one.experiment == plan.experiment and one.arm in {arm.name for arm in plan.arms}
         if here and one.recipients < policy.minimum_recipients:
-            raise Refused(f"arm {one.arm!r} is declared too small", code="too-few")
+            raise Refused(f"arm {one.arm!r} is declared too small", code="too-few", about=one.arm)
 
 
 def too_few(policy: Policy, plan: Plan, totals: npt.NDArray[np.int64]) -> bool:

@@ -17,19 +17,21 @@ A request is judged in this order, and the first no ends it:
 11. the step is one of the plan's, the model that comes with it too, and the totals come first;
 12. answered already under the same key: the same release again, at no charge, or the same no where
     it was withheld or is no longer kept;
-13. the budget covers it: reserved, durably;
-14. the step is given to this key, durably. Only now there is a permit.
+13. the rows are whole: every file is what the sealed store says (for totals, which come first);
+14. the budget covers it: reserved, durably;
+15. the step is given to this key, durably. Only now there is a permit.
 
 What was computed is released in this order: it is of the kind, shapes and noise that were reserved,
 and finite; totals whose noised counts are below the minimum are withheld for good; it is logged,
 signed, sealed on disk, settled; then it leaves. A crash at any point
 leaves the charge and gives nothing away; the next attempt completes under the same charge.
 
-The gate judges values. It cannot fetch rows.
+The gate judges values. It cannot fetch rows; that they are whole it is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -108,8 +110,16 @@ class Gate:
         self._audit = audit
         self._clock = clock
 
-    def admit(self, envelope: bytes, holdings: Holdings) -> Permit | Answered:
+    def admit(
+        self, envelope: bytes, holdings: Holdings, whole: Callable[[], None] = lambda: None
+    ) -> Permit | Answered:
         """Judge a request, reserve its charge, and hand out a permit.
+
+        Args:
+            envelope: the request.
+            holdings: what the silo holds.
+            whole: raises an IntegrityError where the rows aren't what they were; asked before
+                anything is charged for them.
 
         Raises:
             Refused: with the code of the check that said no.
@@ -120,6 +130,8 @@ class Gate:
         self._expire(policy)
         given = self._ledger.given(judged.key)
         if given is None:
+            if judged.request.step == "totals":
+                whole()  # 13
             return self._reserve(judged, policy, holdings)
         if given.state != "kept":  # 12
             raise _gone(given)
@@ -181,7 +193,7 @@ class Gate:
             self._audit.append("release.expired", key=key, digest=made)
 
     def refuse(self, refused: Refused, envelope: bytes) -> bytes:
-        """A signed refusal: the code and nothing else."""
+        """A signed refusal: the code, and which of the plan's own names it is about."""
         request = self._judge.claimed(envelope)
         head = self._audit.append(
             "request.refused",
@@ -195,6 +207,7 @@ class Gate:
                 "plan_digest": _plan_digest(request),
                 "step": request.step if request else "",
                 "code": refused.code,
+                "about": refused.about,
                 "head": head,
             }
         )
@@ -206,7 +219,7 @@ class Gate:
         if request.step != "totals":  # 11, continued: the totals say how many recipients to expect
             expected = self._expected_recipients(plan, holdings.epoch)
         steps = plan_charges(plan)
-        charged = self._ledger.reserve(  # 13
+        charged = self._ledger.reserve(  # 14
             plan_digest=plan.digest,
             plan_name=plan.name,
             purpose=plan.purpose,
@@ -224,7 +237,7 @@ class Gate:
                 approved_by=" ".join(judged.asker.approvers),
                 ledger=self._ledger.head,
             )
-        self._ledger.begin(  # 14
+        self._ledger.begin(  # 15
             plan_digest=plan.digest, epoch=holdings.epoch, step=request.step, key=judged.key
         )
         return Permit(

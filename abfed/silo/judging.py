@@ -170,13 +170,23 @@ def _check_holdings(plan: Plan, holdings: Holdings) -> None:
     """Refuse what isn't here, by the names that the silo's own people declared."""
     for column in plan.outcome_columns():
         if column not in holdings.outcomes:
-            raise Refused(f"outcome {column!r} is not held here", code="columns")
+            raise Refused(f"outcome {column!r} is not held here", code="columns", about=column)
     for feature in plan.features:
         if holdings.features.get(feature.name) != feature.kind:
-            raise Refused(f"{feature.kind} feature {feature.name!r} is not held", code="columns")
+            raise Refused(
+                f"{feature.kind} feature {feature.name!r} is not held",
+                code="columns",
+                about=feature.name,
+            )
     arms = holdings.experiments.get(plan.experiment)
     if arms is None:
-        raise Refused(f"experiment {plan.experiment!r} is not held here", code="population")
+        raise Refused(
+            f"experiment {plan.experiment!r} is not held here",
+            code="population",
+            about=plan.experiment,
+        )
     unknown = [arm.name for arm in plan.arms if arm.name not in arms]
     if unknown:
-        raise Refused(f"arm {unknown[0]!r} is not in this experiment", code="population")
+        raise Refused(
+            f"arm {unknown[0]!r} is not in this experiment", code="population", about=unknown[0]
+        )

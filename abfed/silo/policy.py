@@ -174,6 +174,7 @@ class Policy(Frozen):
             f"purpose {plan.purpose!r} is not allowed",
             code="purpose",
             where=self.silo,
+            about=plan.purpose,
             why=f"this silo allows: {allowed}",
             do="ask the silo's privacy officer, or state another purpose if it is the true one",
         )
@@ -186,7 +187,12 @@ class Policy(Frozen):
         """
         for column in plan.columns():
             if column not in self.columns:
-                raise Refused(f"column {column!r} is not allowed", code="columns", where=self.silo)
+                raise Refused(
+                    f"column {column!r} is not allowed",
+                    code="columns",
+                    where=self.silo,
+                    about=column,
+                )
         limits = {bound.column: bound.high for bound in self.largest_amounts}
         for metric in plan.metrics:
             if not isinstance(metric, Mean):
@@ -197,6 +203,7 @@ class Policy(Frozen):
                     f"the bound of {metric.name!r} is above {limit:g}",
                     code="columns",
                     where=self.silo,
+                    about=metric.name,
                 )
 
     def check_plan_budget(self, plan: Plan) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from abfed.protocol.canonical import sha256_hex
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.sealing import seal, unseal
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
@@ -48,7 +48,14 @@ class Releases:
         Raises:
             IntegrityError: it is damaged or not the one that the ledger names.
         """
-        envelope = unseal(self._key, read_private(self._path(key, digest)), name=f"release:{key}")
+        path = self._path(key, digest)
+        try:
+            sealed = read_private(path)
+        except WorkspaceError as cause:
+            raise IntegrityError(
+                "a release that the ledger names is missing", where=str(path)
+            ) from cause
+        envelope = unseal(self._key, sealed, name=f"release:{key}")
         if sha256_hex(envelope) != digest:
             raise IntegrityError("is not the release that the ledger names", where=f"release {key}")
         return envelope

@@ -24,6 +24,7 @@ from abfed.silo.checkpoints import RoundCheckpoint
 from abfed.silo.feature_cache import CacheFolder, CacheName
 from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
+from abfed.silo.manifest import MANIFEST
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
@@ -91,10 +92,10 @@ class SiloService:
         self._clock = clock
         self.keys = SiteKeys.open(self.paths.keys)
         self.audit = AuditLog(self.paths.audit, self.keys, clock)
+        check_there(self.paths)  # a lost ledger is never begun anew: it is the budget
         self.store = Store.open(self.paths.store, self.keys)
-        check_private(self.paths.ledger)  # a lost ledger is never begun anew: it is the budget
         self.ledger = Ledger(self.paths.ledger, self.keys, clock)
-        _check_not_restored(self.ledger, self.audit)
+        check_not_restored(self.ledger, self.audit)
         self._gate = Gate(
             self.keys,
             self.paths.policy,
@@ -129,9 +130,8 @@ class SiloService:
         Store.create(paths.store, keys)
         Ledger(paths.ledger, keys).close()
         write_private(paths.policy, policy_text.encode())
-        service = cls(folder)
-        service.audit.append("silo.created", site=site, key=keys.key_id)
-        return service
+        AuditLog(paths.audit, keys).append("silo.created", site=site, key=keys.key_id)
+        return cls(folder)
 
     def close(self) -> None:
         """Let go of rows in memory and of the ledger."""
@@ -205,6 +205,8 @@ class SiloService:
                 return self._answer(envelope)
             except Refused as refused:
                 return self._gate.refuse(refused, envelope)
+            except IntegrityError as damage:
+                return self._failed(damage, envelope, code="damaged")
             except Exception as failure:  # noqa: BLE001 - the wall: nothing of it may leave
                 return self._failed(failure, envelope)
 
@@ -212,13 +214,13 @@ class SiloService:
         if len(envelope) > MAX_REQUEST:
             raise Refused("the request is too large", code="untrusted")
         self.store.refresh()
-        admitted = self._gate.admit(envelope, self.holdings())
+        admitted = self._gate.admit(envelope, self.holdings(), self.store.verify)
         if isinstance(admitted, Answered):
             return admitted.envelope
         computed = self._compute(admitted)
         self.store.refresh()
         if self.store.epoch != admitted.epoch:
-            raise IntegrityError("the data changed while it was computed on", where=admitted.step)
+            raise Refused("the data changed while it was computed on", code="failed")
         released = self._gate.release(admitted, computed)
         self._checkpoint(admitted).drop()
         return released
@@ -257,14 +259,31 @@ class SiloService:
             self._prepared[1].close()
             self._prepared = None
 
-    def _failed(self, failure: Exception, envelope: bytes) -> bytes:
+    def _failed(self, failure: Exception, envelope: bytes, *, code: str = "failed") -> bytes:
         """Log what kind of thing went wrong, by name and place only; say no."""
         what = failure.what if isinstance(failure, AbfedError) else ""
         self.audit.append("request.failed", kind=type(failure).__name__, what=what)
-        return self._gate.refuse(Refused("could not be computed", code="failed"), envelope)
+        return self._gate.refuse(Refused("could not be computed", code=code), envelope)
 
 
-def _check_not_restored(ledger: Ledger, audit: AuditLog) -> None:
+def check_there(paths: SiloPaths) -> None:
+    """Refuse a silo that has lost one of its parts; it had all of them when it was founded.
+
+    Raises:
+        IntegrityError: one is missing, or open to others.
+    """
+    for part in (paths.policy, paths.store, paths.store / MANIFEST, paths.ledger, paths.audit):
+        try:
+            check_private(part)
+        except WorkspaceError as cause:
+            raise IntegrityError(
+                "is missing, and a silo can't be without it",
+                where=str(part),
+                do="restore it from the newest backup, or find out who removed it",
+            ) from cause
+
+
+def check_not_restored(ledger: Ledger, audit: AuditLog) -> None:
     """Refuse a ledger that is older than what the audit log saw: its charges would be forgotten.
 
     Raises:

@@ -114,6 +114,7 @@ class SiloDouble:
     epoch: str = ""
     forge: Forge | None = None
     refuses: str = ""
+    about: str = ""
     asked: list[str] = field(default_factory=list)
 
     def answer(self, envelope: bytes) -> bytes:
@@ -162,7 +163,7 @@ class SiloDouble:
     def refusal(self, plan: Plan, step: str, code: str) -> bytes:
         """A refusal, signed by this silo."""
         values = {"silo": self.keys.site, "plan_digest": plan.digest, "step": step, "code": code}
-        header = Refusal.model_validate(values | {"head": "0" * 64})
+        header = Refusal.model_validate(values | {"about": self.about, "head": "0" * 64})
         return self.keys.sign("refusal", encode(header))
 
 

@@ -273,6 +273,31 @@ def test_believed_by_none_is_an_integrity_error(federation):
         carry_out(make_plan(), federation.grid(**carriers), federation.coordinator)
 
 
+def test_damage_at_a_silo_is_no_refusal(federation):
+    """Its own word that it is damaged ends a run as an integrity failure, where it is needed."""
+    federation.silos[EVIL].refuses = "damaged"
+    outcome = carry_out(make_plan(), federation.grid(), federation.coordinator)
+    assert outcome.missing_now[EVIL].reason == "integrity"
+    for silo in federation.silos.values():
+        silo.refuses = "damaged"
+    with pytest.raises(IntegrityError) as failed:
+        carry_out(make_plan(name="other"), federation.grid(), federation.coordinator)
+    assert "changed or is missing" in failed.value.why
+
+
+def test_a_no_says_what_it_is_about_and_where_to_look(federation):
+    for silo in federation.silos.values():
+        silo.refuses, silo.about = "columns", "clicked"
+    with pytest.raises(Refused) as refused:
+        carry_out(make_plan(), federation.grid(), federation.coordinator)
+    assert "(it is about 'clicked')" in refused.value.why
+    assert "abfed silo show aurora" in refused.value.do
+    federation.silos[EVIL].about = "nothing-of-the-plan"  # no channel for other words
+    with pytest.raises(RunFailed) as failed:
+        carry_out(make_plan(), federation.grid(), federation.coordinator)
+    assert "a name that the plan doesn't hold" in failed.value.why
+
+
 def test_too_few_in_a_round_ends_the_run_and_it_goes_on_later(federation):
     plan = make_plan(minimum_silos=4)
     broken = federation.grid(**during(federation, WHEN, lambda envelope: b""))

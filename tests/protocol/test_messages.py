@@ -233,6 +233,7 @@ def test_each_refusal_code_has_one_fixed_text() -> None:
 
 
 def test_nothing_can_ride_along_with_a_refusal() -> None:
-    assert set(Refusal.model_fields) == {"version", "silo", "plan_digest", "step", "code", "head"}
+    fields = {"version", "silo", "plan_digest", "step", "code", "about", "head"}
+    assert set(Refusal.model_fields) == fields
     with pytest.raises(ValidationError):
         Refusal.model_validate(REFUSAL.model_dump() | {"code": "because"})
