@@ -48,12 +48,20 @@ class RunState(NamedTuple):
 
 
 class NodeState(NamedTuple):
-    """A registered SuperNode."""
+    """A registered SuperNode.
+
+    Attributes:
+        node_id: its number at the SuperLink.
+        name: its silo's.
+        status: "registered", "online", "offline".
+        online_until: when its next heartbeat is due, in seconds since 1970; 0 before its first.
+        public_key: what it was registered by.
+    """
 
     node_id: int
     name: str
     status: str
-    online_until: str
+    online_until: float
     public_key: bytes
 
 
