@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,10 @@ def synth(
     workspace: WorkspaceOption,
     seed: Annotated[int, typer.Option(min=0, help="Of the people; noise takes none.")] = 2026,
     scale: Annotated[float, typer.Option(min=0.01, max=100, help="Times as many people.")] = 1.0,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Sends before this day only: waves to come."),
+    ] = None,
     ingest: IngestOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,7 +36,8 @@ def synth(
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
-    brands = write_brands(opened.data, seed=seed, scale=scale)
+    day = None if until is None else until.date()
+    brands = write_brands(opened.data, seed=seed, scale=scale, until=day)
     if ingest:
         for brand in brands:
             found_and_ingest(opened, brand.name, brand.export, brand.mapping, synthetic=True)

@@ -1,8 +1,9 @@
 """Synthetic brands: made-up people whose true effects are known, for trying things out.
 
 Three brands of different size, rates and lifts, one of them small; several sends a recipient; three
-arms. How people react depends on pre-send features, so that there is something to learn. Each brand
-exports in its own words and codes, with a mapping that says how they become canonical columns.
+arms. How people react depends on pre-send features, so that there is something to learn. Recipients
+join in three weekly waves, a send a week from then on. Each brand exports in its own words and
+codes, with a mapping that says how they become canonical columns.
 
 Everything follows from the seed. The seed is of the made-up people, not of the noise: releases
 about them are noised as those about real ones.
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import optimize
 
 from abfed.lab.synth_mappings import MAPPINGS
 from abfed.site.files import make_private_folder, write_private
@@ -31,6 +34,9 @@ DEVICES = ("mobile", "desktop", "tablet")
 LARGEST_ORDER = 60.0  # dollars
 MEAN_ORDER = 30.0  # dollars: orders are uniform on (0, LARGEST_ORDER)
 START = np.datetime64("2026-03-02T08:00:00")
+WAVES = 3
+"""Weeks in which recipients get their first send."""
+HOURS = (9.0, 9.0, 6.0)  # from a send to its open, on average, by arm: some subjects are urgent
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ class SyntheticBrand:
         name: the brand.
         export: its e-mail tool's CSV.
         mapping: how that becomes canonical columns.
-        truth: true mean of each metric under each arm, as JSON.
+        truth: true mean of each metric under each arm, and the hours within which three in ten have
+            opened, as JSON.
     """
 
     name: str
@@ -96,13 +103,16 @@ class _People:
     sends: npt.NDArray[np.int64]
 
 
-def write_brands(folder: Path, *, seed: int, scale: float = 1.0) -> list[SyntheticBrand]:
+def write_brands(
+    folder: Path, *, seed: int, scale: float = 1.0, until: date | None = None
+) -> list[SyntheticBrand]:
     """Make the brands' exports, mappings and truths.
 
     Args:
         folder: where a folder for each brand is made.
         seed: of the people.
         scale: multiplies the number of recipients.
+        until: leaves out sends from this day on, as an export that was made before it would.
     """
     made = []
     for index, (name, traits) in enumerate(BRANDS.items()):
@@ -114,6 +124,9 @@ def write_brands(folder: Path, *, seed: int, scale: float = 1.0) -> list[Synthet
             name, place / "export.csv", place / "mapping.yaml", place / "truth.json"
         )
         rows = _rows(generator, name, traits, people)
+        rows = _in_time(np.random.default_rng([seed, index, 1]), rows, people)
+        if until is not None:
+            rows = rows[rows["sent_at"] < np.datetime64(until)]
         text = _in_own_words(name, rows).to_csv(index=False)
         write_private(brand.export, text.encode())
         write_private(brand.mapping, MAPPINGS[name].encode())
@@ -204,6 +217,26 @@ def _rows(
     )
 
 
+def _in_time(generator: np.random.Generator, rows: pd.DataFrame, people: _People) -> pd.DataFrame:
+    """The rows with each recipient in a wave, and the moments at which sends were opened."""
+    who = np.repeat(np.arange(len(people.arm)), people.sends)
+    week = generator.integers(0, WAVES, len(people.arm))[who]
+    hours = generator.exponential(np.asarray(HOURS)[people.arm][who])
+    sent_at = rows["sent_at"] + (week * 7).astype("timedelta64[D]")
+    opened_at = sent_at + np.rint(hours * 3600).astype("timedelta64[s]")
+    return rows.assign(sent_at=sent_at, opened_at=opened_at.where(rows["opened"]))
+
+
+def _hours_until(share: float, opens: Floats, sends: npt.NDArray[np.int64], mean: float) -> float:
+    """Hours within which this share of people has opened some send, counted from that send."""
+
+    def short(hours: float) -> float:
+        reached = opens * -np.expm1(-hours / mean)
+        return float(np.mean(1 - (1 - reached) ** sends)) - share
+
+    return float(optimize.brentq(short, 0.0, 1000.0))
+
+
 def _truth(traits: Traits, people: _People) -> dict[str, dict[str, float]]:
     """The expected mean over these very people of each metric, had all of them been in an arm."""
     truth: dict[str, dict[str, float]] = {}
@@ -216,6 +249,7 @@ def _truth(traits: Traits, people: _People) -> dict[str, dict[str, float]]:
             "clicked": float(np.mean(1 - (1 - clicks) ** people.sends)),
             "revenue": float(np.mean(people.sends * clicks * traits.orders * MEAN_ORDER)),
             "unsubscribed": float(np.mean(1 - (1 - traits.leaves[code]) ** people.sends)),
+            "half-opened": _hours_until(0.3, opens, people.sends, HOURS[code]),
         }
     return truth
 
@@ -226,7 +260,7 @@ def _sigmoid(x: Floats) -> Floats:
 
 def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The export as this brand's tool writes it: its own columns, codes and dates."""
-    stamp = rows["sent_at"].dt
+    stamp, opening = rows["sent_at"].dt, rows["opened_at"].dt
     if name == "aurora":
         return pd.DataFrame(
             {
@@ -235,6 +269,7 @@ def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
                 "variant": rows["arm"],
                 "sent": stamp.strftime("%Y-%m-%d %H:%M:%S"),
                 "opened": rows["opened"].astype(int),
+                "opened_at": opening.strftime("%Y-%m-%d %H:%M:%S"),
                 "clicked": rows["clicked"].astype(int),
                 "ordered": rows["converted"].astype(int),
                 "order_value": rows["revenue"],
@@ -258,6 +293,7 @@ def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
                 "Cell": rows["arm"].map({"control": "A", "warm": "B", "urgent": "C"}),
                 "SendTime": stamp.strftime("%d.%m.%Y %H:%M:%S"),
                 "Open": rows["opened"].map(yes_no),
+                "OpenTime": opening.strftime("%d.%m.%Y %H:%M:%S"),
                 "Click": rows["clicked"].map(yes_no),
                 "Purchase": rows["converted"].map(yes_no),
                 "Revenue": rows["revenue"],
@@ -278,6 +314,7 @@ def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
             "ab_group": rows["arm"].str.capitalize(),
             "ts": stamp.strftime("%Y-%m-%dT%H:%M:%S"),
             "open_flag": rows["opened"].map({True: "Y", False: "N"}),
+            "open_ts": opening.strftime("%Y-%m-%dT%H:%M:%S"),
             "click_flag": rows["clicked"].map({True: "Y", False: "N"}),
             "order_flag": rows["converted"].map({True: "Y", False: "N"}),
             "spend": rows["revenue"],

@@ -18,6 +18,7 @@ outcomes:
   converted: {column: ordered, yes: ["1"], no: ["0"]}
   unsubscribed: {column: unsubscribed, yes: ["1"], no: ["0"]}
   revenue: {column: order_value}
+  hours_to_open: {column: opened_at, moment: "%Y-%m-%d %H:%M:%S"}
 features:
   tenure_days: {kind: numeric, column: tenure_days}
   past_opens: {kind: numeric, column: past_opens}
@@ -42,6 +43,7 @@ outcomes:
   converted: {column: Purchase, yes: ["yes"], no: ["no"]}
   unsubscribed: {column: Unsub, yes: ["yes"], no: ["no"]}
   revenue: {column: Revenue}
+  hours_to_open: {column: OpenTime, moment: "%d.%m.%Y %H:%M:%S"}
 features:
   tenure_days: {kind: numeric, column: Tenure}
   past_opens: {kind: numeric, column: OpensBefore}
@@ -64,6 +66,7 @@ outcomes:
   converted: {column: order_flag, yes: ["Y"], no: ["N"]}
   unsubscribed: {column: unsub_flag, yes: ["Y"], no: ["N"]}
   revenue: {column: spend}
+  hours_to_open: {column: open_ts, moment: iso8601}
 features:
   tenure_days: {kind: numeric, column: days_known}
   past_opens: {kind: numeric, column: n_opens}

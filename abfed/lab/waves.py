@@ -10,7 +10,7 @@ data have changed is *peeking at a fixed-horizon design*, and refused by that na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,11 +65,25 @@ def waves_done(runs: Path, plan: Plan) -> dict[int, tuple[Path, Plan]]:
     return found
 
 
+def last_wave(folders: Sequence[Path]) -> Path | None:
+    """The only run of these, or the last wave's where all are waves of one design."""
+    if len(folders) < 2:
+        return next(iter(folders), None)
+    plans = {one: _plan_of(one) for one in folders}
+    if len({design_of(plan) for plan in plans.values()}) > 1:
+        return None
+    last = max(folders, key=lambda one: plans[one].analysis.wave)
+    return last if plans[last].analysis.wave else None
+
+
+def _plan_of(folder: Path) -> Plan:
+    return Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
+
+
 def _complete(runs: Path, pattern: str) -> Iterator[tuple[Path, Plan]]:
     """Complete runs and their plans."""
     for sealed in sorted(runs.glob(f"{pattern}/manifest.sig")):
-        folder = sealed.parent
-        yield folder, Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
+        yield sealed.parent, _plan_of(sealed.parent)
 
 
 def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:

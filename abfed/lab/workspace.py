@@ -348,16 +348,21 @@ class Workspace(Entrance):
     def find_run(self, name: str | Path) -> Run:
         """A run by its folder's path or name; a prefix does where it is the only one.
 
+        Of the waves of one design it is the last.
+
         Raises:
             WorkspaceError: there is none, or more than one.
         """
+        from abfed.lab.waves import last_wave
+
         if _is_file(Path(name) / "manifest.sig"):
             return self._open_run(Path(name))
         known = sorted(one.parent for one in self.runs_folder.glob("*/manifest.sig"))
         exact = [one for one in known if one.name == str(name)]
         found = exact or [one for one in known if one.name.startswith(str(name))]
-        if len(found) == 1:
-            return self._open_run(found[0])
+        only = last_wave(found)
+        if only is not None:
+            return self._open_run(only)
         names = ", ".join(one.name for one in found or known[-SHOWN_RUNS:])
         told = "these are" if found else "complete runs here, the last by name:"
         raise WorkspaceError(

@@ -67,7 +67,7 @@ REFUSAL_TEXT: dict[str, str] = {
     "approval": "this plan needs the approval of a second person here",
     "purpose": "the plan's purpose is not allowed here",
     "columns": "the plan asks for columns or bounds that are not available or not allowed here",
-    "simulation": "simulation plans run on synthetic brands only",
+    "simulation": "simulation plans, and plans without privacy, run on synthetic brands only",
     "plan-epsilon": "the plan asks for more ε or δ than one plan may have here",
     "budget": "the budget does not cover this plan",
     "step-used": "this step was already answered for another model",

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from abfed.protocol.errors import DataError
 from abfed.protocol.schema import NUMERIC_OUTCOMES
-from abfed.silo.mapping import ExportMapping, OptOut, OutcomeColumn, SentAt
-from abfed.silo.moments import constant_moment, parse_moments
+from abfed.silo.mapping import ISO, ExportMapping, OptOut, OutcomeColumn, SentAt
+from abfed.silo.moments import constant_moment, hours_between, parse_moments
 from abfed.silo.pseudonyms import SEPARATOR, Pseudonyms
 from abfed.silo.rows import SENT_AT, canonical_schema
 
@@ -27,6 +27,9 @@ Flags = npt.NDArray[np.bool_]
 
 EARLIEST, LATEST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 """Dates outside are typing errors, such as the year 0026."""
+
+CLOCKS_APART = 5 / 60
+"""Hours by which something may precede its send, as the clocks of two machines have it: none."""
 
 _NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
 
@@ -126,7 +129,9 @@ class Converter:
             "region", batch, region.column, region.constant, region.values, bad
         )
         for name, outcome in mapping.outcomes.items():
-            if name in NUMERIC_OUTCOMES:
+            if outcome.moment is not None:
+                columns[name] = self._hours(name, batch, outcome, columns["sent_at"], bad)
+            elif name in NUMERIC_OUTCOMES:
                 columns[name] = self._numbers(name, batch.column(outcome.column), bad)
             else:
                 columns[name] = self._outcome(name, batch, outcome, bad)
@@ -246,17 +251,46 @@ class Converter:
         """The moment of sending, in UTC."""
         if sent.constant is not None:
             return pa.repeat(constant_moment(sent.constant, sent.timezone), batch.num_rows)
-        raw = batch.column(sent.column)
-        if not (pa.types.is_timestamp(raw.type) or pa.types.is_date(raw.type)):
-            raw = self._texts(raw)
+        raw = self._dates(batch.column(sent.column))
         bad.add("sent_at: missing", _nulls(raw))
-        moments = parse_moments(raw, sent)
-        bad.add("sent_at: not a date in the declared format", _nulls(moments))
+        moments = self._moments("sent_at", raw, sent, bad)
+        return moments.fill_null(pa.scalar(0, pa.int64()).cast(SENT_AT))
+
+    def _hours(
+        self,
+        name: str,
+        batch: pa.RecordBatch,
+        outcome: OutcomeColumn,
+        sent_at: pa.Array,
+        bad: _Bad,
+    ) -> pa.Array:
+        """Hours from the send to a moment; null where that is missing."""
+        ended = SentAt(
+            column=outcome.column,
+            format=outcome.moment or ISO,
+            timezone=self._mapping.sent_at.timezone,
+        )
+        moments = self._moments(name, self._dates(batch.column(outcome.column)), ended, bad)
+        hours = hours_between(sent_at, moments)
+        early = pc.less(hours, -CLOCKS_APART).fill_null(False)  # noqa: FBT003
+        bad.add(f"{name}: before the send", _flags(early))
+        return pc.max_element_wise(hours, 0.0, skip_nulls=False)
+
+    def _dates(self, raw: pa.Array) -> pa.Array:
+        """A column of dates: typed ones as they are, others as text."""
+        typed = pa.types.is_timestamp(raw.type) or pa.types.is_date(raw.type)
+        return raw if typed else self._texts(raw)
+
+    @staticmethod
+    def _moments(name: str, raw: pa.Array, declared: SentAt, bad: _Bad) -> pa.Array:
+        """Moments in UTC, null where missing or bad."""
+        moments = parse_moments(raw, declared)
+        bad.add(f"{name}: not a date in the declared format", _nulls(moments) & ~_nulls(raw))
         early = pc.less(moments, pa.scalar(EARLIEST, SENT_AT))
         late = pc.greater_equal(moments, pa.scalar(LATEST, SENT_AT))
         beyond = pc.or_(early, late).fill_null(False)  # noqa: FBT003
-        bad.add("sent_at: before 1990 or after 2099", _flags(beyond))
-        return moments.fill_null(pa.scalar(0, pa.int64()).cast(SENT_AT))
+        bad.add(f"{name}: before 1990 or after 2099", _flags(beyond))
+        return moments
 
 
 def _mapped(texts: pa.StringArray, values: Mapping[str, str]) -> pa.StringArray:

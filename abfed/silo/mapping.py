@@ -21,6 +21,7 @@ from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
 from abfed.protocol.errors import MappingError
 from abfed.protocol.schema import (
+    DURATION_OUTCOMES,
     LAWFUL_BASES,
     NUMERIC_OUTCOMES,
     OUTCOMES,
@@ -138,6 +139,14 @@ class Recipient(Frozen):
         return self
 
 
+def _dated(text: str) -> str:
+    """A format that says which day it is."""
+    if text != ISO and not all(code in text for code in ("%Y", "%d")) and "%j" not in text:
+        message = "must be iso8601, or a strptime format with at least %Y and %d (or %j)"
+        raise ValueError(message)
+    return text
+
+
 class SentAt(_Choice):
     """When it was sent.
 
@@ -163,10 +172,7 @@ class SentAt(_Choice):
     @field_validator("format")
     @classmethod
     def _format(cls, text: str) -> str:
-        if text != ISO and not all(code in text for code in ("%Y", "%d")) and "%j" not in text:
-            message = "must be iso8601, or a strptime format with at least %Y and %d (or %j)"
-            raise ValueError(message)
-        return text
+        return _dated(text)
 
     @model_validator(mode="after")
     def _constant_date(self) -> SentAt:
@@ -180,19 +186,28 @@ class SentAt(_Choice):
 
 
 class OutcomeColumn(Frozen):
-    """An outcome: true or false by the texts of a column, or an amount.
+    """An outcome: true or false by the texts of a column, an amount, or a duration.
 
     Attributes:
-        column: where it stands. An amount needs no more: it is a finite number, or missing.
+        column: where it stands. An amount needs no more: it is a finite number, or missing. Nor
+            does a duration that the file has in hours.
         yes: texts that mean true.
         no: texts that mean false; `""` makes a missing value false, which is unknown otherwise.
         present: any value means true and a missing one false (a column of timestamps).
+        moment: of a duration: the column has the moment at which it ended, in this format (as of
+            `sent_at`, whose time zone it shares); hours are counted from the send.
     """
 
     column: Column
     yes: tuple[str, ...] = ()
     no: tuple[str, ...] = ()
     present: bool = False
+    moment: str | None = None
+
+    @field_validator("moment")
+    @classmethod
+    def _format(cls, text: str | None) -> str | None:
+        return None if text is None else _dated(text)
 
     @model_validator(mode="after")
     def _whole(self) -> OutcomeColumn:
@@ -347,8 +362,11 @@ def _check_outcomes(mapping: ExportMapping) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(OUTCOMES)}"
             return f"outcomes.{name}: is not an outcome; {hint}"
         told = outcome.present or bool(outcome.yes)
+        if outcome.moment is not None and name not in DURATION_OUTCOMES:
+            return f"outcomes.{name}: is not a duration, so it has no moment"
         if name in NUMERIC_OUTCOMES and told:
-            return f"outcomes.{name}: is an amount; give its column only"
+            what = "a duration" if name in DURATION_OUTCOMES else "an amount"
+            return f"outcomes.{name}: is {what}, not true or false"
         if name not in NUMERIC_OUTCOMES and not told:
             return f"outcomes.{name}: give yes and no, or present: true"
     return ""

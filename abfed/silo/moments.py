@@ -1,4 +1,4 @@
-"""Moments of sending: from an export's dates to UTC.
+"""Moments of sending, and of what came of it: from an export's dates to UTC, and hours between.
 
 Strict: the 30th of February is no date. A local time without an offset is of the mapping's time
 zone; where clocks go back it is the earlier of the two moments, where they go forward and skip it
@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from abfed.silo.mapping import ISO, SentAt, zone
 from abfed.silo.rows import SENT_AT
+
+MICROSECONDS_PER_HOUR = 3.6e9
 
 _OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _DATE_AND_TIME = r"[Tt ]\d"
@@ -44,6 +46,13 @@ def parse_moments(column: pa.Array, sent: SentAt) -> pa.Array:
     aware = _parsed(pc.if_else(offset, texts, None), sent, "ISO8601", aware=True)
     naive = _parsed(pc.if_else(offset, None, texts), sent, "ISO8601", aware=False)
     return pc.coalesce(aware, naive).take(encoded.indices)
+
+
+def hours_between(first: pa.Array, second: pa.Array) -> pa.Array:
+    """Hours from one moment to another, both in UTC; null where either is."""
+    microseconds = pc.subtract(second.cast(pa.int64()), first.cast(pa.int64()))
+    rounded = microseconds.cast(pa.float64(), safe=False)  # of a year like 0026: rejected anyway
+    return pc.divide(rounded, MICROSECONDS_PER_HOUR)
 
 
 def _parsed(texts: pa.Array, sent: SentAt, form: str, *, aware: bool) -> pa.Array:

@@ -20,6 +20,7 @@ import pandas as pd
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Metric, Quantile, Ratio
 from abfed.protocol.plan import Plan
+from abfed.protocol.schema import DURATION_OUTCOMES
 from abfed.stats import pooling
 from abfed.stats.adjusting import bounds_of
 from abfed.stats.contrasts import (
@@ -47,8 +48,8 @@ LIKE_THESE = "brands like these"
 LIKE_THESE_FROM = 3
 """Brands it takes to speak of brands like these."""
 
-HARMFUL = ("unsubscribed", "complained")
-"""Outcomes of which less is better."""
+HARMFUL = ("unsubscribed", "complained", *DURATION_OUTCOMES)
+"""Outcomes of which less is better: harms, and waiting."""
 
 PEEKING = "peeking at a fixed-horizon design"
 

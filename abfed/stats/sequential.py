@@ -189,7 +189,8 @@ class Looks(NamedTuple):
         pairs = zip(self.times, self.z, values, strict=True)
         crossed = [time for time, z, value in pairs if abs(z) > value]
         if crossed:
-            text += f"; boundary crossed at look {round(crossed[0] * self.planned)}"
+            look = round(crossed[0] * self.planned)
+            text += f"; boundary crossed at look {look}, as if it were the only question"
         return text
 
     def values(self, alpha: float) -> tuple[float, ...]:

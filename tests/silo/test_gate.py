@@ -125,6 +125,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "for another silo": ("not-for-us", _asked(silo="borealis")),
     "a plan for other silos": ("not-for-us", _asked(make_plan(silos=["borealis"]))),
     "a simulation on real people": ("simulation", _asked(make_plan(simulation={"seed": 1}))),
+    "exact totals of real people": ("simulation", _asked(make_plan(privacy="none"))),
     "another purpose": ("purpose", _asked(make_plan(purpose="profiling"))),
     "no purpose": ("purpose", _policy(purposes=None)),
     "a column that isn't allowed": ("columns", _policy(columns=["revenue"])),

@@ -1,0 +1,68 @@
+"""Exact totals, for development: never of real people, and called NOT PRIVATE wherever they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from abfed.cli.main import main
+from abfed.lab import sections
+from abfed.lab.synth import write_brands
+from abfed.lab.workspace import Workspace
+from tests.whole.story import small_plan
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[Path, Path]:
+    """A workspace with a silo that holds real people (as far as it knows); a plan for exact totals.
+
+    The silo of the second brand is declared synthetic.
+    """
+    workspace = tmp_path / "workspace"
+    options = ["-w", str(workspace)]
+    assert main(["init", *options]) == 0
+    assert main(["login", "--development", *options]) == 0
+    for brand in write_brands(tmp_path / "exports", seed=5, scale=0.03)[:2]:
+        mapping = ["-m", str(brand.mapping)]
+        made_up = ["--synthetic"] if brand.name == "borealis" else []
+        assert main(["silo", "create", brand.name, *mapping, *made_up, *options]) == 0
+        assert main(["silo", "ingest", brand.name, str(brand.export), *mapping, *options]) == 0
+    plan = small_plan(
+        tmp_path / "exact.yaml", name="exact", privacy="none", model=None, training=None,
+        silos=["aurora"], minimum_silos=1,
+    )  # fmt: skip
+    return workspace, plan
+
+
+@pytest.mark.privacy
+def test_a_silo_of_real_people_refuses_a_plan_without_privacy(
+    asked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, plan = asked
+    with Workspace(workspace).silo("aurora") as service:
+        before = service.ledger.entries
+    assert main(["run", str(plan), "-w", str(workspace)]) == 3
+    said = capsys.readouterr().err
+    assert "plans without privacy" in said
+    assert not list((workspace / "runs").glob("*/manifest.sig"))
+    with Workspace(workspace).silo("aurora") as service:
+        assert service.ledger.entries == before
+
+
+def test_a_synthetic_brand_answers_exactly_and_everything_says_so(
+    asked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, plan = asked
+    values = yaml.safe_load(plan.read_text()) | {"silos": ["borealis"]}
+    plan.write_text(yaml.safe_dump(values))
+    assert main(["run", str(plan), "-w", str(workspace)]) == 0
+    assert "NOT PRIVATE" in capsys.readouterr().out
+    run = Workspace(workspace).find_run("exact")
+    assert "NOT PRIVATE" in sections.headline(run)
+    assert (run.effects["privacy_share"].dropna() == 0).all()
+    sums = run.totals["borealis"].values
+    clicks, rest = sums[0, run.totals["borealis"].layout.block("clicked").columns]
+    assert clicks == round(clicks)  # whole people: no noise at all
+    assert rest == round(rest)
