@@ -32,11 +32,12 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from abfed.coordinator.courier import failure
+from abfed.coordinator.making import MakesMessages
 from abfed.protocol.errors import WorkspaceError
 
 RUN_ID = 1
@@ -50,7 +51,7 @@ def node_id(silo: str) -> int:
     return (number >> 1) | 1 << 62
 
 
-class EmbeddedGrid(Grid):
+class EmbeddedGrid(MakesMessages):
     """The silos of this process.
 
     Args:
@@ -84,17 +85,6 @@ class EmbeddedGrid(Grid):
     def run(self) -> Run:
         """The run that this grid works for."""
         return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message; part of Flower's interface, which prefers `Message(...)`."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The silos' addresses, in the order of their names."""

@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import httpx
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 
 from abfed.coordinator.exchange import Requests, addresses_of
+from abfed.coordinator.making import MakesMessages
 from abfed.protocol.waiting import Waiting
 
 FIRST_LOOK = 0.2  # seconds
@@ -39,7 +40,7 @@ OUTAGES = (httpx.HTTPError, ObjectPushError)
 """What Flower raises when a SuperLink goes, or has just come back, in the middle of a call."""
 
 
-class PatientGrid(Grid):
+class PatientGrid(MakesMessages):
     """Waits for a step's answers.
 
     Args:
@@ -63,17 +64,6 @@ class PatientGrid(Grid):
     def run(self) -> Run:
         """The run that the grid works for."""
         return self._inner.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message; part of Flower's interface."""
-        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are connected."""

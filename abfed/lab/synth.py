@@ -21,16 +21,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import optimize
 
-from abfed.lab.synth_mappings import MAPPINGS
+from abfed.lab.dialects import ARMS, BASES, DIALECTS, EXPERIMENT
+from abfed.protocol.errors import InputError
 from abfed.site.files import make_private_folder, write_private
 
 Floats = npt.NDArray[np.float64]
 
-EXPERIMENT = "spring-2026"
-ARMS = ("control", "warm", "urgent")
 SHARES = (0.34, 0.33, 0.33)
 CHANNELS = ("web", "store", "app")
 DEVICES = ("mobile", "desktop", "tablet")
+SCALES = (0.01, 100.0)  # 346 recipients to 3.5 million
 LARGEST_ORDER = 60.0  # dollars
 MEAN_ORDER = 30.0  # dollars: orders are uniform on (0, LARGEST_ORDER)
 START = np.datetime64("2026-03-02T08:00:00")
@@ -113,7 +113,16 @@ def write_brands(
         seed: of the people.
         scale: multiplies the number of recipients.
         until: leaves out sends from this day on, as an export that was made before it would.
+
+    Raises:
+        InputError: the scale is no number between 0.01 and 100, or the seed is negative.
     """
+    if not SCALES[0] <= scale <= SCALES[1]:  # also where it is no number
+        raise InputError(
+            f"scale is {scale:g}", why=f"it must lie between {SCALES[0]:g} and {SCALES[1]:g}"
+        )
+    if seed < 0:
+        raise InputError(f"seed is {seed}", why="it must not be negative")
     made = []
     for index, (name, traits) in enumerate(BRANDS.items()):
         generator = np.random.default_rng([seed, index])
@@ -127,9 +136,9 @@ def write_brands(
         rows = _in_time(np.random.default_rng([seed, index, 1]), rows, people)
         if until is not None:
             rows = rows[rows["sent_at"] < np.datetime64(until)]
-        text = _in_own_words(name, rows).to_csv(index=False)
-        write_private(brand.export, text.encode())
-        write_private(brand.mapping, MAPPINGS[name].encode())
+        dialect = DIALECTS[name]
+        write_private(brand.export, dialect.export(rows).to_csv(index=False).encode())
+        write_private(brand.mapping, dialect.mapping().encode())
         truth = json.dumps(_truth(traits, people), indent=1, sort_keys=True)
         write_private(brand.truth, truth.encode())
         made.append(brand)
@@ -177,7 +186,7 @@ def _clicks(traits: Traits, people: _People, arm: npt.NDArray[np.int64]) -> Floa
 def _rows(
     generator: np.random.Generator, name: str, traits: Traits, people: _People
 ) -> pd.DataFrame:
-    """One row a send, in neutral columns."""
+    """One row a send, in canonical columns."""
     count = len(people.arm)
     who = np.repeat(np.arange(count), people.sends)
     number = np.arange(len(who)) - np.repeat(np.cumsum(people.sends) - people.sends, people.sends)
@@ -188,12 +197,13 @@ def _rows(
     amount = np.round(generator.uniform(0.0, LARGEST_ORDER, len(who)), 2)
     leaves = np.asarray(traits.leaves)[people.arm][who]
     minutes = number * 7 * 24 * 60 + generator.integers(0, 600, len(who))
-    basis = np.where(generator.random(count) < 0.7, "consent", "legitimate-interests")
+    basis = np.where(generator.random(count) < 0.7, *BASES)
     return (
         pd.DataFrame(
             {
-                "id": [f"{name}-{i:06d}@example.com" for i in range(count)],
-                "tenure": people.tenure,
+                "recipient": [f"{name}-{i:06d}@example.com" for i in range(count)],
+                "experiment": EXPERIMENT,
+                "tenure_days": people.tenure.astype(int),
                 "past_opens": people.past_opens.astype(int),
                 "past_orders": people.past_orders.astype(int),
                 "channel": np.asarray(CHANNELS)[people.channel],
@@ -256,76 +266,3 @@ def _truth(traits: Traits, people: _People) -> dict[str, dict[str, float]]:
 
 def _sigmoid(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float64)
-
-
-def _in_own_words(name: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The export as this brand's tool writes it: its own columns, codes and dates."""
-    stamp, opening = rows["sent_at"].dt, rows["opened_at"].dt
-    if name == "aurora":
-        return pd.DataFrame(
-            {
-                "email": rows["id"],
-                "campaign": EXPERIMENT,
-                "variant": rows["arm"],
-                "sent": stamp.strftime("%Y-%m-%d %H:%M:%S"),
-                "opened": rows["opened"].astype(int),
-                "opened_at": opening.strftime("%Y-%m-%d %H:%M:%S"),
-                "clicked": rows["clicked"].astype(int),
-                "ordered": rows["converted"].astype(int),
-                "order_value": rows["revenue"],
-                "unsubscribed": rows["unsubscribed"].astype(int),
-                "tenure_days": rows["tenure"].astype(int),
-                "past_opens": rows["past_opens"],
-                "past_orders": rows["past_orders"],
-                "channel": rows["channel"],
-                "device": rows["device"],
-                "basis": rows["basis"],
-                "opt_out": rows["opted_out"].astype(int),
-                "region": rows["region"],
-            }
-        )
-    if name == "borealis":
-        yes_no = {True: "yes", False: "no"}
-        return pd.DataFrame(
-            {
-                "Subscriber": rows["id"].str.upper(),
-                "Test": EXPERIMENT,
-                "Cell": rows["arm"].map({"control": "A", "warm": "B", "urgent": "C"}),
-                "SendTime": stamp.strftime("%d.%m.%Y %H:%M:%S"),
-                "Open": rows["opened"].map(yes_no),
-                "OpenTime": opening.strftime("%d.%m.%Y %H:%M:%S"),
-                "Click": rows["clicked"].map(yes_no),
-                "Purchase": rows["converted"].map(yes_no),
-                "Revenue": rows["revenue"],
-                "Unsub": rows["unsubscribed"].map(yes_no),
-                "Tenure": rows["tenure"].astype(int),
-                "OpensBefore": rows["past_opens"],
-                "OrdersBefore": rows["past_orders"],
-                "Channel": rows["channel"].map({"web": "W", "store": "S", "app": "P"}),
-                "Device": rows["device"].map({"mobile": "M", "desktop": "D", "tablet": "T"}),
-                "LawfulBasis": rows["basis"].map({"consent": "C", "legitimate-interests": "LI"}),
-                "DoNotSell": rows["opted_out"].map(yes_no),
-                "Country": rows["region"],
-            }
-        )
-    return pd.DataFrame(
-        {
-            "contact_id": rows["id"],
-            "ab_group": rows["arm"].str.capitalize(),
-            "ts": stamp.strftime("%Y-%m-%dT%H:%M:%S"),
-            "open_flag": rows["opened"].map({True: "Y", False: "N"}),
-            "open_ts": opening.strftime("%Y-%m-%dT%H:%M:%S"),
-            "click_flag": rows["clicked"].map({True: "Y", False: "N"}),
-            "order_flag": rows["converted"].map({True: "Y", False: "N"}),
-            "spend": rows["revenue"],
-            "unsub_flag": rows["unsubscribed"].map({True: "Y", False: "N"}),
-            "days_known": rows["tenure"].astype(int),
-            "n_opens": rows["past_opens"],
-            "n_orders": rows["past_orders"],
-            "channel": rows["channel"],
-            "device": rows["device"],
-            "legal_basis": rows["basis"],
-            "ccpa_opt_out": rows["opted_out"].map({True: "Y", False: "N"}),
-            "region": rows["region"],
-        }
-    )

@@ -21,7 +21,7 @@ from abfed.protocol.schema import NUMERIC_OUTCOMES
 from abfed.silo.mapping import ISO, ExportMapping, OptOut, OutcomeColumn, SentAt
 from abfed.silo.moments import constant_moment, hours_between, parse_moments
 from abfed.silo.pseudonyms import SEPARATOR, Pseudonyms
-from abfed.silo.rows import SENT_AT, canonical_schema
+from abfed.silo.rows import PSEUDONYM_BYTES, SENT_AT, canonical_schema
 
 Flags = npt.NDArray[np.bool_]
 
@@ -163,8 +163,9 @@ class Converter:
             return self._pseudonyms.column(texts, normalise="trim")
         parts = [self._texts(batch.column(name)) for name in recipient.columns]
         whole = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, SEPARATOR)
-        bad.add("recipient: missing", _nulls(whole))
-        return self._pseudonyms.column(whole.fill_null(""), normalise=recipient.normalise)
+        found = self._pseudonyms.column(whole.fill_null(""), normalise=recipient.normalise)
+        bad.add("recipient: missing", _nulls(found))
+        return found.fill_null(bytes(PSEUDONYM_BYTES))
 
     def _named(
         self,

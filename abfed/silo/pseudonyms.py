@@ -3,13 +3,21 @@
 1. An identifier (an e-mail address, a customer number) becomes a keyed hash before it reaches the
    store. Without the silo's key nobody can compute it, so a list of addresses can't be matched.
 2. The same identifier gives the same pseudonym in one silo, and another one in each other silo.
-3. Which sends of a recipient are dropped where there are too many is decided by a second keyed
+3. One person must not become several because of how an identifier was typed or exported, so what
+   is hashed is its normal form (`normalised`): compatibility forms are unified (NFKC: full-width
+   letters, ligatures, composed and decomposed accents), characters that can't be seen are left out
+   (zero-width, soft hyphens, direction marks, variation selectors), space around each part too,
+   and for `casefold` so is case. What stays apart: tags (`ann+news@`), dots, and a domain's
+   Unicode and `xn--` forms, which only some providers treat as one.
+4. Which sends of a recipient are dropped where there are too many is decided by a second keyed
    hash: not by time, value or place in the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
@@ -27,6 +35,33 @@ Normalise = Literal["casefold", "trim"]
 SEPARATOR = "\x1f"
 """Stands between the parts of an identifier of several columns (ASCII unit separator)."""
 
+# Unicode's default-ignorable characters, and the byte-order mark
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+
+
+def normalised(identifier: str, how: Normalise) -> str:
+    """An identifier's normal form; empty where it, or a part of it, holds nothing to be seen.
+
+    >>> normalised(" Ann\u200b@Example.com ", "casefold")
+    'ann@example.com'
+    """
+    text = identifier
+    if not text.isascii():
+        text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    if how == "casefold":
+        text = text.casefold()
+        if not text.isascii():  # folding may leave forms that fold, or join, once more
+            text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
+            text = unicodedata.normalize("NFKC", text)
+    elif not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    parts = [part.strip() for part in text.split(SEPARATOR)]
+    return SEPARATOR.join(parts) if all(parts) else ""
+
 
 class Pseudonyms:
     """Turns identifiers into pseudonyms with one silo's key."""
@@ -39,18 +74,24 @@ class Pseudonyms:
 
     def of(self, identifier: str, *, normalise: Normalise = "casefold") -> bytes:
         """The pseudonym (16 bytes) of one identifier. Sensitive in, pseudonymous out."""
-        text = identifier.strip()
+        return self._digest(normalised(identifier, normalise))
+
+    def _digest(self, text: str) -> bytes:
         hashed = self._hash.copy()
-        hashed.update((text.casefold() if normalise == "casefold" else text).encode())
+        hashed.update(text.encode())
         return hashed.digest()
 
     def column(
         self, identifiers: pa.Array, *, normalise: Normalise = "casefold"
     ) -> pa.FixedSizeBinaryArray:
-        """Pseudonyms of a string column without nulls; each distinct value is hashed once."""
+        """Pseudonyms of a string column without nulls; each distinct value is hashed once.
+
+        Null where there is nothing to be seen in an identifier: that is nobody.
+        """
         encoded = identifiers.dictionary_encode()
         texts: Iterable[str] = encoded.dictionary.to_pylist()
-        hashed = pa.array([self.of(text, normalise=normalise) for text in texts], RECIPIENT)
+        plain = (normalised(text, normalise) for text in texts)
+        hashed = pa.array([self._digest(text) if text else None for text in plain], RECIPIENT)
         return hashed.take(encoded.indices)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from abfed.cli.main import main
 from abfed.lab.synth import ARMS, BRANDS, EXPERIMENT, LARGEST_ORDER, SHARES, write_brands
+from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.silo.ingest import ingest
 from abfed.silo.mapping import ExportMapping
@@ -41,6 +43,17 @@ def test_the_same_seed_makes_the_same_files_and_another_makes_others(tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     first, third = contents(tmp_path / "a"), contents(tmp_path / "c")
     assert all(first[f"{name}/export.csv"] != third[f"{name}/export.csv"] for name in BRANDS)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0, 0.0, 1e9])
+def test_a_scale_that_is_none_is_refused_and_makes_nothing(tmp_path, capsys, scale):
+    with pytest.raises(InputError, match="scale"):
+        write_brands(tmp_path / "brands", seed=1, scale=scale)
+    assert not (tmp_path / "brands").exists()
+    workspace = str(tmp_path / "workspace")
+    assert main(["init", "-w", workspace, "--no-development-person"]) == 0
+    assert main(["data", "synth", "--scale", str(scale), "-w", workspace]) == 2
+    assert not list((tmp_path / "workspace" / "data").iterdir())
 
 
 def test_each_brand_exports_in_its_own_words(tmp_path):
