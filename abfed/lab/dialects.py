@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -47,15 +48,17 @@ class Dialect:
         """Rows in canonical columns, as this brand's tool writes them."""
         return pd.DataFrame({own: self._written(name, rows) for name, own in self.columns.items()})
 
-    def _written(self, name: str, rows: pd.DataFrame) -> pd.Series[str]:
-        column: pd.Series[str] = rows[name]
+    def _written(self, name: str, rows: pd.DataFrame) -> pd.Series[Any]:
+        column: pd.Series[Any] = rows[name]
         if name in MOMENTS:
-            return rows[name].dt.strftime(self.time)
-        if name in FLAGS:
-            return column.map({True: self.yes, False: self.no})
-        if name in self.codes:
-            return column.map(self.codes[name])
-        return column.str.upper() if name == "recipient" and self.upper else column
+            column = column.dt.strftime(self.time)
+        elif name in FLAGS:
+            column = column.map({True: self.yes, False: self.no})
+        elif name in self.codes:
+            column = column.map(self.codes[name])
+        elif name == "recipient" and self.upper:
+            column = column.str.upper()
+        return column
 
     def mapping(self) -> str:
         """The mapping that reads such an export, as YAML."""
