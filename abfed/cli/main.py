@@ -54,6 +54,10 @@ COMMANDS = {
     "logout": Command("login", "Sign out: the session's key is destroyed."),
     "people": Command("people", "Enrol people of a site, and grant them roles."),
     "access": Command("access", "Show, explain, review and revoke access."),
+    "watch": Command(
+        "watch",
+        "Look at logs, runs and registers for what is unusual; tell the sinks of watch.yaml.",
+    ),
     "incident": Command("incident", "Contain incidents, prove what was done, and drill."),
     "vendor": Command("vendor", "Vet vendors: register, approve, offboard."),
     "provision": Command(

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import jwt
 from pydantic import Field
@@ -36,6 +37,7 @@ from abfed.site.files import read_private
 from abfed.site.people import People, Person
 from abfed.site.sealedfile import SealedFile
 from abfed.site.signin import SESSION, Claims, SignIn
+from abfed.site.vendors import Vendors, on_this_machine
 
 FILE = "openid.yaml"
 USED = "id-tokens-used.sealed"
@@ -122,6 +124,7 @@ class OpenId:
     def __init__(self, people: People, folder: Path, provider: Provider) -> None:
         self._people = people
         self._provider = provider
+        self._folder = folder
         self._used = SealedFile(folder / USED, people.keys, "id-tokens-used")
 
     def sign_in(
@@ -141,8 +144,10 @@ class OpenId:
             audience: sites that the token is for.
 
         Raises:
-            Refused: the ID token is not good enough; says which check failed, never its content.
+            Refused: the provider's vendor is not approved, or the ID token is not good enough; says
+                which check failed, never its content.
         """
+        self._require_vendor()
         try:
             said = self._check(id_token, self._provider.keys or keys)
             person = self._known(said)
@@ -162,6 +167,14 @@ class OpenId:
                 factor_at=said.signed_in_at,
             )
         )
+
+    def _require_vendor(self) -> None:
+        """A provider elsewhere is a vendor's service (S16); this machine's is nobody's."""
+        issuer = self._provider.issuer
+        if not on_this_machine(urlsplit(issuer).hostname or ""):
+            people = self._people
+            vendors = Vendors(self._folder, people.keys, people.audit, people.clock)
+            vendors.require("identity", issuer)
 
     def _check(self, id_token: str, keys: Iterable[Mapping[str, Any]]) -> Said:
         claims = _verified(id_token, keys)  # 1 to 3

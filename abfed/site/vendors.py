@@ -11,6 +11,7 @@ questions answered yes, over all weights. An entry below the site's threshold ca
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -154,6 +155,16 @@ CHECKLIST = (
     "people who worked with it told",
 )
 """What offboarding asks for; each with who did it and how it is known."""
+
+
+def on_this_machine(host: str) -> bool:
+    """Whether a host is this machine, by a loopback address or `localhost`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Vendors:

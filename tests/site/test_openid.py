@@ -23,8 +23,10 @@ from abfed.site.keys import SiteKeys
 from abfed.site.openid import FILE, OpenId, Provider, load_provider
 from abfed.site.people import People
 from abfed.site.rights import AccessPolicy, Identity
+from abfed.site.vendors import Vendors
 from tests.signing import PASSWORD, make_people
 from tests.site.provider import CLIENT
+from tests.site.test_vendors import vendor
 
 
 class Running:
@@ -260,3 +262,20 @@ def test_the_provider_is_a_file_of_the_site(site: Site) -> None:
     (site.folder / FILE).unlink()
     with pytest.raises(InputError):
         load_provider(site.folder)
+
+
+def test_a_provider_elsewhere_takes_an_approved_vendor(site: Site) -> None:
+    answered = site.ask()
+    elsewhere = {"issuer": "https://id.example.org", "loopback": False}
+    with pytest.raises(Refused) as caught:
+        site.sign_in(answered, **elsewhere)
+    assert caught.value.code == "vendor"
+    vendors = Vendors(site.folder, site.people.keys, site.people.audit)
+    services = [{"kind": "identity", "address": "https://id.example.org"}]
+    agreement = {"reference": "DPA", "signed_on": "2026-01-01", "ends_on": "2099-01-01"}
+    entry = vendor(services=services, review_by="2099-01-01", agreement=agreement)
+    vendors.put(entry, by="pat@hub")
+    vendors.approve("postbox", by="sam@hub")
+    with pytest.raises(Refused) as caught:  # now it is the token that isn't the provider's
+        site.sign_in(answered, **elsewhere)
+    assert caught.value.code == "sign-in"

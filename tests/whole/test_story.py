@@ -13,6 +13,7 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.coordinator.app import Event
+from abfed.lab.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, Refused
 from tests.whole.story import CANARIES, CANARY_ID, contents, found_brands, small_plan
@@ -51,6 +52,11 @@ def test_a_run_ends_with_effects_a_model_and_a_report(told: dict[str, Path]) -> 
     html = page.read_text()
     assert "Spring subject lines" in html
     assert run.plan.digest in html
+
+
+def test_the_watch_finds_nothing_wrong_with_honest_silos(told: dict[str, Path]) -> None:
+    found = Watch(Workspace(told["workspace"])).look().standing
+    assert {one.rule for one in found} <= {"budget-burn"}, found  # a fresh silo, spent at once
 
 
 def test_the_same_plan_again_is_found_and_charges_nothing(

@@ -1,0 +1,177 @@
+"""Where alarms go: a file, a webhook, a mail server (S14).
+
+A webhook and a mail server belong to vendors (S16): they are used only while the vendor that has
+this exact address is approved. What runs on this machine, by a loopback address, belongs to none.
+Connections to others are encrypted or not made. A secret is read from a private file when it is
+used, and is in no log or error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import smtplib
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from abfed.protocol.errors import IntegrityError, RunFailed, WorkspaceError
+from abfed.protocol.schema import Frozen
+from abfed.site.alarms import Alarm
+from abfed.site.files import FILE_MODE, read_private
+from abfed.site.vendors import Vendors, on_this_machine
+
+SECONDS = 10.0
+SIGNATURE = "X-Abfed-Signature"
+
+
+class LogSink(Frozen):
+    """A file of JSON lines, private."""
+
+    kind: Literal["log"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+class WebhookSink(Frozen):
+    """An address that takes alarms by POST, as JSON.
+
+    Attributes:
+        url: https, or http to this machine.
+        secret_file: signs each body by HMAC-SHA256 in the header `X-Abfed-Signature`.
+    """
+
+    kind: Literal["webhook"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]{1,300}$")]
+    secret_file: str = ""
+
+
+class MailSink(Frozen):
+    """A mail server and whom it tells.
+
+    Attributes:
+        host, port: of the server; STARTTLS, unless it is on this machine.
+        sender, to: addresses.
+        user, password_file: where it wants a login.
+    """
+
+    kind: Literal["mail"]
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    sender: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    user: str = ""
+    password_file: str = ""
+
+
+Sink = Annotated[LogSink | WebhookSink | MailSink, Field(discriminator="kind")]
+
+
+class Sends(Protocol):
+    """Takes alarms somewhere."""
+
+    def __call__(self, alarms: Sequence[Alarm]) -> None:
+        """Deliver, or raise one of our errors."""
+        ...
+
+
+def deliver(sink: Sink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:
+    """Take alarms to a sink.
+
+    Args:
+        sink: where to.
+        alarms: what; nothing happens where there are none.
+        vendors: the site's register.
+        folder: what relative paths of the sink are relative to.
+
+    Raises:
+        Refused: the sink's vendor is not approved.
+        RunFailed: it did not take them; they are to be brought again.
+    """
+    if not alarms:
+        return
+    if isinstance(sink, LogSink):
+        _append(folder / sink.path, alarms)
+    elif isinstance(sink, WebhookSink):
+        _post(sink, alarms, vendors, folder)
+    else:
+        _mail(sink, alarms, vendors, folder)
+
+
+def _append(path: Path, alarms: Sequence[Alarm]) -> None:
+    lines = b"".join(_line(one) for one in alarms)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+    with os.fdopen(descriptor, "ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _post(sink: WebhookSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:
+    parts = urlsplit(sink.url)
+    if not on_this_machine(parts.hostname or ""):
+        if parts.scheme != "https":
+            raise WorkspaceError("a webhook on another machine takes https", where=sink.url)
+        vendors.require("webhook", sink.url)
+    body = b"[" + b",".join(_line(one).rstrip() for one in alarms) + b"]"
+    headers = {"Content-Type": "application/json"}
+    if sink.secret_file:
+        secret = read_private(folder / sink.secret_file)
+        headers[SIGNATURE] = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    request = urllib.request.Request(sink.url, body, headers)  # noqa: S310 - by its pattern
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=SECONDS) as response:
+            response.read(1024)
+    except (OSError, urllib.error.URLError) as cause:
+        raise RunFailed("the webhook did not take the alarms", where=parts.netloc) from cause
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """An alarm goes where the register says, and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
+
+
+def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:
+    here = on_this_machine(sink.host)
+    if not here:
+        vendors.require("mail", f"{sink.host}:{sink.port}")
+    worst = max(alarms, key=lambda one: ("low", "medium", "high", "critical").index(one.severity))
+    message = EmailMessage()
+    message["Subject"] = f"abfed: {len(alarms)} alarms, {worst.severity}: {worst.rule}"
+    message["From"], message["To"] = sink.sender, ", ".join(sink.to)
+    message.set_content("\n".join(described(one) for one in alarms) + "\n")
+    try:
+        with smtplib.SMTP(sink.host, sink.port, timeout=SECONDS) as server:
+            if not here:
+                server.starttls(context=ssl.create_default_context())
+            if sink.user:
+                password = read_private(folder / sink.password_file).decode().strip()
+                server.login(sink.user, password)
+            server.send_message(message)
+    except (OSError, smtplib.SMTPException) as cause:
+        raise RunFailed("the mail server did not take the alarms", where=sink.host) from cause
+    except IntegrityError as cause:
+        raise RunFailed("the mail server's password can't be read", where=sink.host) from cause
+
+
+def described(alarm: Alarm) -> str:
+    """An alarm in a line."""
+    about = f" {alarm.subject}" if alarm.subject else ""
+    text = f"{alarm.at[:19]}Z {alarm.severity} {alarm.rule} at {alarm.site}{about}: {alarm.what}"
+    return f"{text}. First: {alarm.do}" if alarm.do else text
+
+
+def _line(alarm: Alarm) -> bytes:
+    values = alarm.model_dump(mode="json")
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

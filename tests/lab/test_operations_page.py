@@ -1,0 +1,50 @@
+"""The page on operations and the files beside it say what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from abfed.lab.watching import Settings
+from abfed.protocol.declared import parse_record
+from abfed.site.alarms import RULES
+from abfed.site.health import Metrics
+from tools.watch_files import FILES, FOLDER
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def test_the_table_has_every_rule_with_its_threshold() -> None:
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (\w+ \| \d+) \|", PAGE, re.MULTILINE))
+    assert rows == {rule.name: f"{rule.severity} | {rule.most}" for rule in RULES}
+
+
+def test_the_files_are_what_the_tool_writes() -> None:
+    for name, made in FILES.items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == made(), "run tools/watch_files.py"
+
+
+def test_their_expressions_name_metrics_that_are_served() -> None:
+    metrics = Metrics()
+    metrics.note("look")
+    metrics.state.labels(state="alarms-high").set(1)
+    served = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    alerts = yaml.safe_load((FOLDER / "prometheus-alerts.yml").read_text(encoding="utf-8"))
+    board = json.loads((FOLDER / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    expressions = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    expressions += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert len(expressions) >= 8
+    for expression in expressions:
+        named = set(re.findall(r"abfed_\w+", expression))
+        assert named
+        assert named <= served, expression
+
+
+def test_the_example_of_settings_is_one() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    settings = parse_record(Settings, yaml.safe_load(block), where="page")
+    assert [one.kind for one in settings.sinks] == ["log", "webhook", "mail"]

@@ -1,0 +1,102 @@
+"""Writes the Grafana dashboard and the Prometheus alert rules of docs/operations from the rules."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from abfed.site.alarms import RULES
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "operations"
+LOOKS = 'abfed_events_total{event="look"}'
+SEVERITIES = ("critical", "high", "medium", "low")
+
+
+def alert_rules() -> str:
+    """Alert rules: one for each severity, one for each rule, one for a watch that is silent."""
+    rules: list[dict[str, Any]] = [
+        {
+            "alert": f"Abfed{severity.capitalize()}Alarms",
+            "expr": f'increase(abfed_events_total{{event=~"alarm-({names})"}}[10m]) > 0',
+            "labels": {"severity": severity},
+            "annotations": {"summary": "abfed watch raised {{ $labels.event }}"},
+        }
+        for severity in SEVERITIES
+        if (names := "|".join(rule.name for rule in RULES if rule.severity == severity))
+    ]
+    rules += [
+        {
+            "alert": "AbfedWatchSilent",
+            "expr": f"increase({LOOKS}[15m]) == 0 or absent({LOOKS})",
+            "for": "5m",
+            "labels": {"severity": "high"},
+            "annotations": {"summary": "abfed watch has not looked for 15 minutes"},
+        },
+        {
+            "alert": "AbfedSinkFails",
+            "expr": 'increase(abfed_events_total{event="sink-failed"}[15m]) > 0',
+            "labels": {"severity": "high"},
+            "annotations": {"summary": "a sink of abfed watch does not take alarms"},
+        },
+    ]
+    head = (
+        "# Prometheus alert rules for `abfed watch --metrics`. Written by tools/watch_files.py.\n"
+    )
+    groups = {"groups": [{"name": "abfed", "rules": rules}]}
+    return head + yaml.safe_dump(groups, sort_keys=False, width=1000)
+
+
+def dashboard() -> str:
+    """A Grafana dashboard: alarms that stand, alarms by rule, budgets, looks."""
+    panels = [
+        _panel(0, "Alarms that stand", 'abfed_state{state=~"alarms-.*"}', "stat"),
+        _panel(1, "New alarms by rule", 'increase(abfed_events_total{event=~"alarm-.*"}[1h])'),
+        _panel(2, "Budget left", 'abfed_state{state=~"budget-left-.*"}'),
+        _panel(
+            3, "Looks and failed sinks", 'rate(abfed_events_total{event=~"look|sink-failed"}[5m])'
+        ),
+    ]
+    board = {
+        "title": "abfed watch",
+        "uid": "abfed-watch",
+        "schemaVersion": 39,
+        "time": {"from": "now-7d", "to": "now"},
+        "refresh": "1m",
+        "panels": panels,
+        "templating": {"list": [{"name": "source", "type": "datasource", "query": "prometheus"}]},
+    }
+    return json.dumps(board, indent=2) + "\n"
+
+
+def _panel(place: int, title: str, expression: str, kind: str = "timeseries") -> dict[str, Any]:
+    source = {"type": "prometheus", "uid": "${source}"}
+    legend = "{{state}}{{event}}"
+    return {
+        "id": place + 1,
+        "title": title,
+        "type": kind,
+        "datasource": source,
+        "gridPos": {"x": 12 * (place % 2), "y": 8 * (place // 2), "w": 12, "h": 8},
+        "targets": [
+            {"refId": "A", "expr": expression, "legendFormat": legend, "datasource": source}
+        ],
+    }
+
+
+FILES = {"prometheus-alerts.yml": alert_rules, "grafana-dashboard.json": dashboard}
+
+
+def main() -> None:
+    """Write both files."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, made in FILES.items():
+        (FOLDER / name).write_text(made(), encoding="utf-8")
+        sys.stdout.write(f"{FOLDER / name}\n")
+
+
+if __name__ == "__main__":
+    main()
