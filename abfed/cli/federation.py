@@ -25,11 +25,15 @@ def up(workspace: WorkspaceOption, metrics: MetricsOption = None) -> None:
 def node(
     folder: Annotated[Path, typer.Argument(help="The node's folder.")],
     metrics: MetricsOption = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Take the bundle of a neighbouring release too, by its SHA-256."),
+    ] = None,
 ) -> None:
     """Brand: run the SuperNode and its SuperExec; ends them when it ends."""
     from abfed.lab.operations import keep_node
 
-    keep_node(folder, metrics)
+    keep_node(folder, metrics, also or ())
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,7 +142,7 @@ def _show_checks(done: Run) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """One bar over the steps of a run, on standard error."""
+    """One bar over the steps of a run, and one line for each that is closed, on standard error."""
     if quiet:
         yield None
         return
@@ -150,12 +151,21 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
     with tqdm(
         total=1, unit="step", file=sys.stderr, bar_format="{desc:<34}|{bar:30}| {n_fmt}/{total_fmt}"
     ) as bar:
+        answered, asked = 0, time.monotonic()
 
         def tell(event: Event) -> None:
+            nonlocal answered, asked
             bar.total = event.of
             if event.stage == "ask":
+                answered, asked = 0, time.monotonic()
                 bar.set_description_str(f"{event.step}: asking the silos", refresh=False)
+            elif event.stage == "answer":
+                answered += 1
+                return
             elif event.stage == "closed":
+                seconds = time.monotonic() - asked
+                silos = "1 silo" if answered == 1 else f"{answered} silos"
+                bar.write(f"{event.step}: {silos}, {seconds:.1f} s", file=sys.stderr)
                 bar.n = event.n
             elif event.stage in {"found", "complete"}:
                 bar.n = event.of

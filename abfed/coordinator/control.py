@@ -46,6 +46,11 @@ class RunState(NamedTuple):
     status: str
     detail: str
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped it."""
+        return self.status == "finished" and self.detail.startswith("stopped")
+
 
 class NodeState(NamedTuple):
     """A registered SuperNode.

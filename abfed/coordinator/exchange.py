@@ -53,6 +53,14 @@ _ADVICE = {
     "step-used": "a plan trains one model on the same data: give the plan a new name for another",
 }
 
+_FAILURES = {
+    "UnpinnedBundle": "its executor takes another bundle: compare `abfed federation bundle` there "
+    "and here; a neighbouring release is let in there with `abfed federation node --also`",
+    "ConnectionRefusedError": "its silo service is not running",
+    "FileNotFoundError": "its silo service is not running",
+}
+"""What couriers and executors tell by an exception's type, in words."""
+
 Reason = Literal["refused", "failed", "absent", "integrity", "outlier", "not-in-run"]
 
 
@@ -318,4 +326,6 @@ def describe(one: LeftOut) -> str:
         elif detail:
             text += f" (it is about {detail!r})"
         return f"refused ({code}): {text}"
+    if one.why in _FAILURES:
+        return f"{one.reason}: {_FAILURES[one.why]}"
     return f"{one.reason}: {one.why}"

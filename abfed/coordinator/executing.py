@@ -33,7 +33,7 @@ def run_clientapp(task: Task, check_bundle: CheckBundle) -> None:
     """Carry one message to the silo service and its answer back.
 
     Raises:
-        IntegrityError: the bundle is not the pinned one; the other side is told by type.
+        UnpinnedBundle: the bundle is not the pinned one; the other side is told by type.
     """
     client = RuntimeHttpClient.from_server_address(
         server_address=task.address,
@@ -86,7 +86,7 @@ def run_serverapp(task: Task, check_bundle: CheckBundle) -> None:
     """Carry out one run with the installed server app.
 
     Raises:
-        IntegrityError: the bundle is not the pinned one.
+        UnpinnedBundle: the bundle is not the pinned one.
         AbfedError: the run ended without a result.
     """
     from flwr.superlink.grid import HttpGrid  # noqa: PLC0415 - the coordinator's only

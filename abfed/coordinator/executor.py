@@ -2,7 +2,7 @@
 
 Flower's executors unpack and run the bundle they are sent. Ours don't:
 
-1. The bundle's SHA-256 must be the pinned one, written when the site was provisioned, from what is
+1. The bundle's SHA-256 must be the pinned one, written when the site was started, from what is
    installed here. Any other bundle is refused, and nothing of it is unpacked or imported.
 2. What runs is the app that is installed here: the courier on a node, the server app at the
    coordinator. Dependencies are never installed.
@@ -28,6 +28,10 @@ PIN = "ABFED_BUNDLE_SHA256_FILE"
 """Environment variable: the file that holds the pinned digest."""
 
 _log = logging.getLogger(__name__)
+
+
+class UnpinnedBundle(IntegrityError):
+    """Another bundle was sent than the one that is taken here. Its name is all the sender sees."""
 
 
 class Task(NamedTuple):
@@ -65,14 +69,14 @@ def check_bundle(content: bytes) -> None:
     """Refuse any bundle but the pinned one.
 
     Raises:
-        IntegrityError: it is another one, or none is pinned.
+        UnpinnedBundle: it is another one, or none is pinned.
     """
     path = os.environ.get(PIN, "")
     if not path:
-        raise IntegrityError("no bundle is pinned here", where="executor", do=f"set {PIN}")
+        raise UnpinnedBundle("no bundle is pinned here", where="executor", do=f"set {PIN}")
     pinned = Path(path).read_text(encoding="ascii").split()  # a neighbour's may stand there too
     if sha256_hex(content) not in pinned:
-        raise IntegrityError(
+        raise UnpinnedBundle(
             "the bundle is not the pinned one",
             where="executor",
             why="the coordinator runs another version of abfed, or somebody changed its bundle",

@@ -5,7 +5,7 @@ node.json       silo, the federation's address, the silo service's socket
 node.key        the SuperNode's own key (P-384, OpenSSH); made here, never leaves
 ca.crt          the federation's certificate
 exec.secret     shared by SuperNode and SuperExec
-bundle.sha256   digest of the bundle that the executor takes
+bundle.sha256   digests of the bundles that the executor takes; written at each start
 bin/            our executors
 ```
 """
@@ -13,7 +13,9 @@ bin/            our executors
 from __future__ import annotations
 
 import json
+import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -22,12 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from abfed.coordinator.commands import write_executors
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.errors import InputError, WorkspaceError
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.certificates import node_point
 from abfed.site.files import make_private_folder, read_private, write_private
 
 NODE_FILE = "node.json"
+PIN_FILE = "bundle.sha256"
 
 
 class NodeSettings(Frozen):
@@ -87,10 +90,29 @@ class Node:
             write_private(folder / "node.key", pem)
             write_private(folder / "exec.secret", secrets.token_bytes(32))
         write_private(folder / "ca.crt", authority)
-        write_private(folder / "bundle.sha256", bundle.encode())
+        write_private(folder / PIN_FILE, bundle.encode())
         write_executors(folder / "bin", roles=frozenset({"clientapp"}))
         write_private(folder / NODE_FILE, canonical_bytes(settings.model_dump(mode="json")))
         return cls(folder)
+
+    def take_bundles(self, digests: Sequence[str]) -> None:
+        """Have the executor take these bundles and no other.
+
+        Args:
+            digests: what is installed here first; then those of neighbouring releases that people
+                let in while a federation is upgraded. What runs is what is installed here, always.
+
+        Raises:
+            InputError: one is not a SHA-256.
+        """
+        for one in digests:
+            if not re.fullmatch(r"[0-9a-f]{64}", one):
+                raise InputError(
+                    "not the digest of a bundle",
+                    where=str(self.folder),
+                    do="take it from `abfed federation bundle` on the other side",
+                )
+        write_private(self.folder / PIN_FILE, "\n".join(digests).encode())
 
     @property
     def point(self) -> bytes:

@@ -17,7 +17,7 @@ from abfed.coordinator.commands import SOCKET
 from abfed.coordinator.executor import PIN
 from abfed.coordinator.hosted import WORKSPACE
 from abfed.coordinator.house import FOLDER, House
-from abfed.coordinator.node import Node
+from abfed.coordinator.node import PIN_FILE, Node
 from abfed.site.processes import Program, find_program
 
 TASK_LOOK = "0.2"  # seconds between a SuperExec's looks for a task
@@ -75,7 +75,7 @@ def node_programs(node: Node) -> list[Program]:
         *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure"),
         *("--superexec-auth-secret-file", secret),
     ]
-    executors = environment | executing(folder / "bin", folder / "bundle.sha256")
+    executors = environment | executing(folder / "bin", folder / PIN_FILE)
     return [
         Program("supernode", supernode, environment, lambda: listens(port)),
         warm_program(folder, "clientapp", executors),

@@ -157,9 +157,12 @@ def run_distributed(
                 return Ended(event["run"], event["found"], event["missing"])
             else:
                 raise _error(event)
+        ended = next((run for run in link.runs() if run.run_id == run_id), None)
+    stopped = ended is not None and ended.stopped
     raise RunFailed(
-        "the run ended without an outcome",
+        "the run was stopped" if stopped else "the run ended without an outcome",
         where=f"run {run_id}",
+        why="" if stopped or ended is None else ended.detail,
         do="see `abfed federation logs`; run the plan again with --resume to go on",
     )
 

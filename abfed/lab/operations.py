@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from abfed.coordinator.bundle import bundle_digest
 from abfed.coordinator.control import NodeState, control
 from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.node import Node
 from abfed.coordinator.programs import coordinator_programs, node_programs
 from abfed.protocol.errors import RunFailed
 from abfed.site.certificates import expiry, node_key_from
-from abfed.site.files import read_private
+from abfed.site.files import read_private, write_private
 from abfed.site.health import Metrics, served
 from abfed.site.processes import Keeper, log_line
 
@@ -21,6 +22,7 @@ from abfed.site.processes import Keeper, log_line
 def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> None:
     """Run SuperLink, SuperExec and proxy until they are told to end."""
     house = House(workspace / FOLDER)
+    write_private(house.places.pin, bundle_digest().encode())  # it may have been upgraded
     metrics = Metrics()
 
     def started() -> None:
@@ -40,9 +42,18 @@ def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> None:
     )
 
 
-def keep_node(folder: Path, metrics_port: int | None = None) -> None:
-    """Run a brand's SuperNode and SuperExec until they are told to end."""
+def keep_node(
+    folder: Path, metrics_port: int | None = None, neighbours: Sequence[str] = ()
+) -> None:
+    """Run a brand's SuperNode and SuperExec until they are told to end.
+
+    Args:
+        folder: the node's.
+        metrics_port: of health and metrics on loopback; none where it isn't given.
+        neighbours: bundles of other releases that are taken too, by their SHA-256.
+    """
     node = Node(folder)
+    node.take_bundles([bundle_digest(), *neighbours])
     metrics = Metrics()
     keeper = Keeper(node_programs(node), node.folder / "log", log=_both(metrics))
     _keep(keeper, metrics, metrics_port, lambda: None)

@@ -45,3 +45,9 @@ def test_the_message_names_both_versions(tmp_path):
 
 def test_other_refusals_say_what_they_said():
     assert describe(LeftOut("refused", "budget")).startswith("refused (budget): the budget")
+
+
+def test_an_executor_that_takes_another_bundle_is_told_in_words():
+    said = describe(LeftOut("failed", "UnpinnedBundle"))
+    assert "abfed federation bundle" in said
+    assert describe(LeftOut("failed", "MemoryError")) == "failed: MemoryError"

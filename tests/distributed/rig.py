@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import yaml
 
 from abfed.coordinator.programs import free_port
@@ -29,6 +30,9 @@ BRANDS = ("aurora", "borealis")
 SCALE = 0.06
 UP_SECONDS = 180
 ROOT = Path(__file__).resolve().parents[2]
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"
+)
 ABFED = [sys.executable, "-c", "from abfed.cli.main import script; script()"]
 
 
@@ -81,7 +85,7 @@ class Rig:
         self.brands = brands
         self.hosts: dict[str, list[str]] = {}  # what to put before a process's command
         self.processes: dict[str, subprocess.Popen] = {}
-        self.serving: dict[str, tuple[str, ...]] = {}  # more options of a silo service
+        self.options: dict[str, tuple[str, ...]] = {}  # more options of a process, by its name
         self.port, self.link_port = free_port(), free_port()
         exports = folder / "exports"
         write_brands(exports, seed=5, scale=SCALE)
@@ -110,7 +114,7 @@ class Rig:
         """Start `abfed …` and keep its handle under a name."""
         log = (self.folder / f"{name}.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            [*self.hosts.get(name, []), *ABFED, *arguments],
+            [*self.hosts.get(name, []), *ABFED, *arguments, *self.options.get(name, ())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -123,8 +127,7 @@ class Rig:
 
     def serve(self, brand: str) -> None:
         """Start a brand's silo service."""
-        place = ("-w", str(self.folder / brand), *self.serving.get(brand, ()))
-        self.start(f"{brand}.silo", "silo", "serve", brand, *place)
+        self.start(f"{brand}.silo", "silo", "serve", brand, "-w", str(self.folder / brand))
 
     def connect(self, brand: str) -> None:
         """Start a brand's SuperNode and SuperExec."""
@@ -203,16 +206,31 @@ class Rig:
 
     def run(self, plan: Path, *options: str, seconds: float = 600) -> subprocess.CompletedProcess:
         """`abfed run plan --federation --json`, in a process of its own."""
-        command = [*self.hosts.get("coordinator", []), *ABFED]
-        workspace = ("-w", str(self.folder / "c"))
+        return self.say("run", str(plan), "--federation", "--json", *options, seconds=seconds)
+
+    def say(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess:
+        """A command at the coordinator, in a process of its own."""
         return subprocess.run(
-            [*command, "run", str(plan), "--federation", "--json", *workspace, *options],
+            [*self.hosts.get("coordinator", []), *ABFED, *words, "-w", str(self.folder / "c")],
             capture_output=True,
             text=True,
             check=False,
             timeout=seconds,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
+
+    def events(self) -> list[dict]:
+        """Events of all runs so far, as the server app wrote them, in the order of time."""
+        found = []
+        for path in (self.folder / "c" / "federation" / "orders").glob("*.events"):
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            found += [json.loads(line) for line in whole.splitlines()]
+        return sorted(found, key=lambda event: event["at"])
+
+    def told_by(self, brand: str) -> list[dict]:
+        """The entries of a silo's audit log."""
+        with self.workspaces[brand].silo(brand) as service:
+            return [entry["body"] for entry in service.audit.entries()]
 
     def asked_again(self, name: str) -> Workspace:
         """The same coordinator without its runs, with the same silos in one process.

@@ -162,7 +162,7 @@ def rig(network, place):
         rig.hosts[f"{brand}.silo"] = on(brand, SILO[brand])
         rig.hosts[f"{brand}.node"] = on(brand, NODE[brand])
         socket = str(place / f"run-{brand}" / "silo.sock")
-        rig.serving[brand] = ("--socket", socket, "--peer", str(NODE[brand]))
+        rig.options[f"{brand}.silo"] = ("--socket", socket, "--peer", str(NODE[brand]))
     try:
         rig.up()
         yield rig

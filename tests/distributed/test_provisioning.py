@@ -1,5 +1,6 @@
 """Provisioning: who pins what, what is refused, what is written; renewing stops nothing."""
 
+import re
 import shutil
 import stat
 import subprocess
@@ -8,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
+from abfed.coordinator.bundle import bundle_digest, make_bundle
+from abfed.coordinator.executor import PIN, UnpinnedBundle, check_bundle
 from abfed.coordinator.house import FOLDER, House, Settings
-from abfed.coordinator.node import Node
+from abfed.coordinator.node import PIN_FILE, Node
 from abfed.coordinator.provision import Provisioner
 from abfed.coordinator.units import compose, silo_unit
 from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
@@ -149,6 +152,36 @@ def test_nginx_takes_the_configuration(sides):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pin_is_what_is_installed_and_neighbours_are_let_in_by_digest(joined, monkeypatch):
+    node, changed = Node(joined.node), "ab" * 32
+    pin = joined.node / PIN_FILE
+    pin.write_text("0" * 64)  # of the release that was installed when it joined
+    monkeypatch.setenv(PIN, str(pin))
+    with pytest.raises(UnpinnedBundle):
+        check_bundle(make_bundle())
+    node.take_bundles([bundle_digest(), changed])
+    check_bundle(make_bundle())
+    assert read_private(pin).decode().split() == [bundle_digest(), changed]
+    with pytest.raises(InputError, match="not the digest of a bundle"):
+        node.take_bundles([bundle_digest(), "../../etc/passwd"])
+    assert read_private(pin).decode().split() == [bundle_digest(), changed]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_units(sides, joined, tmp_path):
+    coordinator = sides[0].path / FOLDER / "abfed-coordinator.service"
+    for unit in (*joined.node.glob("*.service"), coordinator):
+        text = unit.read_text()
+        place = tmp_path / unit.name
+        command = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)[1]
+        place.write_text(text.replace(command, "/bin/true"))  # a checkout has no such command yet
+        done = subprocess.run(
+            ["systemd-analyze", "verify", str(place)], capture_output=True, text=True, check=False
+        )
+        told = [line for line in done.stderr.splitlines() if unit.name in line]
+        assert not [line for line in told if "not-found" not in line], done.stderr
 
 
 def test_units_name_the_two_users_and_the_compose_file_is_well_formed(sides, joined):
