@@ -6,6 +6,7 @@ resolved when they are first used.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,22 @@ def __getattr__(name: str) -> Any:
     if home is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(home), name)
+    found = getattr(import_module(home), name)
+    if "IPython" in sys.modules:
+        _show_in_notebooks()
+    return found
+
+
+def _show_in_notebooks() -> None:
+    """Where somebody works in IPython: what is ours shows as cards, from the first use on."""
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is not None:
+        import_module("abfed.lab.cards").register(shell)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext abfed`: cards, `%%plan`, completion of runs, and errors as cards."""
+    import_module("abfed.lab.extension").load(shell)
 
 
 def __dir__() -> list[str]:

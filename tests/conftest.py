@@ -13,7 +13,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-# One font cache for all workers and kernels, although each has a home of its own.
+# One font cache for all workers, although each has a home of its own.
 os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker already has a core: more threads only wait for one another.
@@ -26,11 +26,17 @@ from hypothesis import settings
 settings.register_profile("abfed", deadline=None, print_blob=True)
 settings.load_profile("abfed")
 
+FONTS = Path.home() / ".cache" / "abfed" / "matplotlib"
+"""One list of fonts for all kernels, although each test worker has a home of its own."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home for the whole session, so that tests and the person's own files never meet."""
     folder = tmp_path_factory.mktemp("home")
+    FONTS.mkdir(parents=True, exist_ok=True)
+    (folder / ".cache" / "abfed").mkdir(parents=True)
+    (folder / ".cache" / "abfed" / "matplotlib").symlink_to(FONTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
         patch.setenv("FLWR_HOME", str(folder / ".flwr"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from abfed.lab.page import ARM_COLOURS, RULE
-from abfed.lab.plots import STYLE, as_svg, drawing
+from abfed.lab.plots import as_svg, drawing, our_style
 from abfed.lab.units import percent
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
@@ -66,9 +66,7 @@ def draw_curves(plan: Plan, path: Path) -> None:
         path.write_bytes(as_svg(figure))
         return
     if path.suffix == ".png":
-        import matplotlib as mpl
-
-        with mpl.rc_context(STYLE):
+        with our_style():
             figure.savefig(path, dpi=144, metadata={"Software": None})
         return
     raise InputError("curves are drawn as .svg or .png", where=str(path), do="name such a file")

@@ -15,7 +15,7 @@ from abfed.lab.figures import figures
 from abfed.lab.page import STYLE, facts, paragraph, pill, table
 from abfed.lab.plots import plot_budget, plot_effects, plot_training
 from abfed.lab.readings import DEFAULT_ALPHA, effects_at, reading, sample_ratio_reading, widest
-from abfed.lab.units import NONE, count, level, plain
+from abfed.lab.units import NONE, count, level, plain, unit_of
 from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import LIKE_THESE, THESE
 
@@ -62,12 +62,14 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
     rows = effects_at(run, alpha)
     rows = rows[rows["scope"] == (scope or widest(run))]
     sure = f"{level(alpha)} interval"
-    head = ["Metric", "Arm", "Control", "Arm", f"Difference, {sure}", f"Relative, {sure}",
+    head = ["Metric", "Arm", "Control", "In the arm", f"Difference, {sure}", f"Relative, {sure}",
             "p, adjusted", "Reading"]  # fmt: skip
     cells, seen = [], ""
     for _, row in rows.iterrows():
         metric = row["metric"]
-        name = escape(metric) if metric != seen else ""
+        name = f'<span class="unseen">{escape(metric)}</span>'  # it stands above; read out again
+        if metric != seen:
+            name = _stacked(escape(metric), escape(unit_of(run.plan, metric).per))
         seen = metric
         cells.append([name, *_cells(run, row)])
     return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6))

@@ -3,7 +3,9 @@
 1. Python's own generators start from the report's seed at each cell, so that what is drawn is the
    same each time, and another thing in each report; what an import drew meanwhile doesn't matter.
 2. What an import decided because it saw no IPython yet is decided again.
-3. The kernel confines itself. Only then does it listen.
+3. matplotlib is imported before the kernel goes to where it works: a `matplotlibrc` that lies there
+   would change the page.
+4. The kernel confines itself. Only then does it listen.
 """
 
 from __future__ import annotations
@@ -61,6 +63,9 @@ def _reseed(seed: int) -> None:
 
 def _make_font_list(cache: Path) -> None:
     """Matplotlib's list of fonts is made before the kernel may no longer write it."""
+    import matplotlib as mpl  # here, where no settings lie
+
+    mpl.rcParams["backend"]
     if not any(cache.glob("fontlist-*.json")):
         import matplotlib.font_manager  # noqa: F401
 
@@ -88,20 +93,14 @@ def _listen(folder: Path, seed: int) -> None:
 
 
 def _see_ipython(shell: Any) -> None:
-    """Undo what imports decided without IPython, and show frames of a run as its tables."""
+    """Undo what imports decided without IPython, and show what is ours as its cards and tables."""
     for name in _DETECTING:
         sys.modules.pop(name, None)
     if pandas := sys.modules.get("pandas"):
         pandas.set_option("display.max_columns", 20)  # its default where a notebook is seen
-    html = shell.display_formatter.formatters["text/html"]
-    html.for_type_by_name("pandas", "DataFrame", _frame)
+    from abfed.lab.cards import register
 
-
-def _frame(frame: Any) -> str:
-    """A frame as markup: as a table of the house where it says which release it is from."""
-    from abfed.lab.frames import frame_table
-
-    return frame_table(frame)
+    register(shell)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ Two ways to start one, and the page tells no difference: `Spawned` starts a new 
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import signal
@@ -107,6 +109,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": str(font_cache()),
+        "MATPLOTLIBRC": str(_settings_of_matplotlib()),
         # One thread: sums come out the same whatever the machine's number of cores.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -115,11 +118,22 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def font_cache() -> Path:
-    """Where matplotlib keeps its list of fonts, which takes seconds to make."""
-    if given := os.environ.get("MPLCONFIGDIR"):
-        return Path(given)
+    """Where matplotlib keeps its list of fonts, which takes seconds to make.
+
+    It's a folder of ours: a user's own one holds settings and styles too, which would change pages.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "matplotlib"
+    return Path(cache) / "abfed" / "matplotlib"
+
+
+@functools.cache
+def _settings_of_matplotlib() -> Path:
+    """Those that it ships, found without importing it."""
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        message = "matplotlib isn't installed as a package of files"
+        raise RuntimeError(message)
+    return Path(spec.origin).parent / "mpl-data" / "matplotlibrc"
 
 
 def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKernelManager:

@@ -44,6 +44,8 @@ border-bottom:1px solid #dfe4e9;vertical-align:top;background:none;white-space:n
 .abfed thead th{color:#5b6875;font-weight:600;font-size:.88em;border-bottom:1.5px solid #9aa7b3;
 vertical-align:bottom}
 .abfed tbody th{font-weight:600}
+.abfed tbody th .soft{font-weight:400}
+.abfed .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .abfed td.n,.abfed th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .abfed thead th.n{white-space:normal}.abfed td code{white-space:nowrap}
 .abfed td.n+td:not(.n),.abfed th.n+th:not(.n){padding-left:.6em}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 22  # characters of a brand's name before it wraps
 MARKS = "osD^vP"
+SHARP = 144  # dots per inch of a figure in a notebook
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.5,
@@ -52,11 +53,30 @@ STYLE: Any = {
 }
 
 
+class Drawn(Figure):
+    """A figure that shows itself in a notebook: it belongs to no window, so nobody else would."""
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        with our_style():
+            self.savefig(target, format="png", dpi=SHARP, metadata={"Software": None})
+        return target.getvalue()
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Matplotlib's own defaults with ours on top: nobody's settings or style sheets show."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
 @contextmanager
 def drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure (inches) in our style, belonging to no window and no global list."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+    with our_style():
+        figure = Drawn(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)
         yield figure, list(axes[0])
 
@@ -64,7 +84,7 @@ def drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Fig
 def as_svg(figure: Figure) -> bytes:
     """A figure as a picture; the same figure gives the same bytes."""
     target = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     return target.getvalue()
 

@@ -66,6 +66,12 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
 
 
 def _rows(run: Run, rows: Sequence[dict[str, str]], *, numeric: Sequence[int]) -> str:
-    """Rows of texts as a table."""
-    cells = [[escape(text) for text in row.values()] for row in rows]
-    return table(list(rows[0]), cells, source=run.source, numeric=numeric)
+    """Rows of texts as a table, without notes where nothing is noted."""
+    kept = [name for name in rows[0] if name != "note" or any(row[name] for row in rows)]
+    cells = [[escape(row[name]) for name in kept] for row in rows]
+    return table(list(map(_headed, kept)), cells, source=run.source, numeric=numeric)
+
+
+def _headed(name: str) -> str:
+    """A column's name as a heading; a symbol stays as it is."""
+    return name if len(name.split(maxsplit=1)[0].rstrip(",")) == 1 else name[:1].upper() + name[1:]

@@ -137,3 +137,27 @@ def alive(process):
     except OSError:
         return False
     return state != "Z"
+
+
+def test_nobodys_settings_of_matplotlib_reach_a_page(run, tmp_path, monkeypatch):
+    from abfed.lab.plots import as_svg, plot_effects
+
+    plain = as_svg(plot_effects(run, "clicked"))
+    own = tmp_path / "own"
+    (own / "stylelib").mkdir(parents=True)
+    for place in (own, run.folder.parent):
+        (place / "matplotlibrc").write_text("lines.linewidth: 31\nfont.size: 31\n")
+    monkeypatch.setenv("MPLCONFIGDIR", str(own))
+    shown = "import matplotlib as mpl\nprint(mpl.rcParams['lines.linewidth'], mpl.get_configdir())"
+    document = read_notebook(asked(run, tmp_path, shown).path)
+    place = Place(cwd=run.folder.parent, read=(run.folder.parent,))
+    done = execute(document, {"run_folder": run.name}, place, Spawned())
+    (run.folder.parent / "matplotlibrc").unlink()
+    assert done.failure is None
+    text = done.document.cells[-1].outputs[0].text
+    assert text.startswith("1.5 ")
+    assert str(own) not in text
+    import matplotlib as mpl
+
+    with mpl.rc_context({"lines.linewidth": 31, "font.size": 31, "axes.grid": True}):
+        assert as_svg(plot_effects(run, "clicked")) == plain

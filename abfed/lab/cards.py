@@ -1,0 +1,121 @@
+"""How plans, releases, models and frames show themselves in a notebook.
+
+Plans, releases and models are declared on floors that show nothing, so IPython is told here how to
+draw them: `register` is called when a public name of abfed is first used in a notebook, and by
+`%load_ext abfed`. A run brings its card with it (`display`); a ledger is a frame of a run
+(`frames`).
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from abfed.lab.page import STYLE, facts, pill
+
+if TYPE_CHECKING:
+    from abfed.coordinator.inbox import Accepted
+    from abfed.protocol.messages import Charge, Release
+    from abfed.protocol.modelling import Model
+    from abfed.protocol.plan import Plan
+
+_SHOWN_HEX = 16
+
+
+def register(shell: Any) -> None:
+    """Tell an IPython shell how to show what is ours; a second time changes nothing."""
+    html = shell.display_formatter.formatters["text/html"]
+    html.for_type_by_name("abfed.protocol.plan", "Plan", plan_card)
+    html.for_type_by_name("abfed.protocol.modelling", "Model", model_card)
+    html.for_type_by_name("abfed.protocol.messages", "Release", release_card)
+    html.for_type_by_name("abfed.coordinator.inbox", "Accepted", accepted_card)
+    html.for_type_by_name("pandas", "DataFrame", _frame)
+
+
+def _frame(frame: Any) -> str:
+    from abfed.lab.frames import frame_table
+
+    return frame_table(frame)
+
+
+def plan_card(plan: Plan) -> str:
+    """What a plan asks, of whom, and what it may cost."""
+    arms = ", ".join(
+        f"{escape(arm.name)} {100 * arm.share:g}\N{NO-BREAK SPACE}%"
+        f"{' (control)' if arm.control else ''}"
+        for arm in plan.arms
+    )
+    metrics = ", ".join(
+        f"<strong>{escape(one.name)}</strong>" if one.name == plan.primary else escape(one.name)
+        for one in plan.metrics
+    )
+    privacy = f"ε = {plan.privacy.epsilon:g}, δ = {plan.privacy.delta:g} for each recipient"
+    if plan.privacy.unprotected:
+        privacy = pill("none: exact totals, made-up people only", "no")
+    pairs = [
+        ("Purpose", escape(plan.purpose)),
+        ("Experiment", escape(plan.experiment)),
+        ("Brands", f"{escape(', '.join(plan.silos))} (at least {plan.minimum_silos})"),
+        ("Arms", arms),
+        ("Metrics", metrics),
+        ("Privacy", privacy),
+    ]
+    if plan.model is not None:
+        pairs.append(("Model", f"{_network(plan.model)}, {plan.schedule.rounds} rounds"))
+    pairs.append(("Digest", _code(plan.digest)))
+    kicker = "abfed plan, simulated" if plan.simulation is not None else "abfed plan"
+    return _card(kicker, plan.report.title or plan.name, pairs)
+
+
+def model_card(model: Model) -> str:
+    """What a model predicts, and its shape."""
+    pairs = [("Predicts", f"probability of {escape(model.outcome)}"), ("Shape", _network(model))]
+    return _card("abfed model", f"Engagement model of {model.outcome}", pairs)
+
+
+def _network(model: Model) -> str:
+    """A model's shape in words."""
+    if not model.hidden:
+        return "logistic regression with arm interactions"
+    return f"network with hidden layers of {'-'.join(map(str, model.hidden))}"
+
+
+def release_card(release: Release) -> str:
+    """What a silo let out: of what kind, under which noise, charged to whom."""
+    noise = ", ".join(f"{escape(name)} = {value:.4g}" for name, value in release.noise.items())
+    pairs = [
+        ("Silo", escape(release.silo)),
+        ("Step", escape(release.step)),
+        ("Holds", escape(str(release.payload))),
+        ("Noise", noise or "none"),
+        ("Charged", ", ".join(map(_charge, release.charged)) or "nothing"),
+        ("Protects", escape(release.unit.sentence)),
+    ]
+    if release.budget is not None:
+        left = max(0.0, release.budget.epsilon_total - release.budget.epsilon_spent)
+        pairs.append(("Budget", f"ε {left:.2f} of {release.budget.epsilon_total:.2f} left"))
+    pairs.append(("Plan’s digest", _code(release.plan_digest)))
+    return _card("abfed release", f"{release.silo}: {release.step}", pairs)
+
+
+def _charge(one: Charge) -> str:
+    """A privacy event in words."""
+    times = f"{one.count}\N{NO-BREAK SPACE}× " if one.count > 1 else ""
+    sampled = f", sampled at {one.sampling_rate:.3g}" if one.sampling_rate < 1 else ""
+    return f"{times}{escape(one.event)} noise, σ = {one.noise_multiplier:.3g}{sampled}"
+
+
+def accepted_card(accepted: Accepted) -> str:
+    """A release that was verified."""
+    return release_card(accepted.release)
+
+
+def _code(digest: str) -> str:
+    return f"<code>{escape(digest[:_SHOWN_HEX])}</code>"
+
+
+def _card(kicker: str, heading: str, pairs: list[tuple[str, str]]) -> str:
+    return (
+        f'<style>{STYLE}</style><div class="abfed card"><div class="kicker">{escape(kicker)}</div>'
+        f"<h2>{escape(heading)}</h2>{facts(pairs)}</div>"
+    )
