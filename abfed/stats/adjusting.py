@@ -25,6 +25,11 @@ MOMENTS_SHARE = 0.1
 """Share of a metric's budget for each kind of second moment (privacy is better spent on first)."""
 
 
+MOMENTS_HIDDEN = 0.5
+"""Second moments whose noise is expected to be above this share of them are left out: the bound is
+used in their place anyway (`estimates.MOMENTS_USABLE` is half of it: some brands are larger)."""
+
+
 class Forecast(NamedTuple):
     """What a covariate is expected to do to the standard error of an effect.
 
@@ -59,6 +64,27 @@ def tensor_gradient(u: Floats, v: Floats, theta: Floats) -> Floats:
     )
 
 
+def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bool:
+    """Whether the second moments of a mean or count are worth their part of the budget.
+
+    They aren't where noise would hide them even over all arms together, by what the plan expects;
+    a plan that says nothing of it gets them.
+
+    Args:
+        plan: what is asked.
+        metric: which.
+        share: of the statistics' budget that the metric's blocks have here.
+        cells: over how many the recipients are spread.
+    """
+    expected, recipients = plan.analysis.expects(metric.name), plan.analysis.recipients
+    if expected is None or expected.sd is None or recipients is None:
+        return True
+    low, high = bounds_of(metric)
+    spread = recipients / cells * (expected.sd / (high - low)) ** 2
+    noise = noise_multiplier(plan) * math.sqrt(len(plan.arms) / (share * MOMENTS_SHARE))
+    return noise <= MOMENTS_HIDDEN * spread
+
+
 @functools.lru_cache(maxsize=256)
 def chosen(plan: Plan, metric: str) -> Adjustment | None:
     """The adjustment that the plan's release is made for; None where it isn't declared or used.
@@ -90,7 +116,8 @@ def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
     share = analysis.metrics_share * analysis.budget_of(metric.name).share / sum(weights)
     sigma = noise_multiplier(plan) / math.sqrt(share)
     arm = analysis.recipients / len(plan.arms)
-    moments = 0.0 if isinstance(metric, Proportion) else MOMENTS_SHARE
+    with_moments = not isinstance(metric, Proportion) and moments_help(plan, metric, share)
+    moments = MOMENTS_SHARE if with_moments else 0.0
     plain = of_u**2 / arm + variances(u, sigma) / (1 - moments) / arm**2
     gradient = np.square(tensor_gradient(*map(np.asarray, (u, v, theta)))).sum()
     noise = sigma**2 * float(gradient) / (1 - MOMENTS_SHARE - moments) / arm**2

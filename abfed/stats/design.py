@@ -24,7 +24,14 @@ from abfed.protocol.analysis import Expected
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Mean, Metric, Proportion, Quantile, Ratio
 from abfed.protocol.plan import Plan
-from abfed.stats.adjusting import Forecast, bounds_of, chosen, forecast, noise_multiplier
+from abfed.stats.adjusting import (
+    Forecast,
+    bounds_of,
+    chosen,
+    forecast,
+    moments_help,
+    noise_multiplier,
+)
 from abfed.stats.layout import parts_of
 
 LARGEST_SAMPLE = 1e10  # recipients in a brand: beyond it a plan is out of reach
@@ -118,7 +125,11 @@ def _outlook(plan: Plan, metric: Metric, expected: Expected) -> Outlook:
     u = (expected.mean - low) / (high - low)
     spread = expected.sd**2 if expected.sd is not None else _default_spread(metric, expected, u)
     adjustment = chosen(plan, metric.name)
-    first = parts_of(metric, adjustment)[0]
+    analysis = plan.analysis
+    weights = sum(analysis.budget_of(one.name).share for one in plan.metrics)
+    share = analysis.metrics_share * analysis.budget_of(metric.name).share / weights
+    helpful = moments_help(plan, metric, share)
+    first = parts_of(metric, adjustment, with_moments=helpful)[0]
     noise = (high - low) ** 2 * ((1 - u) ** 2 + u**2) / first.share
     if isinstance(metric, Ratio):
         noise = ((1 - expected.mean) ** 2 + expected.mean**2) / first.share
@@ -128,15 +139,13 @@ def _outlook(plan: Plan, metric: Metric, expected: Expected) -> Outlook:
         noise = spread * first.size * (q * (1 - q) ** 2 + (1 - q) * q**2) / (q * (1 - q))
     if adjustment is not None:
         spread, noise = spread * (1 - expected.r_squared), noise * 2
-    analysis = plan.analysis
-    weights = sum(analysis.budget_of(one.name).share for one in plan.metrics)
     return Outlook(
         metric=metric.name,
         mean=expected.mean,
         lift=expected.lift,
         spread=spread,
         noise=noise,
-        share=analysis.metrics_share * analysis.budget_of(metric.name).share / weights,
+        share=share,
         arms=(plan.control.share, min(arm.share for arm in plan.arms if not arm.control)),
         brands=len(plan.silos),
     )

@@ -145,10 +145,14 @@ def bounded_variance(metric: Mean | Count, totals: SiloTotals, arm: str, privacy
         size = sums.sum(axis=-1)
         share = sums[..., 0] / size
         inside = np.clip(share, 0.0, 1.0)
+        bound = inside * (1 - inside) * size
+        if totals.layout.find(metric.name, "moments") is None:  # left out: noise would hide them
+            spreads.append(_Spread(size * 0, bound, size * 0 + np.inf))
+            continue
         squares, noise = totals.arm(name, metric.name, moments=True)
         # The other arms' correction differs by little: it is far below their sampling variance.
         spread = squares[..., 0] / size - share**2 + privacy
-        spreads.append(_Spread(spread * size, inside * (1 - inside) * size, size * 0 + noise))
+        spreads.append(_Spread(spread * size, bound, size * 0 + noise))
     place = totals.layout.arms.index(arm)
     sums, _ = totals.arm(arm, metric.name)
     return np.asarray(_settled(spreads, place) / sums.sum(axis=-1))

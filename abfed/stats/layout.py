@@ -14,7 +14,7 @@ Corollary 3.3). A recipient is in one arm only, so arms need no shares.
 
 How the budget is split: segmentations, balance and orphans get the shares that the plan declares,
 metrics the rest, by their declared shares. Within a metric a tenth goes to each kind of second
-moment (privacy is better spent on the first).
+moment (privacy is better spent on the first); to none where the plan expects noise to hide them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from abfed.protocol.analysis import Adjustment, Segment
 from abfed.protocol.metrics import Count, Mean, Metric, Quantile, Ratio
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import Feature, NumericFeature
-from abfed.stats.adjusting import MOMENTS_SHARE, chosen
+from abfed.stats.adjusting import MOMENTS_SHARE, chosen, moments_help
 from abfed.stats.encoding import SCALE, Floats, Integers
 
 Role = Literal["simplex", "tensor", "moments", "covariate"]
@@ -196,15 +196,23 @@ def cells_of(segment: Segment, features: tuple[Feature, ...]) -> tuple[str, ...]
     return (f"below {edges[0]:g}", *inner, f"from {edges[-1]:g}", "unknown")
 
 
-def parts_of(metric: Metric, adjustment: Adjustment | None = None) -> list[Part]:
-    """The blocks of a metric; `adjustment` where a covariate is used."""
+def parts_of(
+    metric: Metric, adjustment: Adjustment | None = None, *, with_moments: bool = True
+) -> list[Part]:
+    """The blocks of a metric.
+
+    Args:
+        metric: which.
+        adjustment: where a covariate is used.
+        with_moments: whether a mean's or count's second moments are released.
+    """
     spare = 1.0 - MOMENTS_SHARE
     moments: list[Part] = []
     if isinstance(metric, Ratio):
         return [Part("simplex", 3, spare), Part("moments", 3, MOMENTS_SHARE)]
     if isinstance(metric, Quantile):
         return [Part("simplex", len(metric.edges) + 1, 1.0)]
-    if isinstance(metric, Mean | Count):
+    if isinstance(metric, Mean | Count) and with_moments:
         moments = [Part("moments", 1, MOMENTS_SHARE)]
     if adjustment is not None:
         moments.append(Part("covariate", 1, MOMENTS_SHARE))
@@ -219,13 +227,15 @@ def _parts(plan: Plan) -> Iterator[tuple[str, Part, str, int]]:
     total = sum(weights.values())
     for metric in plan.metrics:
         share = analysis.metrics_share * weights[metric.name] / total
-        for part in parts_of(metric, chosen(plan, metric.name)):
+        helpful = moments_help(plan, metric, share)
+        for part in parts_of(metric, chosen(plan, metric.name), with_moments=helpful):
             yield metric.name, part._replace(share=share * part.share), "", 1
     for segment in analysis.segments:
         cells = len(cells_of(segment, plan.features))
         for metric in plan.metrics:
             share = segment.share * weights[metric.name] / total
-            for part in parts_of(metric):
+            helpful = moments_help(plan, metric, share, cells)
+            for part in parts_of(metric, with_moments=helpful):
                 whole = part._replace(share=share * part.share)
                 yield metric.name, whole, segment.name, cells
     yield from _checks(plan)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
-from abfed.stats.encoding import Floats
+from abfed.stats.encoding import Floats, Integers
 from abfed.stats.estimates import Reading
 from abfed.stats.readouts import read_arms
 from abfed.stats.totals import SiloTotals
@@ -194,8 +194,15 @@ BANDS = ("low", "middle", "high")
 BAND = {"name": "band", "kind": "category", "values": list(BANDS)}
 
 
-def _keen_world(
-    analysis: dict[str, Any], epsilon: float, recipients: int
+KEENNESS = np.array([0.1, 0.5, 0.9])
+KEEN_MASS = np.array([0.5, 0.3, 0.2])
+
+
+def keen_world(
+    analysis: dict[str, Any],
+    epsilon: float,
+    recipients: Integers,
+    by_level: tuple[float, float, float] = (0.05, 0.15, 0.55),
 ) -> tuple[World, Floats, Floats]:
     """Clicks that depend on how keen somebody was before: r² is about .2.
 
@@ -203,24 +210,22 @@ def _keen_world(
         The world; the true rates (brands, arms); and those by band (brands, arms, bands).
     """
     plan = plan_of(CLICKED, features=[KEEN, BAND], analysis=analysis)
-    levels = np.array([0.1, 0.5, 0.9])
-    mass = np.array([0.5, 0.3, 0.2])
-    rates = np.array([0.05, 0.15, 0.55])[None, None, :] * np.array([1.0, 1.05])[None, :, None]
+    rates = np.array(by_level)[None, None, :] * np.array([1.0, 1.05])[None, :, None]
     by_band = np.clip(rates * (0.8 + 0.2 * worlds.BASELINES)[:, None, None], 0, 1)
-    chances = np.stack([1 - by_band, by_band], axis=-1) * mass[:, None]
+    chances = np.stack([1 - by_band, by_band], axis=-1) * KEEN_MASS[:, None]
     atoms = [
         pd.DataFrame({"clicked": [flag], "keen": [float(level)], "band": [band]})
-        for level, band in zip(levels, BANDS, strict=True)
+        for level, band in zip(KEENNESS, BANDS, strict=True)
         for flag in (False, True)
     ]
     world = World(
         plan,
         worlds.vectors(plan, atoms),
         chances.reshape(*by_band.shape[:2], -1),
-        worlds.sizes_of(recipients),
+        recipients,
         SIGMA[epsilon],
     )
-    return world, by_band @ mass, by_band
+    return world, by_band @ KEEN_MASS, by_band
 
 
 def adjusted(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
@@ -228,7 +233,7 @@ def adjusted(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
     cuped = {"adjust": [{"metric": "clicked", "covariate": "keen", "use": "yes"}]}
     strata = {"segments": [{"name": "bands", "feature": "band", "poststratify": True}]}
     for label, analysis in (("CUPED", cuped), ("post-stratified", strata)):
-        world, truth, _ = _keen_world(analysis, epsilon, recipients)
+        world, truth, _ = keen_world(analysis, epsilon, worlds.sizes_of(recipients))
         for cell in coverage(world, truth, times, 6, f"p ≈ 0.16, {label}", epsilon):
             yield cell._replace(interval=f"{cell.interval} ({label})")
 
@@ -236,7 +241,7 @@ def adjusted(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
 def in_segments(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
     """The effect in each cell of a segmentation, over these brands."""
     analysis = {"segments": [{"name": "bands", "feature": "band", "share": 0.3}]}
-    world, _, by_band = _keen_world(analysis, epsilon, recipients)
+    world, _, by_band = keen_world(analysis, epsilon, worlds.sizes_of(recipients))
     totals = world.draw(times, np.random.default_rng(7))
     hits = []
     for index in range(len(BANDS)):

@@ -183,3 +183,22 @@ def test_encoded_shares_keep_their_bounds() -> None:
         [0, SCALE],
         [SCALE, 0],
     ]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "recipients", "sd", "helps"),
+    [(0.1, 16_000, 11.0, False), (1.0, 64_000, 11.0, True), (0.1, 16_000, None, True)],
+)
+def test_second_moments_are_left_out_where_noise_would_hide_them(
+    epsilon: float, recipients: int, sd: float | None, *, helps: bool
+) -> None:
+    """By what the plan expects; their tenth of the budget then goes to the first moments."""
+    believed = {"metric": "spend", "mean": 0.9} | ({} if sd is None else {"sd": sd})
+    plan = plan_of(
+        SPEND,
+        analysis={"recipients": recipients, "expected": [believed]},
+        privacy={"epsilon": epsilon, "split": {"statistics": epsilon}},
+    )
+    layout = Layout.of(plan)
+    assert (layout.find("spend", "moments") is not None) == helps
+    assert layout.block("spend").sd == pytest.approx(1 / math.sqrt(0.9 if helps else 1.0))
