@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +46,8 @@ def check(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of plans, for editors."""
+    """Print the JSON Schema of plans, each field described, for editors."""
+    from abfed.protocol.described import described_schema
     from abfed.protocol.plan import Plan
 
-    say(json.dumps(Plan.model_json_schema(), indent=2))
+    say_json(described_schema(Plan, "abfed plan"))

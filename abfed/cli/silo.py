@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,7 +75,12 @@ def ingest(
     counted = ("rows", "left_out", "accepted", "new", "updated", "unchanged", "repeated")
     facts = {what: getattr(report, what) for what in counted}
     if as_json:
-        say_json({"silo": name, **facts, "rejected": dict(report.rejected)})
+        reasons = {"rejected": report.rejected, "doubts": report.doubts}
+        lists = {
+            kind: [{"reason": reason, "rows": rows} for reason, rows in found.items()]
+            for kind, found in reasons.items()
+        }
+        say_json({"silo": name, **facts, **lists})
         return
     say(f"{name}: for this silo's own people, not for sharing")
     table([{"what": what, "rows": count} for what, count in facts.items()])
@@ -83,6 +88,11 @@ def ingest(
         table(
             [{"reason": reason, "rows": count} for reason, count in report.rejected.items()],
             title="rejected",
+        )
+    if report.doubts:
+        table(
+            [{"look at this": doubt, "rows": count} for doubt, count in report.doubts.items()],
+            title="doubtful, and taken in",
         )
 
 
@@ -144,6 +154,19 @@ def verify(
             complain("  do:  restore what is named from a backup, or find out who changed it")
     if broken:
         raise typer.Exit(4)
+
+
+@app.command()
+def schema(
+    of: Annotated[Literal["mapping", "policy"], typer.Argument(help="Of which file.")],
+) -> None:
+    """Print the JSON Schema of mappings or policies, each field described, for editors."""
+    from abfed.protocol.described import described_schema
+    from abfed.silo.mapping import ExportMapping
+    from abfed.silo.policy import Policy
+
+    model = ExportMapping if of == "mapping" else Policy
+    say_json(described_schema(model, f"abfed {of}"))
 
 
 @app.command()

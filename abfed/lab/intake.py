@@ -22,7 +22,8 @@ def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) 
     declared = ExportMapping.load(mapping)
     with workspace.silo(silo) as service:
         before = service.store.epoch
-        report = ingest(service.store, service.keys, declared, export)
+        policy = service.policy()
+        report = ingest(service.store, service.keys, declared, export, policy=policy)
         changed = service.store.epoch != before
         service.audit.append("data.ingested", epoch=service.store.epoch, changed=changed)
     return report

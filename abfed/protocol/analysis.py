@@ -37,6 +37,7 @@ class Segment(Frozen):
     """Disjoint groups of recipients by a pre-send feature: its own release, on its own budget.
 
     Attributes:
+        name: of the segmentation.
         feature: a declared feature: a category's values are the cells, and one for all others.
         edges: of a numeric feature: cells reach from edge to edge and beyond the outer ones.
         share: of the statistics' budget (of its squared sensitivity) that goes to this release.
@@ -81,6 +82,7 @@ class Expected(Frozen):
     """What the planner believes of a metric, from earlier experiments; never from this one's data.
 
     Attributes:
+        metric: one of the metrics.
         mean: of a recipient under the control, in the metric's unit.
         sd: of a recipient; a proportion needs none.
         lift: relative change worth finding.
@@ -100,6 +102,7 @@ class MetricBudget(Frozen):
     """A metric's part of the budget.
 
     Attributes:
+        metric: one of the metrics.
         share: relative to the other metrics' (1 where left out); `abfed design` finds those of
             least total width.
         priority: how much this metric's width counts there.
@@ -111,7 +114,13 @@ class MetricBudget(Frozen):
 
 
 class Prior(Frozen):
-    """A normal prior on each arm's effect on a metric, in its unit (or of the relative lift)."""
+    """A normal prior on each arm's effect on a metric, in its unit (or of the relative lift).
+
+    Attributes:
+        metric: one of the metrics.
+        mean: of the effect.
+        sd: of the effect.
+    """
 
     metric: Name
     mean: FiniteFloat = 0.0
@@ -122,6 +131,7 @@ class Wave(Frozen):
     """Recipients whose first send was before `until`, and in no earlier wave.
 
     Attributes:
+        name: of the wave.
         until: the day (UTC) at whose start the wave is over.
         shares: planned shares in the order of the arms, where they aren't the plan's (an allocation
             that follows from the waves before).
@@ -133,7 +143,12 @@ class Wave(Frozen):
 
 
 class Sequential(Frozen):
-    """Looks that are planned: one after each wave of sends."""
+    """Looks that are planned: one after each wave of sends.
+
+    Attributes:
+        waves: in the order in which they end.
+        spending: how α is spent over the looks.
+    """
 
     waves: Annotated[tuple[Wave, ...], Field(min_length=2, max_length=52)]
     spending: Spending = "obrien-fleming"

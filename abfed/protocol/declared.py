@@ -41,7 +41,8 @@ def _line(model: type[BaseModel], problem: Any) -> str:
     path = _dotted(problem["loc"])
     if problem["type"] == "extra_forbidden":
         unknown = str(problem["loc"][-1])
-        near = difflib.get_close_matches(unknown, sorted(_field_names(model)), n=1, cutoff=0.6)
+        names = sorted(_names_at(model, problem["loc"][:-1]))
+        near = difflib.get_close_matches(unknown, names, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{path}: unknown key{hint}"
     if problem["type"] == "missing":
@@ -51,12 +52,40 @@ def _line(model: type[BaseModel], problem: Any) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _field_names(model: type[BaseModel]) -> set[str]:
-    """Names of all fields of a record and the records inside it."""
-    names: set[str] = set()
-    for definition in (schema := model.model_json_schema()).get("$defs", {}).values():
-        names |= set(definition.get("properties", {}))
-    return names | set(schema.get("properties", {}))
+def _names_at(model: type[BaseModel], place: tuple[Any, ...]) -> set[str]:
+    """Names of the fields that a record may have at a place in it."""
+    schema = model.model_json_schema()
+    nodes = _resolved([schema], schema)
+    for part in place:
+        nodes = _resolved([inner for node in nodes for inner in _inside(node, part)], schema)
+    return {name for node in nodes for name in node.get("properties", {})}
+
+
+def _inside(node: dict[str, Any], part: Any) -> list[dict[str, Any]]:
+    """What stands under a key or number of a JSON Schema's node; a form's tag stands for itself."""
+    if isinstance(part, int):
+        return (
+            [node["items"]] if isinstance(node.get("items"), dict) else node.get("prefixItems", [])
+        )
+    if part in node.get("properties", {}):
+        return [node["properties"][part]]
+    named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    found = [one for one in named if isinstance(one, dict)]
+    kind = node.get("properties", {}).get("kind", {})
+    return found or ([node] if part in (kind.get("const"), *kind.get("enum", ())) else [])
+
+
+def _resolved(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Nodes with references followed and alternatives laid side by side."""
+    found: list[dict[str, Any]] = []
+    for node in nodes:
+        if "$ref" in node:
+            found += _resolved([schema["$defs"][node["$ref"].rpartition("/")[2]]], schema)
+        elif "anyOf" in node or "oneOf" in node:
+            found += _resolved([*node.get("anyOf", ()), *node.get("oneOf", ())], schema)
+        else:
+            found.append(node)
+    return found
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

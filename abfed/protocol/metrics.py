@@ -31,7 +31,12 @@ MOST_EDGES = 200
 
 
 class Proportion(Frozen):
-    """The share of recipients with at least one send for which `column` is true."""
+    """The share of recipients with at least one send for which `column` is true.
+
+    Attributes:
+        name: of the metric.
+        column: the outcome.
+    """
 
     name: Name
     kind: Literal["proportion"] = "proportion"
@@ -43,7 +48,13 @@ class Proportion(Frozen):
 
 
 class Mean(Frozen):
-    """The mean over recipients of the sum of `column` over their sends, clipped to [low, high]."""
+    """The mean over recipients of the sum of `column` over their sends, clipped to [low, high].
+
+    Attributes:
+        name: of the metric.
+        column: the outcome that is summed over a recipient's sends.
+        low, high: public bounds of a recipient's sum; the tighter, the less noise.
+    """
 
     name: Name
     kind: Literal["mean"] = "mean"
@@ -67,6 +78,11 @@ class Count(Frozen):
     """How many of a recipient's sends have `column`; at most `most` of them count.
 
     `column: sends` counts every send.
+
+    Attributes:
+        name: of the metric.
+        column: the outcome that is counted, or `sends`.
+        most: of a recipient's sends that count; the fewer, the less noise.
     """
 
     name: Name
@@ -83,6 +99,11 @@ class Ratio(Frozen):
     """Sends with both outcomes over sends with `denominator`, summed over recipients.
 
     `denominator: sends` counts every send. Each recipient adds at most `sends_per_recipient`.
+
+    Attributes:
+        name: of the metric.
+        numerator: the outcome above the line.
+        denominator: the outcome below the line, or `sends`.
     """
 
     name: Name
@@ -111,6 +132,8 @@ class Quantile(Frozen):
     else, so that no arm gains by losing its slow readers.
 
     Attributes:
+        name: of the metric.
+        column: an amount, or `hours_to_open`.
         quantile: between 0 and 1; 0.5 is the median.
         edges: rising; bins reach from edge to edge, and beyond the outer ones. Inside a bin values
             count as evenly spread, so edges should stand close where the quantile is expected.
@@ -138,7 +161,13 @@ Metric = Annotated[Proportion | Mean | Count | Ratio | Quantile, Field(discrimin
 
 
 class Guardrail(Frozen):
-    """A metric that must not get worse than the control by more than `margin` (its own unit)."""
+    """A metric that must not get worse than the control by more than `margin` (its own unit).
+
+    Attributes:
+        metric: one of the metrics, not the primary.
+        harm: which way is worse.
+        margin: change against the control that is still tolerated, in the metric's unit.
+    """
 
     metric: Name
     harm: Literal["increase", "decrease"]

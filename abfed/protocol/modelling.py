@@ -15,6 +15,10 @@ class Model(Frozen):
     """An engagement model: probability of `outcome` from features, arm and their interactions.
 
     `hidden: []` is logistic regression, the default for small data.
+
+    Attributes:
+        outcome: what is predicted for a send.
+        hidden: sizes of the hidden layers.
     """
 
     outcome: BinaryOutcome
@@ -33,7 +37,12 @@ class Average(Frozen):
 
 
 class Momentum(Frozen):
-    """FedAvgM (Hsu et al. 2019): the mean update is a gradient for SGD with momentum."""
+    """FedAvgM (Hsu et al. 2019): the mean update is a gradient for SGD with momentum.
+
+    Attributes:
+        learning_rate: of the server.
+        momentum: decay of past updates.
+    """
 
     kind: Literal["fedavgm"]
     learning_rate: Rate = 1.0

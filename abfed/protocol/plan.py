@@ -12,7 +12,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from abfed.protocol.analysis import SHARE_TOLERANCE, Analysis, problem_of
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
@@ -38,7 +40,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Arm(Frozen):
-    """One version of the e-mail, with the share of recipients it was planned for."""
+    """One version of the e-mail, with the share of recipients it was planned for.
+
+    Attributes:
+        name: of the arm, as the silos' mappings call it.
+        share: of recipients that it was planned for; all shares add up to 1.
+        control: whether others are compared with it.
+    """
 
     name: Name
     share: Share
@@ -46,7 +54,13 @@ class Arm(Frozen):
 
 
 class Condition(Frozen):
-    """A filter on a declared column: `one_of` for categories, `at_least`/`at_most` for numbers."""
+    """A filter on a declared column: `one_of` for categories, `at_least`/`at_most` for numbers.
+
+    Attributes:
+        column: a declared feature, or `region`.
+        one_of: values of a category that count.
+        at_least, at_most: bounds of a number, included.
+    """
 
     column: Name
     one_of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -66,7 +80,13 @@ class Condition(Frozen):
 
 
 class Split(Frozen):
-    """How a plan's ε is spent on its parts; each part keeps its own ε at the plan's δ."""
+    """How a plan's ε is spent on its parts; each part keeps its own ε at the plan's δ.
+
+    Attributes:
+        statistics: ε of the effects.
+        training: ε of all rounds of training; 0 without a model.
+        evaluation: ε of evaluating the models; 0 without a model.
+    """
 
     statistics: Positive
     training: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -82,6 +102,13 @@ class Privacy(Frozen):
 
     `privacy: none` in a plan asks for exact totals: for development on synthetic brands only, which
     their policies say they are; every report of it says so.
+
+    Attributes:
+        epsilon: ε of the whole plan for each recipient.
+        delta: δ of each part.
+        split: ε of the parts; they add up to `epsilon`.
+        unit: what is protected: one recipient with all of their sends, in one silo.
+        unprotected: set by `privacy: none`; never written by hand.
     """
 
     epsilon: Positive
@@ -89,6 +116,13 @@ class Privacy(Frozen):
     split: Split
     unit: ProtectedUnit = RECIPIENT
     unprotected: bool = False
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """For editors: the text `none`, or the fields."""
+        return {"anyOf": [{"const": "none"}, handler(core)]}
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +149,11 @@ class Privacy(Frozen):
 
 
 class Simulation(Frozen):
-    """Marks a plan on synthetic brands only; its noise may be seeded, so it protects nobody."""
+    """Marks a plan on synthetic brands only; its noise may be seeded, so it protects nobody.
+
+    Attributes:
+        seed: of the noise; a published seed undoes privacy, so nobody real may be in the data.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -127,7 +165,13 @@ Reader = Literal[
 
 
 class ReportSpec(Frozen):
-    """How the run is shown, and to whom."""
+    """How the run is shown, and to whom.
+
+    Attributes:
+        notebook: that shows it.
+        title: of the page.
+        audience: roles that the report is for.
+    """
 
     notebook: Name = "ab_readout"
     title: Annotated[str, Field(max_length=120)] = ""
@@ -139,7 +183,31 @@ class ReportSpec(Frozen):
 
 
 class Plan(Frozen):
-    """What is asked, of whom, for what purpose, and at what privacy cost."""
+    """What is asked, of whom, for what purpose, and at what privacy cost.
+
+    Attributes:
+        name: of the plan and of its runs; another name alone is another question.
+        purpose: what the figures are for; each silo's policy lists the purposes it allows.
+        experiment: the experiment whose sends are read, as the silos' mappings call it.
+        silos: brands that are asked.
+        minimum_silos: how many of them must answer each step.
+        population: filters on declared features or `region`; all must hold.
+        arms: versions of the e-mail, with planned shares; exactly one is the control.
+        metrics: what is measured, with public bounds.
+        primary: the metric that decides.
+        guardrails: metrics that must not get worse than a margin.
+        analysis: how it is read: corrections, segments, covariates, waves.
+        sends_per_recipient: sends of a recipient that count; the surplus is dropped by a keyed
+            random order.
+        features: pre-send columns, with public bounds or categories.
+        model: the engagement model to train; none where it is left out.
+        training: how it is trained; the defaults where it is left out.
+        privacy: ε and δ for each recipient, and how ε is split; `none` for exact totals of made-up
+            brands.
+        simulation: marks a plan for synthetic brands, whose noise may be seeded.
+        report: how the run is shown, and to whom; not part of the question.
+        waiting: how long silos have; not part of the question.
+    """
 
     name: Name
     purpose: Name

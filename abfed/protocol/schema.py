@@ -67,6 +67,10 @@ class NumericFeature(Frozen):
     """A pre-send number with public bounds, scaled to [-1, 1] for the model.
 
     Values outside the bounds are clipped; a missing value becomes the middle of the range.
+
+    Attributes:
+        name: as the silos' mappings call it.
+        low, high: public bounds; never taken from the data.
     """
 
     name: Name
@@ -92,7 +96,12 @@ class NumericFeature(Frozen):
 
 
 class CategoryFeature(Frozen):
-    """A pre-send category with a public list of values; a value not listed encodes as all zeros."""
+    """A pre-send category with a public list of values; a value not listed encodes as all zeros.
+
+    Attributes:
+        name: as the silos' mappings call it.
+        values: public list of its values.
+    """
 
     name: Name
     kind: Literal["category"] = "category"

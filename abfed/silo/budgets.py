@@ -34,7 +34,12 @@ FOR_EVER = "never renews"
 
 
 class Budget(Frozen):
-    """A bound on privacy loss for each recipient."""
+    """A bound on privacy loss for each recipient.
+
+    Attributes:
+        epsilon: ε.
+        delta: δ.
+    """
 
     epsilon: Positive
     delta: SmallDelta
@@ -46,7 +51,13 @@ class Budget(Frozen):
 
 
 class PurposeBudget(Frozen):
-    """What one purpose may use of the total, for ever."""
+    """What one purpose may use of the total, for ever.
+
+    Attributes:
+        purpose: one of the policy's purposes.
+        epsilon: ε.
+        delta: δ.
+    """
 
     purpose: Name
     epsilon: Positive
@@ -57,6 +68,8 @@ class PeriodBudget(Frozen):
     """What one period may use of the total.
 
     Attributes:
+        epsilon: ε of one period.
+        delta: δ of one period.
         days: length of a period.
         starts: first day of the first period (`YYYY-MM-DD`, UTC); periods follow without a gap.
     """

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from abfed.protocol.errors import DataError
 from abfed.protocol.schema import NUMERIC_OUTCOMES
-from abfed.silo.mapping import ISO, ExportMapping, OptOut, OutcomeColumn, SentAt
+from abfed.silo.columns import ISO, OptOut, OutcomeColumn, SentAt
+from abfed.silo.mapping import ExportMapping
 from abfed.silo.moments import constant_moment, hours_between, parse_moments
 from abfed.silo.pseudonyms import SEPARATOR, Pseudonyms
 from abfed.silo.rows import PSEUDONYM_BYTES, SENT_AT, canonical_schema

@@ -23,7 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from abfed.protocol.errors import DataError
-from abfed.silo.mapping import Source
+from abfed.silo.columns import Source
 from abfed.site.keys import SiteKeys
 
 BLOCK = 4 << 20  # bytes read and parsed at a time

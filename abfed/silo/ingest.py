@@ -20,8 +20,10 @@ import pyarrow as pa
 
 from abfed.protocol.errors import DataError
 from abfed.silo.converting import Converter
+from abfed.silo.doubts import Seen
 from abfed.silo.exports import Export, Progress, look_over
 from abfed.silo.mapping import ExportMapping
+from abfed.silo.policy import Policy
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.store import Store
 from abfed.site.keys import SiteKeys
@@ -47,6 +49,7 @@ class IngestReport:
         unchanged: known sends that didn't.
         digest: keyed digest of the file, hex.
         known: whether this very file was taken in before.
+        doubts: what is odd about accepted rows, in words, and how many rows it is about.
     """
 
     rows: int
@@ -58,6 +61,7 @@ class IngestReport:
     unchanged: int
     digest: str
     known: bool
+    doubts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def repeated(self) -> int:
@@ -73,6 +77,7 @@ class _Tally:
     left_out: int = 0
     accepted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    seen: Seen = field(default_factory=Seen)
 
 
 def ingest(
@@ -81,6 +86,7 @@ def ingest(
     mapping: ExportMapping,
     path: Path,
     progress: Progress | None = None,
+    policy: Policy | None = None,
 ) -> IngestReport:
     """Take an export in.
 
@@ -92,6 +98,7 @@ def ingest(
         mapping: of this export.
         path: of the export.
         progress: told now and then how many bytes are done, and of how many.
+        policy: the silo's, to tell which rows no plan may ever read.
 
     Raises:
         DataError: the file can't be read as the mapping says; the store stays as it was.
@@ -117,6 +124,7 @@ def ingest(
         unchanged=result.unchanged,
         digest=export.digest,
         known=known,
+        doubts=tally.seen.doubts(mapping, policy),
     )
 
 
@@ -137,6 +145,7 @@ def _tables(
         tally.left_out += converted.left_out
         tally.accepted += converted.table.num_rows
         tally.rejected.update(converted.rejected)
+        tally.seen.add(converted.table, mapping)
         if converted.rejected and mapping.on_bad_row == "refuse":
             _refuse(
                 tally.rejected,

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abfed.silo.mapping import ISO, SentAt, zone
+from abfed.silo.columns import ISO, SentAt, zone
 from abfed.silo.rows import SENT_AT
 
 MICROSECONDS_PER_HOUR = 3.6e9

@@ -27,14 +27,24 @@ Basis = Literal[LAWFUL_BASES]  # type: ignore[valid-type]
 
 
 class Purpose(Frozen):
-    """A purpose that plans may state, and the lawful bases under which rows may serve it (S1)."""
+    """A purpose that plans may state, and the lawful bases under which rows may serve it (S1).
+
+    Attributes:
+        name: as plans state it.
+        bases: lawful bases under which rows may serve it; all others are never read for it.
+    """
 
     name: Name
     bases: Annotated[tuple[Basis, ...], Field(min_length=1)]
 
 
 class AmountBound(Frozen):
-    """The largest bound that a plan may put on a recipient's total of an amount."""
+    """The largest bound that a plan may put on a recipient's total of an amount.
+
+    Attributes:
+        column: the amount.
+        high: the largest bound.
+    """
 
     column: Name
     high: FiniteFloat
@@ -44,6 +54,11 @@ class DeclaredSize(Frozen):
     """How many recipients an arm was sent to, as the silo's people state it: not a count of rows.
 
     Write what is public anyway, or rounded down: a plan learns whether it is below the minimum.
+
+    Attributes:
+        experiment: which experiment.
+        arm: which arm.
+        recipients: how many, as stated.
     """
 
     experiment: Name
@@ -52,7 +67,12 @@ class DeclaredSize(Frozen):
 
 
 class Coordinator(Frozen):
-    """A coordinator whose requests are heard, by its pinned Ed25519 key (hex)."""
+    """A coordinator whose requests are heard, by its pinned Ed25519 key (hex).
+
+    Attributes:
+        name: what it is called here.
+        public_key: 64 hex digits, compared by phone.
+    """
 
     name: Name
     public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -36,7 +36,13 @@ Who = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,47}@[a-z][a-z0-9_-]{0,47
 
 
 class Identity(Frozen):
-    """A site whose word on people counts, by its pinned Ed25519 key (hex), and for which roles."""
+    """A site whose word on people counts, by its pinned Ed25519 key (hex), and for which roles.
+
+    Attributes:
+        site: what it calls itself.
+        public_key: 64 hex digits of its signing key.
+        roles: that its people may have here.
+    """
 
     site: Name
     public_key: Hex64
@@ -44,7 +50,14 @@ class Identity(Frozen):
 
 
 class Rule(Frozen):
-    """One line of the table: who has this role may do this, if they stand so to it."""
+    """One line of the table: who has this role may do this, if they stand so to it.
+
+    Attributes:
+        role: who has it.
+        right: what they may do.
+        relation: how they must stand to it: anyone, of its own site, its submitter, or named.
+        people: by name, where the relation is `named`.
+    """
 
     role: Role
     right: Right
@@ -53,7 +66,12 @@ class Rule(Frozen):
 
 
 class Training(Frozen):
-    """A training module without which a role gives no right."""
+    """A training module without which a role gives no right.
+
+    Attributes:
+        role: that needs it.
+        module: of training whose attestation must be in date.
+    """
 
     role: Role
     module: Name
