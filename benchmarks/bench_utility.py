@@ -26,7 +26,7 @@ from torch import nn
 
 from abfed.learning.batches import InMemory
 from abfed.learning.design_matrix import Design, RecipientRows, encode_category, encode_numeric
-from abfed.learning.dpsgd import Parameters, _noised
+from abfed.learning.dpsgd import Parameters, noised_sum
 from abfed.learning.gradients import BatchGradients
 from abfed.learning.networks import one_thread
 from abfed.privacy.accounting import sampled_multiplier
@@ -115,13 +115,17 @@ def private(silos: list[RecipientRows], multiplier: float, *, once: bool) -> Flo
     with one_thread(), torch.no_grad():
         parameters, gradients = Parameters(network), BatchGradients(network)
         for _ in range(STEPS):
+            units = torch.zeros(len(parameters.vector), dtype=torch.int64)
             total = torch.zeros(len(parameters.vector), dtype=torch.float64)
             for source in sources:
                 batch = source.batch(noise.poisson_batch(source.recipients, RATE))
-                found = gradients.clipped_sum(batch, CLIP)
-                total += found if once else _noised(found, multiplier * CLIP, noise)
+                found = gradients.clipped_units(batch, CLIP)
+                if once:
+                    units += found
+                else:
+                    total += noised_sum(found, CLIP, multiplier, noise)
             if once:
-                total = _noised(total, multiplier * CLIP, noise)
+                total = noised_sum(units, CLIP, multiplier, noise)
             parameters.step(total, LEARNING_RATE / expected)
     return parameters.vector.double().numpy()
 

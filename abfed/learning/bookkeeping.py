@@ -2,19 +2,21 @@
 
 No recipient's gradient is made where its norm can be had without it:
 
-1. One row: a linear layer's gradient is the outer product of signal g and input a, its squared
-   norm ‖g‖²(‖a‖² + 1) (Goodfellow 2015).
+1. One row: a linear layer's gradient is the outer product of signal g and input a, its norm
+   ‖g‖‖a‖ (Goodfellow 2015); the bias belongs to an input of 1.
 2. Many rows: the norm is of the recipient's *summed* gradient. Either it is the root of
-   Σ_jj' (g_j·g_j')(a_j·a_j' + 1) over pairs of their rows (Li et al. 2022), or the sum itself is
-   made, where that is smaller: 2·rows² > inputs × outputs.
+   Σ_jj' (g_j·g_j')(a_j·a_j') over pairs of their rows (Li et al. 2022), or the sum itself is made,
+   where that is less work.
 3. An embedding is a linear layer without bias whose inputs are one-hot: a_j·a_j' is 1 where codes
    agree.
 4. With the norms each layer's sum is one product of inputs and signals weighted by the factors.
 
-How the bound holds in float32: a norm is never taken too small. What rounding could hide, also
-where a recipient's rows cancel each other, is added to it (`ROUNDING`), and what vanishes in a
-square is covered by `VANISHED`. A recipient whose norm isn't finite adds nothing. The products over
-a batch are rounded as well; a test measures by how much one recipient moves them beyond the clip.
+Why adding or removing one recipient moves the sum by at most `clip`, exactly (decision 0060): all
+of it is fixed point. A recipient adds a vector of whole multiples of 2⁻⁴⁰ of the clip that follows
+from the parameters and their own rows alone; its norm is at most 2⁴⁰, as what rounding their
+weighted signals may add is taken off the bound first (`_bound`) and norms are rounded up; and whole
+numbers are added without rounding, in whatever order. A recipient whose values or norm aren't
+finite adds nothing.
 """
 
 from __future__ import annotations
@@ -26,19 +28,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from abfed.learning.fixedpoint import BITS, EXACT, PIECE, UNIT_BITS, largest, powers_above
 from abfed.learning.losses import Loss
-from abfed.learning.stacks import Kept, Linear, Stack
+from abfed.learning.passes import Kept, Passes
+from abfed.learning.stacks import Linear, Stack
 
-ROUNDING = 2.0**-24
-"""Relative error of one float32 operation (IEEE 754, to nearest)."""
+ROUNDED_UP = 1 + 2.0**-40
+"""More than the few dozen roundings of a norm and its factor can take away."""
 
-VANISHED = 2.0**-56
-"""More than squares below float32's range can hide from the norm of 10⁴ numbers."""
-
-LARGEST = 1e30
-"""A pair's inputs beyond this leave too few bits to tell a norm by: counted as not finite."""
-
-PAIRS = 1 << 22  # numbers of pairwise products at a time: 16 MiB
+WEIGHTED = EXACT - BITS - (PIECE - 1).bit_length()
+"""Bits of a weighted signal: a piece's products with inputs stay exact."""
 
 
 class Group(NamedTuple):
@@ -53,26 +52,7 @@ class Group(NamedTuple):
     recipients: int
 
 
-class _Made(NamedTuple):
-    """Recipients' summed gradients of a linear layer, `(recipients, …)`. Sensitive."""
-
-    layer: Linear
-    weights: Tensor
-    biases: Tensor | None
-
-    def of(self, chosen: Tensor) -> _Made:
-        biases = None if self.biases is None else self.biases[chosen]
-        return _Made(self.layer, self.weights[chosen], biases)
-
-
-class _Part(NamedTuple):
-    """A layer's share of a group: squared norms, and the summed gradients where they were made."""
-
-    squares: Tensor
-    made: _Made | None
-
-
-def book_keeping_sum(
+def book_keeping_units(
     stack: Stack, lines: Tensor, labels: Tensor, groups: Sequence[Group], clip: float, loss: Loss
 ) -> Tensor:
     """The sum of recipients' clipped gradients, over all trained parameters in one vector.
@@ -86,152 +66,132 @@ def book_keeping_sum(
         loss: gives the signals.
 
     Returns:
-        `(stack.size,)` float32. Sensitive: noise must be added.
+        `(stack.size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added.
     """
-    total = torch.zeros(stack.size)
-    if len(lines) == 0:
+    total = torch.zeros(stack.size, dtype=torch.int64)
+    passes = Passes(stack)
+    if len(lines) == 0 or not passes.finite:
         return total
-    kept = stack.kept(lines, labels, loss)
     start = 0
     for group in groups:
         for piece in _pieces(group):
-            stop = start + piece.rows * piece.recipients
-            part = [
-                Kept(one.layer, one.inputs[start:stop], one.signals[start:stop]) for one in kept
-            ]
-            _add(total, part, piece, clip)
-            start = stop
+            rows = slice(start, start + piece.rows * piece.recipients)
+            kept, alive = passes.kept(lines[rows], labels[rows], piece.recipients, loss)
+            _add(total, kept, alive, piece, clip)
+            start = rows.stop
     return total
 
 
 def _pieces(group: Group) -> list[Group]:
-    """A group in pieces whose pairs of rows fit into memory."""
-    most = max(1, PAIRS // group.rows**2) if group.rows > 1 else group.recipients
-    full, rest = divmod(group.recipients, max(1, most))
+    """A group in pieces that stay in the cache; no recipient's rows are parted."""
+    most = max(1, PIECE // group.rows)
+    full, rest = divmod(group.recipients, most)
     return [Group(group.rows, most)] * full + ([Group(group.rows, rest)] if rest else [])
 
 
-def _add(total: Tensor, part: list[Kept], group: Group, clip: float) -> None:
-    """Add a group's clipped gradients to the sum."""
-    found = [_squares(one, group) for one in part]
-    squares = found[0].squares
-    for each in found[1:]:
-        squares += each.squares
-    factors = (clip / squares.sqrt().clamp_(min=clip)).float()
-    if not math.isfinite(float(squares.sum())):
-        finite = torch.isfinite(squares)
-        rows = finite.repeat_interleave(group.rows)
-        part = [Kept(one.layer, one.inputs[rows], one.signals[rows]) for one in part]
-        found = [_Part(each.squares, each.made and each.made.of(finite)) for each in found]
-        factors = factors[finite]
-    weights = factors if group.rows == 1 else factors.repeat_interleave(group.rows)
-    for one, each in zip(part, found, strict=True):
-        if each.made is not None:
-            _add_made(total, each.made, factors)
-        else:
-            _add_product(total, one, weights)
+def _add(total: Tensor, kept: list[Kept], alive: Tensor, group: Group, clip: float) -> None:
+    """Add a piece's clipped gradients to the sum."""
+    squares = _squares(kept[0], group)
+    for one in kept[1:]:
+        squares = squares + _squares(one, group)
+    norms = squares.sqrt() * ROUNDED_UP
+    bound = clip * _bound(len(total), group.rows)
+    factors = bound / norms.clamp(min=bound) if bound > 0 else torch.zeros_like(norms)
+    alive = alive & torch.isfinite(norms)
+    if not bool(alive.all()):
+        _silence(kept, ~alive)
+    for one in kept:  # rows that cancel each other may be longer than their sum: not without end
+        factors = torch.minimum(factors, _most(one, group, clip))
+    factors = torch.where(alive, factors, 0.0)
+    for one in kept:
+        weights = factors * one.scale * (2.0**UNIT_BITS / clip)
+        weights = torch.where(torch.isfinite(weights), weights, 0.0)
+        _add_product(total, one, weights)
 
 
-def _squares(one: Kept, group: Group) -> _Part:
-    """Squared norms of a layer's gradients by recipient, float64, never too small."""
-    inputs, signals = one.inputs, one.signals
-    if isinstance(one.layer, Linear):
-        biased = one.layer.bias is not None
-        if group.rows == 1:
-            return _Part(_one_row(inputs, signals, biased=biased), None)
-        if 2 * group.rows**2 > inputs.shape[1] * signals.shape[1]:
-            return _summed(one.layer, inputs, signals, group)
-        by_recipient = inputs.view(group.recipients, group.rows, -1)
-        pairs = by_recipient @ by_recipient.transpose(1, 2)
-        if biased:
-            pairs += 1.0
-    else:
-        codes = inputs.reshape(group.recipients, -1)
-        if codes.shape[1] == 1:
-            norms = _norms(signals.reshape(group.recipients, -1))
-            return _Part(norms.square() * (1 + _error(signals.shape[-1])), None)
-        pairs = (codes[:, :, None] == codes[:, None, :]).float()
-    backward = signals.reshape(group.recipients, pairs.shape[1], -1)
-    return _Part(_by_pairs(pairs, backward @ backward.transpose(1, 2), inputs, signals), None)
+def _silence(kept: list[Kept], recipients: Tensor) -> None:
+    """What isn't finite would spoil the products: 0 in its place."""
+    for one in kept:
+        one.signals.view(len(recipients), -1)[recipients] = 0.0
+        if isinstance(one.layer, Linear):
+            one.inputs.view(len(recipients), -1)[recipients] = 0.0
 
 
-def _one_row(inputs: Tensor, signals: Tensor, *, biased: bool) -> Tensor:
-    """A linear layer's squared norms for one row a recipient."""
-    inner = _norms(inputs).square_()
-    if biased:
-        inner += 1.0
-    outer = _norms(signals).square_()
-    outer *= 1 + _error(inputs.shape[1] + signals.shape[1])
-    return outer.mul_(inner)
+def _bound(size: int, rows: int) -> float:
+    """The clip, in clips, without what rounding weighted signals may add to a recipient's norm.
 
-
-def _norms(values: Tensor) -> Tensor:
-    """Norms of rows, float64, and what a square too small for float32 may have hidden."""
-    if values.shape[1] == 1:
-        return values.squeeze(1).abs().double()
-    norms: Tensor = torch.linalg.vector_norm(values, dim=1).double()
-    return norms.add_(VANISHED)
-
-
-def _by_pairs(inner: Tensor, outer: Tensor, inputs: Tensor, signals: Tensor) -> Tensor:
-    """Squared norms from products of pairs of rows, and what may be lost where rows cancel.
-
-    Every product of a pair is off by at most `_error` of the two rows' norms, so their sum by that
-    of (Σ_j ‖g_j‖‖a_j‖)², which is at most rows × Σ_j ‖g_j‖²‖a_j‖².
+    Each of `rows` rounds each signal by at most ½ and multiplies that by an input of at most 2¹⁸,
+    for each of `size` parameters: at most rows × √size × 2¹⁷ units of 2⁻⁴⁰.
     """
-    largest = inner.diagonal(dim1=1, dim2=2).amax(1)
-    products = inner.mul_(outer)
-    alone = products.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
-    lost = alone * (products.shape[1] * _error(inputs.shape[-1] + signals.shape[-1]))
-    squares = products.sum((1, 2), dtype=torch.float64).clamp_(min=0.0) + lost
-    return squares.masked_fill_(~(largest < LARGEST), torch.inf)
+    return 1.0 - rows * math.sqrt(size) * 2.0 ** (BITS - 1 - UNIT_BITS)
 
 
-def _summed(layer: Linear, inputs: Tensor, signals: Tensor, group: Group) -> _Part:
-    """Summed gradients, made: they are what is added later, so that their norm is exact."""
-    forward = inputs.view(group.recipients, group.rows, -1)
-    backward = signals.view(group.recipients, group.rows, -1)
-    weights = backward.transpose(1, 2) @ forward
-    squares = torch.linalg.vector_norm(weights, dim=(1, 2)).double().square_()
-    biases = None if layer.bias is None else backward.sum(1)
-    if biases is not None:
-        squares += torch.linalg.vector_norm(biases, dim=1).double().square_()
-    return _Part(squares * (1 + _error(weights[0].numel())), _Made(layer, weights, biases))
+def _most(one: Kept, group: Group, clip: float) -> Tensor:
+    """The factors at which weighted signals still have at most `WEIGHTED` bits.
+
+    A table's are whole units already and have as many bits as a linear layer's products.
+    """
+    bits = WEIGHTED - max(0, (group.rows - 1).bit_length() - (PIECE - 1).bit_length())
+    if not isinstance(one.layer, Linear):
+        bits += BITS
+    return one.scale.reciprocal() * math.ldexp(clip, bits - BITS - UNIT_BITS)
 
 
-def _error(terms: int) -> float:
-    """Relative error of a squared norm made of sums of so many products, and of what follows."""
-    return 2.0 * (terms + 16) * ROUNDING
+def _squares(one: Kept, group: Group) -> Tensor:
+    """Squared norms of a layer's gradients by recipient, float64, never too small."""
+    recipients, rows = group.recipients, group.rows
+    if isinstance(one.layer, Linear):
+        if rows == 1:
+            inner: Tensor = torch.linalg.vector_norm(one.inputs, dim=1)
+            outer: Tensor = torch.linalg.vector_norm(one.signals, dim=1)
+            return (one.scale * inner * outer).square()
+        forward = one.inputs.view(recipients, rows, -1)
+        backward = one.signals.view(recipients, rows, -1)
+        sides = forward.shape[2], backward.shape[2]
+        if rows * sum(sides) > sides[0] * sides[1]:
+            return _made(backward.transpose(1, 2) @ forward) * one.scale.square()
+        pairs = forward @ forward.transpose(1, 2)
+    else:
+        codes = one.inputs.reshape(recipients, -1)
+        backward = one.signals.view(recipients, codes.shape[1], -1)
+        pairs = (codes[:, :, None] == codes[:, None, :]).double()
+    return _by_pairs(pairs, backward @ backward.transpose(1, 2)) * one.scale.square()
 
 
-def _add_made(total: Tensor, made: _Made, factors: Tensor) -> None:
-    """Summed gradients, weighted by recipient."""
-    weight, bias = _views(total, made.layer)
-    weight.view(-1).addmv_(made.weights.flatten(1).t(), factors)
-    if bias is not None and made.biases is not None:
-        bias.addmv_(made.biases.t(), factors)
+def _by_pairs(inner: Tensor, outer: Tensor) -> Tensor:
+    """Squared norms from products of pairs of rows, in whole numbers.
+
+    The products of pairs are rounded to so many bits that their sum is exact; each is then off by
+    less than 1, and as much is added. No product exceeds the largest of a row with itself (Cauchy
+    and Schwarz).
+    """
+    rows = inner.shape[1]
+    products = inner * outer
+    powers = powers_above(products.diagonal(dim1=1, dim2=2).amax(1) * ROUNDED_UP)
+    scale = powers * 2.0 ** (2 * (rows - 1).bit_length() + 1 - EXACT)
+    whole = (products / scale[:, None, None]).round_()
+    return (whole.sum((1, 2)).clamp(min=0.0) + rows**2) * scale
+
+
+def _made(gradients: Tensor) -> Tensor:
+    """Squared norms of summed gradients, rounded up to so many bits that squares add exactly."""
+    flat = gradients.flatten(1)
+    bits = (EXACT - (flat.shape[1] - 1).bit_length()) // 2
+    scale = powers_above(largest(flat, len(flat))) * 2.0**-bits
+    whole = (flat / scale[:, None]).abs_().ceil_()
+    return whole.square_().sum(1) * scale.square()
 
 
 def _add_product(total: Tensor, one: Kept, weights: Tensor) -> None:
-    """Signals, weighted by recipient, times inputs."""
+    """Signals, weighted by recipient and rounded to whole units, times inputs."""
+    signals = (one.signals.view(len(weights), -1) * weights[:, None]).round_()
+    shape, start = one.layer.weight.shape, one.layer.start
+    stop = start + shape.numel()
+    ours = total[start:stop].view(shape)
     if isinstance(one.layer, Linear):
-        ours, bias = _views(total, one.layer)
-        if bias is not None:
-            bias.addmv_(one.signals.t(), weights)
-        if one.inputs.shape[1] < one.signals.shape[1]:  # weigh the narrower side
-            ours.addmm_(one.signals.t(), one.inputs * weights[:, None])
-        else:
-            ours.addmm_(one.signals.mul_(weights[:, None]).t(), one.inputs)
+        found = (signals.view_as(one.signals).t() @ one.inputs).long()[:-1]
+        ours += found[:, :-1]
+        if one.layer.bias is not None:
+            total[stop : stop + shape[0]] += found[:, -1]
         return
-    size = one.layer.weight.numel()
-    table = total[one.layer.start : one.layer.start + size].view_as(one.layer.weight)
-    places = one.inputs.numel() // max(1, len(weights))
-    signals = one.signals.reshape(-1, table.shape[1]) * weights.repeat_interleave(places)[:, None]
-    table.index_add_(0, one.inputs.reshape(-1), signals)
-
-
-def _views(total: Tensor, layer: Linear) -> tuple[Tensor, Tensor | None]:
-    """A layer's weight and bias within the sum."""
-    stop = layer.start + layer.weight.numel()
-    weight = total[layer.start : stop].view_as(layer.weight)
-    return weight, None if layer.bias is None else total[stop : stop + len(layer.bias)]
+    ours.index_add_(0, one.inputs.reshape(-1), signals.view(-1, shape[1]).long())

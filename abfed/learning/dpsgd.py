@@ -3,10 +3,13 @@
 Each local step, in this order:
 
 1. a Poisson batch of recipients at the plan's rate, drawn from the permit's noise source;
-2. the sum of their clipped gradients (`abfed.learning.gradients`);
-3. Gaussian noise of sd noise_multiplier × clip on each coordinate, added in float64;
-4. the noised sum rounded to a fixed grid that depends on that sd alone, a power of two at most
-   2⁻²⁰ of it: what low bits of a floating-point sum could tell is gone (Mironov 2012);
+2. the sum of their clipped gradients (`abfed.learning.gradients`), in whole units of 2⁻⁴⁰ clips:
+   one recipient moves it by at most 2⁴⁰ of them, exactly;
+3. Gaussian noise of sd noise_multiplier × clip on each coordinate, rounded to those units and added
+   as whole numbers: that is the sum with Gaussian noise, rounded, so that no floating-point sum is
+   there whose low bits could tell anything (Mironov 2012);
+4. the noised sum rounded to a grid that depends on that sd alone, a power of two at most 2⁻²⁰ of
+   it;
 5. division by the *expected* batch, which is public. The realised one is not, and an empty batch is
    a step of noise like any other;
 6. a step down that gradient, parameters kept within ±`LARGEST_PARAMETER`: whether a release is
@@ -34,7 +37,8 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.gradients import BatchGradients
+from abfed.learning.fixedpoint import UNIT_BITS
+from abfed.learning.gradients import BatchGradients, in_losses_unit
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
 from abfed.learning.shapes import LARGEST_PARAMETER
@@ -43,6 +47,7 @@ from abfed.protocol.modelling import Training
 
 DRAWN_AT_ONCE = 1 << 21  # rows: they wait in memory while the data is swept
 STEPS_AT_ONCE = 512
+LARGEST_MULTIPLIER = 2.0**18  # its noise in units of 2⁻⁴⁰ clips still fits into 63 bits
 KEPT_EVERY = 5.0  # seconds: what a killed process loses
 
 
@@ -76,8 +81,11 @@ def train_round(
         ValueError: a noise multiplier or expected batch that would leave the release unprotected,
             or a network that draws random numbers of its own.
     """
-    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
-        message = f"the noise multiplier must be positive, not {noise_multiplier}"
+    if not 0 < noise_multiplier <= LARGEST_MULTIPLIER:
+        message = (
+            f"the noise multiplier must be positive and at most {LARGEST_MULTIPLIER:g}, "
+            f"not {noise_multiplier}"
+        )
         raise ValueError(message)
     if not (math.isfinite(expected_batch) and expected_batch >= 1):
         message = f"the expected batch must be at least 1, not {expected_batch}"
@@ -92,8 +100,10 @@ def train_round(
         progress = _Progress(checkpoint, parameters)
         with progress:
             for step, batch in _steps(rows, settings, noise, first=progress.taken):
-                total = gradients.clipped_sum(batch, settings.clip)
-                noised = _noised(total, noise_multiplier * settings.clip, noise.fork(2 * step + 1))
+                units = gradients.clipped_units(batch, settings.clip)
+                noised = noised_sum(
+                    units, settings.clip, noise_multiplier, noise.fork(2 * step + 1)
+                )
                 progress.taken = step + 1  # first: a cut between the two lines must not add a step
                 parameters.step(noised, rate, pull)
                 progress.took()
@@ -204,8 +214,19 @@ def _steps(
         yield from zip(window, rows.batches(drawn), strict=True)
 
 
-def _noised(total: Tensor, sigma: float, noise: Noise) -> Tensor:
-    """The sum with noise of sd `sigma` on each coordinate, on the grid. Released."""
-    grid = grid_for(sigma)
-    noised = total.add_(torch.from_numpy(noise.floats(total.numel(), sigma)))
+def noised_sum(units: Tensor, clip: float, noise_multiplier: float, noise: Noise) -> Tensor:
+    """The sum with noise of sd `noise_multiplier` clips on each coordinate, on the grid. Released.
+
+    Args:
+        units: `(parameters,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
+        clip: L2 bound of what one recipient adds.
+        noise_multiplier: at most `LARGEST_MULTIPLIER`.
+        noise: where the noise comes from.
+
+    Returns:
+        `(parameters,)` float64, in the loss's unit.
+    """
+    drawn = torch.from_numpy(noise.floats(units.numel(), noise_multiplier * 2.0**UNIT_BITS))
+    noised = in_losses_unit(units + drawn.round_().long(), clip)
+    grid = grid_for(noise_multiplier * clip)
     return noised.div_(grid).round_().mul_(grid)

@@ -2,35 +2,33 @@
 
 1. The protected unit is the recipient: their gradient is that of the *sum* of their rows' losses.
 2. It is clipped to L2 norm `clip` over all parameters together, then summed (Abadi et al. 2016).
-3. A recipient whose gradient is not finite adds nothing. An asker chooses the incoming model; one
+3. What a recipient adds is a function of the parameters and of their own rows, bit for bit, and the
+   sum is one of whole numbers (`UNIT_BITS` of the clip): one recipient more or less moves it by at
+   most `clip`, exactly, whatever model an asker chose (decision 0060).
+4. A recipient whose gradient is not finite adds nothing. An asker chooses the incoming model; one
    that overflows for a single person must not be able to turn a release into a failure.
-4. Nothing is returned beside the sum: norms, losses and counts would be releases too.
-5. No generator is drawn from: a module that would (dropout) is refused.
+5. Nothing is returned beside the sum: norms, losses and counts would be releases too.
+6. No generator is drawn from: a module that would (dropout) is refused.
 
 A stack of layers takes the fast path (`abfed.learning.bookkeeping`). Any other module that Opacus
-accepts takes the general one, which makes each row's gradient through Opacus's hooks; where each
-recipient has one row and the network is large, Opacus's ghost clipping finds the norms instead.
-Made gradients are float32; norm, factor and the sum over recipients are float64. Opacus's
-optimizer, sampler and loader stay unused (they draw from torch's global generator).
+accepts takes the general one: one recipient at a time, so that nobody else's rows are in the
+products. No plan needs it; it is for networks of one's own. Opacus's optimizer, sampler and loader
+stay unused (they draw from torch's global generator), and so do its hooks and its ghost clipping:
+they multiply all rows at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
 import torch
 from torch import Tensor, nn
 
-from abfed.learning.batches import Batch, owners
-from abfed.learning.bookkeeping import Group, book_keeping_sum
+from abfed.learning.batches import Batch
+from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
+from abfed.learning.fixedpoint import UNIT_BITS
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.stacks import Stack
-
-GHOST_ROUNDING = 2.0**-14
-"""How far a norm that Opacus sums in float32 may be too small, generously."""
-
-GHOST = 1 << 14  # parameters: above, two backward passes cost less than writing gradients down
-MATERIALISED = 1 << 21  # floats: 8 MiB of per-row gradients at a time; more falls out of the cache
 
 
 def clipped_sum(
@@ -61,7 +59,13 @@ def clipped_sum(
         ValueError: the network draws random numbers.
     """
     batch = _grouped(lines, labels, recipients)
-    return named(network, BatchGradients(network, loss).clipped_sum(batch, clip))
+    units = BatchGradients(network, loss).clipped_units(batch, clip)
+    return named(network, in_losses_unit(units, clip))
+
+
+def in_losses_unit(units: Tensor, clip: float) -> Tensor:
+    """Whole units of 2⁻⁴⁰ of the clip as float64 numbers; rounded where they exceed 2⁵³."""
+    return units.double() * (clip * 2.0**-UNIT_BITS)
 
 
 def named(network: nn.Module, vector: Tensor) -> dict[str, Tensor]:
@@ -81,32 +85,31 @@ class BatchGradients:
         loss: what is made small.
 
     Raises:
-        ValueError: the network draws random numbers.
+        ValueError: the network draws random numbers, or it is neither a stack nor a module that
+            Opacus accepts (one that mixes rows, as batch normalisation does).
     """
 
-    __slots__ = ("_loss", "_network", "_size", "_stack")
+    __slots__ = ("_loss", "_network", "_stack")
 
     def __init__(self, network: nn.Module, loss: Loss = LOGISTIC) -> None:
         _refuse_dice(network)
         self._network = network
         self._loss = loss
         self._stack = Stack.of(network)
-        self._size = _size(network)
+        if self._stack is None:
+            _refuse_mixing(network)
 
-    def clipped_sum(self, batch: Batch, clip: float) -> Tensor:
+    def clipped_units(self, batch: Batch, clip: float) -> Tensor:
         """The sum of recipients' clipped gradients over all trained parameters, `(size,)`.
 
         Returns:
-            float64. Sensitive: noise must be added. Zeros for an empty batch.
+            int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added. Zeros for an empty batch.
         """
         if self._stack is not None and self._stack.takes(batch.lines):
-            found = book_keeping_sum(
+            return book_keeping_units(
                 self._stack, batch.lines, batch.labels, batch.groups, clip, self._loss
             )
-            return found.double()
-        one_row = all(group.rows == 1 for group in batch.groups)
-        path = ghost_sum if one_row and self._size > GHOST else materialised_sum
-        return path(self._network, batch, clip, self._loss)
+        return one_by_one(self._network, batch, clip, self._loss)
 
 
 def _grouped(lines: Tensor, labels: Tensor, recipients: Tensor) -> Batch:
@@ -131,120 +134,43 @@ def _refuse_dice(network: nn.Module) -> None:
             raise ValueError(message)
 
 
-def materialised_sum(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
-    """The clipped sum from each row's gradient: any module that Opacus accepts.
+def _refuse_mixing(network: nn.Module) -> None:
+    """Refuse what Opacus refuses: layers that mix rows, or that keep something of them."""
+    from opacus.validators import ModuleValidator  # noqa: PLC0415 - 100 MB that a stack is spared
+
+    found = ModuleValidator.validate(network, strict=False)
+    if found:
+        message = f"the network can't be trained privately: {found[0]}"
+        raise ValueError(message)
+
+
+def one_by_one(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
+    """The clipped sum from each recipient's gradient, made alone: any module that Opacus accepts.
+
+    Autograd's float32 gradient of a recipient's rows, in memory of their own, is computed as it
+    would be if they were the only ones. Its norm is taken in float64 and rounded up, the clipped
+    gradient rounded to whole units.
 
     Returns:
-        `(size,)` float64. Sensitive.
+        `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
     """
-    recipients = owners(batch.groups)
-    total = torch.zeros(_size(network), dtype=torch.float64)
-    for rows in _portions(recipients, max(1, MATERIALISED // len(total))):
-        per_row = _row_gradients(network, batch.lines[rows], batch.labels[rows], loss)
-        total += _clip_and_add(per_row, recipients[rows] - recipients[rows.start], clip)
+    trained = [each for each in network.parameters() if each.requires_grad]
+    size = sum(each.numel() for each in trained)
+    total = torch.zeros(size, dtype=torch.int64)
+    bound = 1.0 - math.sqrt(size) * 2.0 ** -(UNIT_BITS + 1)
+    start = 0
+    for group in batch.groups:
+        for _ in range(group.recipients):
+            rows = slice(start, start + group.rows)
+            start = rows.stop
+            with torch.enable_grad():
+                each = loss.total(network(batch.lines[rows].clone()), batch.labels[rows].clone())
+                found = torch.autograd.grad(
+                    each, trained, allow_unused=True, materialize_grads=True
+                )
+            gradient = torch.cat([part.flatten() for part in found]).double()
+            norm = float(torch.linalg.vector_norm(gradient)) * ROUNDED_UP / clip
+            if math.isfinite(norm):
+                factor = bound / max(norm, bound) / clip
+                total += (gradient * (factor * 2.0**UNIT_BITS)).round_().long()
     return total
-
-
-def ghost_sum(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
-    """The clipped sum by ghost clipping (Li et al. 2022): norms first, then a weighted loss.
-
-    Args:
-        network: a module that Opacus accepts.
-        batch: one row a recipient.
-        clip: L2 bound, in the loss's unit.
-        loss: gives the signals.
-
-    Returns:
-        `(size,)` float64. Sensitive.
-    """
-    from opacus.grad_sample import GradSampleModuleFastGradientClipping  # noqa: PLC0415 - as below
-
-    total = torch.zeros(_size(network), dtype=torch.float64)
-    if len(batch.lines) == 0:
-        return total
-    network.train()  # Opacus's hooks sleep in evaluation mode
-    hooked = GradSampleModuleFastGradientClipping(network, loss_reduction="sum")
-    try:
-        with torch.enable_grad():
-            scores = hooked(_with_gradient(batch.lines))
-        signals = loss.signals(scores.detach(), batch.labels)
-        scores.backward(signals, retain_graph=True)
-        norms = hooked.get_norm_sample().double() * (1 + GHOST_ROUNDING)
-        hooked.disable_hooks()
-        network.zero_grad(set_to_none=True)
-        finite = torch.isfinite(norms)
-        if bool(finite.all()):
-            scores.backward(signals * (clip / norms.clamp(min=clip)).float()[:, None])
-            grads = [each.grad for each in _trained(network) if each.grad is not None]
-            return torch.cat([grad.flatten() for grad in grads]).double()
-    finally:
-        hooked.cleanup()
-        network.zero_grad(set_to_none=True)
-    rest = Batch(batch.lines[finite], batch.labels[finite], (Group(1, int(finite.sum())),))
-    return ghost_sum(network, rest, clip, loss)
-
-
-def _trained(network: nn.Module) -> list[nn.Parameter]:
-    return [each for each in network.parameters() if each.requires_grad]
-
-
-def _size(network: nn.Module) -> int:
-    return sum(each.numel() for each in _trained(network))
-
-
-def _with_gradient(lines: Tensor) -> Tensor:
-    """Lines that want a gradient: without one torch warns of Opacus's hooks at each step."""
-    return lines.detach().requires_grad_() if lines.is_floating_point() else lines
-
-
-def _portions(recipients: Tensor, size: int) -> Iterator[slice]:
-    """Slices of about `size` rows that never part a recipient's rows."""
-    rows, start = len(recipients), 0
-    while start < rows:
-        stop = start + size
-        if stop < rows:
-            last = recipients[stop]
-            first = int(torch.searchsorted(recipients, last))
-            stop = first if first > start else int(torch.searchsorted(recipients, last, right=True))
-        yield slice(start, min(stop, rows))
-        start = stop
-
-
-def _row_gradients(network: nn.Module, lines: Tensor, labels: Tensor, loss: Loss) -> list[Tensor]:
-    """Each row's gradient, `(rows, size)` float32 for each trained parameter."""
-    from opacus.grad_sample import GradSampleModule  # noqa: PLC0415 - 100 MB that a stack is spared
-
-    network.train()  # Opacus's hooks sleep in evaluation mode
-    trained = _trained(network)
-    hooked = GradSampleModule(network, loss_reduction="sum")
-    try:
-        with torch.enable_grad():
-            loss.total(hooked(_with_gradient(lines)), labels).backward()
-        # Opacus hangs them on the parameters, an attribute that torch's types don't know
-        return [getattr(each, "grad_sample").flatten(1) for each in trained]  # noqa: B009
-    finally:
-        hooked.cleanup()
-        network.zero_grad(set_to_none=True)
-
-
-def _clip_and_add(per_row: list[Tensor], recipients: Tensor, clip: float) -> Tensor:
-    """Rows to recipients, recipients to the bound, and the sum over them, `(parameters,)`."""
-    count = int(recipients[-1]) + 1
-    gradients = [_by_recipient(part, recipients, count).double() for part in per_row]
-    norms = torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(part, dim=1) for part in gradients]), dim=0
-    )
-    finite = torch.isfinite(norms)
-    if not bool(finite.all()):
-        for part in gradients:
-            part[~finite] = 0.0
-        norms[~finite] = 0.0
-    factors = clip / norms.clamp(min=clip)
-    return torch.cat([factors @ part for part in gradients])
-
-
-def _by_recipient(part: Tensor, recipients: Tensor, count: int) -> Tensor:
-    """Sums of each recipient's rows, `(count, size)`."""
-    if count == len(part):
-        return part
-    return torch.zeros(count, part.shape[1]).index_add_(0, recipients, part)

@@ -18,7 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from abfed.learning.fixedpoint import PIECE
+from abfed.learning.passes import Passes
 from abfed.learning.shapes import layer_names, parameter_shapes
+from abfed.learning.stacks import Stack
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Arrays
 
@@ -80,11 +83,22 @@ def parameters_of(network: nn.Module) -> dict[str, npt.NDArray[Any]]:
     return {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
 
 
-def logits(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def logits(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Scores of lines of the design matrix, `(rows,)`. Rows: sensitive.
 
-    A model may be so large that a score overflows; what isn't a number scores 0.
+    A row's score is a function of the parameters and of that row, bit for bit: which other rows are
+    there changes nothing (decision 0060). A model may be so large that a score overflows; what
+    isn't a number scores 0.
     """
+    scores = np.zeros(len(lines))
+    stack, rows = Stack.of(network), torch.from_numpy(lines)
     with torch.no_grad():
-        scores = network(torch.from_numpy(lines)).squeeze(1).numpy()
-    return np.asarray(np.where(np.isnan(scores), np.float32(0.0), scores), dtype=np.float32)
+        if stack is None or not stack.takes(rows):
+            for place, row in enumerate(rows):
+                scores[place] = float(network(row.clone()[None]).squeeze())
+        elif (passes := Passes(stack)).finite:
+            for start in range(0, len(rows), PIECE):
+                piece = rows[start : start + PIECE]
+                found = passes.forward(piece, len(piece))
+                scores[start : start + PIECE] = torch.where(found.alive, found.scores[:, 0], 0.0)
+    return np.where(np.isnan(scores), 0.0, scores)

@@ -1,8 +1,10 @@
 """A network read as a stack of layers whose forward and backward pass are written out.
 
 Only what is surely known is read: linear layers, embeddings, and activations that work on each
-number by itself, one after another. A subclass, a hook, a shared or a half-frozen layer could
-change what a layer does, so such a network is no stack and takes the general path.
+number by itself and commute with scaling (ReLU and its like), one after another. A subclass, a
+hook, a shared or a half-frozen layer could change what a layer does, so such a network is no stack
+and takes the general path. So does one with another activation: an exponential isn't rounded
+correctly, and torch makes it otherwise at the end of a block than within (decision 0060).
 """
 
 from __future__ import annotations
@@ -14,24 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from abfed.learning.losses import Loss
-
 aten = torch.ops.aten
-
-
-class Kept(NamedTuple):
-    """What a trainable layer leaves for its gradients. Rows: sensitive.
-
-    Attributes:
-        layer: the layer.
-        inputs: what came in, `(rows, inputs)`; for a table codes, `(rows, places)`.
-        signals: derivative of each row's loss by what went out, `(rows, outputs)`; for a table
-            `(rows, places, outputs)`.
-    """
-
-    layer: Linear | Table
-    inputs: Tensor
-    signals: Tensor
 
 
 class Linear(NamedTuple):
@@ -42,16 +27,6 @@ class Linear(NamedTuple):
     start: int
     trained: bool
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """What the layer makes of its inputs."""
-        if self.bias is None:
-            return inputs @ self.weight.t()
-        return torch.addmm(self.bias, inputs, self.weight.t())
-
-    def backward(self, signals: Tensor, inputs: Tensor, _outputs: Tensor) -> Tensor:
-        """The signals of its inputs."""
-        return (signals @ self.weight).view_as(inputs)
-
 
 class Table(NamedTuple):
     """An embedding: the first layer of a stack, or nothing could go back through it."""
@@ -60,21 +35,16 @@ class Table(NamedTuple):
     start: int
     trained: bool
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """A line of the table for each code."""
-        return functional.embedding(inputs, self.weight)
-
 
 class Pointwise(NamedTuple):
-    """A layer without parameters: its two passes as functions.
+    """A layer without parameters: its two passes, which may write over what they are given.
 
-    Signals are nobody else's: the way back may write over them. `over` writes over its inputs, for
-    where they are a linear layer's output, which nobody needs again.
+    `backward` takes signals and outputs. What goes out is negative only where `signed`.
     """
 
     forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]  # signals, inputs, outputs
-    over: Callable[[Tensor], Tensor] | None = None
+    backward: Callable[[Tensor, Tensor], Tensor]
+    signed: bool
 
 
 Layer = Linear | Table | Pointwise
@@ -85,10 +55,11 @@ class Stack:
 
     Attributes:
         size: how many numbers are trained.
-        layers: from the input on.
+        layers: from the input on; at least one is linear.
+        lowest: place of the first trained layer.
     """
 
-    __slots__ = ("_flattens", "_lowest", "layers", "size")
+    __slots__ = ("_flattens", "layers", "lowest", "size")
 
     def __init__(self, layers: tuple[Layer, ...], size: int) -> None:
         self.layers = layers
@@ -98,7 +69,7 @@ class Stack:
             for place, layer in enumerate(layers)
             if not isinstance(layer, Pointwise) and layer.trained
         ]
-        self._lowest = min(trained, default=len(layers))
+        self.lowest = min(trained, default=len(layers))
         linear = [place for place, layer in enumerate(layers) if isinstance(layer, Linear)]
         before = layers[: min(linear, default=len(layers))]
         self._flattens = any(layer is FLATTEN for layer in before)
@@ -119,42 +90,15 @@ class Stack:
                 start += sum(each.numel() for each in module.parameters())
         named = [each for each in network.parameters() if each.requires_grad]
         size = sum(each.numel() for each in named)
-        return cls(tuple(layers), size) if size == start else None  # shared: counted once here
+        if size != start:  # a shared layer: counted once here
+            return None
+        return cls(tuple(layers), size) if any(isinstance(x, Linear) for x in layers) else None
 
     def takes(self, lines: Tensor) -> bool:
         """Whether these lines go through as `(rows, numbers)` from the first linear layer on."""
         if not isinstance(self.layers[0], Table):
             return lines.dim() == 2
         return lines.dim() == 1 or (lines.dim() == 2 and self._flattens)
-
-    def kept(self, lines: Tensor, labels: Tensor, loss: Loss) -> list[Kept]:
-        """One pass forward and one back, without autograd.
-
-        Args:
-            lines: `(rows, inputs)`, or codes for a table. Rows: sensitive; left as they are.
-            labels: as the loss wants them.
-            loss: its signals start the way back.
-
-        Returns:
-            What each trained layer leaves, from the last to the first. Sensitive.
-        """
-        passed = [lines]
-        before: Layer | None = None
-        for layer in self.layers:
-            forward = layer.forward
-            if isinstance(layer, Pointwise) and layer.over and isinstance(before, Linear):
-                forward = layer.over
-            passed.append(forward(passed[-1]))
-            before = layer
-        signals = loss.signals(passed[-1], labels)
-        found: list[Kept] = []
-        for place in reversed(range(self._lowest, len(self.layers))):
-            layer, inputs = self.layers[place], passed[place]
-            if not isinstance(layer, Pointwise) and layer.trained:
-                found.append(Kept(layer, inputs, signals))
-            if place > self._lowest and not isinstance(layer, Table):
-                signals = layer.backward(signals, inputs, passed[place + 1])
-        return found
 
 
 def _flat(network: nn.Module) -> Iterator[nn.Module]:
@@ -192,78 +136,34 @@ def _read(module: nn.Module, start: int, *, first: bool) -> Layer | None:
     return None if reading is None else reading(module)
 
 
-def _fixed(
-    forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> Callable[[Any], Pointwise]:
-    return lambda _module: Pointwise(forward, backward)
-
-
-def _relu_backward(signals: Tensor, _: Tensor, outputs: Tensor) -> Tensor:
+def _relu_backward(signals: Tensor, outputs: Tensor) -> Tensor:
     aten.threshold_backward.grad_input(signals, outputs, 0.0, grad_input=signals)
     return signals
 
 
-def _leaky(module: Any) -> Pointwise:
+def _leaky(module: Any) -> Pointwise | None:
     slope = float(module.negative_slope)
+    if slope < 0:  # the sign of an output would no longer tell that of its input
+        return None
     return Pointwise(
-        lambda x: functional.leaky_relu(x, slope),
-        lambda g, x, _: aten.leaky_relu_backward(g, x, slope, self_is_result=False),
-    )
-
-
-def _elu(module: Any) -> Pointwise:
-    alpha = float(module.alpha)
-    return Pointwise(
-        lambda x: functional.elu(x, alpha),
-        lambda g, x, _: aten.elu_backward(g, alpha, 1.0, 1.0, is_result=False, self_or_result=x),
-    )
-
-
-def _gelu(module: Any) -> Pointwise:
-    how = str(module.approximate)
-    return Pointwise(
-        lambda x: functional.gelu(x, approximate=how),
-        lambda g, x, _: aten.gelu_backward(g, x, approximate=how),
-    )
-
-
-def _softplus(module: Any) -> Pointwise:
-    beta, threshold = float(module.beta), float(module.threshold)
-    return Pointwise(
-        lambda x: functional.softplus(x, beta, threshold),
-        lambda g, x, _: aten.softplus_backward(g, x, beta, threshold),
-    )
-
-
-def _hardtanh(module: Any) -> Pointwise:
-    low, high = float(module.min_val), float(module.max_val)
-    return Pointwise(
-        lambda x: functional.hardtanh(x, low, high),
-        lambda g, x, _: aten.hardtanh_backward(g, x, low, high),
+        lambda x: functional.leaky_relu_(x, slope),
+        lambda g, y: aten.leaky_relu_backward(g, y, slope, self_is_result=True),
+        signed=True,
     )
 
 
 def _flatten(module: Any) -> Pointwise | None:
-    if (module.start_dim, module.end_dim) != (1, -1):
-        return None
-    return FLATTEN
+    return FLATTEN if (module.start_dim, module.end_dim) == (1, -1) else None
 
 
-FLATTEN = Pointwise(lambda x: x.flatten(1), lambda g, x, _: g.view(x.shape))
+FLATTEN = Pointwise(lambda x: x.flatten(1), lambda g, _: g, signed=True)
+IDENTITY = Pointwise(lambda x: x, lambda g, _: g, signed=True)
+RELU = Pointwise(torch.relu_, _relu_backward, signed=False)
 
 READABLE: dict[type[nn.Module], Callable[[Any], Pointwise | None]] = {
-    nn.Identity: _fixed(lambda x: x, lambda g, _x, _y: g),
-    nn.ReLU: lambda _: Pointwise(torch.relu, _relu_backward, torch.relu_),
-    nn.Tanh: _fixed(torch.tanh, lambda g, _, y: aten.tanh_backward(g, y)),
-    nn.Sigmoid: _fixed(torch.sigmoid, lambda g, _, y: aten.sigmoid_backward(g, y)),
-    nn.SiLU: _fixed(functional.silu, lambda g, x, _: aten.silu_backward(g, x)),
-    nn.Mish: _fixed(functional.mish, lambda g, x, _: aten.mish_backward(g, x)),
-    nn.ReLU6: _hardtanh,
-    nn.Hardtanh: _hardtanh,
+    nn.Identity: lambda _: IDENTITY,
+    nn.ReLU: lambda _: RELU,
     nn.LeakyReLU: _leaky,
-    nn.ELU: _elu,
-    nn.GELU: _gelu,
-    nn.Softplus: _softplus,
     nn.Flatten: _flatten,
 }
 """Layers without parameters that a stack may hold; `Flatten` puts an embedding's places in line."""

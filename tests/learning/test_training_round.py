@@ -28,7 +28,7 @@ def _round(noise, *, seed: int = 1, hidden=(8,), multiplier: float = 1.0, **sett
 
 @pytest.mark.parametrize("hidden", [(), (8,)])
 def test_without_noise_and_clipping_it_is_plain_sgd(hidden: tuple[int, ...]) -> None:
-    plan = learning_plan(*hidden, clip=1e3)
+    plan = learning_plan(*hidden, clip=30.0)
     data = made_rows(plan, 500, seed=1)
     noise = NoNoise(5)
     ours = train_round(
