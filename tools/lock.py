@@ -21,6 +21,7 @@ import re
 import sys
 import tempfile
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -39,6 +40,7 @@ LOCK_HEADER = """\
 # Made by `make lock` from pyproject.toml, for Python 3.11; do not edit.
 # torch is not here: pyproject.toml pins its version, the machine decides its build.
 # Install with `pip install --no-deps --require-hashes -r requirements.lock` after torch.
+# Resolved on {day}.
 
 """
 ENVIRONMENT_HEADER = """\
@@ -110,7 +112,8 @@ def main() -> None:
     """Resolve, filter and write."""
     PyPIRepository._get_file_hash = _hash_of  # type: ignore[method-assign, assignment]
     os.chdir(ROOT)
-    lock = LOCK_HEADER + _resolve(sys.argv[1:]).lstrip()
+    day = datetime.now(UTC).date()
+    lock = LOCK_HEADER.format(day=day) + _resolve(sys.argv[1:]).lstrip()
     environment = _environment(lock)
     LOCK.write_text(lock)
     ENVIRONMENT.write_text(environment)

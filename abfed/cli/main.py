@@ -54,6 +54,10 @@ COMMANDS = {
     "logout": Command("login", "Sign out: the session's key is destroyed."),
     "people": Command("people", "Enrol people of a site, and grant them roles."),
     "access": Command("access", "Show, explain, review and revoke access."),
+    "doctor": Command(
+        "doctor",
+        "Examine files, keys, seals, policy, people, vendors, dependencies; keep the dated record.",
+    ),
     "watch": Command(
         "watch",
         "Look at logs, runs and registers for what is unusual; tell the sinks of watch.yaml.",

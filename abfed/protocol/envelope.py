@@ -34,6 +34,7 @@ Kind = Literal[
     "shown",
     "evidence",
     "drill",
+    "checkup",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

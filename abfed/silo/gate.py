@@ -6,7 +6,8 @@ A request is judged in this order, and the first no ends it:
  2. it is a request, in this version of the protocol;
  3. it is fresh, and was not seen before;
  4. it is for this silo, its plan names this silo, and neither the silo nor plan, model or key is
-    frozen because of an incident (S15);
+    frozen because of an incident (S15), nor is the silo's check-up overdue where the policy asks
+    for one (S7);
  5. a person asks it, signed in at a site whose word counts here, by enough factors (S11), whose
     role has the right to (S12) and whose training is in date (S20), and who was not stopped;
  6. a second person approved it, where the policy asks for that;

@@ -26,6 +26,7 @@ from abfed.silo.disclosure import check_declared_sizes
 from abfed.silo.permit import Holdings
 from abfed.silo.policy import Policy
 from abfed.site.access import Asker
+from abfed.site.checkups import Checkups
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
@@ -59,6 +60,7 @@ class Judge:
         self._policy_path = policy_path
         self._clock = clock
         self._access = Access(keys, policy_path.parent, clock)
+        self._checkups = Checkups(policy_path.parent, keys)
         self._freezes = Freezes(policy_path.parent, keys, clock)
         self._seen: dict[str, str] = {}
 
@@ -131,6 +133,7 @@ class Judge:
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
         self._freezes.check({"plan": plan.digest, "model": request.incoming_digest})
+        self._checkups.require(policy.checkup_within_days, self._clock())
         asker = self._access.judge(request.presented, plan, policy, holdings.epoch)  # 5, 6
         self._freezes.check({"key": asker.signer})
         made_up_only = plan.simulation is not None or plan.privacy.unprotected

@@ -1,0 +1,246 @@
+"""The doctor: each thing that is put wrong is found, named, and mended only where that is safe."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from abfed.cli.main import main
+from abfed.lab.doctor import check_lab, check_up
+from abfed.lab.supply import (
+    LOCK,
+    advisories,
+    bill_of_materials,
+    installed,
+    lock_age,
+    lock_drift,
+    pins,
+    write_bill,
+)
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
+from abfed.site.checkups import Checkups, Finding, read_record
+from abfed.site.files import write_private
+from tests.lab.test_people_commands import Desk
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace.create(tmp_path / "ws")
+    made.create_silo("aurora", columns=("opened", "clicked"))
+    return made
+
+
+def found(workspace: Workspace, site: str = "aurora", *, fix: bool = False) -> dict[str, Finding]:
+    done = check_up(workspace, site, datetime.now(UTC), fix=fix)
+    return {one.check: one for one in done.findings}
+
+
+def test_a_new_silo_has_nothing_worse_than_policy_to_decide(workspace: Workspace) -> None:
+    assert set(found(workspace)) == {"access", "policy"}
+    assert {one.severity for one in found(workspace).values()} == {"low"}
+    assert set(found(workspace, "coordinator")) == {"access"}
+
+
+def _wide(workspace: Workspace) -> None:
+    (workspace.silo_folder("aurora") / "releases").chmod(0o755)
+
+
+def _aside(workspace: Workspace) -> None:
+    path = workspace.silo_folder("aurora") / ".aside-0123"
+    write_private(path, b"half")
+    os.utime(path, (time.time() - 90_000,) * 2)
+
+
+def _export(workspace: Workspace) -> None:
+    write_private(workspace.silo_folder("aurora") / "export.csv", b"email\n")
+
+
+def _torn_seal(workspace: Workspace) -> None:
+    path = workspace.silo_folder("aurora") / "ledger.db"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _changed_log(workspace: Workspace) -> None:
+    path = workspace.silo_folder("aurora") / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"silo.created", b"silo.founded", 1))
+
+
+def _old_key(workspace: Workspace) -> None:
+    os.utime(workspace.silo_folder("aurora") / "keys" / "kek", (time.time() - 400 * 86_400,) * 2)
+
+
+def _loose_policy(workspace: Workspace) -> None:
+    path = workspace.silo_folder("aurora") / "policy.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["per_plan"] = dict(values["budget"])
+    write_private(path, yaml.safe_dump(values).encode())
+
+
+def _no_policy(workspace: Workspace) -> None:
+    write_private(workspace.silo_folder("aurora") / "policy.yaml", b"silo: [")
+
+
+def _link(workspace: Workspace) -> None:
+    (workspace.silo_folder("aurora") / "elsewhere").symlink_to("/tmp")
+
+
+WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
+    "a folder open to others": (_wide, "permissions", "critical"),
+    "a link": (_link, "permissions", "high"),
+    "a file a crash left": (_aside, "leftovers", "low"),
+    "an export beside the store": (_export, "leftovers", "high"),
+    "a ledger with other bytes": (_torn_seal, "seals", "critical"),
+    "a log with another word": (_changed_log, "seals", "critical"),
+    "an old key": (_old_key, "keys", "medium"),
+    "one plan may spend all": (_loose_policy, "policy", "high"),
+    "a policy that is none": (_no_policy, "policy", "critical"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_each_wrong_is_found_and_on_record(what: str, workspace: Workspace) -> None:
+    put, check, severity = WRONG[what]
+    put(workspace)
+    done = check_up(workspace, "aurora", datetime.now(UTC))
+    worst = [one for one in done.findings if one.check == check]
+    assert worst, done.findings
+    assert worst[0].severity == severity
+    if done.record is not None:
+        office = workspace.office("aurora")
+        record = read_record(done.record, office.keys.public_key)
+        assert check in {one["check"] for one in record["findings"]}
+
+
+def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
+    _wide(workspace)
+    _aside(workspace)
+    _export(workspace)
+    done = check_up(workspace, "aurora", datetime.now(UTC), fix=True)
+    state = {(one.check, one.severity): one.fixed for one in done.findings}
+    assert state[("permissions", "critical")]
+    assert state[("leftovers", "low")]
+    assert not state[("leftovers", "high")]
+    assert (workspace.silo_folder("aurora") / "export.csv").exists()
+    assert not (workspace.silo_folder("aurora") / ".aside-0123").exists()
+    assert (workspace.silo_folder("aurora") / "releases").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_record_that_was_changed_is_found_out(workspace: Workspace) -> None:
+    done = check_up(workspace, "aurora", datetime.now(UTC))
+    assert done.record is not None
+    office = workspace.office("aurora")
+    checkups = Checkups(office.folder, office.keys)
+    assert checkups.records()[0]["worst"] == "low"
+    data = bytearray(done.record.read_bytes())
+    data[-1] ^= 1
+    done.record.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError):
+        checkups.records()
+
+
+def test_a_policy_can_ask_for_a_check_up_before_anything_is_answered(workspace: Workspace) -> None:
+    office = workspace.office("aurora")
+    checkups = Checkups(office.folder, office.keys)
+    checkups.require(None, NOW)
+    with pytest.raises(Refused, match="too old"):
+        checkups.require(7, NOW)
+    checkups.keep(["seals"], [], office.audit, NOW)
+    checkups.require(7, NOW + timedelta(days=6))
+    with pytest.raises(Refused, match="too old"):
+        checkups.require(7, NOW + timedelta(days=8))
+    worst = Finding(check="seals", severity="critical", what="a test")
+    checkups.keep(["seals"], [worst], office.audit, NOW)
+    with pytest.raises(Refused, match="critical"):
+        checkups.require(7, NOW)
+    checkups.keep(["seals"], [worst.model_copy(update={"fixed": True})], office.audit, NOW)
+    checkups.require(7, NOW)
+
+
+def test_the_bill_names_what_is_installed(tmp_path: Path) -> None:
+    bill = json.loads(bill_of_materials())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    named = {one["name"]: one["version"] for one in bill["components"]}
+    assert named["flwr"] == installed()["flwr"]
+    assert "torch" in named
+    assert write_bill(tmp_path / "bill.json") == len(named)
+    with pytest.raises(WorkspaceError, match="already"):
+        write_bill(tmp_path / "bill.json")
+
+
+def test_drift_from_the_lock_is_named(tmp_path: Path) -> None:
+    assert pins()["flwr"] == "1.41.0"
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(LOCK.read_text().replace("flwr==1.41.0", "flwr==1.40.0"))
+    (one,) = lock_drift(lock)
+    assert "flwr 1.41.0 (lock: 1.40.0)" in one.what
+    (one,) = lock_drift(tmp_path / "none")
+    assert "without requirements.lock" in one.what
+
+
+def test_an_old_lock_is_told() -> None:
+    assert list(lock_age(date(2026, 12, 1))) == []
+    (one,) = lock_age(date(2028, 12, 1))
+    assert one.severity == "medium"
+
+
+def test_advisories_that_cannot_be_asked_are_never_clean(tmp_path: Path) -> None:
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+    (one,) = advisories(executable=str(silent))
+    assert "NOT checked" in one.what
+    weak = tmp_path / "weak"
+    report = {
+        "dependencies": [
+            {
+                "name": "oldlib",
+                "version": "1.0",
+                "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}],
+            }
+        ]
+    }
+    weak.write_text(f"#!{sys.executable}\nprint({json.dumps(json.dumps(report))})\n")
+    weak.chmod(0o755)
+    (one,) = advisories(executable=str(weak))
+    assert one.severity == "high"
+    assert "CVE-1" in one.what
+    assert "1.1" in one.fix
+
+
+def test_the_lab_is_checked_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abfed.lab.doctor.advisories", lambda: iter(()))
+    later = NOW + timedelta(days=800)
+    checks = [one.check for one in check_lab(workspace.path, later).findings]
+    assert checks.count("playbooks") == 7
+    assert "lock-age" in checks
+
+
+def test_the_command_ends_with_five_where_something_bad_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = Desk(tmp_path, capsys)
+    code, _ = desk.types("doctor", "--at", "aurora", "--at", "coordinator")
+    assert code == 0
+    (desk.workspace / "silos" / "aurora" / "releases").chmod(0o750)
+    code, told = desk.types("doctor", "--at", "aurora")
+    assert code == 5
+    assert "mode 0750" in told
+    code, told = desk.types("doctor", "--at", "aurora", "--fix", "--json")
+    assert code == 0
+    (one,) = json.loads(told)
+    assert one["worst"] in ("none", "low")
+    (desk.workspace / "coordinator" / "keys" / "kek").chmod(0o644)
+    assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator"]) == 4
+    assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator", "--fix"]) == 0
+    assert "no severity" in desk.refused("doctor", "--fail-on", "awful")
