@@ -68,7 +68,9 @@ def stop(
 ) -> None:
     """Stop what runs. What was released and charged stays; `abfed run --resume` goes on."""
     from abfed.lab.operations import stop_runs
+    from abfed.lab.workspace import Workspace
 
+    Workspace(workspace).authorise("plan.submit")  # who may start runs may stop them
     stopped = stop_runs(workspace, run_id)
     if as_json:
         say_json({"stopped": stopped})

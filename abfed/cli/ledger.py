@@ -141,6 +141,7 @@ def settle(
     here = [name for name in loaded.silos if name in opened.silos]
     shown: list[dict[str, Any]] = []
     for name in [silo] if silo else here:
+        opened.authorise("budget.raise", name)
         with opened.silo(name) as service:
             steps = service.return_unused(loaded)
             total = service.standing()[0]

@@ -110,6 +110,7 @@ def admit(
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
+    opened.authorise("policy.change")
     pinned = provisioner(opened).admit(request.read_bytes(), fingerprint=fingerprint)
     registered = register_nodes(opened.path)
     if as_json:
@@ -150,6 +151,7 @@ def revoke(
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
+    opened.authorise("policy.change")
     provisioner(opened).revoke(silo)
     gone = cut_off(opened.path, silo)
     if as_json:

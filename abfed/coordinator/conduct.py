@@ -275,6 +275,7 @@ class Conduct:
             coordinator=self._site.keys.public_key,
             heads=heads,
             sealed_model=sealed_model,
+            asked_by=self._person,
             now=self._site.clock(),
         )
         self._site.audit.append("run.completed", run=folder.run, manifest=sha256_hex(content))

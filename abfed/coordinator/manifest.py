@@ -62,6 +62,7 @@ def build(
     coordinator: bytes,
     heads: Mapping[str, str],
     sealed_model: bytes,
+    asked_by: str,
     now: datetime,
 ) -> bytes:
     """The manifest of a run whose steps are all closed.
@@ -72,6 +73,7 @@ def build(
         coordinator: the coordinator's public key.
         heads: the last audit head of each site.
         sealed_model: the content of `model.sealed`; b"" where the plan has no model.
+        asked_by: the person who submitted the plan, with their site.
         now: when it's made.
     """
     releases: dict[str, dict[str, str]] = {}
@@ -86,6 +88,7 @@ def build(
             "status": "complete",
             "run": folder.run,
             "plan": folder.plan.digest,
+            "asked_by": asked_by,
             "simulated": folder.plan.simulation is not None,
             "epochs": folder.epochs,
             "releases": releases,

@@ -49,6 +49,7 @@ def give_approval(
         InputError: the silo needs no approval for this plan, or not for so long.
         Refused: this person may not.
     """
+    session.require("plan.approve", service.place())
     policy = service.policy()
     four_eyes = policy.access.four_eyes
     why = reasons(four_eyes, plan)
@@ -56,7 +57,6 @@ def give_approval(
         raise InputError(f"{policy.silo} needs no approval for this plan", where=plan.name)
     if days > four_eyes.days:
         raise InputError(f"an approval lasts at most {four_eyes.days} days here", where=plan.name)
-    session.require("plan.approve", service.place())
     question = Question(plan.digest, service.holdings().epoch, policy.version)
     given = session.approve(question, policy.silo, runs=runs, lasts=timedelta(days=days))
     service.audit.append("plan.approved", plan=plan.digest, person=session.who, runs=runs)

@@ -131,15 +131,20 @@ class Entrance(ABC):
         session.approvals = partial(approvals_of, self.lab)
         return session
 
-    def authorise(self, right: Right, site: str = COORDINATOR) -> str:
+    def authorise(self, right: Right, site: str = COORDINATOR, *, submitter: str = "") -> str:
         """Who acts at a site, once it is known that they may: for any act that needs a right.
 
         Dangerous rights need a second factor of the last minutes: `abfed login --fresh`.
 
+        Args:
+            right: what they want to do.
+            site: where; it is judged there, by that site's own policy.
+            submitter: whose plan, run or model it is.
+
         Raises:
             Refused: nobody is signed in there, or they may not.
         """
-        return self.office(site).actor(right, lambda: self.session(site))
+        return self.office(site).actor(right, lambda: self.session(site), submitter=submitter)
 
     def front(self, session: Session) -> Front:
         """What judges the person of a session at the coordinator."""

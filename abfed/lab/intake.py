@@ -17,15 +17,19 @@ def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) 
         Counts of rows, for the silo's own people only.
 
     Raises:
+        Refused: nobody is signed in at the silo who may.
         MappingError, DataError: nothing was changed then.
     """
+    person = workspace.authorise("data.ingest", silo)
     declared = ExportMapping.load(mapping)
     with workspace.silo(silo) as service:
         before = service.store.epoch
         policy = service.policy()
         report = ingest(service.store, service.keys, declared, export, policy=policy)
         changed = service.store.epoch != before
-        service.audit.append("data.ingested", epoch=service.store.epoch, changed=changed)
+        service.audit.append(
+            "data.ingested", epoch=service.store.epoch, changed=changed, person=person
+        )
     return report
 
 

@@ -1,9 +1,10 @@
 """The office of a site: where its people are kept, judged, reviewed and stopped.
 
-In an embedded workspace each site's office is a folder of this machine; the commands of `abfed
-people` and `abfed access` act on one. Who acts is signed in at that site and has the right to, by
-the site's own policy. While nobody there may manage people, whoever holds the site's key may: that
-is how the first one comes in, and the log says so.
+In an embedded workspace each site's office is a folder of this machine; every command that acts on
+a site asks its office first. Who acts is signed in at that site and has the right to, by the site's
+own policy. While nobody there may manage people, whoever holds the site's key may do what is done
+inside a site (`FOUNDING`): that is how the first one comes in and the first rows, and the log says
+so. Plans, runs and models always take a person who is signed in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,23 @@ if TYPE_CHECKING:
 
 KEY_HOLDER = "site-key"
 """How the log calls whoever holds the site's key, before anybody may manage people."""
+
+FOUNDING: frozenset[Right] = frozenset(
+    {
+        "people.manage",
+        "data.ingest",
+        "subject.export",
+        "subject.erase",
+        "budget.raise",
+        "policy.change",
+        "keys.rotate",
+        "audit.read",
+        "incident.contain",
+        "freeze.lift",
+        "vendor.approve",
+    }
+)
+"""What the holder of a site's key may do there until somebody may manage its people."""
 
 
 class Office:
@@ -90,20 +108,25 @@ class Office:
             if not person.stopped_at and roles & set(person.roles(place.now))
         )
 
-    def actor(self, right: Right, session: Callable[[], Session]) -> str:
+    def actor(self, right: Right, session: Callable[[], Session], *, submitter: str = "") -> str:
         """Who acts here, once it is known that they may.
 
         Args:
             right: what they want to do.
             session: gives the session at this site; not asked for while nobody may manage people.
+            submitter: whose plan, run or model it is.
 
         Raises:
-            Refused: nobody is signed in here, or they may not.
+            Refused: nobody is signed in here, or they may not; the refusal is in the log.
         """
-        if right == "people.manage" and not self.managers():
+        if right in FOUNDING and not self.managers():
             return KEY_HOLDER
-        opened = session()
-        opened.require(right, self.place())
+        try:
+            opened = session()
+            opened.require(right, self.place(), submitter=submitter)
+        except Refused as refused:
+            self.audit.append("act.refused", right=right, code=refused.code)
+            raise
         return opened.who
 
     def revoke(self, who: str, *, by: str, reason: str) -> Stop:

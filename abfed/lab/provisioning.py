@@ -38,8 +38,13 @@ class Joined(NamedTuple):
 
 
 def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
-    """Found a federation at its coordinator; returns it and the invitation's fingerprint."""
+    """Found a federation at its coordinator; returns it and the invitation's fingerprint.
+
+    Raises:
+        Refused: nobody is signed in who may change what the coordinator trusts.
+    """
     read = Settings.load(settings)
+    workspace.authorise("policy.change")
     fingerprint = provisioner(workspace).found(read, settings.read_bytes())
     folder = workspace.path / FOLDER
     write_private(folder / "abfed-coordinator.service", coordinator_unit(workspace.path).encode())
@@ -73,9 +78,11 @@ def join(
         socket: where the silo service will listen; in the node's folder where it isn't given.
 
     Raises:
+        Refused: nobody is signed in at the silo who may change whom it hears.
         InputError: the fingerprint is another one.
         WorkspaceError: it isn't an invitation.
     """
+    workspace.authorise("policy.change", silo)
     given = read_invitation(invitation)
     found = spoken(sha256_hex(invitation))
     if "".join(fingerprint.split()).lower() != found.replace(" ", ""):

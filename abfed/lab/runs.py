@@ -139,6 +139,12 @@ class Run:
         return now
 
     @property
+    def asked_by(self) -> str:
+        """Who submitted its plan, with their site."""
+        who: str = self.manifest["asked_by"]
+        return who
+
+    @property
     def source(self) -> str:
         """What its tables say they were computed from (see `page.table`)."""
         return f"release:{sha256_hex(canonical_bytes(self.manifest))[:SOURCE_HEX]}"

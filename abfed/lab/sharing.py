@@ -1,6 +1,6 @@
 """Giving a report to named people: sealed to each one's key, and logged.
 
-1. Who shares is signed in and has a role that the report is for.
+1. Who shares is signed in, has a role that the report is for, and may read each run it is about.
 2. Each reader is a person of the coordinator's register, isn't stopped, and has such a role now.
 3. The report is whole: its manifest's signature holds and each file has the bytes that it names.
 4. It is sealed for one reader: to the X25519 key (RFC 7748) that was pinned for them, with a fresh
@@ -67,9 +67,11 @@ def pin_reader(workspace: Workspace, name: str, public_key: str) -> str:
         Its fingerprint, to be compared by phone.
 
     Raises:
+        Refused: nobody is signed in who may manage people.
         WorkspaceError: there is no such person, or another key is pinned for them.
         InputError: it isn't a key.
     """
+    actor = workspace.authorise("people.manage")
     workspace.people.person(name)
     try:
         raw = bytes.fromhex(public_key)
@@ -83,7 +85,7 @@ def pin_reader(workspace: Workspace, name: str, public_key: str) -> str:
             f"another key is pinned for {name!r}", where=READERS,
             do="find out whose it is; take it out by hand if it was lost",
         )  # fmt: skip
-    workspace.audit.append("reader.pinned", person=name, key=key_id(raw))
+    workspace.audit.append("reader.pinned", person=name, key=key_id(raw), by=actor)
     file = workspace.coordinator / READERS
     write_private(file, canonical_bytes(pinned | {name: public_key}))
     return key_id(raw)
@@ -110,6 +112,8 @@ def share_report(
     manifest = read_manifest(path, workspace.keys.public_key)
     audience = manifest["audience"]
     _require_role(session.who, session.facts.roles, audience)  # 1
+    for run in _runs_of(manifest["subject"]):
+        workspace.authorise("run.read", submitter=workspace.find_run(run).asked_by)
     pinned = _readers(workspace)
     now = datetime.now(UTC)
     for name in names:  # 2, all of them before the first is sealed
@@ -228,6 +232,12 @@ def _whole(path: Path, manifest: dict[str, Any]) -> bytes:
         files[name] = base64.b64encode(content).decode()
     signed = base64.b64encode(path.read_bytes()).decode()
     return canonical_bytes({"files": files, "manifest": signed})
+
+
+def _runs_of(subject: Any) -> list[str]:
+    """The runs that a report is about; none where it is about a plan, before any silo was asked."""
+    named = subject if isinstance(subject, dict) else {}
+    return [named["run"]] if "run" in named else sorted(named.get("runs", ()))
 
 
 def _readers(workspace: Workspace) -> dict[str, str]:

@@ -208,6 +208,7 @@ class Workspace(Entrance):
         Raises:
             WorkspaceError: there is a silo of this name.
             InputError: a name or number is malformed.
+            Refused: nobody is signed in who may: its key is pinned at the coordinator.
         """
         from abfed.silo.service import SiloService
 
@@ -215,6 +216,7 @@ class Workspace(Entrance):
             raise WorkspaceError(
                 f"a silo can't be called {name!r}", why="the name means something else here"
             )
+        person = self.authorise("policy.change")
         policy = first_policy(
             name,
             columns=columns,
@@ -245,7 +247,7 @@ class Workspace(Entrance):
             service.close()
             aside.rename(folder)
             flush_folder(folder.parent)
-            self._pin(name, key)
+            self._pin(name, key, by=person)
             self._list(name, f"silos/{name}")
         return folder
 
@@ -377,14 +379,14 @@ class Workspace(Entrance):
 
         return Run.open(folder, coordinator_key=self.keys.public_key)
 
-    def _pin(self, name: str, public_key: bytes) -> None:
+    def _pin(self, name: str, public_key: bytes, *, by: str) -> None:
         """Remember a silo's public key; a key that is pinned is never replaced silently."""
         file = self.coordinator / "silos.json"
         pinned = parse_canonical(read_private(file), where=str(file))
         if pinned.get(name, public_key.hex()) != public_key.hex():
             raise WorkspaceError(f"another key is pinned for silo {name!r}", where=str(file))
         write_private(file, canonical_bytes(pinned | {name: public_key.hex()}))
-        self.audit.append("silo.pinned", silo=name)
+        self.audit.append("silo.pinned", silo=name, person=by)
 
 
 def _is_file(path: Path) -> bool:

@@ -67,7 +67,7 @@ def test_a_report_is_sealed_for_a_named_person_and_logged(workspace, tmp_path):
 
 @pytest.mark.privacy
 def test_only_those_it_is_for_get_it(workspace, tmp_path):
-    enrol(workspace, "sam", "silo-admin", tmp_path / "sam.key")
+    enrol(workspace, "sam", "privacy-officer", tmp_path / "sam.key")
     with pytest.raises(Refused, match="isn't for sam"):
         share_report(workspace, "spring", ["sam"])
     enrol(workspace, "ada", "auditor", tmp_path / "ada.key")

@@ -1,0 +1,114 @@
+"""Every command of `abfed`: which right it asks for at which site, or why it asks for none.
+
+A command that stands in neither table fails `test_authorised.py`: say here what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import click
+
+from abfed.cli import main as entry
+from abfed.cli.ondemand import load
+from abfed.protocol.identity import Right
+
+HUB, SILO = "coordinator", "delta"
+
+
+class Gated(NamedTuple):
+    """A command that asks for a right.
+
+    Attributes:
+        words: what is typed; `{…}` are paths and names of the test.
+        right: what it needs.
+        site: where that is judged.
+    """
+
+    words: str
+    right: Right
+    site: str = HUB
+
+
+GATED: dict[str, Gated] = {
+    "run": Gated("run {plan}", "plan.submit"),
+    "report reader": Gated(f"report reader ada {'ab' * 32}", "people.manage"),
+    "report share": Gated("report share spring --to ada", "run.read"),
+    "silo create": Gated("silo create epsilon", "policy.change"),
+    "silo ingest": Gated("silo ingest {silo} {plan} -m {mapping}", "data.ingest", SILO),
+    "ledger settle": Gated("ledger settle {plan} --silo {silo}", "budget.raise", SILO),
+    "people add": Gated(
+        "people add eve --role auditor --reason x -s {silo} --password-file {password}"
+        " --secrets-file {out}",
+        "people.manage",
+        SILO,
+    ),
+    "people service": Gated(
+        "people service nightly --plan {plan} --key {out}.key --reason x -s {silo}",
+        "people.manage",
+        SILO,
+    ),
+    "people grant": Gated("people grant ada auditor --reason x -s {silo}", "people.manage", SILO),
+    "people attest": Gated("people attest ada basics -s {silo}", "people.manage", SILO),
+    "access approve": Gated("access approve {plan} -s {silo}", "plan.approve", SILO),
+    "access revoke": Gated("access revoke ada -s {silo} --reason x", "incident.contain", SILO),
+    "access restore": Gated("access restore ada -s {silo}", "freeze.lift", SILO),
+    "access review": Gated("access review -s {silo} --template {out}", "access.review", SILO),
+    "provision found": Gated("provision found {federation}", "policy.change"),
+    "provision join": Gated(
+        "provision join {plan} --silo {silo} --fingerprint x", "policy.change", SILO
+    ),
+    "provision admit": Gated("provision admit {plan}", "policy.change"),
+    "provision revoke": Gated("provision revoke {silo}", "policy.change"),
+    "federation stop": Gated("federation stop", "plan.submit"),
+}
+
+FREE: dict[str, str] = {
+    "init": "there is no site yet",
+    "demo": "signs in itself; each of its acts is judged",
+    "login": "is how a person comes in",
+    "logout": "ends the session that is kept here",
+    "report make": "reads releases that are here, and asks nobody",
+    "report verify": "makes a page again from the same releases",
+    "report reader-key": "makes the reader's own key",
+    "report open": "opens what was sealed to the reader's own key",
+    "batch": "makes reports",
+    "plan check": "reads a file",
+    "plan schema": "prints what a plan may hold",
+    "design": "reads a plan",
+    "allocate": "reads a run",
+    "attack": "people are made up, and no silo is asked",
+    "explain": "reads a release",
+    "data synth": "people are made up; `--ingest` is judged as `silo ingest` is",
+    "data fetch": "public data; `--ingest` is judged as `silo ingest` is",
+    "silo show": "names and budgets, to whoever has the silo's folder and key; changes nothing",
+    "silo serve": "the silo's own service, under its own user; it judges whoever asks",
+    "ledger show": "as `silo show`",
+    "ledger preview": "as `silo show`",
+    "ledger history": "as `silo show`",
+    "audit verify": "prints digests only; changes nothing",
+    "people list": "as `silo show`",
+    "people recover": "asks for the password and a recovery code, once each",
+    "access show": "prints the policy",
+    "access why": "explains the policy",
+    "access stopped": "as `silo show`",
+    "provision renew": "the silo's own request again, for the same keys",
+    "provision fingerprint": "reads a file",
+    "federation up": "the coordinator's own service, under its own user",
+    "federation node": "a brand's own service, under its own user",
+    "federation status": "names and dates of certificates",
+    "federation logs": "hold names and codes only",
+    "federation bundle": "digest of what is installed",
+}
+
+
+def all_commands() -> Iterator[str]:
+    """Every command by what is typed for it."""
+    yield "init"
+    for name, one in entry.COMMANDS.items():
+        command = load(name, one)
+        if isinstance(command, click.Group):
+            yield from (f"{name} {verb}" for verb in command.commands)
+        else:
+            yield name
