@@ -24,11 +24,13 @@ class Gated(NamedTuple):
         words: what is typed; `{…}` are paths and names of the test.
         right: what it needs.
         site: where that is judged.
+        allowed_is_tried: whether somebody who may is tried too; not where that takes long.
     """
 
     words: str
     right: Right
     site: str = HUB
+    allowed_is_tried: bool = True
 
 
 GATED: dict[str, Gated] = {
@@ -61,6 +63,31 @@ GATED: dict[str, Gated] = {
     ),
     "provision admit": Gated("provision admit {plan}", "policy.change"),
     "provision revoke": Gated("provision revoke {silo}", "policy.change"),
+    "incident open": Gated(
+        "incident open t --playbook leaked-report -s {silo}", "incident.contain", SILO
+    ),
+    "incident contain": Gated(
+        "incident contain {incident} person ada@{silo} -s {silo}", "incident.contain", SILO
+    ),
+    "incident lift": Gated(
+        "incident lift {incident} person ada@{silo} -s {silo}", "freeze.lift", SILO
+    ),
+    "incident note": Gated("incident note {incident} x -s {silo}", "incident.contain", SILO),
+    "incident told": Gated("incident told {incident} x -s {silo}", "incident.contain", SILO),
+    "incident evidence": Gated(
+        "incident evidence {incident} {out}.zip -s {silo}", "audit.read", SILO
+    ),
+    "incident close": Gated("incident close {incident} x -s {silo}", "incident.contain", SILO),
+    "incident show": Gated("incident show -s {silo}", "audit.read", SILO),
+    "incident drill": Gated(
+        "incident drill leaked-report -s {silo}",
+        "incident.contain",
+        SILO,
+        allowed_is_tried=False,
+    ),
+    "vendor approve": Gated("vendor approve mail -s {silo}", "vendor.approve", SILO),
+    "vendor offboard": Gated("vendor offboard mail -s {silo}", "vendor.approve", SILO),
+    "watch": Gated("watch", "audit.read"),
     "federation stop": Gated("federation stop", "plan.submit"),
 }
 
@@ -83,6 +110,12 @@ FREE: dict[str, str] = {
     "data synth": "people are made up; `--ingest` is judged as `silo ingest` is",
     "data fetch": "public data; `--ingest` is judged as `silo ingest` is",
     "silo show": "names and budgets, to whoever has the silo's folder and key; changes nothing",
+    "silo verify": "as `silo show`: says which part is damaged",
+    "incident verify": "reads a bundle that was handed over",
+    "incident playbooks": "reads files of the workspace",
+    "vendor propose": "proposes only, by whoever is signed in; another one approves",
+    "vendor schema": "prints what a register may hold",
+    "vendor show": "as `silo show`",
     "silo serve": "the silo's own service, under its own user; it judges whoever asks",
     "ledger show": "as `silo show`",
     "ledger preview": "as `silo show`",
