@@ -9,13 +9,19 @@ from typing import Any
 import yaml
 
 from abfed.coordinator.front import ACCESS_FILE, load_access
+from abfed.protocol.canonical import canonical_bytes, parse_canonical
+from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.identity import ROLES
-from abfed.site.files import write_private
+from abfed.site.audit import AuditLog
+from abfed.site.files import read_private, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy, default_rules
 
 COORDINATOR = "coordinator"
 """What the coordinator's site is called in its own workspace."""
+
+SILOS_FILE = "silos.json"
+"""In the coordinator's folder: public keys of the silos, as they were pinned."""
 
 
 def default_access(
@@ -80,3 +86,17 @@ def first_policy(
     return "# What this silo allows. Whatever is not here is a no.\n" + yaml.safe_dump(
         policy, sort_keys=False
     )
+
+
+def pin_silo(folder: Path, audit: AuditLog, name: str, public_key: bytes, *, by: str) -> None:
+    """Remember a silo's public key; a key that is pinned is never replaced silently.
+
+    Raises:
+        WorkspaceError: another one is pinned.
+    """
+    file = folder / SILOS_FILE
+    pinned = parse_canonical(read_private(file), where=str(file))
+    if pinned.get(name, public_key.hex()) != public_key.hex():
+        raise WorkspaceError(f"another key is pinned for silo {name!r}", where=str(file))
+    write_private(file, canonical_bytes(pinned | {name: public_key.hex()}))
+    audit.append("silo.pinned", silo=name, person=by)

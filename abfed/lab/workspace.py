@@ -24,8 +24,10 @@ from pydantic import Field, model_validator
 
 from abfed.lab.coordination import (
     COORDINATOR,
+    SILOS_FILE,
     coordinator_access,
     first_policy,
+    pin_silo,
     write_coordinator_access,
 )
 from abfed.lab.development import make_development_person
@@ -129,7 +131,7 @@ class Workspace(Entrance):
         AuditLog(folder / COORDINATOR / "audit.jsonl", keys).append(
             "coordinator.created", key=keys.key_id
         )
-        write_private(folder / COORDINATOR / "silos.json", canonical_bytes({}))
+        write_private(folder / COORDINATOR / SILOS_FILE, canonical_bytes({}))
         write_coordinator_access(folder / COORDINATOR, keys, development=development)
         write_private(folder / "runs" / PINNED, keys.public_key.hex().encode())
         write_private(folder / FILE, b"version: 1\nsilos: {}\n")  # last: now it is a workspace
@@ -247,7 +249,7 @@ class Workspace(Entrance):
             service.close()
             aside.rename(folder)
             flush_folder(folder.parent)
-            self._pin(name, key, by=person)
+            pin_silo(self.coordinator, self.audit, name, key, by=person)
             self._list(name, f"silos/{name}")
         return folder
 
@@ -279,7 +281,7 @@ class Workspace(Entrance):
 
     def pinned_keys(self) -> dict[str, bytes]:
         """Public keys of the silos, as the coordinator pinned them."""
-        file = self.coordinator / "silos.json"
+        file = self.coordinator / SILOS_FILE
         values = parse_canonical(read_private(file), where=str(file))
         return {name: bytes.fromhex(key) for name, key in values.items()}
 
@@ -378,15 +380,6 @@ class Workspace(Entrance):
         from abfed.lab.runs import Run
 
         return Run.open(folder, coordinator_key=self.keys.public_key)
-
-    def _pin(self, name: str, public_key: bytes, *, by: str) -> None:
-        """Remember a silo's public key; a key that is pinned is never replaced silently."""
-        file = self.coordinator / "silos.json"
-        pinned = parse_canonical(read_private(file), where=str(file))
-        if pinned.get(name, public_key.hex()) != public_key.hex():
-            raise WorkspaceError(f"another key is pinned for silo {name!r}", where=str(file))
-        write_private(file, canonical_bytes(pinned | {name: public_key.hex()}))
-        self.audit.append("silo.pinned", silo=name, person=by)
 
 
 def _is_file(path: Path) -> bool:
