@@ -22,7 +22,7 @@ def design(
     as_json: JsonOption = False,
 ) -> None:
     """Sample size, smallest effect, power and ε of a plan, before it is run. Asks no silo."""
-    from abfed.lab.designing import draw_curves, with_split
+    from abfed.lab.designing import design_notes, design_rows, draw_curves, with_split
     from abfed.protocol.plan import Plan
     from abfed.stats.design import design as look_ahead
 
@@ -45,13 +45,15 @@ def design(
             }
         )
         return
-    table(found.table.to_dict(orient="records"), title="What the plan can find")
+    table(design_rows(found), title="What the plan can find")
+    for line in design_notes(loaded):
+        say(line)
+    shares = {metric: f"{share:.1%}" for metric, share in found.split.items()}
+    table([shares], title="Shares of the metrics' budget with the least total width")
     say(
-        f"For {loaded.analysis.power:.0%} power at the expected lift: needs_recipients in each"
-        " brand, or needs_epsilon with those there are."
+        f"With them intervals are {abs(1 - found.gain):.1%} narrower in total, by the plan's"
+        " priorities."
     )
-    table([found.split], title="Shares of the budget with the least total width")
-    say(f"With them intervals are {found.gain:.3f} as wide in total, by the plan's priorities.")
     for metric, forecast in found.covariates.items():
         say(f"Covariate of {metric}: {forecast.why}.")
     for path in (curves, write):

@@ -5,71 +5,146 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import yaml
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from abfed.lab.page import ARM_COLOURS, RULE
-from abfed.lab.plots import as_svg, drawing, our_style
-from abfed.lab.units import percent
+from abfed.lab.page import ARM_COLOURS, RULE, SOFT_INK
+from abfed.lab.plots import Drawn, as_svg, our_style
+from abfed.lab.units import NBSP, percent
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
-from abfed.stats.design import curves
+from abfed.stats.design import Design, curves
+from abfed.stats.horizon import Horizon
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from abfed.lab.runs import Run
 
 
-def plot_design(plan: Plan, metric: str) -> Figure:
-    """Smallest effect and power of a metric over recipients in a brand, for several ε."""
+LARGEST_LIFT = 2.0
+"""On a curve: whoever needs more than three times as much of anything needs no test."""
+
+
+def design_rows(found: Design) -> list[dict[str, str]]:
+    """A design's table for people: shares as percentages, sizes in whole recipients."""
+    return [
+        {
+            "metric": row["metric"],
+            "of budget": percent(row["share"], 1),
+            "power": percent(row["power"]),
+            "smallest lift found": percent(row["mde"], 1),
+            "wider for noise": percent(row["widening"] - 1, 1),
+            "effective recipients": f"{row['n_effective']:,.0f}",
+            "break-even, an arm": f"{row['break_even']:,.0f}",
+            "needs recipients": _whole(row["needs_recipients"]),
+            "or needs ε": _epsilon(row["needs_epsilon"]),
+        }
+        for row in found.table.to_dict("records")
+    ]
+
+
+def _whole(size: float) -> str:
+    return f"{size:,.0f}" if math.isfinite(size) else "out of reach"
+
+
+def _epsilon(epsilon: float) -> str:
+    return f"{epsilon:.2g}" if math.isfinite(epsilon) else "no ε is enough"
+
+
+def design_notes(plan: Plan) -> list[str]:
+    """How a design's table is to be read."""
+    looks = Horizon.of(plan)
+    asked = (
+        f"In each of {len(plan.silos)} brands: {plan.analysis.recipients or 0:,} recipients. Needed"
+        f" for {percent(plan.analysis.power)} power at the expected lift, one question by itself"
+        " at the 5 % level: recipients in each brand, or ε with those there are."
+    )
+    lines = [asked]
+    if looks.spending is not None:
+        lines.append(
+            f"They come in {looks.looks} waves of equal size with noise of its own each, and are"
+            f" looked at after each of them ({looks.spending})."
+        )
+    return lines
+
+
+def plot_design(plan: Plan) -> Figure:
+    """Smallest effect and power over recipients in a brand, for several ε.
+
+    A row for each metric that the plan expects something of.
+    """
     table = curves(plan)
-    table = table[table["metric"] == metric]
-    with drawing(9.2, 3.4, columns=2) as (figure, panels):
-        for number, (epsilon, line) in enumerate(table.groupby("epsilon")):
-            colour = ARM_COLOURS[number % len(ARM_COLOURS)]
-            wanted = epsilon == plan.privacy.split.statistics
-            style: dict[str, Any] = {"color": colour, "lw": 2.6 if wanted else 1.3}
-            label = f"ε = {epsilon:g}{' (the plan’s)' if wanted else ''}"
-            panels[0].plot(line["recipients"], 100 * line["mde"], label=label, **style)
-            panels[1].plot(line["recipients"], line["power"], **style)
-        expected = plan.analysis.expects(metric)
-        lift = 100 * expected.lift if expected else 0.0
-        panels[0].axhline(lift, color="black", lw=0.8, ls=":")
-        panels[1].axhline(plan.analysis.power, color="black", lw=0.8, ls=":")
-        panels[0].set_title(f"{metric}: smallest relative effect found, %", loc="left")
-        panels[0].set_yscale("log")
-        power = f"power at a lift of {percent((expected.lift if expected else 0.0), 1)}"
-        panels[1].set_title(power, loc="left")
-        for axes in panels:
-            axes.set_xscale("log")
-            axes.set_xlabel("recipients in a brand")
-            axes.axvline(float(plan.analysis.recipients or 1), color="black", lw=0.8, ls=":")
-            axes.grid(color=RULE, lw=0.6)
-        panels[0].legend(fontsize=8)
+    names = list(dict.fromkeys(table["metric"]))
+    with our_style():
+        figure = Drawn(figsize=(9.2, 0.5 + 2.9 * len(names)), layout="constrained")
+        grid = figure.subplots(len(names), 2, squeeze=False)
+        for panels, name in zip(grid, names, strict=True):
+            _draw_metric(plan, name, table[table["metric"] == name], panels)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=9)
     return figure
 
 
+def _draw_metric(plan: Plan, name: str, table: pd.DataFrame, panels: Sequence[Axes]) -> None:
+    expected = plan.analysis.expects(name)
+    lift = abs(expected.lift) if expected else 0.0
+    effects, powers = panels
+    for number, (epsilon, line) in enumerate(table.groupby("epsilon")):
+        wanted = epsilon == plan.privacy.split.statistics
+        style: dict[str, Any] = {
+            "color": ARM_COLOURS[number % len(ARM_COLOURS)],
+            "lw": 2.6 if wanted else 1.3,
+            "label": f"ε = {epsilon:g}{' (the plan’s)' if wanted else ''}",
+        }
+        effects.plot(line["recipients"], line["mde"], **style)
+        powers.plot(line["recipients"], line["power"], **style)
+    effects.set_title(f"{name}: smallest lift found", loc="left")
+    effects.set_yscale("log")
+    top = float(table["mde"].max())
+    effects.set_ylim(top=min(1.3 * top, LARGEST_LIFT))
+    powers.set_title(f"{name}: power to find a lift of {100 * lift:g}{NBSP}%", loc="left")
+    powers.set_ylim(0, 1.03)
+    for axes, level in ((effects, lift), (powers, plan.analysis.power)):
+        axes.set_xscale("log")
+        axes.set_xlabel("recipients in a brand")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}{NBSP}%"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.axhline(level, color=SOFT_INK, lw=0.8, ls=":")
+        axes.axvline(float(plan.analysis.recipients or 1), color=SOFT_INK, lw=0.8, ls=":")
+        axes.grid(color=RULE, lw=0.6)
+    here = float(plan.analysis.recipients or 1)
+    for text, place in (
+        ("wanted", (effects.get_xlim()[0], lift)),
+        ("expected", (here, effects.get_ylim()[1] / 1.4)),
+    ):
+        effects.annotate(
+            text, place, (4, 3), color=SOFT_INK, fontsize=8, textcoords="offset points"
+        )
+
+
 def draw_curves(plan: Plan, path: Path) -> None:
-    """Write the curves of the primary metric, or of the first that the plan expects something of.
+    """Write the curves of all metrics that the plan expects something of.
 
     Raises:
         InputError: neither .svg nor .png.
     """
-    expected = [one.metric for one in plan.analysis.expected]
-    metric = plan.primary if plan.primary in expected else expected[0]
-    figure = plot_design(plan, metric)
+    if path.suffix not in {".svg", ".png"}:
+        raise InputError("curves are drawn as .svg or .png", where=str(path), do="name such a file")
+    figure = plot_design(plan)
     if path.suffix == ".svg":
         path.write_bytes(as_svg(figure))
         return
-    if path.suffix == ".png":
-        with our_style():
-            figure.savefig(path, dpi=144, metadata={"Software": None})
-        return
-    raise InputError("curves are drawn as .svg or .png", where=str(path), do="name such a file")
+    with our_style():
+        figure.savefig(path, dpi=144, metadata={"Software": None})
 
 
 def with_split(plan: Plan, split: Mapping[str, float]) -> str:

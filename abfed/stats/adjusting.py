@@ -64,6 +64,14 @@ def tensor_gradient(u: Floats, v: Floats, theta: Floats) -> Floats:
     )
 
 
+def in_a_wave(plan: Plan) -> float | None:
+    """Recipients of a brand that one release is about, as far as the plan expects any."""
+    design, recipients = plan.analysis.sequential, plan.analysis.recipients
+    if recipients is None:
+        return None
+    return recipients / (1 if design is None else len(design.waves))
+
+
 def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bool:
     """Whether the second moments of a mean or count are worth their part of the budget.
 
@@ -76,7 +84,7 @@ def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bo
         share: of the statistics' budget that the metric's blocks have here.
         cells: over how many the recipients are spread.
     """
-    expected, recipients = plan.analysis.expects(metric.name), plan.analysis.recipients
+    expected, recipients = plan.analysis.expects(metric.name), in_a_wave(plan)
     if expected is None or expected.sd is None or recipients is None:
         return True
     low, high = bounds_of(metric)
@@ -102,10 +110,12 @@ def chosen(plan: Plan, metric: str) -> Adjustment | None:
 def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
     """Whether a covariate is expected to make a metric's intervals narrower."""
     analysis = plan.analysis
-    expected = analysis.expects(adjustment.metric)
-    if expected is None or analysis.recipients is None or not expected.r_squared:
+    expected, recipients = analysis.expects(adjustment.metric), in_a_wave(plan)
+    if expected is None or recipients is None or not expected.r_squared:
         need = "analysis.recipients and the metric's mean and r_squared under analysis.expected"
-        return Forecast(math.inf, pays=False, why=f"not used: it takes {need} to tell")
+        return Forecast(
+            math.inf, pays=False, why=f"{_verdict(adjustment)}: it takes {need} to tell"
+        )
     metric = next(one for one in plan.metrics if one.name == adjustment.metric)
     low, high = bounds_of(metric)
     u = (expected.mean - low) / (high - low)
@@ -115,7 +125,7 @@ def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
     weights = [analysis.budget_of(one.name).share for one in plan.metrics]
     share = analysis.metrics_share * analysis.budget_of(metric.name).share / sum(weights)
     sigma = noise_multiplier(plan) / math.sqrt(share)
-    arm = analysis.recipients / len(plan.arms)
+    arm = recipients / len(plan.arms)
     with_moments = not isinstance(metric, Proportion) and moments_help(plan, metric, share)
     moments = MOMENTS_SHARE if with_moments else 0.0
     plain = of_u**2 / arm + variances(u, sigma) / (1 - moments) / arm**2
@@ -123,12 +133,21 @@ def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
     noise = sigma**2 * float(gradient) / (1 - MOMENTS_SHARE - moments) / arm**2
     ratio = math.sqrt((of_u**2 * (1 - expected.r_squared) / arm + noise) / plain)
     pays = ratio < 1
+    waves = "" if analysis.sequential is None else " and wave"
+    change = f"{abs(1 - ratio):.1%} {'narrower' if pays else 'wider'}"
     why = (
-        f"{'used' if pays else 'not used'}: with {analysis.recipients:,} recipients in a brand, "
+        f"{_verdict(adjustment, pays=pays)}: with {recipients:,.0f} recipients in a brand{waves}, "
         f"r² = {expected.r_squared:g} and ε = {plan.privacy.split.statistics:g}, intervals are "
-        f"expected to be {ratio:.3f} as wide with it"
+        f"expected to be {change} with it"
     )
     return Forecast(ratio, pays, why)
+
+
+def _verdict(adjustment: Adjustment, *, pays: bool = False) -> str:
+    """Whether a covariate is used, and who says so."""
+    if adjustment.use == "auto":
+        return "used, as it pays" if pays else "not used"
+    return "used, as declared" if adjustment.use == "yes" else "not used, as declared"
 
 
 def noise_multiplier(plan: Plan) -> float:

@@ -5,6 +5,10 @@ k like brands with n recipients each is (1/k) Σ over the two arms of s²/n_a + 
 second term is the noise, so that sample size and smallest detectable effect grow by
 √(1 + V_noise/V_sampling), and beyond n* = σ²c/(share·s²) recipients an arm sampling is the larger.
 
+In a design with waves each wave has an equal part of the recipients and noise of its own, so that
+the noise's part of the variance is as many times larger; and an effect must stand out further to be
+found at one of several looks (`stats.horizon`).
+
 Budget shares: widths relative to those without noise, weighted by the plan's priorities, have the
 least sum where every metric's marginal gain is the same; found by two nested root searches.
 """
@@ -32,6 +36,7 @@ from abfed.stats.adjusting import (
     moments_help,
     noise_multiplier,
 )
+from abfed.stats.horizon import LARGEST_DRIFT, ONE_LOOK, Horizon
 from abfed.stats.layout import parts_of
 
 LARGEST_SAMPLE = 1e10  # recipients in a brand: beyond it a plan is out of reach
@@ -52,6 +57,7 @@ class Outlook:
         share: of the statistics' budget.
         arms: shares of the control and of the smallest other arm.
         brands: how many.
+        horizon: how often one looks.
     """
 
     metric: str
@@ -62,12 +68,14 @@ class Outlook:
     share: float
     arms: tuple[float, float]
     brands: int
+    horizon: Horizon = ONE_LOOK
 
     def variance(self, recipients: float, sigma: float) -> float:
         """Of the effect over these brands."""
         parts = [recipients * arm for arm in self.arms]
         sampling = sum(self.spread / n for n in parts)
-        privacy = sum(sigma**2 * self.noise / self.share / n**2 for n in parts)
+        noise = sigma**2 * self.noise * self.horizon.looks / self.share
+        privacy = sum(noise / n**2 for n in parts)
         return (sampling + privacy) / self.brands
 
     def widening(self, recipients: float, sigma: float) -> float:
@@ -76,14 +84,12 @@ class Outlook:
 
     def detectable(self, recipients: float, sigma: float, *, alpha: float, power: float) -> float:
         """The smallest effect (in the metric's unit) that is found with this power."""
-        reach = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
-        return reach * math.sqrt(self.variance(recipients, sigma))
+        return self.horizon.reach(alpha, power) * math.sqrt(self.variance(recipients, sigma))
 
     def power(self, recipients: float, sigma: float, *, alpha: float) -> float:
         """The chance to find the expected lift."""
-        z = float(special.ndtri(1 - alpha / 2))
-        effect = abs(self.lift * self.mean) / math.sqrt(self.variance(recipients, sigma))
-        return float(special.ndtr(effect - z) + special.ndtr(-effect - z))
+        drift = abs(self.lift * self.mean) / math.sqrt(self.variance(recipients, sigma))
+        return self.horizon.power(min(drift, LARGEST_DRIFT), alpha)
 
     def sample_size(self, sigma: float, *, alpha: float, power: float) -> float:
         """Recipients in each brand that it takes; infinite where more than anybody has."""
@@ -99,7 +105,7 @@ class Outlook:
 
     def break_even(self, sigma: float) -> float:
         """Recipients an arm from which on sampling is the larger part."""
-        return sigma**2 * self.noise / self.share / self.spread
+        return sigma**2 * self.noise * self.horizon.looks / self.share / self.spread
 
 
 def outlooks(plan: Plan) -> list[Outlook]:
@@ -148,6 +154,7 @@ def _outlook(plan: Plan, metric: Metric, expected: Expected) -> Outlook:
         share=share,
         arms=(plan.control.share, min(arm.share for arm in plan.arms if not arm.control)),
         brands=len(plan.silos),
+        horizon=Horizon.of(plan),
     )
 
 

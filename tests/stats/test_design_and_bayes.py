@@ -103,7 +103,7 @@ def test_a_covariate_is_chosen_before_the_release(mean: float, recipients: int, 
     told = forecast(plan, plan.analysis.adjust[0])
     assert told.pays == pays
     assert (chosen(plan, metric["name"]) is not None) == pays
-    assert f"{told.ratio:.3f}" in told.why
+    assert f"{abs(1 - told.ratio):.1%} {'narrower' if pays else 'wider'}" in told.why
 
 
 def effects_frame(effect: list[float], se: float, shared: float) -> pd.DataFrame:
