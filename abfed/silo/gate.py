@@ -174,6 +174,8 @@ class Gate:
         if first != made:
             self._releases.drop(permit.key, made)
             return self._releases.again(permit.key, first)
+        # Before it leaves: a ledger that forgets it is known by this line.
+        self._audit.append("release.settled", key=permit.key, ledger=self._ledger.head)
         return envelope
 
     def _withhold_few(self, permit: Permit, computed: Computed) -> None:
@@ -181,7 +183,11 @@ class Gate:
         if too_few(self._judge.policy(), permit.plan, computed.arrays["totals"]):
             self._ledger.withhold(permit.key)
             self._audit.append(
-                "release.withheld", key=permit.key, plan=permit.plan.digest, step=permit.step
+                "release.withheld",
+                key=permit.key,
+                plan=permit.plan.digest,
+                step=permit.step,
+                ledger=self._ledger.head,
             )
             raise Refused("an arm or cell counts too few recipients, with noise", code="too-few")
 
@@ -191,7 +197,7 @@ class Gate:
         for key, made in self._ledger.kept_before(stamp(oldest)):
             self._ledger.expire(key)
             self._releases.drop(key, made)
-            self._audit.append("release.expired", key=key, digest=made)
+            self._audit.append("release.expired", key=key, digest=made, ledger=self._ledger.head)
 
     def refuse(self, refused: Refused, envelope: bytes) -> bytes:
         """A signed refusal: the code, and which of the plan's own names it is about."""
