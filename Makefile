@@ -16,6 +16,9 @@ ARGS          ?=
 BENCH_TIMEOUT ?= 600
 WORKSPACE     ?= workspace
 
+# JupyterLab refuses to run as root unless it is told to; nobody else is given the flag.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
 # The wheel of torch that fits this machine is pip's choice; Flower stays quiet and at home.
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
@@ -60,7 +63,7 @@ demo: $(READY)  ## the whole story on synthetic brands
 
 lab: $(READY)  ## JupyterLab on the workspace (WORKSPACE=path)
 	@mkdir -p '$(WORKSPACE)'
-	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=.
+	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT)
 
 test: $(READY)  ## every test but the slow ones (ARGS="-k gate")
 	@$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(ARGS)

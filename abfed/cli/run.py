@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -117,7 +118,31 @@ def show_run(done: Run) -> None:
         title = "Effects in segments, over these brands"
         _show_effects(done, done.segments, title, scoped=True)
     _show_checks(done)
-    table(done.ledger.to_dict(orient="records"), title="ε of this run, and each silo's budget")
+    _show_cost(done)
+
+
+def _show_cost(done: Run) -> None:
+    """ε of this run beside each silo's budget, with the δ and the method of each."""
+    delta = done.plan.privacy.delta
+    rows = []
+    for one in done.ledger.to_dict(orient="records"):
+        left, of = one["epsilon_left"], one["epsilon_total"]
+        shown = math.isfinite(of)
+        rows.append(
+            {
+                "silo": one["silo"],
+                "ε of this run": one["epsilon_run"],
+                "ε spent, all plans": one["epsilon_spent"],
+                "of": of,
+                "ε left": left,
+                "budget": ("remains" if left > 0 else "used up") if shown else "not shown",
+            }
+        )
+    table(rows, title="What it cost each recipient")
+    deltas = sorted({one for one in done.ledger["budget_delta"] if math.isfinite(one)})
+    at = " and ".join(f"{one:g}" for one in deltas) or "the budget's own"
+    say(f"  This run: at δ = {delta:g}, its releases counted exactly (PLD).")
+    say(f"  Budgets: at δ = {at}, over all plans and people (Rényi filter); runs don't simply add.")
 
 
 def _show_effects(done: Run, frame: pd.DataFrame, title: str, *, scoped: bool = False) -> None:

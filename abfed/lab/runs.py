@@ -260,8 +260,9 @@ class Run:
 
         Returns:
             One row a silo: silo, epsilon_run (PLD, of what its releases charged), delta,
-            epsilon_spent and epsilon_total (of the silo's filter over all plans) and
-            epsilon_left; the last three are missing where the silo's policy doesn't show them.
+            budget_delta, epsilon_spent and epsilon_total (of the silo's Rényi filter over all
+            plans) and epsilon_left; the last four are missing where the silo's policy doesn't show
+            them.
         """
         rows = []
         for silo, steps in self.releases.items():
@@ -272,6 +273,7 @@ class Run:
                     "silo": silo,
                     "epsilon_run": self._cost(charged),
                     "delta": self.plan.privacy.delta,
+                    "budget_delta": budget.delta if budget else np.nan,
                     "epsilon_spent": budget.epsilon_spent if budget else np.nan,
                     "epsilon_total": budget.epsilon_total if budget else np.nan,
                     "epsilon_left": (
