@@ -26,6 +26,10 @@ COMMANDS = {
         "run", "Carry a plan out, or find the run that did: the same plan on the same data is free."
     ),
     "report": Command("report", "Make a report, make it again to verify it, or share it."),
+    "evaluate": Command(
+        "evaluate",
+        "Show how good a run's model is, from its releases: it costs nothing and asks no silo.",
+    ),
     "batch": Command(
         "batch", "Make what isn't made yet: a batch resumes, and makes again only what changed."
     ),

@@ -84,8 +84,8 @@ def _what(plan: Plan, release: Release) -> list[str]:
         "training": "How one round of training moved the model in this brand, clipped for each "
         "recipient and noised; and how the model that came in scored people kept for evaluation, "
         "as a noised histogram.",
-        "evaluation": "How the final model scored people kept for evaluation, as a noised "
-        "histogram.",
+        "evaluation": "How the final model scored people kept for evaluation, and what it and its "
+        "single leading column say of who reacts to which arm, as noised counts.",
     }
     made = [kinds[release.payload], f"Made by {release.silo} at {release.made_at}."]
     if release.simulated:

@@ -4,8 +4,10 @@
    encoding tells nothing about anybody.
 2. A declared feature gives columns in [-1, 1]: a number is scaled by its public bounds and clipped,
    missing is 0; a category is one-hot, unknown or missing is all zeros.
-3. A line of the design matrix is: features, arm one-hot, and for each arm but the control the
-   features once more (arm × feature), so that a logistic model can already tell who reacts to what.
+3. A line of the design matrix is, for the learner "s": features, arm one-hot, and for each arm but
+   the control the features once more (arm × feature), so that a logistic model can already tell who
+   reacts to what. For the learner "t" each arm has columns of its own, a constant and the features,
+   and nothing is shared: as if there were one model for each arm, in one network.
 
 Lines are made of compact features when they are needed: interactions are never stored.
 """
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from abfed.protocol.modelling import Learner
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import CategoryFeature, Feature, NumericFeature
 
@@ -34,6 +37,7 @@ class Design:
         features: declared pre-send features.
         arms: names of the arms, in the plan's order: an arm's code is its place here.
         control: code of the control.
+        learner: how arms share columns: "s" or "t" (Künzel et al. 2019).
 
     Example:
         >>> age = NumericFeature(name="age", low=18.0, high=98.0)
@@ -44,12 +48,14 @@ class Design:
     features: tuple[Feature, ...]
     arms: tuple[str, ...]
     control: int
+    learner: Learner = "s"
 
     @classmethod
     def of(cls, plan: Plan) -> Design:
         """The design that a plan declares."""
         arms = tuple(arm.name for arm in plan.arms)
-        return cls(plan.features, arms, arms.index(plan.control.name))
+        learner = plan.model.learner if plan.model is not None else "s"
+        return cls(plan.features, arms, arms.index(plan.control.name), learner)
 
     @property
     def feature_width(self) -> int:
@@ -67,15 +73,32 @@ class Design:
         return tuple(code for code in range(len(self.arms)) if code != self.control)
 
     @property
-    def column_names(self) -> tuple[str, ...]:
-        """What each column of the design matrix is."""
+    def numeric_columns(self) -> npt.NDArray[np.bool_]:
+        """Which columns of the encoded features go from -1 to 1; the others are 0 or 1."""
+        return np.concatenate(
+            [np.full(one.width, not isinstance(one, CategoryFeature)) for one in self.features]
+        )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What each column of the encoded features is."""
         names: list[str] = []
         for feature in self.features:
             if isinstance(feature, CategoryFeature):
                 names += [f"{feature.name}={value}" for value in feature.values]
             else:
                 names.append(feature.name)
+        return tuple(names)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What each column of the design matrix is."""
+        names = self.feature_names
         arms = [f"arm={arm}" for arm in self.arms]
+        if self.learner == "t":
+            return tuple(
+                name for arm in arms for name in (arm, *(f"{arm} × {feature}" for feature in names))
+            )
         crossed = [f"{arms[code]} × {name}" for code in self.treated for name in names]
         return (*names, *arms, *crossed)
 
@@ -91,6 +114,12 @@ class Design:
         """
         inner = self.feature_width
         lines = np.zeros((len(features), self.width), dtype=np.float32)
+        if self.learner == "t":
+            for code in range(len(self.arms)):
+                here, first = np.flatnonzero(arms == code), code * (inner + 1)
+                lines[here, first] = 1.0
+                lines[here, first + 1 : first + 1 + inner] = features[here]
+            return lines
         lines[:, :inner] = features
         lines[np.arange(len(features)), inner + arms.astype(np.int64)] = 1.0
         start = inner + len(self.arms)
@@ -99,6 +128,22 @@ class Design:
             lines[here, start : start + inner] = features[here]
             start += inner
         return lines
+
+    def compact(self, lines: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """The encoded features and arm codes that lines of the design matrix were made of.
+
+        Args:
+            lines: `(rows, width)`. Rows: sensitive.
+
+        Returns:
+            Features `(rows, feature_width)` and arms `(rows,)`.
+        """
+        inner, count = self.feature_width, len(self.arms)
+        if self.learner == "t":
+            blocks = lines.reshape(len(lines), count, inner + 1)
+            arms = blocks[:, :, 0].argmax(axis=1)
+            return blocks[np.arange(len(lines)), arms, 1:], arms
+        return lines[:, :inner], lines[:, inner : inner + count].argmax(axis=1)
 
 
 def encode_numeric(feature: NumericFeature, values: npt.NDArray[np.float64]) -> Floats:

@@ -73,6 +73,14 @@ class Estimate(NamedTuple):
         return math.hypot(self.sampling_error, self.noise_error)
 
 
+def table_noise(noise: Mapping[str, float]) -> float:
+    """Standard deviation of the noise on each count of the final evaluation's tables.
+
+    A silo's gate lets no other sensitivity out than that of all tables together.
+    """
+    return noise["noise_multiplier"] * noise.get("sensitivity", 1.0)
+
+
 class CalibrationBin(NamedTuple):
     """A bin of the score, for showing: what was predicted and what happened.
 
@@ -109,8 +117,9 @@ class ScoreHistogram:
     @classmethod
     def of_release(cls, counts: Counts, noise: Mapping[str, float]) -> ScoreHistogram:
         """From a release of a training round or of an evaluation, with its noise parameters."""
-        alone = noise["noise_multiplier"]
-        return cls(counts, noise.get("evaluation_noise_multiplier", alone))
+        if "evaluation_noise_multiplier" in noise:
+            return cls(counts, noise["evaluation_noise_multiplier"])
+        return cls(counts, table_noise(noise))
 
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         """Pool two silos."""
@@ -150,9 +159,13 @@ def area_under_curve(scores: ScoreHistogram) -> Estimate | None:
     Sampling error after DeLong, DeLong and Clarke-Pearson (1988); noise error by the delta method
     with its second-order term. None where either class drowns in noise.
     """
-    window = scores.window()
-    negative, positive = scores.counts[:, window].astype(np.float64)
-    size = math.sqrt(len(negative)) * scores.noise_sd
+    return area_under_counts(scores.counts[:, scores.window()], scores.noise_sd)
+
+
+def area_under_counts(counts: npt.NDArray[Any], noise_sd: float) -> Estimate | None:
+    """AUC from counts by outcome and bin of any score, `(2, bins)`: see `area_under_curve`."""
+    negative, positive = counts.astype(np.float64)
+    size = math.sqrt(len(negative)) * noise_sd
     if min(negative.sum(), positive.sum()) <= SHOWN * size:
         return None
     below = (np.cumsum(negative) - negative / 2) / negative.sum()
@@ -165,8 +178,8 @@ def area_under_curve(scores: ScoreHistogram) -> Estimate | None:
         positive.sum() ** 2
     )
     pairs = len(negative) * (2 * len(negative) - 1) / 4  # Σ over pairs of bins of (1, ½ or 0)²
-    second = pairs * scores.noise_sd**2 / (negative.sum() * positive.sum()) ** 2
-    noise = scores.noise_sd**2 * (first + second)
+    second = pairs * noise_sd**2 / (negative.sum() * positive.sum()) ** 2
+    noise = noise_sd**2 * (first + second)
     return Estimate(area, math.sqrt(sampling), math.sqrt(noise))
 
 
@@ -186,6 +199,49 @@ def log_loss(scores: ScoreHistogram) -> Estimate | None:
     sampling = _variance(losses, counts) / recipients
     noise = scores.noise_sd**2 * _squares(losses - mean) / recipients**2
     return Estimate(mean, math.sqrt(sampling), math.sqrt(noise))
+
+
+def majority_loss(scores: ScoreHistogram) -> Estimate | None:
+    """Mean log-loss in nats of giving everybody the mean chance: what a model must beat.
+
+    None where noise drowns either class.
+    """
+    counts = scores.counts[:, scores.window()].astype(np.float64)
+    negative, positive = counts.sum(axis=1).tolist()
+    noise_sd = scores.noise_sd * math.sqrt(counts.shape[1])
+    if min(negative, positive) <= SHOWN * noise_sd:
+        return None
+    recipients = negative + positive
+    share = positive / recipients
+    loss = -share * math.log(share) - (1 - share) * math.log1p(-share)
+    slope = math.log((1 - share) / share)  # of the loss by the share
+    noise = slope * noise_sd * math.hypot(share, 1 - share) / recipients
+    return Estimate(loss, abs(slope) * math.sqrt(share * (1 - share) / recipients), abs(noise))
+
+
+def recalibration(scores: ScoreHistogram) -> tuple[float, float] | None:
+    """Slope and shift of the logit that fit what happened best (Platt 2000).
+
+    From released counts, so it costs nothing. A little ridge holds it at (1, 0) where there is
+    little to fit by. None where noise drowns either class.
+    """
+    if majority_loss(scores) is None:
+        return None
+    window = scores.window()
+    counts = np.clip(scores.counts[:, window].astype(np.float64), 0.0, None)
+    people, positive, middles = counts.sum(axis=0), counts[1], _MIDDLES[window]
+    lines = np.stack([middles, np.ones_like(middles)])
+    start, fitted = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+    ridge = np.eye(2)
+    for _ in range(50):
+        chance = 0.5 * (1 + np.tanh(fitted @ lines / 2))
+        slope = lines @ (people * chance - positive) + ridge @ (fitted - start)
+        curve = (lines * (people * chance * (1 - chance))) @ lines.T + ridge
+        step = np.linalg.solve(curve, slope)
+        fitted = fitted - step * min(1.0, 1.0 / max(1e-12, float(np.abs(step).max())))
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    return float(fitted[0]), float(fitted[1])
 
 
 def calibration(scores: ScoreHistogram) -> tuple[CalibrationBin, ...]:

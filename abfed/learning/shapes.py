@@ -12,12 +12,24 @@ from typing import TypeVar
 
 from abfed.learning.design_matrix import Design
 from abfed.learning.evaluation import BINS
+from abfed.learning.uplift import COLUMN_BINS, UPLIFT_BINS
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 
 MODEL = "model/"
 UPDATE = "update/"
 HISTOGRAM = "histogram"
+SINGLE = "single-column"
+"""Histogram of the outcome by the single column that the model leans on most."""
+
+UPLIFT = "uplift"
+"""For each treated arm: control and arm by outcome and bin of the model's uplift."""
+
+UPLIFT_SINGLE = "uplift-single-column"
+"""The same by the single column on which the model's uplift depends most."""
+
+POLICY = "policy"
+"""Recommended arm by arm and outcome."""
 
 LARGEST_PARAMETER = 1e6
 """Parameters stay within ± this; an incoming model beyond it is refused."""
@@ -60,7 +72,13 @@ def release_shapes(plan: Plan, step: str) -> dict[str, Shape]:
     """
     histogram = {HISTOGRAM: Shape("int64", (2, BINS))}
     if step == "evaluate":
-        return histogram
+        arms = len(plan.arms)
+        return histogram | {
+            SINGLE: Shape("int64", (2, COLUMN_BINS)),
+            UPLIFT: Shape("int64", (arms - 1, 2, 2, UPLIFT_BINS)),
+            UPLIFT_SINGLE: Shape("int64", (arms - 1, 2, 2, COLUMN_BINS)),
+            POLICY: Shape("int64", (arms, arms, 2)),
+        }
     if not step.startswith("train-"):
         message = f"step {step!r} neither trains nor evaluates"
         raise ValueError(message)

@@ -10,7 +10,8 @@ Steps, in order:
 * `totals`: one Gaussian release of all arms and metrics;
 * `train-0001` … : `local_steps` Poisson-sampled Gaussian steps, and one Gaussian release of the
   score histogram of the model that came in, on the recipients held out;
-* `evaluate`: that histogram once more, for the final model.
+* `evaluate`: tables for the final model, of which that histogram is one. Half of the evaluation's
+  cost goes to it, whatever the number of rounds: it is what people decide by.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from abfed.protocol.plan import Plan
 
 
 class NoiseMultipliers(NamedTuple):
-    """Noise standard deviation over L2 sensitivity, for each part of a plan."""
+    """Noise standard deviation over L2 sensitivity, for each part of a plan.
+
+    `evaluation` is of each round's histogram, `final` of all tables of the final model together.
+    """
 
     statistics: float
     training: float
     evaluation: float
+    final: float
 
 
 def training_step(number: int) -> str:
@@ -46,11 +51,13 @@ def noise_multipliers(plan: Plan) -> NoiseMultipliers:
     """
     split, delta = plan.privacy.split, plan.privacy.delta
     if plan.privacy.unprotected:
-        return NoiseMultipliers(0.0, 0.0, 0.0)
+        return NoiseMultipliers(0.0, 0.0, 0.0, 0.0)
     statistics = gaussian_multiplier(split.statistics, delta)
     if plan.model is None:
-        return NoiseMultipliers(statistics, 0.0, 0.0)
+        return NoiseMultipliers(statistics, 0.0, 0.0, 0.0)
     schedule = plan.schedule
+    # Gaussian releases cost what Σ 1/σ² costs together (Dong, Roth and Su 2022)
+    alone = gaussian_multiplier(split.evaluation, delta)
     return NoiseMultipliers(
         statistics,
         sampled_multiplier(
@@ -59,7 +66,8 @@ def noise_multipliers(plan: Plan) -> NoiseMultipliers:
             rate=schedule.sampling_rate,
             steps=schedule.rounds * schedule.local_steps,
         ),
-        gaussian_multiplier(split.evaluation, delta, schedule.rounds + 1),
+        alone * math.sqrt(2.0 * schedule.rounds),
+        alone * math.sqrt(2.0),
     )
 
 
@@ -83,7 +91,8 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
             (training_step(number), (training, histogram))
             for number in range(1, schedule.rounds + 1)
         ]
-        steps.append(("evaluate", (histogram,)))
+        final = Charge(event="gaussian", noise_multiplier=sigma.final)
+        steps.append(("evaluate", (final,)))
     return tuple(steps)
 
 

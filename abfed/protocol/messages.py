@@ -19,7 +19,7 @@ from abfed.protocol.identity import Presented
 from abfed.protocol.protected import RECIPIENT, ProtectedUnit
 from abfed.protocol.schema import FiniteFloat, Frozen, Name
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised when a site of the version before couldn't understand a message."""
 
 MAX_HEADER = 1_048_576  # bytes

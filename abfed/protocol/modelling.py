@@ -10,6 +10,9 @@ from pydantic import Field
 from abfed.protocol.metrics import BinaryOutcome
 from abfed.protocol.schema import Frozen
 
+Learner = Literal["s", "t"]
+"""How arms share a network (Künzel et al. 2019): all columns with interactions, or none."""
+
 
 class Model(Frozen):
     """An engagement model: probability of `outcome` from features, arm and their interactions.
@@ -18,11 +21,13 @@ class Model(Frozen):
 
     Attributes:
         outcome: what is predicted for a send.
+        learner: how arms share columns: all, with interactions ("s"), or none ("t").
         hidden: sizes of the hidden layers.
     """
 
     outcome: BinaryOutcome
     kind: Literal["mlp"] = "mlp"
+    learner: Learner = "s"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
 
 

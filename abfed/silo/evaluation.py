@@ -1,30 +1,110 @@
 """Evaluation under a permit: how the final model scores recipients held out.
 
-Nothing leaves but the noised histogram: no loss, no count of recipients, no score.
+Nothing leaves but noised tables: no loss, no count of recipients, no score.
+
+1. Each held-out recipient stands once in each table that concerns them, whatever the model says of
+   them; the root of that number of tables is the L2 sensitivity of all of them together.
+2. Discrete Gaussian noise of the charged multiplier times that is added to every count.
+3. Single columns to compare with are chosen by the model alone, which is released.
 """
 
 from __future__ import annotations
 
-from abfed.learning.networks import network_for
-from abfed.learning.shapes import HISTOGRAM, MODEL, unprefixed
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from abfed.learning.counterfactual import Leading, chances, leading_columns, uplifts
+from abfed.learning.design_matrix import Design
+from abfed.learning.evaluation import histogram
+from abfed.learning.networks import logits, network_for, one_thread
+from abfed.learning.shapes import (
+    HISTOGRAM,
+    MODEL,
+    POLICY,
+    SINGLE,
+    UPLIFT,
+    UPLIFT_SINGLE,
+    release_shapes,
+    unprefixed,
+)
+from abfed.learning.uplift import (
+    COLUMN_EDGES,
+    UPLIFT_EDGES,
+    contrast_counts,
+    counted_once,
+    policy_counts,
+)
 from abfed.protocol.errors import IntegrityError
-from abfed.silo.heldout import noised_histogram
+from abfed.silo.heldout import BLOCK, HeldOutRows
 from abfed.silo.permit import Computed, Permit
 from abfed.silo.prepared import PreparedRows
+
+Counts = npt.NDArray[np.int64]
+Lines = npt.NDArray[np.float32]
 
 
 def compute_evaluation(permit: Permit, prepared: PreparedRows) -> Computed:
     """Evaluate the incoming model.
 
     Raises:
-        IntegrityError: the permit or the rows are for something else.
+        IntegrityError: the permit or the rows are for something else, or somebody has two rows.
     """
     prepared.require(permit)
     if permit.step != "evaluate":
         raise IntegrityError("the permit is for another step", where=permit.step)
+    charge = permit.charge("gaussian")
+    if charge.count != 1:
+        raise IntegrityError("the permit pays for more than one evaluation", where=permit.step)
     network = network_for(permit.plan, unprefixed(MODEL, permit.incoming))
+    counts = _tables(network, prepared.held_out, permit)
+    sensitivity = math.sqrt(counted_once(len(permit.plan.arms)))
+    scale = charge.noise_multiplier * sensitivity
     return Computed(
         payload="evaluation",
-        arrays={HISTOGRAM: noised_histogram(network, prepared.held_out, permit)},
-        noise={"noise_multiplier": permit.charge("gaussian").noise_multiplier},
+        arrays={name: permit.noise.integers(table, scale) for name, table in counts.items()},
+        noise={"noise_multiplier": charge.noise_multiplier, "sensitivity": sensitivity},
     )
+
+
+def _tables(network: nn.Module, held_out: HeldOutRows, permit: Permit) -> dict[str, Counts]:
+    """All tables, without noise. Sensitive."""
+    if held_out.rows != held_out.recipients:
+        raise IntegrityError("a held-out recipient has more than one row", where=permit.step)
+    design = Design.of(permit.plan)
+    counts = {
+        name: np.zeros(shape.shape, dtype=np.int64)
+        for name, shape in release_shapes(permit.plan, permit.step).items()
+    }
+    with one_thread():
+        leading = leading_columns(network, design)
+        for lines, labels in held_out.blocks(BLOCK):
+            for name, found in _of_block(network, design, leading, lines, labels):
+                counts[name] += found
+    return counts
+
+
+def _of_block(
+    network: nn.Module, design: Design, leading: Leading, lines: Lines, labels: Lines
+) -> Iterator[tuple[str, Counts]]:
+    """What some held-out rows add to each table. Rows: sensitive."""
+    features, arms = design.compact(lines)
+    chance = chances(network, design, features)
+    uplift = uplifts(chance, design)
+    yield HISTOGRAM, histogram(logits(network, lines), labels)
+    single = leading.outcome.scores(features)
+    everybody = np.zeros(len(arms), dtype=np.bool_)
+    yield SINGLE, contrast_counts(single, everybody, labels, COLUMN_EDGES)[0]
+    by_model, by_column = [], []
+    for place, arm in enumerate(design.treated):
+        here = (arms == arm) | (arms == design.control)
+        treated, outcome = arms[here] == arm, labels[here]
+        by_model.append(contrast_counts(uplift[here, place], treated, outcome, UPLIFT_EDGES))
+        column = leading.uplift[place].scores(features[here])
+        by_column.append(contrast_counts(column, treated, outcome, COLUMN_EDGES))
+    yield UPLIFT, np.stack(by_model)
+    yield UPLIFT_SINGLE, np.stack(by_column)
+    yield POLICY, policy_counts(chance.argmax(axis=1), arms, labels, len(design.arms))

@@ -32,6 +32,7 @@ The gate judges values. It cannot fetch rows; that they are whole it is told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ from typing import NamedTuple
 import numpy as np
 
 from abfed.learning.shapes import release_shapes
+from abfed.learning.uplift import counted_once
 from abfed.privacy.charges import plan_charges, plan_epsilon
 from abfed.privacy.mechanisms import Noise, SystemNoise, UnsafeSeededNoise
 from abfed.protocol.canonical import digest, sha256_hex
@@ -327,6 +329,8 @@ def _check_noise(permit: Permit, computed: Computed) -> None:
         reserved["sampling_rate"] = first.sampling_rate
         reserved["steps"] = float(first.count)
         reserved["evaluation_noise_multiplier"] = permit.charge("gaussian").noise_multiplier
+    if computed.payload == "evaluation":
+        reserved["sensitivity"] = math.sqrt(counted_once(len(permit.plan.arms)))
     if any(computed.noise.get(name) != value for name, value in reserved.items()):
         raise IntegrityError("the noise is not what was reserved", where=permit.step)
 

@@ -7,6 +7,7 @@ plan out, so that what is read back is a real run folder.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from abfed.coordinator.grid import EmbeddedGrid
 from abfed.lab.runs import Run
 from abfed.lab.workspace import Workspace
 from abfed.learning.evaluation import histogram
+from abfed.learning.uplift import (
+    COLUMN_EDGES,
+    UPLIFT_EDGES,
+    contrast_counts,
+    counted_once,
+    policy_counts,
+)
 from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.messages import BudgetView
@@ -136,8 +144,46 @@ def made_up_histogram(plan: Plan, silo: str, step: str, size: int) -> np.ndarray
     skill = 1.1 * (1 - np.exp(-0.7 * rounds))
     logits = -2.3 + skill * (labels - 0.1) + random.normal(0.0, 0.8, count)
     counts = histogram(logits, labels)
-    sd = noise_multipliers(plan).evaluation
+    sigma = noise_multipliers(plan)
+    sd = sigma.evaluation
+    if step == "evaluate":
+        sd = sigma.final * math.sqrt(counted_once(len(plan.arms)))
     return counts + np.rint(random.normal(0.0, sd, counts.shape)).astype(np.int64)
+
+
+def made_up_tables(plan: Plan, silo: str, size: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Noised tables of a model whose uplift is half right; the first arms react to it."""
+    random = np.random.default_rng(int.from_bytes(f"{silo}tables".encode()[-7:], "big"))
+    count, arms = int(size * plan.schedule.holdout), len(plan.arms)
+    got = random.choice(arms, count, p=[arm.share for arm in plan.arms])
+    control = [arm.control for arm in plan.arms].index(True)
+    treated = [arm for arm in range(arms) if arm != control]
+    true = random.uniform(0.0, 0.08, (count, len(treated)))
+    chance = np.full(count, 0.1)
+    for place, arm in enumerate(treated):
+        chance += np.where(got == arm, true[:, place], 0.0)
+    labels = (random.random(count) < chance).astype(np.int64)
+    guess = true + random.normal(0.0, 0.02, true.shape)
+    column = np.clip(true * 25 - 1 + random.normal(0.0, 0.5, true.shape), -1, 1)
+    by_model, by_column = [], []
+    for place, arm in enumerate(treated):
+        here = (got == arm) | (got == control)
+        facts = (got[here] == arm, labels[here])
+        by_model.append(contrast_counts(guess[here, place], *facts, UPLIFT_EDGES))
+        by_column.append(contrast_counts(column[here, place], *facts, COLUMN_EDGES))
+    best = np.array(treated)[guess.argmax(axis=1)]
+    nobody = np.zeros(count, dtype=np.bool_)
+    tables = {
+        "single-column": contrast_counts(column[:, 0], nobody, labels, COLUMN_EDGES)[0],
+        "uplift": np.stack(by_model),
+        "uplift-single-column": np.stack(by_column),
+        "policy": policy_counts(best, got, labels, arms),
+    }
+    sd = noise_multipliers(plan).final * math.sqrt(counted_once(arms))
+    return {
+        name: table + np.rint(random.normal(0.0, sd, table.shape)).astype(np.int64)
+        for name, table in tables.items()
+    }
 
 
 def make_run(
@@ -172,9 +218,15 @@ def make_run(
         else:
             arrays["histogram"] = made_up_histogram(plan, silo, step, here)
             fields["noise"] = {
-                "noise_multiplier": sigma.evaluation if step == "evaluate" else sigma.training,
+                "noise_multiplier": sigma.final if step == "evaluate" else sigma.training,
                 "evaluation_noise_multiplier": sigma.evaluation,
             }
+            if step == "evaluate":
+                arrays |= made_up_tables(plan, silo, here)
+                fields["noise"] = {
+                    "noise_multiplier": sigma.final,
+                    "sensitivity": math.sqrt(counted_once(len(plan.arms))),
+                }
         fields["charged"] = plan_charges(plan)[step]
         if show_budget:
             own = plan_epsilon(plan)

@@ -84,3 +84,26 @@ def test_rows_never_show_themselves():
     data = made_rows(learning_plan(), 3, seed=3)
     assert "array" not in repr(data)
     assert "0." not in repr(data)
+
+
+@pytest.mark.parametrize("learner", ["s", "t"])
+def test_a_line_tells_what_it_was_made_of(learner):
+    age = NumericFeature(name="age", low=0.0, high=100.0)
+    tier = CategoryFeature(name="tier", values=("basic", "gold", "black"))
+    design = Design((age, tier), ("a", "b", "c"), 1, learner)
+    random = np.random.default_rng(1)
+    features = random.uniform(-1, 1, (50, 4)).astype(np.float32)
+    arms = random.integers(0, 3, 50).astype(np.int8)
+    lines = design.expand(features, arms)
+    assert lines.shape == (50, design.width) == (50, len(design.column_names))
+    again, codes = design.compact(lines)
+    assert (again == features).all()
+    assert (codes == arms).all()
+
+
+def test_a_t_learners_arms_share_no_column():
+    age = NumericFeature(name="age", low=0.0, high=100.0)
+    design = Design((age,), ("a", "b"), 0, "t")
+    lines = design.expand(np.full((2, 1), 0.5, np.float32), np.array([0, 1], np.int8))
+    assert design.column_names == ("arm=a", "arm=a × age", "arm=b", "arm=b × age")
+    assert lines.tolist() == [[1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.5]]

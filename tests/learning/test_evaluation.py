@@ -99,7 +99,8 @@ def test_a_releases_noise_is_that_of_its_histogram():
     counts = np.zeros((2, BINS), dtype=np.int64)
     trained = {"noise_multiplier": 1.9, "clip": 4.0, "evaluation_noise_multiplier": 22.0}
     assert ScoreHistogram.of_release(counts, trained).noise_sd == 22.0
-    assert ScoreHistogram.of_release(counts, {"noise_multiplier": 21.0}).noise_sd == 21.0
+    final = {"noise_multiplier": 21.0, "sensitivity": 2.0}
+    assert ScoreHistogram.of_release(counts, final).noise_sd == 42.0
 
 
 def test_without_noise_the_figures_are_those_of_the_people():

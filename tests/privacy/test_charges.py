@@ -53,7 +53,7 @@ def test_statistics_are_one_step() -> None:
     sigma = noise_multipliers(make_plan())
     charge = Charge(event="gaussian", noise_multiplier=sigma.statistics)
     assert plan_charges(make_plan()) == {"totals": (charge,)}
-    assert sigma[1:] == (0.0, 0.0)
+    assert sigma[1:] == (0.0, 0.0, 0.0)
 
 
 def test_a_model_has_rounds_and_an_evaluation() -> None:
@@ -66,7 +66,9 @@ def test_a_model_has_rounds_and_an_evaluation() -> None:
     )
     assert list(steps) == ["totals", "train-0001", "train-0002", "evaluate"]
     assert steps["train-0001"] == steps["train-0002"] == (training, histogram)
-    assert steps["evaluate"] == (histogram,)
+    assert steps["evaluate"] == (Charge(event="gaussian", noise_multiplier=sigma.final),)
+    rounds = plan.schedule.rounds  # the final model gets half, whatever the number of rounds
+    assert sigma.evaluation**2 == pytest.approx(rounds * sigma.final**2)
     assert training_step(1000) == "train-1000"
 
 

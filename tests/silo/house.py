@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from abfed.learning.uplift import counted_once
 from abfed.protocol.messages import payload_of
 from abfed.protocol.plan import Plan
 from abfed.silo.gate import Answered, Gate, expected_shapes
@@ -81,5 +83,7 @@ def computed(permit: Permit, **changes: Any) -> Computed:
             "steps": float(first.count),
             "evaluation_noise_multiplier": permit.charges[1].noise_multiplier,
         }
+    if step == "evaluate":
+        noise["sensitivity"] = math.sqrt(counted_once(len(plan.arms)))
     values: dict[str, Any] = {"payload": payload_of(step), "arrays": arrays, "noise": noise}
     return Computed(**(values | changes))

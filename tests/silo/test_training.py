@@ -122,7 +122,10 @@ def test_what_comes_out_is_what_the_gate_expects(hidden):
     evaluated = compute_evaluation(final, prepared(final, sends()))
     assert evaluated.payload == "evaluation"
     assert shapes_of(evaluated.arrays) == release_shapes(plan, "evaluate")
-    assert evaluated.noise == {"noise_multiplier": final.charges[0].noise_multiplier}
+    assert evaluated.noise == {
+        "noise_multiplier": final.charges[0].noise_multiplier,
+        "sensitivity": pytest.approx(7**0.5),  # three tables, and two for each of two arms
+    }
 
 
 @pytest.mark.privacy

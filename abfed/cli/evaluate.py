@@ -1,0 +1,49 @@
+"""`abfed evaluate`: how good a run's model is, beside what needs none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from abfed.cli.output import say, say_json, table
+from abfed.cli.settings import JsonOption, WorkspaceOption
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="The run's folder or name.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how good a run's model is, from its releases: it costs nothing and asks no silo."""
+    from abfed.lab.evaluating import Evaluation
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace).find_run(run)
+    found = Evaluation.of(opened)
+    frames = {
+        "outcome": (found.outcome, "Telling the outcome: model and baselines"),
+        "uplift": (found.uplift, "Ranking people by what an arm does to them"),
+        "deciles": (found.deciles, "An arm's effect by tenths of the model's uplift"),
+        "policy": (found.policy, "What the model's recommendations are worth, a recipient"),
+        "calibration": (found.calibration, "Predicted and observed"),
+    }
+    if as_json:
+        tables: dict[str, Any] = {
+            name: frame.to_dict(orient="records") for name, (frame, _) in frames.items()
+        }
+        fitted = found.recalibration
+        best = {"slope": fitted[0], "shift": fitted[1]} if fitted else None
+        say_json({"run": opened.name, "recalibration": best, **tables})
+        return
+    for frame, title in frames.values():
+        if len(frame):
+            table(frame.to_dict(orient="records"), title=title)
+        else:
+            say(f"{title}: not shown, noise drowns it")
+    if found.recalibration is not None:
+        slope, shift = found.recalibration
+        say(
+            f"Recalibration: logit × {slope:.3f} {shift:+.3f} would fit best (1 and 0 fit already)."
+        )
+    say("Intervals are at 95 % and hold sampling and noise; empty where noise drowns a figure.")

@@ -1,0 +1,226 @@
+"""How good a run's final model is, beside what needs no model: from its releases only.
+
+Each figure comes with an interval that holds sampling and noise, and is missing where noise drowns
+it. Baselines stand in the same tables as the model: the majority (everybody is given the mean
+chance), the single column that the model itself leans on most, and a random order.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from abfed.lab.frames import marked
+from abfed.learning.evaluation import (
+    Estimate,
+    ScoreHistogram,
+    area_under_counts,
+    area_under_curve,
+    calibration,
+    log_loss,
+    majority_loss,
+    pool,
+    recalibration,
+    table_noise,
+)
+from abfed.learning.shapes import HISTOGRAM, POLICY, SINGLE, UPLIFT, UPLIFT_SINGLE
+from abfed.learning.uplift import Contrast, PolicyValue, Table, arm_weights, policy_value
+from abfed.protocol.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from abfed.coordinator.inbox import Accepted
+    from abfed.lab.runs import Run
+
+MODEL_ROW, COLUMN_ROW, RANDOM_ROW, MAJORITY_ROW = (
+    "model",
+    "best single column",
+    "random",
+    "majority",
+)
+LEVEL = 0.95
+
+Floats = npt.NDArray[np.float64]
+Released = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The final model of a run, evaluated on recipients held out.
+
+    Attributes:
+        run: whose releases are read.
+    """
+
+    run: Run
+
+    @classmethod
+    def of(cls, run: Run) -> Evaluation:
+        """The evaluation of a run that trained a model.
+
+        Raises:
+            WorkspaceError: it has none.
+        """
+        if not any("evaluate" in steps for steps in run.releases.values()):
+            raise WorkspaceError(
+                "the run has no model that was evaluated",
+                where=run.name,
+                do="give the plan a model, and ε for training and evaluation",
+            )
+        return cls(run)
+
+    @functools.cached_property
+    def scores(self) -> ScoreHistogram:
+        """The final model's scores by outcome, pooled over silos."""
+        return pool(
+            ScoreHistogram.of_release(one.arrays[HISTOGRAM], one.release.noise)
+            for one in self._final.values()
+        )
+
+    @functools.cached_property
+    def outcome(self) -> pd.DataFrame:
+        """How well the outcome is told: one row each for the model and for what needs none.
+
+        Returns:
+            scorer, auc, auc_low, auc_high, log_loss, log_loss_low, log_loss_high.
+        """
+        single = self._pooled(lambda _, one: self._table(one, SINGLE, np.ones(1)))
+        rows = [
+            (MODEL_ROW, area_under_curve(self.scores), log_loss(self.scores)),
+            (MAJORITY_ROW, Estimate(0.5, 0.0, 0.0), majority_loss(self.scores)),
+            (COLUMN_ROW, area_under_counts(single.counts, math.sqrt(single.noise.max())), None),
+            (RANDOM_ROW, Estimate(0.5, 0.0, 0.0), None),
+        ]
+        return self._frame(
+            [
+                {"scorer": name} | _interval("auc", area) | _interval("log_loss", loss)
+                for name, area, loss in rows
+            ]
+        )
+
+    @functools.cached_property
+    def calibration(self) -> pd.DataFrame:
+        """What was predicted and what happened, by bin of the score."""
+        return self._frame([one._asdict() for one in calibration(self.scores)])
+
+    @functools.cached_property
+    def recalibration(self) -> tuple[float, float] | None:
+        """Slope and shift of the logit that fit best; (1, 0) would be calibrated already."""
+        return recalibration(self.scores)
+
+    @functools.cached_property
+    def uplift(self) -> pd.DataFrame:
+        """How well each arm's effect is ranked, by the model and by what needs none.
+
+        Returns:
+            arm, scorer, effect, qini and auuc (outcomes a recipient), each with `_low`, `_high`.
+        """
+        rows: list[dict[str, Any]] = []
+        for place, arm in enumerate(self._treated):
+            for name, key in ((MODEL_ROW, UPLIFT), (COLUMN_ROW, UPLIFT_SINGLE)):
+                gain = self._contrast(key, place).gain()
+                parts = (gain.effect, gain.qini, gain.auuc) if gain else (None, None, None)
+                figures = zip(("effect", "qini", "auuc"), parts, strict=True)
+                rows.append({"arm": arm, "scorer": name})
+                for figure, part in figures:
+                    rows[-1] |= _interval(figure, part)
+            zero = Estimate(0.0, 0.0, 0.0)
+            rows.append({"arm": arm, "scorer": RANDOM_ROW} | _interval("qini", zero))
+        return self._frame(rows)
+
+    @functools.cached_property
+    def deciles(self) -> pd.DataFrame:
+        """Each arm's effect by tenths of the model's uplift: arm, decile, uplift with interval."""
+        rows = [
+            {"arm": arm, "decile": one.decile} | _interval("uplift", one.uplift)
+            for place, arm in enumerate(self._treated)
+            for one in self._contrast(UPLIFT, place).deciles()
+        ]
+        columns = ["arm", "decile", "uplift", "uplift_low", "uplift_high"]
+        return self._frame(rows, columns)
+
+    @functools.cached_property
+    def policy(self) -> pd.DataFrame:
+        """What the model's recommendations are worth, against one arm for everybody.
+
+        Returns:
+            policy, value with interval (outcomes a recipient), share of recipients it recommends
+            the arm to, and gain: over the best single arm.
+        """
+        found = self._policy_value()
+        columns = ["policy", "value", "value_low", "value_high", "share", "gain"]
+        if found is None:
+            return self._frame([], [*columns, "gain_low", "gain_high"])
+        rows: list[dict[str, Any]] = [
+            {"policy": MODEL_ROW, "share": np.nan}
+            | _interval("value", found.value)
+            | _interval("gain", found.gain)
+        ]
+        for arm, value, share in zip(self.run.plan.arms, found.arms, found.shares, strict=True):
+            best = " (best single arm)" if arm is self.run.plan.arms[found.best] else ""
+            row = {"policy": f"{arm.name} for everybody{best}", "share": share}
+            rows.append(row | _interval("value", value) | _interval("gain", None))
+        return self._frame(rows)
+
+    @property
+    def _final(self) -> dict[str, Accepted]:
+        """Evaluations by silo."""
+        releases = self.run.releases.items()
+        return {silo: steps["evaluate"] for silo, steps in releases if "evaluate" in steps}
+
+    @property
+    def _treated(self) -> tuple[str, ...]:
+        return tuple(arm.name for arm in self.run.plan.arms if not arm.control)
+
+    def _contrast(self, key: str, place: int) -> Contrast:
+        """One treated arm against the control, over all silos."""
+        arms = [arm.name for arm in self.run.plan.arms]
+        pair = (arms.index(self.run.plan.control.name), arms.index(self._treated[place]))
+        return Contrast(
+            self._pooled(
+                lambda silo, one: self._table(
+                    one, key, self._weights(silo, pair)[:, None, None], place
+                )
+            )
+        )
+
+    def _policy_value(self) -> PolicyValue | None:
+        every = tuple(range(len(self.run.plan.arms)))
+        return policy_value(
+            self._pooled(
+                lambda silo, one: self._table(one, POLICY, self._weights(silo, every)[:, None])
+            )
+        )
+
+    def _pooled(self, table: Callable[[str, Accepted], Table]) -> Table:
+        first, *others = (table(silo, one) for silo, one in self._final.items())
+        return sum(others, start=first)
+
+    def _weights(self, silo: str, arms: tuple[int, ...]) -> Floats:
+        return arm_weights(self.run.totals[silo].counts()[0], arms)
+
+    def _table(self, one: Accepted, key: str, weights: Floats, place: int | None = None) -> Table:
+        released: Released = one.arrays[key] if place is None else one.arrays[key][place]
+        return Table.of(released, table_noise(one.release.noise), weights)
+
+    def _frame(self, rows: list[dict[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
+        return marked(pd.DataFrame(rows, columns=columns), self.run.source)
+
+
+def _interval(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """A figure and its 95 % interval; missing where there is none."""
+    if estimate is None:
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    reach = float(stats.norm.ppf(0.5 + LEVEL / 2)) * estimate.standard_error
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.value - reach,
+        f"{name}_high": estimate.value + reach,
+    }
