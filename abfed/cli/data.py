@@ -50,6 +50,45 @@ def synth(
 
 
 @app.command()
+def mock(
+    plan: Annotated[Path, typer.Argument(help="The plan whose schema the people have.")],
+    workspace: WorkspaceOption,
+    seed: Annotated[int, typer.Option(min=0, help="Of the people; noise takes none.")] = 2026,
+    recipients: Annotated[
+        int | None, typer.Option(min=10, help="Of each brand; what the plan expects, or 5,000.")
+    ] = None,
+    ingest: IngestOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make up brands of a plan's schema from its declarations alone; arms don't differ."""
+    from abfed.lab.intake import found_and_ingest
+    from abfed.lab.mock import write_mock
+    from abfed.lab.workspace import Workspace
+    from abfed.protocol.plan import Plan
+
+    opened = Workspace(workspace)
+    asked = Plan.load(plan)
+    folder = opened.data / f"mock-{asked.name}"
+    brands = write_mock(asked, folder, seed=seed, recipients=recipients)
+    if ingest:
+        for brand in brands:
+            found_and_ingest(
+                opened, brand.name, brand.export, brand.mapping, synthetic=True,
+                purposes=(asked.purpose,),
+            )  # fmt: skip
+    if as_json:
+        say_json(
+            [{"brand": one.name, "export": one.export, "mapping": one.mapping} for one in brands]
+        )
+        return
+    for brand in brands:
+        say(f"{brand.name}: {'is in its silo' if ingest else f'lies in {brand.export}'}")
+    say(
+        f"Next: {typed(f'run {plan}', workspace)}" if ingest else "Add --ingest to found the silos."
+    )
+
+
+@app.command()
 def fetch(
     name: Annotated[Literal["hillstrom"], typer.Argument(help="Which data set.")],
     workspace: WorkspaceOption,

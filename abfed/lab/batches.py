@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from abfed.lab.periods import within
 from abfed.lab.reports import Order, order
 from abfed.lab.subjects import ALL, Subject, of_plan, of_run, of_runs
 from abfed.protocol.canonical import digest
@@ -237,12 +238,4 @@ class _Finder:
 
 def _within(run: Run, period: str | None) -> bool:
     """Whether a run was completed in a period."""
-    if period is None:
-        return True
-    year, month = str(run.manifest["created_at"])[:7].split("-")
-    if period[:4] != year:
-        return False
-    part = period[5:]
-    if part.startswith("Q"):
-        return (int(month) + 2) // 3 == int(part[1:])
-    return part in {"", month}
+    return within(run.made_at, period or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from abfed.lab.workspace import Workspace
@@ -34,13 +35,22 @@ def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) 
 
 
 def found_and_ingest(
-    workspace: Workspace, silo: str, export: Path, mapping: Path, *, synthetic: bool = False
+    workspace: Workspace,
+    silo: str,
+    export: Path,
+    mapping: Path,
+    *,
+    synthetic: bool = False,
+    purposes: Sequence[str] = ("email-optimisation",),
 ) -> IngestReport:
     """Found a silo, unless it is there, that allows what the mapping declares; then ingest."""
     if silo not in workspace.silos:
         declared = ExportMapping.load(mapping)
         workspace.create_silo(
-            silo, columns=(*declared.outcomes, *declared.features), synthetic=synthetic
+            silo,
+            columns=(*declared.outcomes, *declared.features),
+            purposes=purposes,
+            synthetic=synthetic,
         )
     return ingest_export(workspace, silo, export, mapping)
 

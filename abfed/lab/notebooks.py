@@ -29,6 +29,7 @@ OURS = ("run_folder", "plan_file", "runs_folder")
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 LONGEST = 200  # characters of a text; longer ones are data, not parameters
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
 
 
@@ -147,7 +148,7 @@ def _as_papermill_sees(
     from abfed.lab.jupyter import papermill
 
     python = deepcopy(document)  # in which language a notebook is needn't be said in it
-    python.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+    python.metadata["kernelspec"] = dict(KERNEL)
     seen = papermill().inspect_notebook(python)
     if set(seen) != set(declared):
         raise InputError(

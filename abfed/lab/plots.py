@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 22  # characters of a brand's name before it wraps
 MARKS = "osD^vP"
+POSSIBLE = {"auc": (0.0, 1.0), "log_loss": (0.0, math.inf)}
+"""What a figure can be; unbiased estimates from noise can lie outside, and stand at the edge."""
 SHARP = 144  # dots per inch of a figure in a notebook
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -211,8 +213,15 @@ def plot_training(run: Run) -> Figure:
             panels, ("auc", "log_loss"), ("AUC", "log-loss"), (BLUE, VERMILLION), strict=True
         ):
             x, y, se = table["model"], table[name], table[f"{name}_se"]
-            axes.fill_between(x, y - se, y + se, color=colour, alpha=0.18, lw=0)
-            axes.plot(x, y, "o-", color=colour, lw=1.8, ms=4.5)
+            lowest, highest = POSSIBLE[name]
+            axes.fill_between(x, (y - se).clip(lowest, highest), (y + se).clip(lowest, highest),
+                              color=colour, alpha=0.18, lw=0)  # fmt: skip
+            axes.plot(x, y.clip(lowest, highest), "o-", color=colour, lw=1.8, ms=4.5)
+            if name == "auc":
+                axes.axhline(0.5, color=INK, lw=0.9, ls=":")
+            if ((y < lowest) | (y > highest)).any():
+                axes.text(0.02, 0.03, "at the edge: noise took it beyond", fontsize=8,
+                          transform=axes.transAxes, style="italic", color=SOFT_INK)  # fmt: skip
             better = "higher" if name == "auc" else "lower"
             axes.set_title(f"{title} ({better} is better)", loc="left")
             axes.set_xlabel("rounds behind the model")

@@ -1,0 +1,189 @@
+"""Sections of a brand's profile: what a silo may say about its data, and what it paid to say it.
+
+Everything is from the releases of one run; a figure that was not released isn't here.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from abfed.lab.page import ARM_COLOURS, RULE, facts, paragraph, picture, section, table
+from abfed.lab.plots import as_svg, drawing
+from abfed.lab.units import NONE, count, p_value, percent, plain, unit_of
+from abfed.protocol.errors import InputError
+from abfed.stats.readouts import read_arms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from abfed.lab.runs import Run
+
+SURE = 1.96  # standard errors of a 95 % interval
+SHORT_OF = 0.2  # of its budget: where a brand has less left, the page says so
+
+
+def chosen(run: Run, brand: str) -> str:
+    """The brand that was named, or the first.
+
+    Raises:
+        InputError: the run has no such brand.
+    """
+    if not brand:
+        return run.silos[0]
+    if brand not in run.silos:
+        raise InputError(
+            f"the run has no brand {brand!r}", why=f"its brands are: {', '.join(run.silos)}"
+        )
+    return brand
+
+
+def headline(run: Run, brand: str) -> str:
+    """Title, size and what is left of the budget."""
+    counts, noise = run.totals[brand].counts()
+    spread = SURE * noise * math.sqrt(len(counts))
+    size = f"{count(float(counts.sum()))} ± {count(spread)} recipients took part"
+    ledger = _ledger(run, brand)
+    left = ledger["epsilon_left"]
+    budget = "Its policy doesn’t show what is left of its budget."
+    if math.isfinite(left):
+        share = left / ledger["epsilon_total"]
+        low = "; little is left" if share < SHORT_OF else ""
+        budget = (
+            f"Of its budget of ε = {plain(ledger['epsilon_total'], 2)} for each recipient, "
+            f"{plain(left, 2)} ({percent(share)}) was left when it answered{low}."
+        )
+    from abfed.lab.display import title
+
+    said = [f"{brand}: {size} in “{run.plan.experiment}”.", budget]
+    return (
+        '<section class="first"><div class="kicker">Brand profile</div>'
+        f"<h1>{escape(brand)}</h1>"
+        f'<div class="soft">from {escape(title(run))} · run <code>{escape(run.name)}</code></div>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+    )
+
+
+def _ledger(run: Run, brand: str) -> dict[str, float]:
+    """What the brand's budget looked like when it answered."""
+    rows = run.ledger.to_dict("records")
+    return next({str(k): v for k, v in row.items()} for row in rows if row["silo"] == brand)
+
+
+def levels(run: Run, brand: str) -> str:
+    """Where each metric stands under the control, beside the other brands."""
+    rows, control = [], run.plan.control.name
+    for metric in run.plan.metrics:
+        unit = unit_of(run.plan, metric.name)
+        readings = {
+            one: read_arms(run.plan, metric, run.totals[one]).arms[control] for one in run.silos
+        }
+        mine = readings[brand]
+        shown = span = NONE
+        if bool(mine.usable):
+            se = math.sqrt(float(mine.variance))
+            value = float(mine.value)
+            shown = unit.value(value, se)
+            span = f"{unit.value(value - SURE * se, se)} to {unit.value(value + SURE * se, se)}"
+        others = [
+            float(one.value) for name, one in readings.items() if name != brand and one.usable
+        ]
+        beside = NONE
+        if others and bool(mine.usable):
+            below = sum(other < float(mine.value) for other in others)
+            beside = f"above {below} of {len(others)}"
+        rows.append([escape(metric.name), escape(unit.per), shown, span, beside])
+    table_ = table(
+        ["Metric", "Counted as", "Under the control", "95 % interval", "Other brands"],
+        rows, source=run.source, numeric=(2, 3),
+    )  # fmt: skip
+    return section(
+        "Where the brand stands", table_, picture(as_svg(_plot(run, brand)), _said(run, brand))
+    )
+
+
+def _said(run: Run, brand: str) -> str:
+    """Where the primary metric stands among the brands."""
+    metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
+    control = run.plan.control.name
+    values = {}
+    for silo in run.silos:
+        reading = read_arms(run.plan, metric, run.totals[silo]).arms[control]
+        if bool(reading.usable):
+            values[silo] = float(reading.value)
+    if brand not in values:
+        return f"“{metric.name}” in {brand} can’t be told from noise."
+    place = sorted(values.values(), reverse=True).index(values[brand]) + 1
+    return (
+        f"“{metric.name}” under the control: {brand} is number {place} of {len(values)} brands. "
+        "Bars are 95 % intervals."
+    )
+
+
+def _plot(run: Run, brand: str) -> Figure:
+    """The primary metric under the control, in each brand."""
+    metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
+    unit = unit_of(run.plan, metric.name)
+    with drawing(7.2, 1.2 + 0.38 * len(run.silos)) as (figure, (axes,)):
+        for place, silo in enumerate(run.silos):
+            reading = read_arms(run.plan, metric, run.totals[silo]).arms[run.plan.control.name]
+            if not bool(reading.usable):
+                continue
+            middle, reach = float(reading.value), SURE * math.sqrt(float(reading.variance))
+            colour = ARM_COLOURS[1] if silo == brand else ARM_COLOURS[0]
+            axes.errorbar(middle * unit.scale, place, xerr=reach * unit.scale, fmt="o",
+                          color=colour, ms=6)  # fmt: skip
+        axes.set_yticks(range(len(run.silos)), list(run.silos))
+        for label, silo in zip(axes.get_yticklabels(), run.silos, strict=True):
+            label.set_fontweight("bold" if silo == brand else "normal")
+        axes.set_ylim(len(run.silos) - 0.5, -0.5)
+        axes.set_xlabel(f"{metric.name}{' (%)' if unit.scale == 100 else f' ({unit.per})'}")
+        axes.grid(axis="x", color=RULE, lw=0.6)
+    return figure
+
+
+def soundness(run: Run, brand: str) -> str:
+    """The checks that concern this brand."""
+    frame = run.checks
+    mine = frame[frame["scope"].astype(str) == brand]
+    alarms = mine[mine["alarm"]]
+    lead = "No check raised an alarm in this brand."
+    if len(alarms):
+        lead = f"{len(alarms)} alarm(s) in this brand: look before you believe."
+    rows = [
+        [escape(row["check"]), escape(str(row["subject"])), p_value(row["p_value"]),
+         escape(row["reading"])]
+        for row in mine.to_dict("records")
+    ]  # fmt: skip
+    shown = table(["Check", "Of", "p", "Found"], rows, source=run.source, numeric=(2,))
+    return section("Can its data be believed?", paragraph(lead), shown if rows else "")
+
+
+def paid(run: Run, brand: str) -> str:
+    """Each release, its noise and its charge; what they cost together, and what is left."""
+    steps = run.releases[brand]
+    rows = [
+        [
+            escape(step),
+            escape(", ".join(f"{name} {value:.3g}" for name, value in one.release.noise.items())),
+            escape(", ".join(f"{c.count} × {c.event}" for c in one.release.charged)) or NONE,
+            f"<code>{one.digest[:16]}</code>",
+        ]
+        for step, one in sorted(steps.items(), key=lambda item: (item[0] != "totals", item[0]))
+    ]
+    ledger = _ledger(run, brand)
+    pairs = [
+        ("This run", f"ε = {plain(ledger['epsilon_run'], 2)} at δ = {run.plan.privacy.delta:g}")
+    ]
+    if math.isfinite(ledger["epsilon_total"]):
+        pairs += [
+            ("Spent, all plans", f"ε = {plain(ledger['epsilon_spent'], 2)}"),
+            ("Left", f"ε = {plain(ledger['epsilon_left'], 2)}"),
+        ]
+    said = (
+        f"{brand} let {len(steps)} noised releases out of its walls, and nothing else. Asking "
+        "again gives the same releases at no further cost."
+    )
+    shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source)
+    return section("What was said, and paid", paragraph(said), facts(pairs), shown)

@@ -1,0 +1,240 @@
+"""Sections of a portfolio: all experiments of a period over brands: wins, learning, budget left."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abfed.lab.page import (
+    BLUE,
+    GREEN,
+    INK,
+    RULE,
+    SOFT_INK,
+    VERMILLION,
+    paragraph,
+    picture,
+    pill,
+    section,
+    table,
+)
+from abfed.lab.periods import PERIOD, within
+from abfed.lab.plots import as_svg, drawing, wrapped
+from abfed.lab.readings import DEFAULT_ALPHA, effects_at, widest
+from abfed.lab.runs import Run
+from abfed.lab.units import NONE, plain, unit_of
+from abfed.protocol.errors import InputError
+from abfed.stats.decisions import DECISIONS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TONES = {"good": "yes", "bad": "no", "open": "open"}
+
+
+def open_runs(folder: Path, period: str = "") -> list[Run]:
+    """All complete runs that lie in a folder, those of a period where one is named, oldest first.
+
+    Raises:
+        InputError: it's no period, or no run is in it.
+        IntegrityError: a run was changed.
+    """
+    if period and not PERIOD.fullmatch(period):
+        raise InputError(f"{period!r} is no period", do="write 2026, 2026-Q2 or 2026-05")
+    found = [Run.open(one.parent) for one in sorted(folder.glob("*/manifest.sig"))]
+    kept = [run for run in found if within(run.made_at, period)]
+    if not kept:
+        raise InputError("there is no complete run in it", where=period or folder.name)
+    return sorted(kept, key=lambda run: run.made_at)
+
+
+def headline(runs: Sequence[Run], period: str, *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Title, and the period in a few sentences."""
+    decided = Counter(DECISIONS[one] for run in runs for one in _primary(run, alpha))
+    brands = sorted({silo for run in runs for silo in run.silos})
+    arms = sum(decided.values())
+    counted = (
+        f"{len(runs)} experiment{'s' if len(runs) != 1 else ''} over {len(brands)} brands compared "
+        f"{arms} arms with their controls: {decided['good']} better, {decided['bad']} worse, "
+        f"{decided['open']} open, by their primary metrics."
+    )
+    said = [counted, budget_reading(runs)]
+    simulated = any(run.plan.simulation is not None for run in runs)
+    note = paragraph("Some of these are simulations on made-up brands.")
+    return (
+        '<section class="first"><div class="kicker">Portfolio</div>'
+        f"<h1>Experiments{f' of {escape(period)}' if period else ''}</h1>"
+        f'<div class="soft">{escape(", ".join(brands))}</div>'
+        f"{f'<div class=warn>{note}</div>' if simulated else ''}"
+        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+    )
+
+
+def _primary(run: Run, alpha: float) -> list[str]:
+    """The decisions on a run's primary metric, over its brands."""
+    rows = effects_at(run, alpha, run.plan.primary)
+    return rows[rows["scope"] == widest(run)]["decision"].tolist()
+
+
+def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
+    """What came of each experiment."""
+    rows = []
+    for run in runs:
+        frame = effects_at(run, alpha, run.plan.primary)
+        unit = unit_of(run.plan, run.plan.primary)
+        for row in frame[frame["scope"] == widest(run)].to_dict("records"):
+            effect = NONE
+            if math.isfinite(row["estimate"]):
+                span = unit.interval(row["ci_low"], row["ci_high"], row["se"])
+                effect = f"{unit.effect(row['estimate'], row['se'])} {unit.short}".strip()
+                effect = f'{effect}<br><span class="soft">{span}</span>'
+            decision = row["decision"]
+            rows.append(
+                [
+                    escape(run.report.title or run.plan.name),
+                    escape(run.made_at[:10]),
+                    str(len(run.silos)),
+                    escape(run.plan.primary),
+                    escape(row["arm"]),
+                    effect,
+                    pill(decision, TONES[DECISIONS[decision]]),
+                ]
+            )
+    head = ["Experiment", "Ended", "Brands", "Primary metric", "Arm", "Effect, 95 %", "Decision"]
+    shown = "".join([table(head, rows, source=runs[-1].source, numeric=(2, 5)) if rows else ""])
+    how = f"Over each experiment’s brands, against its control, at a level of {alpha:g}."
+    svg = as_svg(plot_wins(runs, alpha=alpha))
+    return section(
+        "Wins", picture(svg, wins_reading(runs, alpha=alpha)), shown, paragraph(how, "soft")
+    )
+
+
+def wins_reading(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
+    """Which experiment moved its primary metric most, in its own standard errors."""
+    best, words = 0.0, "No experiment moved its primary metric clearly."
+    for run in runs:
+        frame = effects_at(run, alpha, run.plan.primary)
+        for row in frame[frame["scope"] == widest(run)].to_dict("records"):
+            if row["decision"] == "better" and row["relative"] > best:
+                best = row["relative"]
+                words = (
+                    f"The largest gain: “{row['arm']}” in “{run.report.title or run.plan.name}”, "
+                    f"{100 * best:+.0f} % of “{run.plan.primary}”."
+                )
+    return words
+
+
+def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
+    """Relative change of each primary metric, by arm, with its interval."""
+    lines = [
+        (run, row)
+        for run in runs
+        for row in effects_at(run, alpha, run.plan.primary).to_dict("records")
+        if row["scope"] == widest(run)
+    ]
+    colours = {"good": GREEN, "bad": VERMILLION, "open": SOFT_INK}
+    with drawing(8.2, 1.2 + 0.42 * len(lines)) as (figure, (axes,)):
+        names = []
+        for place, (run, row) in enumerate(lines):
+            names.append(wrapped(f"{run.plan.name}: {row['arm']}"))
+            if not math.isfinite(row["relative"]):
+                axes.text(0, place, " can’t be told from noise", va="center", style="italic",
+                          color=SOFT_INK)  # fmt: skip
+                continue
+            colour = colours[DECISIONS[row["decision"]]]
+            low, high = (100 * row[one] for one in ("rel_low", "rel_high"))
+            if math.isfinite(low) and math.isfinite(high):
+                axes.plot([low, high], [place, place], color=colour, lw=2.4, alpha=0.55)
+            axes.plot(100 * row["relative"], place, "o", color=colour, ms=6.5)
+        axes.axvline(0, color=INK, lw=0.9)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("change of the primary metric against the control, %")
+        axes.grid(axis="x", color=RULE, lw=0.6)
+    return figure
+
+
+def learning(runs: Sequence[Run]) -> str:
+    """What the period taught: models, and whether brands agree; nothing where there is neither."""
+    rows = []
+    for run in runs:
+        agree = run.heterogeneity
+        mine = agree[(agree["metric"] == run.plan.primary) & (agree["p_value"].notna())]
+        differ = NONE
+        if len(mine):
+            differ = "differ" if (mine["p_value"] < 0.05).any() else "no sign that they differ"
+        model = NONE
+        if run.plan.model is not None:
+            last = run.training.iloc[-1]
+            shown = f"{last['auc']:.3f} ± {last['auc_se']:.3f}"
+            model = f"AUC {shown}" if math.isfinite(last["auc"]) else "drowned in noise"
+        alarms = int(run.checks["alarm"].sum())
+        rows.append(
+            [
+                escape(run.report.title or run.plan.name),
+                model,
+                differ,
+                str(alarms) if alarms else "none",
+            ]
+        )
+    head = ["Experiment", "Model", "Do brands differ?", "Alarms of checks"]
+    return section("Learning", table(head, rows, source=runs[-1].source))
+
+
+def _last(runs: Sequence[Run]) -> dict[str, tuple[float, float, str]]:
+    """Spent and total ε of each brand, as of its newest run that shows it."""
+    found: dict[str, tuple[float, float, str]] = {}
+    for run in runs:
+        for row in run.ledger.to_dict("records"):
+            if math.isfinite(row["epsilon_total"]):
+                found[row["silo"]] = (row["epsilon_spent"], row["epsilon_total"], run.source)
+    return found
+
+
+def budget_reading(runs: Sequence[Run]) -> str:
+    """Which brand has least of its budget left."""
+    found = _last(runs)
+    if not found:
+        return "No brand’s policy shows its budget."
+    brand = min(found, key=lambda one: 1 - found[one][0] / found[one][1])
+    spent, total, _ = found[brand]
+    return (
+        f"Least budget is left in {brand}: ε = {plain(max(0.0, total - spent), 2)} of "
+        f"{plain(total, 2)} for each recipient."
+    )
+
+
+def budgets(runs: Sequence[Run]) -> str:
+    """What is left to each brand after the period."""
+    found = _last(runs)
+    if not found:
+        return section("Budget left", paragraph(budget_reading(runs)))
+    rows = [
+        [escape(brand), plain(spent, 2), plain(max(0.0, total - spent), 2), plain(total, 2)]
+        for brand, (spent, total, _) in sorted(found.items())
+    ]
+    shown = table(
+        ["Brand", "ε spent", "ε left", "ε in all"], rows, source=runs[-1].source, numeric=(1, 2, 3)
+    )
+    svg = as_svg(_plot_budgets(found))
+    return section("Budget left", picture(svg, budget_reading(runs)), shown)
+
+
+def _plot_budgets(found: dict[str, tuple[float, float, str]]) -> Figure:
+    names = sorted(found)
+    with drawing(8.2, 1.1 + 0.38 * len(names)) as (figure, (axes,)):
+        spent = [found[one][0] for one in names]
+        left = [max(0.0, found[one][1] - found[one][0]) for one in names]
+        axes.barh(
+            [wrapped(one) for one in names], spent, color="#E69F00", height=0.55, label="spent"
+        )
+        axes.barh([wrapped(one) for one in names], left, left=spent, color=BLUE, alpha=0.28,
+                  height=0.55, label="left")  # fmt: skip
+        axes.invert_yaxis()
+        axes.set_xlabel("ε of each brand’s budget, over all plans")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)
+    return figure
