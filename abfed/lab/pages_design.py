@@ -9,7 +9,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.designing import plot_design
+from abfed.lab.designing import design_notes, design_rows, plot_design
 from abfed.lab.page import facts, paragraph, picture, plan_source, section, table
 from abfed.lab.plots import as_svg
 from abfed.lab.units import NBSP, NONE, count, percent, plain
@@ -90,31 +90,14 @@ def power(plan: Plan, *, alpha: float = 0.05) -> str:
     found = look_ahead(plan, alpha=alpha)
     if found is None:
         return section("What it can find", paragraph(NOTHING_EXPECTED))
-    rows = []
-    for row in found.table.to_dict("records"):
-        epsilon = row["needs_epsilon"]
-        rows.append(
-            [
-                escape(row["metric"]),
-                percent(row["power"]),
-                f"± {percent(row['mde'], 1)}",
-                f"{plain(row['widening'], 2)} ×",
-                count(row["n_effective"]),
-                count(row["needs_recipients"]) if math.isfinite(row["needs_recipients"]) else NONE,
-                plain(epsilon, 2) if math.isfinite(epsilon) else "not by ε",
-            ]
-        )
-    head = ["Metric", "Power", "Smallest lift found", "Width for the noise", "Worth recipients",
-            "Recipients needed", "ε needed"]  # fmt: skip
-    how = (
-        f"In each brand, at {percent(plan.analysis.power)} power and a level of {alpha:g}. “Worth” "
-        "is how many recipients would tell as much without noise. “ε needed” is for all metrics "
-        "together, with the recipients there are."
-    )
+    rows = design_rows(found)
+    cells = [[escape(text) for text in row.values()] for row in rows]
+    head = [name[:1].upper() + name[1:] for name in rows[0]]
     split = ", ".join(f"{escape(name)} {percent(one, 1)}" for name, one in found.split.items())
     better = facts([("Split of least width", split), ("Width with it", f"{found.gain:.3f} of now")])
-    shown = table(head, rows, source=plan_source(plan), numeric=range(1, 7))
-    return section("What it can find", shown, paragraph(how, "soft"), better)
+    shown = table(head, cells, source=plan_source(plan), numeric=range(1, len(head)))
+    notes = [paragraph(note, "soft") for note in design_notes(plan)]
+    return section("What it can find", shown, *notes, better)
 
 
 def curves(plan: Plan, *, alpha: float = 0.05) -> str:
@@ -131,7 +114,7 @@ def curves(plan: Plan, *, alpha: float = 0.05) -> str:
         f"an arm on; the plan has some {count(row['recipients'] / len(plan.arms))}. Dotted lines "
         "are what the plan expects and wants."
     )
-    return section("Power against ε and size", picture(as_svg(plot_design(plan, metric)), reading))
+    return section("Power against ε and size", picture(as_svg(plot_design(plan)), reading))
 
 
 def cost(plan: Plan) -> str:

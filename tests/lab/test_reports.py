@@ -227,6 +227,7 @@ def test_parameters_are_those_that_papermill_sees(tmp_path, caplog):
     document = read_notebook(notebook(tmp_path, parameters=split))
     with pytest.raises(InputError, match="Papermill"):
         declared_parameters(document, where="small")
+    caplog.clear()
     with caplog.at_level("WARNING"):
         told = declared_parameters(read_notebook(find_notebook("ab_readout")), where="")
     assert not caplog.records
