@@ -88,7 +88,14 @@ class Cryptor:
         sealed: bytes = sink.getvalue().to_pybytes()
         return sealed
 
-    def decrypt(self, data: bytes, columns: Sequence[str] | None = None, *, where: str) -> pa.Table:
+    def decrypt(
+        self,
+        data: bytes,
+        columns: Sequence[str] | None = None,
+        *,
+        where: str,
+        coded: Sequence[str] = (),
+    ) -> pa.Table:
         """Rows of an encrypted Parquet file, of these columns only. Sensitive.
 
         Columns that the file doesn't hold are left out.
@@ -97,13 +104,19 @@ class Cryptor:
             data: the file; its digest should have been compared already.
             columns: which to decrypt; None for all.
             where: the file's name, for errors.
+            coded: text columns that are to be handed out as codes and a list of texts, as the file
+                has them: few texts stand for many rows, and needn't be written out.
 
         Raises:
             IntegrityError: wrong key or changed bytes.
         """
         properties = self._factory.file_decryption_properties(self._connection)
         try:
-            file = pq.ParquetFile(pa.BufferReader(data), decryption_properties=properties)
+            file = pq.ParquetFile(
+                pa.BufferReader(data),
+                decryption_properties=properties,
+                read_dictionary=list(coded),
+            )
             held = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in held]
             return file.read(wanted)

@@ -18,7 +18,7 @@ from abfed.protocol.errors import IntegrityError
 from abfed.protocol.metrics import Count, Mean, Metric, Proportion, Quantile, Ratio
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import DURATION_OUTCOMES, CategoryFeature, NumericFeature
-from abfed.silo.rows import changes, flat, recipient_words
+from abfed.silo.rows import changes, flat, in_order, stored_words
 from abfed.stats.adjusting import bounds_of
 from abfed.stats.encoding import (
     Floats,
@@ -154,9 +154,11 @@ class Recipients:
 
     def _places(self, column: str, names: tuple[str, ...]) -> Integers:
         """Where the text of the first send stands among these; behind the last for any other."""
-        found = pc.index_in(self._table[column], pa.array(names, pa.string()))
-        places = found.fill_null(len(names)).to_numpy().astype(np.int64)
-        return places if self._single else np.asarray(places[self._starts])
+        texts = self._table[column]
+        if not self._single:
+            texts = texts.take(pa.array(self._starts))
+        found = pc.index_in(texts, pa.array(names, pa.string()))
+        return np.asarray(found.fill_null(len(names)).to_numpy(), dtype=np.int64)
 
     @property
     def _single(self) -> bool:
@@ -170,9 +172,9 @@ def first_rows(table: pa.Table) -> Integers:
     Raises:
         IntegrityError: rows are not sorted by recipient, so that one could count twice.
     """
-    words = recipient_words(flat(table["recipient"]))
+    words = stored_words(flat(table["recipient"]))
     starts = np.flatnonzero(changes(words)).astype(np.int64)
-    first, second = words[starts].T
+    first, second = in_order(words[starts]).T
     rises = (first[1:] > first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] > second[:-1]))
     if not rises.all():
         raise IntegrityError(

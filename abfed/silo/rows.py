@@ -113,8 +113,21 @@ def recipient_bytes(recipients: pa.Array) -> bytes:
 
 def recipient_words(recipients: pa.Array) -> npt.NDArray[np.uint64]:
     """Pseudonyms as two words each, shape (sends, 2), that sort as their bytes do."""
-    words = np.frombuffer(recipient_bytes(recipients), dtype=">u8").reshape(-1, 2)
-    return words.astype(np.uint64)
+    return in_order(stored_words(recipients))
+
+
+def stored_words(recipients: pa.Array) -> npt.NDArray[np.uint64]:
+    """The same without a copy, as they lie: to be told apart, not sorted."""
+    if not len(recipients):
+        return np.empty((0, 2), dtype=np.uint64)
+    start = recipients.offset * PSEUDONYM_BYTES
+    words = np.frombuffer(recipients.buffers()[1], np.uint64, 2 * len(recipients), start)
+    return words.reshape(-1, 2)
+
+
+def in_order(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Stored words as numbers that sort as their bytes do."""
+    return np.ascontiguousarray(words).view(">u8").astype(np.uint64)
 
 
 def changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

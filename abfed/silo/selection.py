@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abfed.protocol.plan import Condition, Plan
-from abfed.silo.rows import SEND_ORDER, changes, codes, flat, recipient_words
+from abfed.silo.rows import SEND_ORDER, changes, codes, flat, stored_words
 
 Flags = npt.NDArray[np.bool_]
 
@@ -33,6 +33,17 @@ ALWAYS = ("recipient", "arm", "sent_at")
 
 JUDGED = ("experiment", "basis", "opted_out", SEND_ORDER)
 """Columns that are read to select rows, and not handed out."""
+
+
+CODED = ("experiment", "arm", "basis")
+"""Text columns in which few texts stand for many rows: judged by their codes."""
+
+
+def coded_schema(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    """These columns of a schema, with those of `CODED` as codes and a list of texts."""
+    kept = (schema.field(name) for name in columns)
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([one.with_type(kind) if one.name in CODED else one for one in kept])
 
 
 def columns_to_read(plan: Plan, columns: Sequence[str]) -> tuple[str, ...]:
@@ -47,7 +58,8 @@ def select(
     """The rows of one bucket that a plan may see, sorted by recipient.
 
     Args:
-        rows: a bucket, sorted by experiment, recipient, sent_at. Sensitive.
+        rows: a bucket, sorted by experiment, recipient, sent_at; columns of `CODED` may be text or
+            codes. Sensitive.
         plan: the permit's plan.
         lawful_bases: what the silo's policy accepts for the plan's purpose.
         columns: requested columns.
@@ -60,27 +72,50 @@ def select(
     rows = _experiment(rows, plan.experiment)
     wanted = list(dict.fromkeys((*ALWAYS, *columns)))
     if not rows.num_rows:
-        return rows.select(wanted)
-    starts = changes(recipient_words(flat(rows["recipient"])))
+        return _plain(rows.select(wanted))
+    starts = changes(stored_words(flat(rows["recipient"])))
     group = np.cumsum(starts) - 1
     barred = np.zeros(rows.num_rows, dtype=np.bool_)
     if len(opted_out):
         barred |= _flags(pc.is_in(rows["recipient"], value_set=opted_out))
-    barred |= ~_flags(pc.is_in(rows["basis"], value_set=pa.array(lawful_bases, pa.string())))
+    barred |= ~_among(rows["basis"], lawful_bases)
     arms = codes(flat(rows["arm"]))
     barred[1:] |= ~starts[1:] & (arms[1:] != arms[:-1])
-    barred_groups = np.zeros(group[-1] + 1, dtype=np.bool_)
-    barred_groups[group[barred]] = True
-    planned = pa.array([arm.name for arm in plan.arms], pa.string())
-    keep = ~barred_groups[group] & _flags(pc.is_in(rows["arm"], value_set=planned))
+    if barred.any():
+        barred_groups = np.zeros(group[-1] + 1, dtype=np.bool_)
+        barred_groups[group[barred]] = True
+        barred = barred_groups[group]
+    keep = ~barred & _among(rows["arm"], [arm.name for arm in plan.arms])
     if plan.analysis.sequential is not None:
         keep &= _in_wave(rows["sent_at"], starts, plan)[group]
     for condition in plan.population:
         keep &= _passes(rows, condition)
+    if keep.all() and _most_sends(starts) <= plan.sends_per_recipient:
+        return _plain(rows.select(wanted))
     kept = np.flatnonzero(keep)
     kept = kept[_first_sends(rows, kept, group[kept], plan.sends_per_recipient)]
-    chosen = rows.select(wanted)
-    return chosen if len(kept) == rows.num_rows else chosen.take(pa.array(kept))
+    return _plain(rows.select(wanted).take(pa.array(kept)))
+
+
+def _most_sends(starts: Flags) -> int:
+    """The most sends that a recipient has, from where each recipient's begin."""
+    return int(np.diff(np.append(np.flatnonzero(starts), len(starts))).max())
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """The same rows with every text written out."""
+    for place, name in enumerate(rows.column_names):
+        if pa.types.is_dictionary(rows.schema.field(name).type):
+            rows = rows.set_column(place, name, rows[name].cast(pa.string()))
+    return rows
+
+
+def _among(column: pa.ChunkedArray, texts: Sequence[str]) -> Flags:
+    """Which rows have one of these texts; a missing text is none of them."""
+    encoded = flat(column).dictionary_encode()
+    known = np.array([one in texts for one in encoded.dictionary.to_pylist()] + [False])
+    places = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)
+    return np.asarray(known[places], dtype=np.bool_)
 
 
 def _flags(column: pa.ChunkedArray) -> Flags:
@@ -108,7 +143,7 @@ def _microseconds(day: date) -> int:
 
 def _experiment(rows: pa.Table, experiment: str) -> pa.Table:
     """The rows of one experiment: they stand together, so this is a view."""
-    match = np.flatnonzero(_flags(pc.equal(rows["experiment"], experiment)))
+    match = np.flatnonzero(_among(rows["experiment"], (experiment,)))
     return rows.slice(match[0], len(match)) if len(match) else rows.slice(0, 0)
 
 

@@ -45,7 +45,7 @@ from abfed.silo.rows import (
     schema_parts,
     with_schema,
 )
-from abfed.silo.selection import columns_to_read, select
+from abfed.silo.selection import CODED, coded_schema, columns_to_read, select
 from abfed.silo.spill import Spill
 from abfed.site.files import check_private, make_private_folder, write_private
 from abfed.site.keys import SiteKeys
@@ -232,10 +232,9 @@ class Store:
             _check_permit(permit, columns, manifest)
             for file, handle in opened:
                 data = self._files.content(file, handle)
-                rows = self._cryptor.decrypt(data, wanted, where=file.name)
+                rows = self._cryptor.decrypt(data, wanted, where=file.name, coded=CODED)
                 del data
-                schema = _schema(manifest)
-                held = with_schema(rows, pa.schema([schema.field(name) for name in wanted]))
+                held = with_schema(rows, coded_schema(_schema(manifest), wanted))
                 chosen = select(held, permit.plan, permit.lawful_bases, columns)
                 del rows, held
                 if chosen.num_rows:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from abfed.silo.merging import merge
 from abfed.silo.rows import SEND_ORDER
-from abfed.silo.selection import select
+from abfed.silo.selection import coded_schema, select
 from tests.silo.made import EXPERIMENTS, send, spring_plan, table
 
 Rows = list[dict[str, Any]]
@@ -100,8 +100,12 @@ def test_selecting_is_what_its_rules_say(drawn, limit, lawful, youngest):
         population=population,
         sends_per_recipient=limit,
     )
-    chosen = select(bucket, plan, lawful, ["opened", "age"]).to_pylist()
-    assert chosen == modelled(bucket.to_pylist(), limit, lawful, youngest)
+    chosen = select(bucket, plan, lawful, ["opened", "age"])
+    assert chosen.to_pylist() == modelled(bucket.to_pylist(), limit, lawful, youngest)
+    coded = bucket.cast(coded_schema(bucket.schema, bucket.column_names))  # as a store reads them
+    again = select(coded, plan, lawful, ["opened", "age"])
+    assert again.equals(chosen)
+    assert again.schema.field("arm").type == pa.string()
 
 
 def modelled(rows: Rows, limit: int, lawful: tuple[str, ...], youngest: float | None) -> Rows:
