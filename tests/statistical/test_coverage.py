@@ -227,3 +227,22 @@ def test_at_a_huge_epsilon_effects_are_the_exact_ones() -> None:
     pooled = exact.index.get_level_values("scope") == THESE
     assert (off / exact["se"])[pooled].max() < 0.02
     assert (mine["privacy_share"] < 1e-3).all()
+
+
+def test_at_epsilon_1000_a_proportion_is_exact_to_a_thousandth_of_its_standard_error() -> None:
+    """One metric over half a million people: what is left of the noise is less than that."""
+    plan = plan_of(CLICKED)
+    rng = np.random.default_rng(6)
+    arms = {arm.name: arm.share for arm in plan.arms}
+    brands = {
+        brand: sends(rng, size, arms, lift=0.1)
+        for brand, size in zip(BRANDS, (300_000, 200_000), strict=False)
+    }
+    sigma = gaussian_multiplier(1000.0, 1e-6)
+    frame = effects(plan, released(plan, brands, sigma, UnsafeSeededNoise(5)))
+    frame = frame[frame["scope"].ne(LIKE_THESE)].set_index(["metric", "arm", "scope"])
+    exact = exact_effects(plan, brands)
+    mine = frame.reindex(exact.index)
+    assert len(exact) == 3
+    assert ((mine["estimate"] - exact["estimate"]).abs() / exact["se"]).max() < 1e-3
+    assert (mine["se"] / exact["se"]).to_numpy() == pytest.approx(1.0, abs=1e-3)

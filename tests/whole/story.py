@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
+import pytest
 import yaml
 
 from abfed.cli.main import main
 from abfed.lab.intake import shipped
 from abfed.lab.synth import write_brands
+from abfed.silo.service import SiloService
 
 CANARY_ID = "canary.zq7x1w@example.com"
 CANARY_AMOUNT = "47.13579"
@@ -60,3 +68,58 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def traces(canary: str) -> dict[str, bytes]:
+    """Forms in which a text, or a number, would give itself away among bytes."""
+    plain = canary.encode()
+    found = {
+        "text": plain,
+        "UTF-16, little end first": canary.encode("utf-16-le"),
+        "UTF-16, big end first": canary.encode("utf-16-be"),
+        "hex": plain.hex().encode(),
+        "SHA-256": hashlib.sha256(plain).digest(),
+        "SHA-256 in hex": hashlib.sha256(plain).hexdigest().encode(),
+        "MD5 in hex": hashlib.md5(plain, usedforsecurity=False).hexdigest().encode(),
+    }
+    for before in range(3):  # base64 looks different at each place in a group of three
+        inner = base64.b64encode(b"\0" * before + plain)[4 if before else 0 : -4]
+        found[f"base64, from byte {before}"] = inner
+    try:
+        number = float(canary)
+    except ValueError:
+        return found
+    return found | {
+        "a double": struct.pack("<d", number),
+        "a double, big end": struct.pack(">d", number),
+    }
+
+
+def given_away(files: dict[str, bytes]) -> list[str]:
+    """Which canary stands where, and in what form."""
+    return [
+        f"{canary} as {form} in {name}"
+        for canary in CANARIES
+        for form, trace in traces(canary).items()
+        for name, data in files.items()
+        if trace in data
+    ]
+
+
+@contextmanager
+def overheard(messages: Path, temporary: Path) -> Iterator[None]:
+    """Keeps each message that crosses a silo's wall, and what lies in the temporary folder then."""
+    messages.mkdir()
+    numbers, answer = count(), SiloService.answer
+
+    def listening(silo: SiloService, envelope: bytes) -> bytes:
+        reply, number = answer(silo, envelope), next(numbers)
+        (messages / f"{number:03d}-in").write_bytes(envelope)
+        (messages / f"{number:03d}-out").write_bytes(reply)
+        for place, (name, data) in enumerate(contents(temporary).items()):
+            (messages / f"{number:03d}-{place}-{Path(name).name}").write_bytes(data)
+        return reply
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SiloService, "answer", listening)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
-from tests.whole.story import found_brands, small_plan
+from tests.whole.story import small_plan
 
 ALONE: dict[str, Any] = {
     "model": None,
@@ -23,19 +22,6 @@ ALONE: dict[str, Any] = {
 }
 FIELD = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("aftermath")
-    found_brands(folder / "workspace", folder / "exports")
-    return folder
-
-
-@pytest.fixture
-def folder(founded: Path, tmp_path: Path) -> Path:
-    shutil.copytree(founded, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def _said(capsys: Capture, *arguments: str) -> tuple[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import shutil
@@ -13,17 +14,29 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.coordinator.app import Event
+from abfed.coordinator.vault import Vault
 from abfed.lab.watching import Watch
 from abfed.lab.workspace import Workspace
+from abfed.learning.shapes import parameter_shapes
 from abfed.protocol.errors import IntegrityError, Refused
-from tests.whole.story import CANARIES, CANARY_ID, contents, found_brands, small_plan
+from tests.whole.story import (
+    CANARIES,
+    CANARY_AMOUNT,
+    CANARY_ID,
+    CANARY_REGION,
+    contents,
+    found_brands,
+    given_away,
+    overheard,
+    small_plan,
+)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The story told once: brands founded, plan run, report written; temporary files watched."""
     folder = tmp_path_factory.mktemp("story")
-    places = {name: folder / name for name in ("workspace", "exports", "tmp")}
+    places = {name: folder / name for name in ("workspace", "exports", "tmp", "messages")}
     places["tmp"].mkdir()
     before = tempfile.tempdir
     tempfile.tempdir = str(places["tmp"])
@@ -31,8 +44,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found_brands(places["workspace"], places["exports"])
         places["plan"] = small_plan(folder / "plan.yaml")
         options = ["-w", str(places["workspace"])]
-        assert main(["run", str(places["plan"]), *options]) == 0
-        assert main(["report", str(places["plan"]), *options]) == 0
+        with overheard(folder / "messages", places["tmp"]):
+            assert main(["run", str(places["plan"]), *options]) == 0
+        formats = ["--to", "html,ipynb,md"]
+        assert main(["report", str(places["plan"]), *formats, *options]) == 0
     finally:
         tempfile.tempdir = before
     return places
@@ -84,18 +99,65 @@ def test_a_new_title_is_the_same_question(
 
 
 def test_no_canary_in_any_byte(told: dict[str, Path]) -> None:
-    """Ids, odd amounts and texts of a row: in no file of any site, run, report or temporary."""
-    assert CANARY_ID.encode() in (told["exports"] / "aurora" / "export.csv").read_bytes()
-    files = contents(told["workspace"]) | contents(told["tmp"])
-    assert len(files) > 40
-    for name, data in files.items():
-        for canary in CANARIES:
-            for form in (
-                canary.encode(),
-                canary.encode("utf-16-le"),
-                canary.encode().hex().encode(),
-            ):
-                assert form not in data, f"{canary} stands in {name}"
+    """Ids, odd amounts and texts of a row: in no message, and in no file of any site, run, report
+    or temporary folder, be it as text, number, code or plain hash."""
+    export = {"export": (told["exports"] / "aurora" / "export.csv").read_bytes()}
+    assert len(given_away(export)) >= len(CANARIES)  # it would be found
+    messages = contents(told["messages"])
+    assert len([name for name in messages if name.endswith("-out")]) == 3 * 4  # silos × steps
+    assert {Path(one).suffix for one in contents(told["workspace"] / "reports")} >= {
+        ".html", ".ipynb", ".md",
+    }  # fmt: skip
+    files = contents(told["workspace"]) | contents(told["tmp"]) | messages
+    assert len(files) > 60
+    assert given_away(files) == []
+
+
+def test_no_canary_behind_the_coordinators_key(told: dict[str, Path]) -> None:
+    """Model and checkpoints opened, releases unpacked: what a stolen coordinator would show."""
+    workspace = Workspace(told["workspace"])
+    (run,) = workspace.runs()
+    vault, shapes = Vault(workspace.keys), parameter_shapes(run.plan)
+    sealed = {"final": run.folder / "model.sealed"}
+    sealed |= {one.stem: one for one in (run.folder / "checkpoints").glob("*.sealed")}
+    assert len(sealed) == 3
+    files = {}
+    for version, path in sealed.items():
+        model = vault.open(path.read_bytes(), shapes, name=run.name, version=version)
+        files |= {f"{version} {name}": array.tobytes() for name, array in model.items()}
+    for silo, steps in run.releases.items():
+        for step, one in steps.items():
+            for name, array in one.arrays.items():
+                files[f"{silo} {step} {name}"] = array.tobytes()
+    assert len(files) > 20
+    assert given_away(files) == []
+
+
+def test_no_canary_in_an_error(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The marked row itself made wrong, in each way that a row can be."""
+    source = told["exports"] / "aurora"
+    with (source / "export.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["email"] == CANARY_ID]
+    options = ["-m", str(source / "mapping.yaml"), "-w", str(told["workspace"])]
+    wrong = {
+        "variant": "warm" if rows[0]["variant"] != "warm" else "urgent",
+        "order_value": CANARY_AMOUNT + "x",
+        "basis": CANARY_REGION,
+        "clicked": CANARY_ID,
+        "sent": CANARY_REGION,
+    }
+    for column, text in wrong.items():
+        export = tmp_path / "export.csv"
+        with export.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerow(rows[0] | {column: text})
+        assert main(["silo", "ingest", "aurora", str(export), *options]) == 2, column
+    said = capsys.readouterr()
+    assert "arm" in said.err
+    assert given_away({"said": (said.out + said.err).encode()}) == []
 
 
 def test_the_canary_is_there_through_the_key(told: dict[str, Path]) -> None:
@@ -266,7 +328,7 @@ def test_a_stop_at_one_silo_is_that_silos_own(told: dict[str, Path], tmp_path: P
     office.revoke("dev@coordinator", by="sam", reason="left")
     run = opened.run(told["plan"])
     assert run.found
-    assert (run.missing or {})["aurora"].startswith("refused: revoked")
+    assert (run.missing or {})["aurora"].startswith("refused (revoked)")
     stop = office.stops.list()["dev@coordinator"]
     assert stop.refused_after_ms is not None
     assert 0 < stop.refused_after_ms < 60_000
