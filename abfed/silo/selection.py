@@ -105,8 +105,10 @@ def _most_sends(starts: Flags) -> int:
 def _plain(rows: pa.Table) -> pa.Table:
     """The same rows with every text written out."""
     for place, name in enumerate(rows.column_names):
-        if pa.types.is_dictionary(rows.schema.field(name).type):
-            rows = rows.set_column(place, name, rows[name].cast(pa.string()))
+        field = rows.schema.field(name)
+        if pa.types.is_dictionary(field.type):
+            texts = rows[name].cast(pa.string())
+            rows = rows.set_column(place, field.with_type(pa.string()), texts)
     return rows
 
 
