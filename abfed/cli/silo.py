@@ -9,8 +9,10 @@ import typer
 
 from abfed.cli.output import complain, say, say_json, table
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption, typed
+from abfed.cli.subject import app as subject
 
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
+app.add_typer(subject, name="subject")
 
 NameArgument = Annotated[str, typer.Argument(help="The brand's name.")]
 MappingOption = Annotated[
@@ -167,6 +169,25 @@ def schema(
 
     model = ExportMapping if of == "mapping" else Policy
     say_json(described_schema(model, f"abfed {of}"))
+
+
+@app.command()
+def purge(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Remove sends that are older than the policy keeps; for a daily schedule."""
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    opened.authorise("data.ingest", name)
+    with opened.silo(name) as service:
+        due, days = service.purge(), service.policy().retention_days
+        before = service.store.describe().purged_before
+    if as_json:
+        say_json({"silo": name, "retention_days": days, "due": due, "purged_before": before})
+        return
+    if days is None:
+        say(f"The policy of {name} keeps sends for ever: retention_days is left out.")
+        return
+    say(f"{name} holds no send from before {before[:10]}{'' if due else ', as before'}.")
 
 
 @app.command()

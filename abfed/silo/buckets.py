@@ -14,14 +14,22 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.silo.manifest import BUCKET_PREFIX, CACHE_PREFIX, BucketFile, Manifest, read_manifest
+from abfed.silo.manifest import (
+    BUCKET_PREFIX,
+    CACHE_PREFIX,
+    SUBJECTS_PREFIX,
+    BucketFile,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from abfed.site.files import ASIDE, FILE_MODE, check_private, flush_folder
 from abfed.site.keys import SiteKeys
 
@@ -61,9 +69,31 @@ class BucketFiles:
             bucket=bucket, name=name, sha256=sha256_hex(data), size=len(data), sends=sends
         )
 
-    def flush(self) -> None:
-        """Make the names of new files durable."""
-        flush_folder(self.folder)
+    def commit(
+        self, before: Manifest, written: Mapping[int, BucketFile | None], *, renewed: bool
+    ) -> Manifest:
+        """Make new files the store, and remove those that they replace. Lock held.
+
+        Args:
+            before: the state that is replaced, with what else changes in it.
+            written: the new file of each bucket that changed; None for one that is empty now.
+            renewed: whether what can be read changed: then it is another state of the data.
+
+        Returns:
+            What the store is from now on.
+        """
+        flush_folder(self.folder)  # their names must be durable before the manifest's
+        files = {file.bucket: file for file in before.files} | dict(written)
+        after = before.model_copy(
+            update={
+                "epoch": secrets.token_hex(32) if renewed else before.epoch,
+                "generation": before.generation + 1,
+                "files": tuple(one for bucket in sorted(files) if (one := files[bucket])),
+            }
+        )
+        write_manifest(self.folder, self._keys, after)
+        self.sweep()
+        return after
 
     def sweep(self) -> None:
         """Remove bucket files that the manifest doesn't name, and what lies aside. Lock held.
@@ -72,9 +102,12 @@ class BucketFiles:
         """
         manifest = self.manifest()
         named = {file.name for file in manifest.files}
+        if manifest.subjects is not None:
+            named.add(manifest.subjects.name)
         current = f"{CACHE_PREFIX}{manifest.epoch[:24]}"
         for path in self.folder.iterdir():
-            stray = path.name.startswith(BUCKET_PREFIX) and path.name not in named
+            ours = path.name.startswith((BUCKET_PREFIX, SUBJECTS_PREFIX))
+            stray = ours and path.name not in named
             stale = path.name.startswith(CACHE_PREFIX) and not path.name.startswith(current)
             if stray or stale or path.name.startswith(ASIDE):
                 path.unlink(missing_ok=True)

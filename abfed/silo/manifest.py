@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import DataError, IntegrityError, WorkspaceError
+from abfed.protocol.identity import At
 from abfed.protocol.messages import Hex64
 from abfed.protocol.schema import OUTCOMES, Frozen, Name
 from abfed.protocol.sealing import seal, unseal
@@ -26,6 +27,7 @@ from abfed.site.keys import SiteKeys
 
 MANIFEST = "manifest.sealed"
 BUCKET_PREFIX = "bucket-"
+SUBJECTS_PREFIX = "subjects-"
 CACHE_PREFIX = "cache-"
 """Files made of the rows of one state of the data; its name follows, and they go with it."""
 
@@ -50,6 +52,13 @@ class BucketFile(Frozen):
     sends: Annotated[int, Field(ge=0)]
 
 
+class SubjectsFile(Frozen):
+    """The file that says who must not be read or come back (`silo/tombstones.py`)."""
+
+    name: Annotated[str, Field(pattern=r"^subjects-[0-9a-f]{16}\.sealed$")]
+    sha256: Hex64
+
+
 class Manifest(Frozen):
     """The state of a store.
 
@@ -62,6 +71,10 @@ class Manifest(Frozen):
         features: kind by feature held.
         files: the store's files, at most one for each bucket.
         ingested: keyed digests of the exports that changed something.
+        subjects: who must not be read or come back; None while there is nobody.
+        erasures: how many acts of erasure changed the data; only ever grows.
+        purged_before: sends before this moment are gone, by the policy's retention; empty where
+            nothing was purged.
     """
 
     version: Literal[1] = 1
@@ -73,6 +86,9 @@ class Manifest(Frozen):
     features: dict[Name, FeatureKind] = Field(default_factory=dict)
     files: tuple[BucketFile, ...] = ()
     ingested: tuple[Hex64, ...] = ()
+    subjects: SubjectsFile | None = None
+    erasures: Annotated[int, Field(ge=0)] = 0
+    purged_before: At | Literal[""] = ""
 
     def with_columns(
         self, outcomes: Iterable[str], features: Mapping[str, FeatureKind]

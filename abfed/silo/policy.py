@@ -99,6 +99,9 @@ class Policy(Frozen):
         declared_sizes: of arms, where the silo's people state them.
         keep_releases_days: how long a release is kept and given again, from when it was made;
             afterwards the same request is refused, never noised anew.
+        retention_days: how long a send is kept; `abfed silo purge` removes older ones, and where
+            that is more than a day late, the next request does. Kept for ever where left out.
+        retrain_after_erasure: whether an erasure queues the plans whose models knew the person.
         checkup_within_days: how old the silo's last check-up (`abfed doctor`) may be for it to
             answer, and that it left nothing critical; not asked for where left out (S7).
         show_budget: whether a release says how much was spent and is left.
@@ -119,6 +122,8 @@ class Policy(Frozen):
     minimum_recipients: Annotated[int, Field(ge=0)] = 0
     declared_sizes: tuple[DeclaredSize, ...] = ()
     keep_releases_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    retrain_after_erasure: bool = False
     checkup_within_days: Annotated[int, Field(ge=1, le=366)] | None = None
     show_budget: bool = False
     access: AccessPolicy = AccessPolicy()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from abfed.privacy.charges import plan_charges
-from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
 from abfed.silo.access import Access
@@ -28,6 +29,7 @@ from abfed.silo.manifest import MANIFEST
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
+from abfed.silo.retention import GRACE, cutoff_of, late_by, purge
 from abfed.silo.store import Store
 from abfed.site.access import Place
 from abfed.site.audit import AuditLog
@@ -154,6 +156,7 @@ class SiloService:
             experiments=facts.experiments,
             outcomes=facts.outcomes,
             features=facts.features,
+            erasures=facts.erasures,
         )
 
     def standing(self) -> tuple[Standing, ...]:
@@ -192,6 +195,22 @@ class SiloService:
                 )
             return steps
 
+    def purge(self, *, later_than: timedelta = timedelta()) -> bool:
+        """Remove sends past the policy's retention, where that is later than so much.
+
+        Returns:
+            Whether it was due; also where no send was that old.
+        """
+        try:
+            days = self.policy().retention_days
+        except InputError:
+            return False  # without a policy nothing is read either
+        now = self._clock()
+        if days is None or late_by(self.store, days, now) <= later_than:
+            return False
+        purge(self.store, self.paths.store, self.keys, self.audit, cutoff_of(days, now))
+        return True
+
     def answer(self, envelope: bytes) -> bytes:
         """Answer a request: a release or a refusal, in an envelope.
 
@@ -214,6 +233,7 @@ class SiloService:
         if len(envelope) > MAX_REQUEST:
             raise Refused("the request is too large", code="untrusted")
         self.store.refresh()
+        self.purge(later_than=GRACE)
         admitted = self._gate.admit(envelope, self.holdings(), self.store.verify)
         if isinstance(admitted, Answered):
             return admitted.envelope

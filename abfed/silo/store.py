@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from abfed.protocol.errors import DataError, Refused, WorkspaceError
 from abfed.protocol.schema import RESERVED_COLUMNS
@@ -39,6 +40,7 @@ from abfed.silo.permit import Permit
 from abfed.silo.pseudonyms import SendOrder
 from abfed.silo.rows import (
     SEND_ORDER,
+    SENT_AT,
     FeatureKind,
     canonical_schema,
     flat,
@@ -47,6 +49,8 @@ from abfed.silo.rows import (
 )
 from abfed.silo.selection import CODED, coded_schema, columns_to_read, select
 from abfed.silo.spill import Spill
+from abfed.silo.tombstones import Tombstones, erased, leave_out, unread
+from abfed.site.clock import moment_of
 from abfed.site.files import check_private, make_private_folder, write_private
 from abfed.site.keys import SiteKeys
 
@@ -87,6 +91,8 @@ class StoreFacts:
         sends: rows.
         size: bytes on disk, encrypted.
         exports: how many exports changed it so far.
+        erasures: how many acts of erasure did.
+        purged_before: sends before this moment are gone by retention; empty where none are.
     """
 
     epoch: str
@@ -98,12 +104,14 @@ class StoreFacts:
     sends: int
     size: int
     exports: int
+    erasures: int = 0
+    purged_before: str = ""
 
 
 class Store:
     """A silo's rows. Use `create` or `open`."""
 
-    __slots__ = ("_cryptor", "_files", "_keys", "_manifest", "_order")
+    __slots__ = ("_cryptor", "_files", "_keys", "_manifest", "_order", "_people")
 
     def __init__(self, folder: Path, keys: SiteKeys, manifest: Manifest) -> None:
         self._files = BucketFiles(folder, keys)
@@ -111,6 +119,7 @@ class Store:
         self._manifest = manifest
         self._cryptor = Cryptor(keys)
         self._order = SendOrder(keys)
+        self._people = Tombstones(folder, keys)
 
     def __repr__(self) -> str:
         """Where it lies; nothing of what it holds."""
@@ -197,6 +206,8 @@ class Store:
             sends=sum(file.sends for file in manifest.files),
             size=sum(file.size for file in manifest.files),
             exports=len(manifest.ingested),
+            erasures=manifest.erasures,
+            purged_before=manifest.purged_before,
         )
 
     def has_ingested(self, source: str) -> bool:
@@ -209,7 +220,8 @@ class Store:
         Raises:
             IntegrityError: naming the first file that was changed or is missing.
         """
-        with self._files.snapshot() as (_, opened):
+        with self._files.snapshot() as (manifest, opened):
+            self._people.read(manifest.subjects)
             for file, handle in opened:
                 self._files.content(file, handle)
 
@@ -230,11 +242,13 @@ class Store:
         wanted = columns_to_read(permit.plan, columns)
         with self._files.snapshot() as (manifest, opened):
             _check_permit(permit, columns, manifest)
+            barred = unread(self._people.read(manifest.subjects))
             for file, handle in opened:
                 data = self._files.content(file, handle)
                 rows = self._cryptor.decrypt(data, wanted, where=file.name, coded=CODED)
                 del data
-                held = with_schema(rows, coded_schema(_schema(manifest), wanted))
+                held = with_schema(rows, coded_schema(stored_schema(manifest), wanted))
+                held = leave_out(held, barred)
                 chosen = select(held, permit.plan, permit.lawful_bases, columns)
                 del rows, held
                 if chosen.num_rows:
@@ -283,6 +297,7 @@ class Store:
     ) -> tuple[int, Manifest]:
         """Seal all incoming rows, checked; the count, and the manifest with their columns."""
         count, first = 0, None
+        gone = erased(self._people.read(manifest.subjects))
         for table in tables:
             if first is None:
                 first = table.schema
@@ -292,6 +307,7 @@ class Store:
             if not table.num_rows:
                 continue
             _check_declared(table, manifest.experiments)
+            table = leave_out(_kept(table, manifest), gone)  # noqa: PLW2901 - who is erased stays so
             keys = (flat(table[name]) for name in ("recipient", "experiment", "sent_at"))
             table = table.append_column(SEND_ORDER, pa.array(self._order.of(*keys)))  # noqa: PLW2901
             spill.add(table)
@@ -307,7 +323,7 @@ class Store:
         refuse_two_arms: bool,
     ) -> tuple[int, int, int]:
         """Merge bucket by bucket into new files; counts of new, updated, unchanged sends."""
-        schema = _schema(manifest)
+        schema = stored_schema(manifest)
         totals = [0, 0, 0]
         with self._files.snapshot() as (_, opened):
             held = {file.bucket: (file, handle) for file, handle in opened}
@@ -334,26 +350,13 @@ class Store:
     def _commit(
         self, before: Manifest, written: Mapping[int, BucketFile], source: str | None
     ) -> None:
-        """Make the new files the store, and remove those that they replace."""
-        self._files.flush()  # their names must be durable before the manifest's
-        files = {file.bucket: file for file in before.files} | dict(written)
-        ingested = before.ingested
-        if source is not None and source not in ingested:
-            ingested = (*ingested, source)
-        after = before.model_copy(
-            update={
-                "epoch": secrets.token_hex(32) if written else before.epoch,
-                "generation": before.generation + 1,
-                "files": tuple(files[bucket] for bucket in sorted(files)),
-                "ingested": ingested,
-            }
-        )
-        write_manifest(self._files.folder, self._keys, after)
-        self._manifest = after
-        self._files.sweep()
+        """Make the new files the store, and remember the export."""
+        if source is not None and source not in before.ingested:
+            before = before.model_copy(update={"ingested": (*before.ingested, source)})
+        self._manifest = self._files.commit(before, written, renewed=bool(written))
 
 
-def _schema(manifest: Manifest) -> pa.Schema:
+def stored_schema(manifest: Manifest) -> pa.Schema:
     """The stored columns: canonical rows and their send order."""
     schema = canonical_schema(manifest.outcomes, manifest.features)
     return schema.append(pa.field(SEND_ORDER, pa.uint64(), nullable=False))
@@ -369,6 +372,14 @@ def _check_declared(table: pa.Table, experiments: Mapping[str, Collection[str]])
     ):
         if pair["arm"] not in experiments.get(pair["experiment"], ()):
             raise DataError("rows are of an experiment or arm that isn't declared")
+
+
+def _kept(table: pa.Table, manifest: Manifest) -> pa.Table:
+    """Incoming rows without those that retention has removed already."""
+    if not manifest.purged_before:
+        return table
+    moment = pa.scalar(moment_of(manifest.purged_before), SENT_AT)
+    return table.filter(pc.greater_equal(table["sent_at"], moment))
 
 
 def _check_permit(permit: Permit, columns: Sequence[str], manifest: Manifest) -> None:
