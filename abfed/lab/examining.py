@@ -21,6 +21,7 @@ from abfed.site.checkups import Finding
 from abfed.site.clock import moment_of
 from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, read_private
 from abfed.site.rights import AccessPolicy
+from abfed.site.ring import read_ring
 
 KEY_DAYS = 365
 SOON = timedelta(days=14)
@@ -29,7 +30,7 @@ LARGEST_EPSILON = 10.0
 """A budget above this says little to a recipient; the doctor asks whether it is meant."""
 
 OPEN = frozenset(
-    {"audit.jsonl", "policy.yaml", "access.yaml", "openid.yaml", "silos.json", "site.json", "kek"}
+    {"audit.jsonl", "policy.yaml", "access.yaml", "openid.yaml", "silos.json", "site.json"}
 )
 """Files of a site that are not sealed: signed or written by people, public, or the key itself."""
 DATA = frozenset({".csv", ".tsv", ".xlsx", ".json", ".txt", ".pickle", ".pkl", ".npy"})
@@ -110,8 +111,8 @@ def seals(office: Office, now: datetime) -> Iterator[Finding]:
 
 def keys(office: Office, now: datetime) -> Iterator[Finding]:
     """How old the site's keys are."""
-    began = datetime.fromtimestamp((office.folder / "keys" / "kek").stat().st_mtime, now.tzinfo)
-    days = (now - began).days
+    ring = read_ring(office.folder / "keys")
+    days = (now - moment_of(ring.current.made_at)).days
     if days > KEY_DAYS:
         yield Finding(
             check="keys",

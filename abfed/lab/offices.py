@@ -23,6 +23,7 @@ from abfed.site.keys import SiteKeys
 from abfed.site.people import People
 from abfed.site.reviews import Line, Review, Verdict, decide_all, lines, overdue_days
 from abfed.site.rights import AccessPolicy, Asked, Decision, Identity, decide
+from abfed.site.rotation import destroy_due
 from abfed.site.stops import Stop, Stops
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Office:
         self.folder = folder
         self.keys = SiteKeys.open(folder / "keys")
         self.audit = AuditLog(folder / "audit.jsonl", self.keys, clock)
+        destroy_due(folder / "keys", self.audit.append, clock)
         self.people = People(folder, self.keys, self.audit, clock)
         self.stops = Stops(folder, self.keys, clock)
         self._policy = policy

@@ -36,6 +36,7 @@ from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
 from abfed.site.files import check_private, make_private_folder, write_private
 from abfed.site.keys import SiteKeys
+from abfed.site.rotation import destroy_due
 
 MAX_REQUEST = 1 << 30  # bytes
 
@@ -94,6 +95,7 @@ class SiloService:
         self._clock = clock
         self.keys = SiteKeys.open(self.paths.keys)
         self.audit = AuditLog(self.paths.audit, self.keys, clock)
+        destroy_due(self.paths.keys, self.audit.append, clock)
         check_there(self.paths)  # a lost ledger is never begun anew: it is the budget
         self.store = Store.open(self.paths.store, self.keys)
         self.ledger = Ledger(self.paths.ledger, self.keys, clock)

@@ -1,9 +1,11 @@
 """A site's keys (S2): one key-encryption key, and everything else under it.
 
-The key-encryption key (KEK) lies in a private file; the Ed25519 signing key is sealed under it.
-Keys for single purposes are derived from it, and data keys are wrapped by it through the two
-functions that a key management service offers (`wrap`, `unwrap`), so that one can take its place.
-No key is ever shown, logged or sent; `repr` names the site only.
+The key-encryption key (KEK) lives in a key service: a private file, or a token (`kms`). It wraps
+the site's *root* secret and nothing else. The Ed25519 signing key is sealed under the root, keys
+for single purposes are derived from it, and data keys are wrapped under it by `wrap` and `unwrap`,
+the two functions that Parquet's key management interface asks for. So the KEK can be rotated or
+moved without writing a row anew (`rotation`). No key is ever shown, logged or sent; `repr` names
+the site only.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.envelope import Kind, enclose, key_id, sign_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.sealing import KEY_BYTES, derive_key, new_key, seal, unseal
+from abfed.site.clock import Clock, system_clock
+from abfed.site.credentials import credential
 from abfed.site.files import check_private, make_private_folder, read_private, write_private
+from abfed.site.key_services import open_kms
+from abfed.site.kms import FileKms, Pkcs11Kms, Secret
+from abfed.site.ring import FILE, Ring, read_ring, write_ring
+from abfed.site.rotation import new_held
 
-KEK_FILE = "kek"
 SIGNING_FILE = "signing.sealed"
-FACTS_FILE = "site.json"
 
 
 class SiteKeys:
@@ -33,11 +38,11 @@ class SiteKeys:
         public_key: 32 raw bytes; its `key_id` is the fingerprint that other sites pin.
     """
 
-    __slots__ = ("_kek", "_signing", "public_key", "site")
+    __slots__ = ("_root", "_signing", "public_key", "site")
 
-    def __init__(self, site: str, kek: bytes, signing: Ed25519PrivateKey) -> None:
+    def __init__(self, site: str, root: bytes, signing: Ed25519PrivateKey) -> None:
         self.site = site
-        self._kek = kek
+        self._root = root
         self._signing = signing
         self.public_key = signing.public_key().public_bytes_raw()
 
@@ -51,43 +56,65 @@ class SiteKeys:
         raise TypeError(message)
 
     @classmethod
-    def create(cls, folder: Path, *, site: str) -> SiteKeys:
+    def create(
+        cls,
+        folder: Path,
+        *,
+        site: str,
+        kms: FileKms | Pkcs11Kms | None = None,
+        clock: Clock = system_clock,
+        secret: Secret = credential,
+    ) -> SiteKeys:
         """Make new keys in a folder that has none.
+
+        Args:
+            folder: the site's `keys` folder.
+            site: the site's name.
+            kms: where the key-encryption key is to live; in a private file where it isn't given.
+            clock: where the time comes from.
+            secret: gives the passphrase or PIN of the key service.
 
         Raises:
             WorkspaceError: there are keys already.
         """
         make_private_folder(folder)
-        if (folder / KEK_FILE).exists():
+        if (folder / FILE).exists():
             raise WorkspaceError("there are keys already", where=str(folder))
-        kek, signing = new_key(), Ed25519PrivateKey.generate()
+        root, signing = new_key(), Ed25519PrivateKey.generate()
         sealed = seal(
-            derive_key(kek, "signing-key"), signing.private_bytes_raw(), name=f"signing:{site}"
+            derive_key(root, "signing-key"), signing.private_bytes_raw(), name=f"signing:{site}"
         )
-        write_private(folder / FACTS_FILE, canonical_bytes({"site": site}))
+        held = new_held(kms or FileKms(), clock)
+        service = open_kms(held.kms, folder, site, secret)
+        service.create(held.kek)
         write_private(folder / SIGNING_FILE, sealed)
-        write_private(folder / KEK_FILE, kek)
-        return cls(site, kek, signing)
+        write_ring(folder, Ring(site=site, current=held, root=service.wrap(held.kek, root).hex()))
+        return cls(site, root, signing)
 
     @classmethod
-    def open(cls, folder: Path) -> SiteKeys:
+    def open(cls, folder: Path, secret: Secret = credential) -> SiteKeys:
         """Open the keys of a site.
 
+        Args:
+            folder: the site's `keys` folder.
+            secret: gives the passphrase or PIN of the key service.
+
         Raises:
-            WorkspaceError: there are none.
+            WorkspaceError: there are none, or the key service can't be opened.
             IntegrityError: they are open to others, or damaged.
         """
         check_private(folder)
-        kek = read_private(folder / KEK_FILE)
-        if len(kek) != KEY_BYTES:
-            raise IntegrityError("the key file has the wrong length", where=str(folder / KEK_FILE))
-        site = cls.site_of(folder)
+        ring = read_ring(folder)
+        service = open_kms(ring.current.kms, folder, ring.site, secret)
+        root = service.unwrap(ring.current.kek, bytes.fromhex(ring.root))
+        if len(root) != KEY_BYTES:
+            raise IntegrityError("the root has the wrong length", where=str(folder))
         raw = unseal(
-            derive_key(kek, "signing-key"),
+            derive_key(root, "signing-key"),
             read_private(folder / SIGNING_FILE),
-            name=f"signing:{site}",
+            name=f"signing:{ring.site}",
         )
-        return cls(site, kek, Ed25519PrivateKey.from_private_bytes(raw))
+        return cls(ring.site, root, Ed25519PrivateKey.from_private_bytes(raw))
 
     @staticmethod
     def site_of(folder: Path) -> str:
@@ -97,12 +124,7 @@ class SiteKeys:
             WorkspaceError: there are none.
             IntegrityError: they don't say.
         """
-        file = folder / FACTS_FILE
-        facts = parse_canonical(read_private(file), where=str(file))
-        if not isinstance(facts, dict) or not isinstance(facts.get("site"), str):
-            raise IntegrityError("does not name a site", where=str(file))
-        site: str = facts["site"]
-        return site
+        return read_ring(folder).site
 
     @property
     def key_id(self) -> str:
@@ -125,10 +147,10 @@ class SiteKeys:
 
     def derive(self, purpose: str) -> bytes:
         """A secret of 32 bytes for one purpose; the same each time, different for each purpose."""
-        return derive_key(self._kek, f"derived:{purpose}")
+        return derive_key(self._root, f"derived:{purpose}")
 
     def exchange_private_key(self) -> X25519PrivateKey:
-        """The key that opens boxes sealed to this site; made from the KEK, so it lies nowhere."""
+        """The key that opens boxes sealed to this site; made from the root, so it lies nowhere."""
         return X25519PrivateKey.from_private_bytes(self.derive("exchange"))
 
     @property
@@ -137,8 +159,8 @@ class SiteKeys:
         return self.exchange_private_key().public_key().public_bytes_raw()
 
     def wrap(self, data_key: bytes, *, name: str) -> bytes:
-        """Seal a data key under the KEK, bound to what it is for."""
-        return seal(derive_key(self._kek, "wrap"), data_key, name=f"wrap:{self.site}:{name}")
+        """Seal a data key under the root, bound to what it is for."""
+        return seal(derive_key(self._root, "wrap"), data_key, name=f"wrap:{self.site}:{name}")
 
     def unwrap(self, wrapped: bytes, *, name: str) -> bytes:
         """Open a wrapped data key.
@@ -146,4 +168,4 @@ class SiteKeys:
         Raises:
             IntegrityError: it was wrapped by another key, for something else, or was changed.
         """
-        return unseal(derive_key(self._kek, "wrap"), wrapped, name=f"wrap:{self.site}:{name}")
+        return unseal(derive_key(self._root, "wrap"), wrapped, name=f"wrap:{self.site}:{name}")

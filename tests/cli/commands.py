@@ -88,6 +88,8 @@ GATED: dict[str, Gated] = {
     "vendor approve": Gated("vendor approve mail -s {silo}", "vendor.approve", SILO),
     "vendor offboard": Gated("vendor offboard mail -s {silo}", "vendor.approve", SILO),
     "watch": Gated("watch", "audit.read"),
+    "keys rotate": Gated("keys rotate -s {silo}", "keys.rotate", SILO),
+    "keys rewrap": Gated("keys rewrap --to file -s {silo}", "keys.rotate", SILO),
     "federation stop": Gated("federation stop", "plan.submit"),
 }
 
@@ -117,6 +119,9 @@ FREE: dict[str, str] = {
     "vendor schema": "prints what a register may hold",
     "vendor show": "as `silo show`",
     "silo serve": "the silo's own service, under its own user; it judges whoever asks",
+    "silo schema": "prints what a file may hold",
+    "doctor": "looks; `--fix` closes files to others and removes what a crash left, nothing else",
+    "keys status": "as `silo show`",
     "ledger show": "as `silo show`",
     "ledger preview": "as `silo show`",
     "ledger history": "as `silo show`",

@@ -207,6 +207,6 @@ def make_front(keys: SiteKeys, silos: Iterable[str]) -> Front:
 
 
 def _keys(folder: Path, site: str) -> SiteKeys:
-    if (folder / "kek").exists():
+    if (folder / "site.json").exists():
         return SiteKeys.open(folder)
     return SiteKeys.create(folder, site=site)

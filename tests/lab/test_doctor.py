@@ -28,7 +28,9 @@ from abfed.lab.supply import (
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
 from abfed.site.checkups import Checkups, Finding, read_record
+from abfed.site.clock import stamp
 from abfed.site.files import write_private
+from abfed.site.ring import read_ring, write_ring
 from tests.lab.test_people_commands import Desk
 
 NOW = datetime.now(UTC)
@@ -77,7 +79,11 @@ def _changed_log(workspace: Workspace) -> None:
 
 
 def _old_key(workspace: Workspace) -> None:
-    os.utime(workspace.silo_folder("aurora") / "keys" / "kek", (time.time() - 400 * 86_400,) * 2)
+    folder = workspace.silo_folder("aurora") / "keys"
+    ring = read_ring(folder)
+    long_ago = stamp(datetime.now(UTC) - timedelta(days=400))
+    held = ring.current.model_copy(update={"made_at": long_ago})
+    write_ring(folder, ring.model_copy(update={"current": held}))
 
 
 def _loose_policy(workspace: Workspace) -> None:
@@ -240,7 +246,7 @@ def test_the_command_ends_with_five_where_something_bad_is_left(
     assert code == 0
     (one,) = json.loads(told)
     assert one["worst"] in ("none", "low")
-    (desk.workspace / "coordinator" / "keys" / "kek").chmod(0o644)
+    (desk.workspace / "coordinator" / "keys" / "site.json").chmod(0o644)
     assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator"]) == 4
     assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator", "--fix"]) == 0
     assert "no severity" in desk.refused("doctor", "--fail-on", "awful")

@@ -10,9 +10,17 @@ import pytest
 
 from abfed.protocol.envelope import key_id, open_envelope, verify_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.site.keys import FACTS_FILE, KEK_FILE, SIGNING_FILE, SiteKeys
+from abfed.site.keys import SIGNING_FILE, SiteKeys
+from abfed.site.ring import FILE as RING_FILE
 
-FILES = (KEK_FILE, SIGNING_FILE, FACTS_FILE)
+KEK_FILE = "kek-*"
+FILES = (KEK_FILE, SIGNING_FILE, RING_FILE)
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """The one file of this name; a key-encryption key's has its id in it."""
+    (found,) = folder.glob(name)
+    return found
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def test_keys_open_as_they_were_made(keys: SiteKeys, folder: Path) -> None:
 
 def test_files_are_private_from_the_start(keys: SiteKeys, folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert set(folder.iterdir()) == {file_of(folder, name) for name in FILES}
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
@@ -43,10 +51,11 @@ def test_files_are_private_from_the_start(keys: SiteKeys, folder: Path) -> None:
 def test_a_file_open_to_others_is_refused(
     keys: SiteKeys, folder: Path, name: str, mode: int
 ) -> None:
-    (folder / name).chmod(mode)
+    file = file_of(folder, name)
+    file.chmod(mode)
     with pytest.raises(IntegrityError, match="mode") as caught:
         SiteKeys.open(folder)
-    assert caught.value.where == str(folder / name)
+    assert caught.value.where == str(file)
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o777])
@@ -57,7 +66,7 @@ def test_a_folder_open_to_others_is_refused(keys: SiteKeys, folder: Path, mode: 
 
 
 def test_nothing_shown_is_secret(keys: SiteKeys, folder: Path) -> None:
-    secrets = [(folder / KEK_FILE).read_bytes(), keys._signing.private_bytes_raw()]
+    secrets = [file_of(folder, KEK_FILE).read_bytes(), keys._signing.private_bytes_raw()]
     shown = f"{keys!r} {keys} {[keys]} {keys.key_id}"
     assert "aurora" in shown
     for secret in secrets:
@@ -66,7 +75,7 @@ def test_nothing_shown_is_secret(keys: SiteKeys, folder: Path) -> None:
     assert not hasattr(keys, "__dict__")
     # The signing key never lies in the open.
     for name in FILES:
-        assert secrets[1] not in (folder / name).read_bytes()
+        assert secrets[1] not in file_of(folder, name).read_bytes()
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -91,7 +100,7 @@ def test_a_wrapped_key_is_bound_to_its_name_site_and_use(keys: SiteKeys, folder:
     other = SiteKeys.create(folder.parent / "other", site="aurora")
     with pytest.raises(IntegrityError):
         other.unwrap(wrapped, name="bucket-1")
-    renamed = SiteKeys("borealis", keys._kek, keys._signing)
+    renamed = SiteKeys("borealis", keys._root, keys._signing)
     with pytest.raises(IntegrityError):
         renamed.unwrap(wrapped, name="bucket-1")
 
@@ -101,7 +110,7 @@ def test_each_purpose_has_its_own_secret(keys: SiteKeys, folder: Path) -> None:
     found = [one.derive(purpose) for one in (keys, other) for purpose in ("a", "b", "wrap", "")]
     assert len(set(found)) == 8
     assert {len(secret) for secret in found} == {32}
-    assert keys._kek not in found
+    assert keys._root not in found
 
 
 def test_what_a_site_signs_verifies_under_its_fingerprint(keys: SiteKeys) -> None:
@@ -114,17 +123,19 @@ def test_what_a_site_signs_verifies_under_its_fingerprint(keys: SiteKeys) -> Non
 
 
 def test_keys_are_not_made_twice(keys: SiteKeys, folder: Path) -> None:
-    before = [(folder / name).read_bytes() for name in FILES]
+    before = [file_of(folder, name).read_bytes() for name in FILES]
     with pytest.raises(WorkspaceError, match="already"):
         SiteKeys.create(folder, site="aurora")
-    assert [(folder / name).read_bytes() for name in FILES] == before
+    assert [file_of(folder, name).read_bytes() for name in FILES] == before
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(keys: SiteKeys, folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(WorkspaceError, match=name):
+    file = file_of(folder, name)
+    file.unlink()
+    with pytest.raises((WorkspaceError, IntegrityError)) as caught:
         SiteKeys.open(folder)
+    assert file.name in caught.value.where
 
 
 def test_no_folder_is_no_site(tmp_path: Path) -> None:
@@ -140,14 +151,15 @@ def test_no_folder_is_no_site(tmp_path: Path) -> None:
         (KEK_FILE, bytes(32)),
         (SIGNING_FILE, b""),
         (SIGNING_FILE, bytes(100)),
-        (FACTS_FILE, b""),
-        (FACTS_FILE, b"[]"),
-        (FACTS_FILE, b'{"site":5}'),
-        (FACTS_FILE, b'{"site": "aurora"}'),
-        (FACTS_FILE, b'{"site":"borealis"}'),
+        (RING_FILE, b""),
+        (RING_FILE, b"[]"),
+        (RING_FILE, b'{"site":5}'),
+        (RING_FILE, b'{"site": "aurora"}'),
+        (RING_FILE, b'{"site":"borealis"}'),
+        (RING_FILE, b"\xff"),
     ],
 )
 def test_damaged_files_are_refused(keys: SiteKeys, folder: Path, name: str, content: bytes) -> None:
-    (folder / name).write_bytes(content)
+    file_of(folder, name).write_bytes(content)
     with pytest.raises(IntegrityError):
         SiteKeys.open(folder)

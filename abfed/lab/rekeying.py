@@ -1,0 +1,51 @@
+"""Rotating and moving a site's key-encryption key, by somebody who may."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abfed.protocol.errors import InputError
+from abfed.site.kms import FileKms, Pkcs11Kms
+from abfed.site.ring import Ring
+from abfed.site.rotation import renewed, rotate
+
+if TYPE_CHECKING:
+    from abfed.lab.workspace import Workspace
+
+
+def settings_of(kind: str, *, passphrase: bool, module: str, token: str) -> FileKms | Pkcs11Kms:
+    """A key service from what was typed.
+
+    Raises:
+        InputError: something is missing, or doesn't belong to it.
+    """
+    if kind == "file":
+        if module or token:
+            raise InputError("files have no module and no token")
+        return FileKms(passphrase=passphrase)
+    if not module or not token or not Path(module).is_absolute():
+        raise InputError("a PKCS#11 key needs --module, an absolute path, and --token")
+    return Pkcs11Kms(module=module, token=token)
+
+
+def rekey(
+    workspace: Workspace,
+    site: str,
+    *,
+    to: FileKms | Pkcs11Kms | None = None,
+    kept: timedelta,
+) -> Ring:
+    """Put a site under a new key-encryption key.
+
+    Raises:
+        Refused: nobody is signed in at the site who may rotate its keys.
+        WorkspaceError: a key service can't be opened. The site is as it was then.
+    """
+    actor = workspace.authorise("keys.rotate", site)
+    office = workspace.office(site)
+    office.audit.append("keys.rotating", person=actor, to=to.kind if to else "the same")
+    ring = rotate(office.folder / "keys", to=to, kept=kept, new_secret=renewed)
+    office.audit.append("keys.rotated", person=actor, kek=ring.current.kek)
+    return ring
