@@ -96,7 +96,6 @@ def _told(ring: Ring, *, as_json: bool) -> None:
     if as_json:
         say_json(ring.model_dump(mode="json", exclude={"root"}))
         return
-    say(
-        f"{ring.site} is under key {ring.current.kek} now, in {_where(ring.current.kms)}; no row was written."
-    )
+    lives = _where(ring.current.kms)
+    say(f"{ring.site} is under key {ring.current.kek} now, in {lives}; no row was written.")
     say(f"The old key is destroyed on {ring.old[-1].destroy_on[:10]}.")
