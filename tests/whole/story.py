@@ -83,16 +83,15 @@ def traces(canary: str) -> dict[str, bytes]:
         "MD5 in hex": hashlib.md5(plain, usedforsecurity=False).hexdigest().encode(),
     }
     for before in range(3):  # base64 looks different at each place in a group of three
-        inner = base64.b64encode(b"\0" * before + plain)[4 if before else 0 : -4]
-        found[f"base64, from byte {before}"] = inner
+        encoded = base64.b64encode(b"\0" * before + plain)
+        own = slice(-(-8 * before // 6), 8 * (before + len(plain)) // 6)  # its bits alone
+        found[f"base64, from byte {before}"] = encoded[own]
     try:
         number = float(canary)
     except ValueError:
         return found
-    return found | {
-        "a double": struct.pack("<d", number),
-        "a double, big end": struct.pack(">d", number),
-    }
+    doubles = {"a double": "<d", "a double, big end first": ">d"}
+    return found | {form: struct.pack(code, number) for form, code in doubles.items()}
 
 
 def given_away(files: dict[str, bytes]) -> list[str]:
