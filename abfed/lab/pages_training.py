@@ -203,27 +203,22 @@ def _plot_gains(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def targeting(run: Run) -> str:
-    """What the arms do in each declared segment: whom to send which e-mail."""
+def by_segment(run: Run) -> str:
+    """What the arms do in each declared segment; nothing where the plan declares none."""
     frame = run.segments
     frame = frame[frame["metric"] == run.plan.primary]
     if frame.empty:
-        note = (
-            "The plan declares no segments (analysis.segments), so what each arm does for whom was "
-            "not released and can’t be said."
-        )
-        return section("Targeting", paragraph(note, "soft"))
+        return ""
     from abfed.lab.soundness import segments
 
     found = frame[frame["decision"] == "better"]
     said = "In no segment is an arm clearly better than the control."
     if not found.empty:
-        named = ", ".join(
-            f"“{a}” for {s}" for a, s in zip(found["arm"], found["scope"], strict=True)
-        )
+        pairs = zip(found["arm"], found["scope"], strict=True)
+        named = ", ".join(f"“{arm}” for {scope}" for arm, scope in pairs)
         said = f"Clearly better than the control: {named}."
     caution = (
         "An arm that was chosen because it looked best in a segment looks better than it is: try "
         "it again before a policy is built on it."
     )
-    return section("Targeting", paragraph(said), paragraph(caution, "soft")) + segments(run)
+    return section("For whom", paragraph(said), paragraph(caution, "soft")) + segments(run)

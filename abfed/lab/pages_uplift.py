@@ -1,0 +1,143 @@
+"""Sections on uplift: does the model know whom an arm moves, and is it worth following?
+
+From one noised release over recipients held out (`evaluating`); beside the best single column and
+random order, because a model that doesn't beat those isn't needed.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from abfed.lab.evaluating import COLUMN_ROW, MODEL_ROW, Evaluation
+from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table
+from abfed.lab.plots import MARKS, as_svg, drawing
+from abfed.lab.readings import require_model
+from abfed.lab.units import NBSP, NONE, percent, plain, signed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from abfed.lab.runs import Run
+
+DROWNED = "Noise drowns it at this ε: nothing can be said."
+
+
+def ranking(run: Run) -> str:
+    """How well each arm's effect is ranked, by the model and by what needs none."""
+    found = Evaluation.of(run)
+    rows = [
+        [
+            f"{escape(row['scorer'])}: {escape(row['arm'])}",
+            _points(row, "effect"),
+            _points(row, "qini"),
+            _points(row, "auuc"),
+        ]
+        for row in found.uplift.to_dict("records")
+    ]
+    head = ["Ranked by", "Effect if all got it", "Qini", "AUUC"]
+    shown = table(head, rows, source=run.source, numeric=(1, 2, 3))
+    how = (
+        f"In percentage points of “{require_model(run).outcome}”, with 95{NBSP}% intervals, on "
+        "recipients held out. Qini is what following the ranking gains over random order; AUUC is "
+        "the mean gain over all shares of recipients."
+    )
+    parts = [paragraph(_ranking_reading(found.uplift)), shown, paragraph(how, "soft")]
+    if len(found.deciles):
+        parts.append(picture(as_svg(_plot_deciles(found.deciles)), _decile_reading(found.deciles)))
+    return section("Does it know whom an arm moves?", *parts)
+
+
+def _points(row: dict[Any, Any], name: str) -> str:
+    """A figure in percentage points with its interval below it."""
+    names = (name, f"{name}_low", f"{name}_high")
+    value, low, high = (100 * float(row.get(one, math.nan)) for one in names)
+    if not math.isfinite(value):
+        return NONE
+    if not low < high:
+        return plain(value, 2)
+    return f'{signed(value, 2)}<br><span class="soft">{signed(low, 2)} to {signed(high, 2)}</span>'
+
+
+def _ranking_reading(frame: pd.DataFrame) -> str:
+    """For which arms the model ranks better than random, and than the best single column."""
+    model = frame[frame["scorer"] == MODEL_ROW]
+    if model["qini"].isna().all():
+        return DROWNED
+    clear = model[model["qini_low"] > 0]["arm"].tolist()
+    if not clear:
+        return "For no arm is the model’s ranking clearly better than random order."
+    single = frame[frame["scorer"] == COLUMN_ROW].set_index("arm")["qini"]
+    qini = model.set_index("arm")["qini"]
+    beaten = [arm for arm in clear if qini[arm] > single[arm]]
+    said = f"Better than random order for {', '.join(clear)}"
+    return f"{said}; above the best single column for {', '.join(beaten) or 'none of them'}."
+
+
+def _decile_reading(frame: pd.DataFrame) -> str:
+    """Whether those whom the model ranks highest react most."""
+    words = []
+    for arm, rows in frame.groupby("arm"):
+        ordered = rows.dropna(subset=["uplift"]).sort_values("decile")
+        if len(ordered) < 2:
+            continue
+        first, last = ordered.iloc[0]["uplift"], ordered.iloc[-1]["uplift"]
+        words.append(
+            f"{arm}: {signed(100 * first, 1)} points in tenth {int(ordered.iloc[0]['decile'])}, "
+            f"{signed(100 * last, 1)} in tenth {int(ordered.iloc[-1]['decile'])}"
+        )
+    return f"{'; '.join(words)}." if words else DROWNED
+
+
+def _plot_deciles(frame: pd.DataFrame) -> Figure:
+    """An arm's effect by tenths of the model's uplift."""
+    with drawing(8.2, 3.2) as (figure, (axes,)):
+        arms = list(frame["arm"].unique())
+        for number, arm in enumerate(arms):
+            rows = frame[(frame["arm"] == arm) & frame["uplift"].notna()]
+            place = rows["decile"] + 0.16 * (number - (len(arms) - 1) / 2)
+            reach = 100 * (rows["uplift_high"] - rows["uplift"])
+            axes.errorbar(place, 100 * rows["uplift"], yerr=reach, fmt=MARKS[number % 6],
+                          color=ARM_COLOURS[number % 6], ms=5, lw=1.3, label=arm)  # fmt: skip
+        axes.axhline(0, color=INK, lw=0.9)
+        axes.set_xticks(sorted(frame["decile"].unique()))
+        axes.set_xlabel("tenth of the model’s uplift")
+        axes.set_ylabel("effect (percentage points)")
+        axes.grid(axis="y", color=RULE, lw=0.6)
+        axes.legend(fontsize=8.5)
+    return figure
+
+
+def targeting(run: Run) -> str:
+    """What the model's recommendations are worth, against one arm for everybody."""
+    frame = Evaluation.of(run).policy
+    if frame.empty:
+        return section("Is it worth following?", paragraph(DROWNED))
+    row = frame[frame["policy"] == MODEL_ROW].to_dict("records")[0]
+    gain, low, high = (100 * row[name] for name in ("gain", "gain_low", "gain_high"))
+    said = DROWNED
+    if math.isfinite(gain):
+        word = "no clear gain"
+        if low > 0:
+            word = "a clear gain"
+        elif high < 0:
+            word = "a clear loss"
+        said = (
+            f"Sending each recipient the arm that the model recommends, instead of the best single "
+            f"arm to all, is {word}: {signed(gain, 2)} percentage points "
+            f"({signed(low, 2)} to {signed(high, 2)})."
+        )
+    rows = [
+        [
+            escape(str(one["policy"])),
+            _points(one, "value"),
+            percent(one["share"], 1) if math.isfinite(one["share"]) else NONE,
+        ]
+        for one in frame.to_dict("records")
+    ]
+    head = ["Policy", "Outcome, %", "Recommended to"]
+    shown = table(head, rows, source=run.source, numeric=(1, 2))
+    return section("Is it worth following?", paragraph(said), shown)

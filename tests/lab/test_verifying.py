@@ -1,0 +1,79 @@
+"""`abfed report verify`: identical, or what differs and why."""
+
+import json
+
+import pytest
+
+from abfed.cli.main import main
+from abfed.lab.reports import write_report
+from abfed.lab.verifying import verify_report
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import IntegrityError, WorkspaceError
+from tests.lab.example import make_run, statistics_only
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A workspace with a seeded simulation and its report, as page and as Markdown."""
+    folder = tmp_path_factory.mktemp("verifying") / "workspace"
+    run = make_run(folder, statistics_only(simulation={"seed": 7}), size=5_000)
+    workspace = Workspace(folder)
+    page = write_report(
+        run, workspace.reports_folder, formats=("html", "md"), signer=workspace.keys
+    )
+    return workspace, run, page
+
+
+def test_a_report_is_made_again_to_the_same_bytes(made, capsys):
+    workspace, run, page = made
+    assert main(["report", "verify", run.name, "-w", str(workspace.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["identical"] is True
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_seeded_simulation_run_anew_gives_the_same_effects(made, tmp_path):
+    """In another folder, with other keys, at another time."""
+    _, run, _page = made
+    again = make_run(tmp_path / "other", statistics_only(simulation={"seed": 7}), size=5_000)
+    assert again.effects.equals(run.effects)
+
+
+def test_a_changed_page_is_found_and_the_change_is_shown(made, capsys):
+    workspace, run, page = made
+    whole = page.read_bytes()
+    page.write_bytes(whole.replace(b"A/B read-out", b"A/B read-0ut", 1))
+    try:
+        assert main(["report", "verify", run.name, "-w", str(workspace.path)]) == 4
+        assert f"changed on disk since it was made: {page.name}" in capsys.readouterr().out
+    finally:
+        page.write_bytes(whole)
+
+
+def test_a_changed_manifest_is_no_manifest(made):
+    workspace, run, page = made
+    manifest = page.with_suffix(".report")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole.replace(b"ab_readout", b"ab_readouT"))
+    try:
+        with pytest.raises(IntegrityError):
+            verify_report(workspace, run.name)
+    finally:
+        manifest.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_another_notebook_is_named_as_the_cause(made, tmp_path):
+    workspace, run, _page = made
+    from abfed.lab.notebooks import find_notebook
+
+    other = tmp_path / "ab_readout.ipynb"
+    text = find_notebook("ab_readout").read_text()
+    other.write_text(text.replace("sections.headline(run, alpha=alpha)", "sections.headline(run)"))
+    verdict = verify_report(workspace, run.name, notebook=str(other))
+    assert verdict.identical  # the default is 0.05 as well
+    assert verdict.causes == ["the notebook ab_readout.ipynb was changed"]
+
+
+def test_what_was_never_made_is_not_there(made):
+    with pytest.raises(WorkspaceError, match="no report"):
+        verify_report(made[0], "nothing")
