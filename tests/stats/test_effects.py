@@ -158,6 +158,14 @@ def test_a_small_brand_is_suppressed_and_left_out() -> None:
     assert nothing["note"].str.contains("too small").sum() == 3
 
 
+def test_the_frame_begins_with_the_columns_that_were_promised() -> None:
+    promised = (
+        "metric scope arm control estimate ci_low ci_high relative rel_low rel_high p_value "
+        "p_adjusted privacy_share n_effective decision note"
+    )
+    assert COLUMNS[:16] == tuple(promised.split())
+
+
 def test_no_value_is_missing_without_a_reason() -> None:
     plan = plan_of(CLICKED, CONVERTED, SPEND, RATIO, shares=(0.5, 0.4, 0.1))
     rates = {"clicked": 0.1, "converted": 0.004, "spend": 0.01, "ctor": 0.2}
