@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from abfed.cli.output import complain, say, say_json, table
+from abfed.cli.scoring import score
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption, typed
 from abfed.cli.subject import app as subject
 
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
 app.add_typer(subject, name="subject")
+app.command()(score)
 
 NameArgument = Annotated[str, typer.Argument(help="The brand's name.")]
 MappingOption = Annotated[

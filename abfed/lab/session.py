@@ -259,6 +259,11 @@ def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Se
         raise IntegrityError("not a session", where=str(path), do="sign in again") from cause
 
 
+def is_signed_in(folder: Path, site: str) -> bool:
+    """Whether a session at a site is kept in the lab; it may have run out."""
+    return _file(folder, site).exists()
+
+
 def forget_session(folder: Path, site: str) -> bool:
     """Sign out at a site: the session's key is gone. Returns whether anybody was signed in."""
     path = _file(folder, site)

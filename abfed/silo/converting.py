@@ -51,6 +51,21 @@ class Converted:
 
 
 @dataclass(slots=True)
+class Audience:
+    """People of a list to be mailed.
+
+    Attributes:
+        table: pseudonym, basis, opt-out and features. Sensitive.
+        identifiers: of the same people, as the brand gave them. Sensitive.
+        rejected: rows left out, by reason.
+    """
+
+    table: pa.Table
+    identifiers: list[tuple[str, ...]]
+    rejected: Counter[str]
+
+
+@dataclass(slots=True)
 class _Bad:
     """Which rows can't be converted, under their first reason."""
 
@@ -97,6 +112,32 @@ class Converter:
             table = table.filter(pa.array(~bad.rows))
         return Converted(table, bad.reasons, left_out)
 
+    def audience(self, batch: pa.RecordBatch, first_row: int) -> Audience:
+        """People of a batch of a list: no arm, time or outcome is read.
+
+        Args:
+            batch: the mapping's `audience_columns`, raw. Sensitive.
+            first_row: number of the batch's first row in the file, from 0.
+        """
+        numbers = np.flatnonzero(self._kept(batch))
+        batch = batch.take(pa.array(numbers))
+        bad = _Bad(np.zeros(len(numbers), dtype=np.bool_))
+        mapping, basis = self._mapping, self._mapping.basis
+        columns = {
+            "recipient": self._recipients(batch, first_row + numbers, bad),
+            "basis": self._named("basis", batch, basis.column, basis.constant, basis.values, bad),
+            "opted_out": self._opted_out(batch, mapping.opted_out, bad),
+            **self._features(batch, bad),
+        }
+        parts = [
+            self._texts(batch.column(name)).fill_null("").to_pylist()
+            for name in mapping.recipient.columns
+        ] or [[str(number + 1) for number in (first_row + numbers).tolist()]]
+        good = np.flatnonzero(~bad.rows)
+        people = list(zip(*parts, strict=True))
+        table = pa.table(columns).take(pa.array(good))
+        return Audience(table, [people[place] for place in good], bad.reasons)
+
     def _kept(self, batch: pa.RecordBatch) -> Flags:
         """Which rows are this brand's."""
         keep = np.ones(batch.num_rows, dtype=np.bool_)
@@ -136,7 +177,12 @@ class Converter:
                 columns[name] = self._numbers(name, batch.column(outcome.column), bad)
             else:
                 columns[name] = self._outcome(name, batch, outcome, bad)
-        for name, feature in mapping.features.items():
+        return columns | self._features(batch, bad)
+
+    def _features(self, batch: pa.RecordBatch, bad: _Bad) -> dict[str, pa.Array]:
+        """What is known before the send."""
+        columns: dict[str, pa.Array] = {}
+        for name, feature in self._mapping.features.items():
             raw = batch.column(feature.column)
             if feature.kind == "numeric":
                 columns[name] = self._numbers(name, raw, bad)

@@ -64,6 +64,7 @@ from abfed.silo.disclosure import too_few
 from abfed.silo.entries import Given
 from abfed.silo.judging import Judge, Judged
 from abfed.silo.ledger import Ledger
+from abfed.silo.models import KeptModel
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
@@ -71,6 +72,9 @@ from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, stamp, system_clock
 from abfed.site.keys import SiteKeys
 from abfed.stats.totals import Layout
+
+SCORE = "score"
+"""The step of a permit under which nothing leaves."""
 
 
 class Answered(NamedTuple):
@@ -143,12 +147,48 @@ class Gate:
         )
         return Answered(self._releases.again(judged.key, given.digest))
 
+    def admit_own(self, model: KeptModel, purpose: str, epoch: str, person: str) -> Permit:
+        """Let the silo's own people score with a model that is kept here (S9).
+
+        Their right to was judged before. Judged here: that neither the silo nor plan or model is
+        frozen, and that purpose and columns are allowed. Nothing is charged, because under this
+        permit nothing leaves: `release` refuses it.
+
+        Raises:
+            Refused: with the code of what said no; it is in the log.
+        """
+        plan = model.plan.model_copy(update={"purpose": purpose})
+        facts = {"plan": model.plan.digest, "model": model.digest, "purpose": purpose}
+        try:
+            policy = self._judge.policy()
+            self._judge.check_frozen(plan.digest, model.digest)
+            self._judge.check_frozen(model.plan.digest, model.digest)
+            bases = policy.lawful_bases(plan)
+            policy.check_columns(plan)
+        except Refused as refused:
+            self._audit.append("model.refused", code=refused.code, person=person, **facts)
+            raise
+        self._audit.append("model.scored", person=person, **facts)
+        return Permit(
+            plan=model.plan,
+            step=SCORE,
+            key="",
+            epoch=epoch,
+            charges=(),
+            noise=SystemNoise(),
+            lawful_bases=bases,
+            holdout_key=self._keys.derive(f"holdout:{plan.experiment}"),
+            person=person,
+        )
+
     def release(self, permit: Permit, computed: Computed) -> bytes:
         """Check what was computed, settle it and sign it.
 
         Raises:
             IntegrityError: it is not what the permit was given for.
         """
+        if permit.step == SCORE or not permit.key:
+            raise IntegrityError("what was computed for the silo itself never leaves")
         expected = expected_shapes(permit.plan, permit.step)
         if computed.payload != payload_of(permit.step) or shapes_of(computed.arrays) != expected:
             raise IntegrityError("the result is not of the reserved kind", where=permit.step)
@@ -260,6 +300,7 @@ class Gate:
             holdout_key=self._keys.derive(f"holdout:{plan.experiment}"),
             incoming=judged.incoming,
             expected_recipients=expected,
+            person=judged.asker.who,
         )
 
     def _expected_recipients(self, plan: Plan, epoch: str) -> float:

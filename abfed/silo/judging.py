@@ -88,6 +88,15 @@ class Judge:
         self._freezes.check({"silo": self._keys.site, "key": signer})  # 4
         return self._may_ask(request, arrays, policy, holdings)
 
+    def check_frozen(self, plan_digest: str, model_digest: str) -> None:
+        """Refuse a silo, plan or model that is frozen because of an incident (S15).
+
+        Raises:
+            Refused: one of them is.
+        """
+        self._freezes.check({"silo": self._keys.site})
+        self._freezes.check({"plan": plan_digest, "model": model_digest})
+
     def claimed(self, envelope: bytes) -> Request | None:
         """The request that is refused, where its signature held."""
         try:

@@ -118,6 +118,14 @@ class ExportMapping(Frozen):
         named += [self.basis.column, self.opted_out.column, self.region.column]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
+    def audience_columns(self) -> tuple[str, ...]:
+        """The columns of a list of people to be mailed: who they are, and what is known before."""
+        named: list[str | None] = [keep.column for keep in self.where]
+        named += self.recipient.columns
+        named += [feature.column for feature in self.features.values()]
+        named += [self.basis.column, self.opted_out.column]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
     def experiments(self) -> dict[str, tuple[str, ...]]:
         """Declared arms by experiment."""
         arms = tuple(dict.fromkeys(self.arm.values.values()))

@@ -54,6 +54,7 @@ class Permit:
         incoming: the model's arrays, by name; empty for totals. Released, not sensitive.
         expected_recipients: noised count of recipients from this plan's own totals release;
             None for totals. Released, not sensitive.
+        person: who asked, with the site whose word it is.
     """
 
     plan: Plan
@@ -66,6 +67,7 @@ class Permit:
     holdout_key: bytes = field(repr=False)
     incoming: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
     expected_recipients: float | None = None
+    person: str = ""
 
     def charge(self, event: Literal["gaussian", "sampled-gaussian"]) -> Charge:
         """The one charge of this kind that was reserved.

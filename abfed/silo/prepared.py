@@ -198,7 +198,7 @@ def _part(permit: Permit, design: Design, table: pa.Table) -> _Part:
     held_out, draws = _drawn(pseudonyms, permit)
     rows = RecipientRows(
         design,
-        _features(design, table),
+        encoded_features(design, table),
         _arms(design, table),
         table[outcome].to_numpy().astype(np.float32),
         offsets,
@@ -238,7 +238,7 @@ def _drawn(
     return words[:, 0] < threshold, words[:, 1]
 
 
-def _features(design: Design, table: pa.Table) -> npt.NDArray[np.float32]:
+def encoded_features(design: Design, table: pa.Table) -> npt.NDArray[np.float32]:
     """The declared features of a table, encoded, `(rows, feature_width)`."""
     blocks = []
     for feature in design.features:

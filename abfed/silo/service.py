@@ -15,21 +15,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from abfed.learning.evaluation import ScoreHistogram, recalibration
+from abfed.learning.shapes import HISTOGRAM
 from abfed.privacy.charges import plan_charges
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
 from abfed.silo.access import Access
+from abfed.silo.barred import barred
 from abfed.silo.budgets import Forecast, Standing
 from abfed.silo.checkpoints import RoundCheckpoint
 from abfed.silo.feature_cache import CacheFolder, CacheName
 from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
 from abfed.silo.manifest import MANIFEST
+from abfed.silo.models import KeptModel, Models
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
 from abfed.silo.retention import GRACE, cutoff_of, late_by, purge
+from abfed.silo.scoring import Scored, Scorer, Wanted
 from abfed.silo.store import Store
 from abfed.site.access import Place
 from abfed.site.audit import AuditLog
@@ -39,6 +44,7 @@ from abfed.site.keys import SiteKeys
 from abfed.site.rotation import destroy_due
 
 MAX_REQUEST = 1 << 30  # bytes
+LEAST_SLOPE = 0.25  # of a correction of scores that can be believed
 
 
 class SiloPaths(NamedTuple):
@@ -108,6 +114,7 @@ class SiloService:
             audit=self.audit,
             clock=clock,
         )
+        self.models = Models(folder / "models", self.keys)
         self._caches = CacheFolder(self.paths.store, self.keys)
         self._lock = threading.Lock()
         self._prepared: tuple[CacheName, prepared.PreparedRows] | None = None
@@ -243,6 +250,8 @@ class SiloService:
         self.store.refresh()
         if self.store.epoch != admitted.epoch:
             raise Refused("the data changed while it was computed on", code="failed")
+        if admitted.step == "evaluate":
+            self._keep(admitted, computed)
         released = self._gate.release(admitted, computed)
         self._checkpoint(admitted).drop()
         return released
@@ -271,6 +280,40 @@ class SiloService:
                 kept = prepared.prepare(permit, rows, self._caches)
             self._prepared = (wanted, kept)
         return self._prepared[1]
+
+    def _keep(self, permit: Permit, computed: Computed) -> None:
+        """Keep the final model here, for the silo's own people."""
+        scores = ScoreHistogram.of_release(computed.arrays[HISTOGRAM], computed.noise)
+        slope, shift = recalibration(scores) or (1.0, 0.0)
+        fits = LEAST_SLOPE <= slope <= 1 / LEAST_SLOPE
+        fitted = (slope, shift) if fits else (1.0, 0.0)  # else it is noise that was fitted
+        self.models.keep(KeptModel(permit.plan, permit.incoming, permit.person, fitted))
+
+    def score(
+        self, model: KeptModel, wanted: Wanted, *, purpose: str, person: str, personal: bool
+    ) -> Scored:
+        """Score a list of the brand's own with a kept model; nothing of it leaves.
+
+        Args:
+            model: of `models`.
+            wanted: the list.
+            purpose: what for, as the policy names it; logged.
+            person: who asks; their right to was judged before.
+            personal: fit the model's last layer to this brand first, in memory only.
+
+        Raises:
+            Refused: a freeze or the policy says no.
+            DataError: the list can't be read, or nobody in it may be scored.
+        """
+        with self._lock:
+            self.store.refresh()
+            permit = self._gate.admit_own(model, purpose, self.store.epoch, person)
+            scorer = Scorer(permit, model, self.keys, barred(self.paths.store, self.keys))
+            if personal:
+                needed = prepared.columns_needed(permit.plan)
+                rows = prepared.prepare(permit, self.store.read(permit, needed))
+                scorer.personalise(rows)
+            return scorer.score(wanted)
 
     def _checkpoint(self, permit: Permit) -> RoundCheckpoint:
         return RoundCheckpoint(self.paths.store, self.keys, permit)

@@ -264,6 +264,7 @@ def default_rules() -> tuple[Rule, ...]:
         Rule(role="privacy-officer", right="run.read"),
         Rule(role="auditor", right="run.read"),
         Rule(role="analyst", right="model.score", relation="submitter"),
+        Rule(role="silo-admin", right="model.score", relation="own-site"),
         Rule(role="analyst", right="model.export", relation="submitter"),
         Rule(role="silo-admin", right="model.delete", relation="own-site"),
     ]

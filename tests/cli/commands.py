@@ -39,6 +39,9 @@ GATED: dict[str, Gated] = {
     "report share": Gated("report share spring --to ada", "run.read"),
     "silo create": Gated("silo create epsilon", "policy.change"),
     "silo ingest": Gated("silo ingest {silo} {plan} -m {mapping}", "data.ingest", SILO),
+    "silo score": Gated(
+        "silo score {silo} spring --list {plan} -m {mapping} --purpose x", "model.score", SILO
+    ),
     "ledger settle": Gated("ledger settle {plan} --silo {silo}", "budget.raise", SILO),
     "people add": Gated(
         "people add eve --role auditor --reason x -s {silo} --password-file {password}"
@@ -102,6 +105,7 @@ FREE: dict[str, str] = {
     "report verify": "makes a page again from the same releases",
     "report reader-key": "makes the reader's own key",
     "report open": "opens what was sealed to the reader's own key",
+    "evaluate": "reads a run's releases, and asks nobody",
     "batch": "makes reports",
     "plan check": "reads a file",
     "plan schema": "prints what a plan may hold",

@@ -51,7 +51,7 @@ DEFAULT: dict[Role, set[Right]] = {
         "plan.approve", "run.read", "subject.export", "subject.erase", "budget.raise",
         "policy.change", "audit.read",
     },
-    "silo-admin": {"data.ingest", "keys.rotate", "people.manage", "model.delete"},
+    "silo-admin": {"data.ingest", "keys.rotate", "people.manage", "model.score", "model.delete"},
     "security-officer": {
         "access.review", "audit.read", "incident.contain", "freeze.lift", "vendor.approve",
         "people.manage",

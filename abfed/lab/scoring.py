@@ -1,0 +1,82 @@
+"""Scoring a brand's list inside its silo: who may, and where the list is put.
+
+The right is judged by the silo, for one of its own people or for whoever submitted the plan (S9).
+The list lies in the silo's folder and nowhere else; the log names model, person and purpose.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from abfed.lab.coordination import COORDINATOR
+from abfed.lab.session import is_signed_in
+from abfed.protocol.errors import InputError
+from abfed.silo.mapping import ExportMapping
+from abfed.silo.scoring import Scored, Wanted
+from abfed.site.files import make_private_folder, write_private
+
+if TYPE_CHECKING:
+    from abfed.lab.workspace import Workspace
+    from abfed.silo.models import Models
+
+LISTS = "lists"
+
+
+class Order(NamedTuple):
+    """What a list is wanted for.
+
+    Attributes:
+        silo: the brand.
+        model: a kept model, by its plan's name or the first digits of its digest.
+        export: the brand's list of people.
+        mapping: how to read it.
+        purpose: as the silo's policy names it.
+        explore: the largest share of sends in which a random arm is drawn.
+        personal: whether the model's last layer is fitted to the brand first.
+    """
+
+    silo: str
+    model: str
+    export: Path
+    mapping: Path
+    purpose: str
+    explore: float = 0.1
+    personal: bool = False
+
+
+def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
+    """Score a list and write it into the silo's folder.
+
+    Raises:
+        Refused: nobody who may is signed in, or the silo says no.
+        InputError, DataError: no such model, or the list can't be read.
+    """
+    if not 0 <= order.explore <= 1:
+        raise InputError(f"explore is {order.explore:g}", why="it is a share, from 0 to 1")
+    with workspace.silo(order.silo) as service:
+        site = order.silo if is_signed_in(workspace.lab, order.silo) else COORDINATOR
+        person = workspace.office(order.silo).actor(
+            "model.score",
+            lambda: workspace.session(site),
+            submitter=_submitter(service.models, order.model),
+        )
+        model = service.models.find(order.model)
+        wanted = Wanted(order.export, ExportMapping.load(order.mapping), order.explore)
+        scored = service.score(
+            model, wanted, purpose=order.purpose, person=person, personal=order.personal
+        )
+        folder = workspace.silo_folder(order.silo) / LISTS
+        make_private_folder(folder)
+        path = folder / f"{model.plan.name}-{model.digest[:8]}-{secrets.token_hex(4)}.csv"
+        write_private(path, scored.text.encode())
+    return path, scored
+
+
+def _submitter(models: Models, name: str) -> str:
+    """Who submitted a model's plan; nobody where there is no such model."""
+    try:
+        return models.find(name).submitter
+    except InputError:
+        return ""

@@ -1,0 +1,165 @@
+"""A brand scores its own list with a model of the federation, and nothing of it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from abfed.cli.main import main
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import IntegrityError, Refused
+from abfed.silo.permit import Computed
+from abfed.silo.pseudonyms import Pseudonyms
+from abfed.silo.rewriting import Rewriting
+from abfed.site.freezes import Freezes
+from tests.whole.story import CANARY_ID, contents, found_brands, small_plan
+
+PURPOSE, MODEL = "email-optimisation", "spring-subject-lines"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("scoring")
+    places = {"workspace": folder / "workspace", "exports": folder / "exports"}
+    found_brands(places["workspace"], places["exports"])
+    places["plan"] = small_plan(folder / "plan.yaml")
+    assert main(["run", str(places["plan"]), "-w", str(places["workspace"])]) == 0
+    return places
+
+
+def words(told: dict[str, Path], *more: str, purpose: str = PURPOSE) -> list[str]:
+    brand = told["exports"] / "aurora"
+    files = ["--list", str(brand / "export.csv"), "-m", str(brand / "mapping.yaml")]
+    where = ["--purpose", purpose, "-w", str(told["workspace"])]
+    return ["silo", "score", "aurora", MODEL, *files, *where, *more]
+
+
+@pytest.fixture(scope="module")
+def lists(told: dict[str, Path]) -> tuple[list[dict[str, str]], Path]:
+    before = set((told["workspace"] / "silos/aurora").glob("lists/*"))
+    assert main(words(told)) == 0
+    (path,) = set((told["workspace"] / "silos/aurora").glob("lists/*")) - before
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file)), path
+
+
+def test_the_list_names_the_brands_own_people(
+    told: dict[str, Path], lists: tuple[list[dict[str, str]], Path]
+) -> None:
+    rows, path = lists
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    arms = {"control", "warm", "urgent"}
+    emails = [row["email"] for row in rows]
+    assert CANARY_ID in emails
+    assert len(set(emails)) == len(emails) > 500
+    assert {row["recommended"] for row in rows} <= arms
+    assert {row["send"] for row in rows} <= arms
+    for row in rows:
+        assert 0.0 <= float(row["expected_uplift"]) < 1.0
+        assert 0.0 < float(row["explore"]) <= 0.1
+        assert 0.0 < float(row["chance"]) <= 1.0
+
+
+def test_nothing_of_the_list_is_anywhere_but_in_the_list(
+    told: dict[str, Path], lists: tuple[list[dict[str, str]], Path]
+) -> None:
+    rows, path = lists
+    scored = [row for row in rows if row["email"] == CANARY_ID]
+    marks = [CANARY_ID.encode(), scored[0]["expected_uplift"].encode()]
+    for name, data in contents(told["workspace"]).items():
+        if name == str(path.relative_to(told["workspace"])) or "/lists/" in name:
+            continue
+        assert marks[0] not in data, name
+        if "/models/" in name or name.endswith((".jsonl", ".json", ".yaml", ".release")):
+            assert marks[1] not in data, name
+
+
+def test_the_log_says_who_scored_with_what_and_why(
+    told: dict[str, Path], lists: tuple[list[dict[str, str]], Path]
+) -> None:
+    workspace = Workspace(told["workspace"])
+    entries = [entry["body"] for entry in workspace.office("aurora").audit.entries()]
+    (scored, *_) = [one for one in entries if one["event"] == "model.scored"]
+    assert scored["facts"]["person"] == "dev@coordinator"
+    assert scored["facts"]["purpose"] == PURPOSE
+    assert len(scored["facts"]["model"]) == 64
+    assert set(scored["facts"]) == {"person", "purpose", "model", "plan"}  # no figure of a row
+
+
+def test_the_gate_releases_nothing_of_it(
+    told: dict[str, Path], lists: tuple[list[dict[str, str]], Path]
+) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        model = service.models.find(MODEL)
+        permit = service._gate.admit_own(model, PURPOSE, service.store.epoch, "dev@coordinator")
+        smuggled = Computed("evaluation", {}, {"noise_multiplier": 1.0})
+        for one in (permit, replace(permit, step="evaluate"), replace(permit, step="train-0001")):
+            with pytest.raises(IntegrityError, match="never leaves"):
+                service._gate.release(one, smuggled)
+
+
+def test_a_purpose_that_the_policy_does_not_name_is_refused(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(told, purpose="credit-scoring")) == 3
+    assert "credit-scoring" in capsys.readouterr().err
+
+
+def test_a_frozen_model_scores_nobody(told: dict[str, Path]) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        model = service.models.find(MODEL)
+        freezes = Freezes(service.paths.folder, service.keys)
+        freezes.freeze("model", model.digest, service.audit, by="sam", reason="leaked")
+        try:
+            with pytest.raises(Refused, match="frozen"):
+                service._gate.admit_own(model, PURPOSE, service.store.epoch, "dev@coordinator")
+        finally:
+            freezes.lift("model", model.digest, service.audit, by="sam")
+
+
+def test_a_personal_head_changes_scores_here_and_the_kept_model_nowhere(
+    told: dict[str, Path],
+    lists: tuple[list[dict[str, str]], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models = {name: data for name, data in contents(told["workspace"]).items() if "model" in name}
+    capsys.readouterr()
+    assert main(words(told, "--personal", "--json")) == 0
+    path = Path(json.loads(capsys.readouterr().out)["list"])
+    with path.open(newline="") as file:
+        personal = {row["email"]: row["expected_uplift"] for row in csv.DictReader(file)}
+    common = {row["email"]: row["expected_uplift"] for row in lists[0]}
+    assert personal.keys() == common.keys()
+    assert personal != common
+    after = {name: data for name, data in contents(told["workspace"]).items() if "model" in name}
+    assert after == models
+
+
+def test_who_opted_out_since_is_left_out(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        pseudonym = Pseudonyms(service.keys).of(CANARY_ID)
+        Rewriting(service.paths.store, service.keys).bar([pseudonym], "restricted")
+    capsys.readouterr()
+    assert main(words(told, "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert CANARY_ID not in Path(answer["list"]).read_text()
+    assert sum(count for why, count in answer["left_out"].items() if "restricted" in why) >= 1
+
+
+def test_a_changed_model_is_found(told: dict[str, Path], tmp_path: Path) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        (path,) = (service.paths.folder / "models").glob("*.sealed")
+        whole = path.read_bytes()
+        try:
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            with pytest.raises(IntegrityError):
+                service.models.find(MODEL)
+        finally:
+            path.write_bytes(whole)
