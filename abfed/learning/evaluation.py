@@ -33,6 +33,7 @@ BINS = len(EDGES) + 1
 """32 bins of the score, for each of two outcomes."""
 
 _MIDDLES = np.concatenate([[EDGES[0]], (EDGES[1:] + EDGES[:-1]) / 2, [EDGES[-1]]])
+ROUNDED = 1 / 12  # variance of rounding noised counts to whole ones (Sheppard 1898)
 SHOWN = 3.0  # a count below this many sds of its noise is not shown; a class below it isn't ranked
 
 Counts = npt.NDArray[np.int64]
@@ -78,7 +79,12 @@ def table_noise(noise: Mapping[str, float]) -> float:
 
     A silo's gate lets no other sensitivity out than that of all tables together.
     """
-    return noise["noise_multiplier"] * noise.get("sensitivity", 1.0)
+    return rounded_noise(noise["noise_multiplier"] * noise.get("sensitivity", 1.0))
+
+
+def rounded_noise(sd: float) -> float:
+    """Standard deviation of noise of this one, rounded to whole counts with what it was added to."""
+    return math.sqrt(sd**2 + ROUNDED) if sd else 0.0
 
 
 class CalibrationBin(NamedTuple):
@@ -118,7 +124,7 @@ class ScoreHistogram:
     def of_release(cls, counts: Counts, noise: Mapping[str, float]) -> ScoreHistogram:
         """From a release of a training round or of an evaluation, with its noise parameters."""
         if "evaluation_noise_multiplier" in noise:
-            return cls(counts, noise["evaluation_noise_multiplier"])
+            return cls(counts, rounded_noise(noise["evaluation_noise_multiplier"]))
         return cls(counts, table_noise(noise))
 
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:

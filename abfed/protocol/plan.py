@@ -80,6 +80,14 @@ class Condition(Frozen):
         return self
 
 
+UNPROTECTED_EPSILON = 1e9
+"""What stands for "no bound" in a plan without privacy; no calculation rests on it."""
+
+LEAST_EPSILON, MOST_EPSILON = 1e-3, 50.0
+"""Of a part of a plan. Within, noise multipliers are found in seconds and lie between .1 and 60,000
+(δ from 1e-12); e⁵⁰ to one is no protection, and at 1e-3 the noise is thousands of recipients."""
+
+
 class Split(Frozen):
     """How a plan's ε is spent on its parts; each part keeps its own ε at the plan's δ.
 
@@ -93,9 +101,17 @@ class Split(Frozen):
     training: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     evaluation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
-
-UNPROTECTED_EPSILON = 1e9
-"""What stands for "no bound" in a plan without privacy; no calculation rests on it."""
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Split:
+        for name in ("statistics", "training", "evaluation"):
+            part = getattr(self, name)
+            if part and not LEAST_EPSILON <= part <= MOST_EPSILON and part != UNPROTECTED_EPSILON:
+                message = (
+                    f"ε of {name} is {part:g}; it must be from {LEAST_EPSILON:g} to "
+                    f"{MOST_EPSILON:g}: below, noise drowns every figure; above, nothing is kept"
+                )
+                raise ValueError(message)
+        return self
 
 
 class Privacy(Frozen):

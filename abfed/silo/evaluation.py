@@ -4,7 +4,8 @@ Nothing leaves but noised tables: no loss, no count of recipients, no score.
 
 1. Each held-out recipient stands once in each table that concerns them, whatever the model says of
    them; the root of that number of tables is the L2 sensitivity of all of them together.
-2. Discrete Gaussian noise of the charged multiplier times that is added to every count.
+2. Discrete Gaussian noise of the charged multiplier times that is added to every count
+   (`abfed.silo.heldout`).
 3. Single columns to compare with are chosen by the model alone, which is released.
 """
 
@@ -39,7 +40,7 @@ from abfed.learning.uplift import (
     policy_counts,
 )
 from abfed.protocol.errors import IntegrityError
-from abfed.silo.heldout import BLOCK, HeldOutRows
+from abfed.silo.heldout import BLOCK, HeldOutRows, noised_counts
 from abfed.silo.permit import Computed, Permit
 from abfed.silo.prepared import PreparedRows
 
@@ -65,7 +66,7 @@ def compute_evaluation(permit: Permit, prepared: PreparedRows) -> Computed:
     scale = charge.noise_multiplier * sensitivity
     return Computed(
         payload="evaluation",
-        arrays={name: permit.noise.integers(table, scale) for name, table in counts.items()},
+        arrays={name: noised_counts(table, scale, permit.noise) for name, table in counts.items()},
         noise={"noise_multiplier": charge.noise_multiplier, "sensitivity": sensitivity},
     )
 

@@ -1,7 +1,10 @@
 """The noised histogram of a model's scores on recipients held out.
 
 1. Each held-out recipient is exactly one count, whatever the model scores them: L2 sensitivity 1.
-2. Discrete Gaussian noise of the charged multiplier is added to every count, empty ones too.
+2. Discrete Gaussian noise of the charged multiplier is added to every count, empty ones too, on a
+   grid of 1/`GRID` of a count; what is released is rounded to whole counts, which is
+   post-processing. On a grid of whole counts the noise would be coarser than the continuous one that
+   is charged: δ up to 1.6 times what is claimed at ε = 8 (decision 0061).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import nn
 
 from abfed.learning.evaluation import BINS, histogram
 from abfed.learning.networks import logits, one_thread
+from abfed.privacy.mechanisms import Noise
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.permit import Permit
 
@@ -40,6 +44,7 @@ class HeldOutRows(Protocol):
 
 
 BLOCK = 1 << 15  # rows scored at a time
+GRID = 1 << 16  # steps of the noise in a count; as fine as that of totals (`stats.encoding.SCALE`)
 
 
 def noised_histogram(
@@ -67,4 +72,12 @@ def noised_histogram(
     with one_thread():
         for lines, labels in held_out.blocks(BLOCK):
             counts += histogram(logits(network, lines), labels)
-    return permit.noise.integers(counts, charge.noise_multiplier)
+    return noised_counts(counts, charge.noise_multiplier, permit.noise)
+
+
+def noised_counts(
+    counts: npt.NDArray[np.int64], scale: float, noise: Noise
+) -> npt.NDArray[np.int64]:
+    """Counts with noise of this scale (in counts) from the fine grid, rounded. Released."""
+    noised = noise.integers(counts * GRID, scale * GRID)
+    return np.rint(noised / GRID).astype(np.int64)

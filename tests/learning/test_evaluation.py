@@ -98,9 +98,11 @@ def test_pooling_adds_counts_and_variances_of_noise():
 def test_a_releases_noise_is_that_of_its_histogram():
     counts = np.zeros((2, BINS), dtype=np.int64)
     trained = {"noise_multiplier": 1.9, "clip": 4.0, "evaluation_noise_multiplier": 22.0}
-    assert ScoreHistogram.of_release(counts, trained).noise_sd == 22.0
+    found = ScoreHistogram.of_release(counts, trained)
+    assert found.noise_sd == pytest.approx(math.sqrt(22.0**2 + 1 / 12))
     final = {"noise_multiplier": 21.0, "sensitivity": 2.0}
-    assert ScoreHistogram.of_release(counts, final).noise_sd == 42.0
+    found = ScoreHistogram.of_release(counts, final)
+    assert found.noise_sd == pytest.approx(math.sqrt(42.0**2 + 1 / 12))
 
 
 def test_without_noise_the_figures_are_those_of_the_people():

@@ -18,6 +18,7 @@ from abfed.protocol.messages import Charge
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import pack, shapes_of
 from abfed.silo.evaluation import compute_evaluation
+from abfed.silo.heldout import GRID
 from abfed.silo.permit import Permit
 from abfed.silo.prepared import PreparedRows
 from abfed.silo.training import columns_needed, compute_training, prepare
@@ -37,6 +38,16 @@ class NoNoise(UnsafeSeededNoise):
 
     def floats(self, count: int, sigma: float) -> Any:
         return np.zeros(count)
+
+
+class Asked(NoNoise):
+    """Remembers what integer noise was asked for."""
+
+    __slots__ = ("asked",)
+
+    def integers(self, values: Any, scale: float) -> Any:
+        self.asked = [*getattr(self, "asked", []), (values.copy(), scale)]
+        return values + GRID // 4
 
 
 def learning_plan(*hidden: int, **training: Any) -> Plan:
@@ -307,3 +318,18 @@ def test_text_columns_may_come_as_dictionaries():
     one, two = (prepare(permit, [table]).training for table in (plain, coded))
     assert (one.features == two.features).all()
     assert (one.arms == two.arms).all()
+
+
+@pytest.mark.privacy
+def test_a_histogram_gets_the_charged_noise_on_a_fine_grid() -> None:
+    """On whole counts the noise would be coarser than what was charged (tests/privacy)."""
+    plan, noise = learning_plan(), Asked(3)
+    permit = permit_for(plan, "evaluate", noise=noise)
+    computed = compute_evaluation(permit, prepared(permit, sends()))
+    charged = plan_charges(plan)["evaluate"][0].noise_multiplier
+    assert len(noise.asked) == len(computed.arrays)
+    for (values, scale), counts in zip(noise.asked, computed.arrays.values(), strict=True):
+        assert scale == pytest.approx(charged * computed.noise["sensitivity"] * GRID)
+        assert (values % GRID == 0).all()
+        assert (counts == values // GRID).all()  # a quarter of a count is rounded away
+        assert counts.sum() > 0
