@@ -37,6 +37,7 @@ def show(workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOptio
                     "left": one.left,
                     "ε": one.budget,
                     "δ": one.delta,
+                    "method": "Rényi filter",
                     "renews": one.renews,
                 }
                 for one in service.standing()
@@ -45,6 +46,12 @@ def show(workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOptio
         say_json(shown)
         return
     table(shown, title="ε by budget (Rényi filter over all plans, people, names and data epochs)")
+    say(
+        "'Spent' holds for questions chosen by earlier answers, at the budget's δ. A run's own ε is"
+    )
+    say(
+        "a privacy loss distribution (PLD) of fixed settings, at the plan's δ, and comes out lower."
+    )
     say("Protected unit: one recipient with all their e-mails, added or removed, in one silo.")
 
 
@@ -83,11 +90,18 @@ def preview(
     cost = plan_epsilon(loaded)
     if as_json:
         facts = {"plan": loaded.name, "digest": loaded.digest, "epsilon": cost}
-        say_json(facts | {"delta": loaded.privacy.delta, "silos": shown, "charged": charged})
+        fits = all(one["fits"] for one in shown)
+        facts |= {"method": "PLD", "delta": loaded.privacy.delta, "fits": fits}
+        say_json(facts | {"silos": shown, "charged": charged})
         return
     say(f"{loaded.name}: ε = {cost:.3f} at δ = {loaded.privacy.delta:g} by itself (PLD).")
     if shown:
-        table(shown, title="What it takes of each budget (Rényi filter)")
+        table(shown, title="What it takes of each budget (Rényi filter, at the budget's δ)")
+        short = sorted({one["silo"] for one in shown if not one["fits"]})
+        if short:
+            say(f"It does not fit: {', '.join(short)} would refuse it (budget).")
+        else:
+            say("It fits in each silo here: none would refuse it for its budget.")
         say("'Takes' is less than the plan's own ε where much was spent: losses don't simply add.")
     for name in charged:
         say(f"{name}: charged already on the data as they are; asking again costs nothing.")
@@ -117,6 +131,7 @@ def history(
                     "events": sum(charge.count for charge in one.charges),
                     "returned": len(one.returned),
                     "ε (PLD)": epsilon_of(one.charges, delta),
+                    "δ": delta,
                 }
                 for one in service.ledger.reservations()
             ]

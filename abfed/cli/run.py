@@ -141,7 +141,7 @@ def _show_cost(done: Run) -> None:
     table(rows, title="What it cost each recipient")
     deltas = sorted({one for one in done.ledger["budget_delta"] if math.isfinite(one)})
     at = " and ".join(f"{one:g}" for one in deltas) or "the budget's own"
-    say(f"  This run: at δ = {delta:g}, its releases counted exactly (PLD).")
+    say(f"  This run: at δ = {delta:g}, all that it charged, arrived or not (PLD).")
     say(f"  Budgets: at δ = {at}, over all plans and people (Rényi filter); runs don't simply add.")
 
 

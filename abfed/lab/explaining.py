@@ -14,6 +14,7 @@ from scipy import stats
 from abfed.lab.runs import Run
 from abfed.lab.workspace import Workspace
 from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.charges import plan_epsilon
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.messages import Charge, Release
 from abfed.protocol.plan import Plan
@@ -55,18 +56,17 @@ def explain(run: Run, release: Release) -> Explained:
     plan = run.plan
     delta = plan.privacy.delta
     alone = epsilon_of(release.charged, delta)
-    whole = epsilon_of(
-        [charge for one in run.releases[release.silo].values() for charge in one.release.charged],
-        delta,
-    )
+    whole = plan_epsilon(plan)
     return {
         "What was released": _what(plan, release),
         "The guarantee": [
             f"Protected is {release.unit.sentence}.",
             (
                 f"This release by itself is ({alone:.3f}, {delta:g})-differentially private for "
-                f"each of them; all of the run's releases by {release.silo} together ({whole:.3f}, "
-                f"{delta:g})."
+                f"each of them; all that {release.silo} charged for the run, whether it arrived or "
+                f"not, is ({whole:.3f}, {delta:g}). Both are privacy loss distributions (PLD) of "
+                f"settings fixed beforehand; `abfed ledger show` counts all plans, by a Rényi "
+                f"filter at the budget's own δ, and more for it."
             ),
             f"What was charged: {'; '.join(_event(charge) for charge in release.charged)}.",
         ],

@@ -23,11 +23,10 @@ from abfed.lab.frames import marked
 from abfed.lab.page import SOURCE_HEX
 from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
-from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.charges import plan_epsilon
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.messages import Charge
 from abfed.protocol.plan import Plan, ReportSpec
 from abfed.site.files import read_private
 from abfed.stats.between import differences
@@ -259,19 +258,23 @@ class Run:
         """What the run cost each silo's recipients, and what its budget looked like afterwards.
 
         Returns:
-            One row a silo: silo, epsilon_run (PLD, of what its releases charged), delta,
-            budget_delta, epsilon_spent and epsilon_total (of the silo's Rényi filter over all
-            plans) and epsilon_left; the last four are missing where the silo's policy doesn't show
-            them.
+            One row a silo that may have charged something: silo, epsilon_run (PLD at delta, of all
+            that it charged: the whole plan, from the first step on, whether its releases arrived
+            or not), delta, budget_delta, epsilon_spent and epsilon_total (of the silo's Rényi
+            filter over all plans) and epsilon_left; the last four are missing where the silo's
+            policy doesn't show them, or nothing of it arrived.
         """
         rows = []
-        for silo, steps in self.releases.items():
-            budget = steps["totals"].release.budget
-            charged = [charge for one in steps.values() for charge in one.release.charged]
+        left_out = self.manifest["left_out"].get("totals", {})
+        for silo in self.plan.silos:
+            steps = self.releases.get(silo)
+            if steps is None and _charged_nothing(**left_out.get(silo, {})):
+                continue
+            budget = steps["totals"].release.budget if steps else None
             rows.append(
                 {
                     "silo": silo,
-                    "epsilon_run": self._cost(charged),
+                    "epsilon_run": plan_epsilon(self.plan),
                     "delta": self.plan.privacy.delta,
                     "budget_delta": budget.delta if budget else np.nan,
                     "epsilon_spent": budget.epsilon_spent if budget else np.nan,
@@ -282,12 +285,6 @@ class Run:
                 }
             )
         return marked(pd.DataFrame(rows), self.source)
-
-    def _cost(self, charged: list[Charge]) -> float:
-        """What releases charged, as ε at the plan's δ; infinite without privacy."""
-        if self.plan.privacy.unprotected:
-            return float(np.inf)
-        return epsilon_of(charged, self.plan.privacy.delta)
 
     @functools.cached_property
     def left_out(self) -> pd.DataFrame:
@@ -366,3 +363,13 @@ def _incoming(folder: Path, public_key: bytes) -> dict[str, str]:
 
     bodies = read_journal(folder / "journal.jsonl", public_key).bodies
     return {body["step"]: body["incoming"] for body in bodies if body.get("event") == "step"}
+
+
+def _charged_nothing(reason: str = "absent", why: str = "") -> bool:
+    """Whether a silo without totals surely charged nothing: it was not asked, or said no before.
+
+    Where an answer was lost, withheld, or failed while it was computed, the charge stands.
+    """
+    if reason == "refused":
+        return why.split(":", maxsplit=1)[0] not in {"too-few", "failed", "damaged"}
+    return reason == "not-in-run" or (reason, why) == ("absent", "not connected")

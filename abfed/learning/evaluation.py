@@ -83,7 +83,7 @@ def table_noise(noise: Mapping[str, float]) -> float:
 
 
 def rounded_noise(sd: float) -> float:
-    """Standard deviation of noise of this one, rounded to whole counts with what it was added to."""
+    """Standard deviation of noise of this one once it is rounded to whole counts."""
     return math.sqrt(sd**2 + ROUNDED) if sd else 0.0
 
 

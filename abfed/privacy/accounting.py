@@ -14,9 +14,11 @@ is refused, never guessed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
@@ -164,9 +166,22 @@ class Curve:
 @functools.lru_cache(maxsize=4096)
 def _curve_of(charge: Charge) -> Curve:
     accountant = RdpAccountant(list(ORDERS))
-    accountant.compose(event_of(charge))
+    with _orders_left_out_in_silence():
+        accountant.compose(event_of(charge))
     # The accountant's own vector: its public face gives only ε at one δ, and curves must add.
     return Curve(tuple(float(value) for value in accountant._rdp))  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def _orders_left_out_in_silence() -> Iterator[None]:
+    """No line on the terminal for each order that has no bound: the filter passes over those."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @functools.lru_cache(maxsize=256)

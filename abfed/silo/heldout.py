@@ -3,7 +3,7 @@
 1. Each held-out recipient is exactly one count, whatever the model scores them: L2 sensitivity 1.
 2. Discrete Gaussian noise of the charged multiplier is added to every count, empty ones too, on a
    grid of 1/`GRID` of a count; what is released is rounded to whole counts, which is
-   post-processing. On a grid of whole counts the noise would be coarser than the continuous one that
+   post-processing. On a grid of whole counts noise would be coarser than the continuous one that
    is charged: δ up to 1.6 times what is claimed at ε = 8 (decision 0061).
 """
 

@@ -8,6 +8,7 @@ Fourier transform, and what falls off the grid is left out. Each of the three ca
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
@@ -65,7 +66,7 @@ def _composed(delta: float, losses: np.ndarray, mass: np.ndarray, steps: int) ->
     return low
 
 
-class AccountantSuite:
+class AccountantSuite(ABC):
     """Inherit it and say how an accountant is made.
 
     Attributes:
@@ -74,8 +75,9 @@ class AccountantSuite:
 
     keeps = 0.7
 
+    @abstractmethod
     def made(self, charges: Iterable[Charge]) -> Accountant:
-        raise NotImplementedError
+        """An accountant that counted these."""
 
     def epsilon(self, *charges: Charge, delta: float = 1e-6) -> float:
         return self.made(charges).epsilon(delta)

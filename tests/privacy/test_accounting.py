@@ -180,3 +180,10 @@ def test_the_orders_never_change() -> None:
     assert len(ORDERS) == 156
     assert (ORDERS[0], ORDERS[98], ORDERS[99], ORDERS[-1]) == (1.1, 10.9, 11.0, 1024.0)
     assert list(ORDERS) == sorted(ORDERS)
+
+
+def test_orders_without_a_bound_are_left_out_in_silence(capfd):
+    """At rate .5 dp-accounting writes a line for each; the terminal is for what concerns people."""
+    charge = Charge(event="sampled-gaussian", noise_multiplier=0.53, sampling_rate=0.5, count=50)
+    assert Curve.of([charge]).epsilon(1e-6) < 200
+    assert capfd.readouterr().err == ""
