@@ -18,7 +18,7 @@ TOLD = {
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "the disk, or its owner's permissions, forbid it",
     errno.EPERM: "the operating system forbids it",
-    errno.EIO: "the disk failed to read or write",
+    errno.EIO: "the disk is full or failing: it could not be read or written",
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open on this machine",
 }
@@ -41,7 +41,7 @@ def storage_error(error: BaseException) -> StorageError | None:
     number, where = _number(error)
     if number not in TOLD:
         return None
-    do = _DO.get(number, "see that the disk can be written and who owns it, and run it again")
+    do = _DO.get(number, "see that the disk has room and can be written, and run it again")
     why = "what a site writes must be durable before it goes on; files are replaced whole"
     return StorageError(TOLD[number], where=where, why=why, do=do)
 

@@ -66,7 +66,7 @@ def test_a_misused_command_says_so(capsys: Capture, arguments: list[str]) -> Non
 DISKS = {
     "full": (OSError(errno.ENOSPC, "", "x"), "the disk is full"),
     "read-only": (OSError(errno.EROFS, "", "x"), "the disk is read-only"),
-    "failing": (OSError(errno.EIO, "", "x"), "the disk failed"),
+    "failing": (OSError(errno.EIO, "", "x"), "the disk is full or failing"),
 }
 
 
