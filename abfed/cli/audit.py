@@ -1,36 +1,161 @@
-"""`abfed audit`: check the logs of the sites of a workspace."""
+"""`abfed audit`: the logs of sites, verified against one another, asked, handed out, pruned."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from abfed.cli.output import say, say_json
-from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
 
-app = typer.Typer(help="Check audit logs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check audit logs, ask them, hand them out, prune them.", no_args_is_help=True
+)
+
+FileArgument = Annotated[Path, typer.Argument(help="The file.")]
+KeyOption = Annotated[str, typer.Option("--key", help="Public key of who signed it, in hex.")]
 
 
 @app.command()
 def verify(
     workspace: WorkspaceOption,
     site: Annotated[str, typer.Argument(help="One site; all where none is named.")] = "",
+    anchors: Annotated[
+        Path | None, typer.Option(help="Heads that another site keeps: `abfed audit anchors`.")
+    ] = None,
+    key: Annotated[str, typer.Option(help="Public key of that site, in hex.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Verify every signature and link; stops at the first entry that doesn't hold (exit code 4)."""
+    """Verify each entry and link, and that nothing is missing that other sites remember.
+
+    Ends with exit code 4 at the first entry that doesn't hold, a missing tail or a fork, and names
+    the site whose anchor proves it.
+    """
+    from abfed.lab.auditing import anchors_here, read_anchors, verify_site
     from abfed.lab.workspace import COORDINATOR, Workspace
 
     opened = Workspace(workspace)
-    found = {}
+    known = anchors_here(opened) + (read_anchors(anchors, key) if anchors else [])
+    shown: dict[str, Any] = {}
     for name in [site] if site else [COORDINATOR, *opened.silos]:
-        if name == COORDINATOR:
-            found[name] = opened.audit.verify()
-        else:
-            with opened.silo(name) as service:
-                found[name] = service.audit.verify()
+        log = opened.office(name).folder / "audit.jsonl"
+        started = time.perf_counter()
+        verdict = verify_site(opened, name, known)
+        spent = time.perf_counter() - started
+        entries = max(1, verdict.state.entries)
+        shown[name] = {
+            "entries": verdict.state.entries,
+            "head": verdict.state.head,
+            "anchors": verdict.anchors,
+            "older_anchors": verdict.older,
+            "unanchored": verdict.unanchored,
+            "bytes_per_entry": round(log.stat().st_size / entries) if log.exists() else 0,
+            "microseconds_per_entry": round(1e6 * spent / entries),
+        }
     if as_json:
-        say_json({name: state._asdict() for name, state in found.items()})
+        say_json(shown)
         return
-    for name, state in found.items():
-        say(f"{name}: {state.entries} entries hold, head {state.head[:16]}")
+    for name, one in shown.items():
+        say(f"{name}: {one['entries']} entries hold, head {one['head'][:16]}")
+        say(f"  {one['anchors']} heads that others keep are in it; {one['unanchored']} entries are")
+        say(f"  newer. {one['bytes_per_entry']} bytes and"
+            f" {one['microseconds_per_entry']} µs an entry.")  # fmt: skip
+
+
+@app.command()
+def anchors(
+    site: Annotated[str, typer.Argument(help="The site whose log it is about.")],
+    file: FileArgument,
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the heads of a site's log that this coordinator keeps, signed, for that site."""
+    from abfed.lab.auditing import write_anchors
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    count = write_anchors(opened, site, file)
+    key = opened.keys.public_key.hex()
+    if as_json:
+        say_json({"site": site, "anchors": count, "file": file, "key": key})
+        return
+    say(f"{count} heads of {site} are in {file}. There: abfed audit verify {site}")
+    say(f"  --anchors {file.name} --key {key}")
+
+
+@app.command()
+def query(
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    person: Annotated[str, typer.Option(help="Who acted, or was acted on.")] = "",
+    plan: Annotated[str, typer.Option(help="A plan's digest, or its beginning.")] = "",
+    model: Annotated[str, typer.Option(help="A model's name.")] = "",
+    run: Annotated[str, typer.Option(help="A run's name.")] = "",
+    receipt: Annotated[str, typer.Option(help="A subject-rights receipt.")] = "",
+    event: Annotated[str, typer.Option(help="Events whose name begins so.")] = "",
+    since: Annotated[str, typer.Option(help="Not before this day, as 2026-11-25.")] = "",
+) -> None:
+    """Print entries of a site's log, one JSON line each. Needs the right to read it."""
+    from abfed.lab.auditing import as_lines, ask
+    from abfed.lab.workspace import Workspace
+
+    asked = {"person": person, "plan": plan, "model": model, "run": run, "receipt": receipt}
+    wanted = {what: value for what, value in asked.items() if value}
+    found = ask(Workspace(workspace), site, wanted, since=since, event=event)
+    sys.stdout.write(as_lines(found))
+
+
+@app.command()
+def export(
+    file: FileArgument,
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a site's log as JSON lines with proof, for a SIEM. Needs the right to read it."""
+    from abfed.lab.auditing import export as write_export
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    count = write_export(opened, site, file)
+    key = opened.office(site).keys.public_key.hex()
+    if as_json:
+        say_json({"site": site, "entries": count, "file": file, "key": key})
+        return
+    say(f"{count} entries of {site} are in {file}. Anybody can check them:")
+    say(f"  abfed audit check {file} --key {key}")
+
+
+@app.command()
+def check(file: FileArgument, key: KeyOption, as_json: JsonOption = False) -> None:
+    """Check an export with nothing but the site's public key."""
+    from abfed.lab.auditing import check_export
+
+    stated = check_export(file, key)
+    if as_json:
+        say_json(stated)
+        return
+    say(f"{stated['site']}: {stated['entries']} entries hold, head {stated['head'][:16]}")
+
+
+@app.command()
+def prune(
+    workspace: WorkspaceOption,
+    before: Annotated[str, typer.Option(help="Keep entries from this day on, as 2025-11-25.")],
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Let go of entries older than a year or more; the rest still verifies. Export them first."""
+    from abfed.lab.auditing import day
+    from abfed.lab.auditing import prune as prune_log
+    from abfed.lab.workspace import Workspace
+
+    gone = prune_log(Workspace(workspace), site, day(before))
+    if as_json:
+        say_json({"site": site, "pruned": gone})
+        return
+    say(f"{gone} entries of {site} were pruned; how many, until when and their head stay, signed.")

@@ -50,7 +50,7 @@ COMMANDS = {
     "data": Command("data", "Make up brands, or fetch public data."),
     "silo": Command("silo", "Found, fill and look at a silo."),
     "ledger": Command("ledger", "Read a silo's privacy ledger; return unused charges."),
-    "audit": Command("audit", "Check audit logs."),
+    "audit": Command("audit", "Check audit logs, ask them, hand them out, prune them."),
     "login": Command(
         "login",
         "Sign in with password and one-time code; the session lasts hours, its tokens minutes.",

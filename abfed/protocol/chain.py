@@ -33,8 +33,15 @@ def head_of(entry: dict[str, Any]) -> str:
     return digest({key: entry[key] for key in ("sequence", "previous", "body")})
 
 
-def verify_chain(entries: Iterable[dict[str, Any]], *, where: str) -> tuple[int, str]:
+def verify_chain(
+    entries: Iterable[dict[str, Any]], *, where: str, start: tuple[int, str] = (0, GENESIS)
+) -> tuple[int, str]:
     """Check every link.
+
+    Args:
+        entries: in order.
+        where: what to call it in an error.
+        start: how many entries came before the first, and their head.
 
     Returns:
         The number of entries and the head.
@@ -42,7 +49,7 @@ def verify_chain(entries: Iterable[dict[str, Any]], *, where: str) -> tuple[int,
     Raises:
         IntegrityError: names the first entry that doesn't fit.
     """
-    head, count = GENESIS, 0
+    count, head = start
     for entry in entries:
         if entry.get("sequence") != count:
             raise IntegrityError(

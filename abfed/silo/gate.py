@@ -143,7 +143,11 @@ class Gate:
         if given.state != "kept":  # 12
             raise _gone(given)
         self._audit.append(
-            "release.again", key=judged.key, digest=given.digest, person=judged.asker.who
+            "release.again",
+            key=judged.key,
+            digest=given.digest,
+            person=judged.asker.who,
+            heard=judged.heard,
         )
         return Answered(self._releases.again(judged.key, given.digest))
 
@@ -203,6 +207,7 @@ class Gate:
             key=permit.key,
             plan=permit.plan.digest,
             step=permit.step,
+            heard=permit.heard,
             ledger=self._ledger.head,
         )
         header = self._header(permit, computed, arrays, head)
@@ -301,6 +306,7 @@ class Gate:
             incoming=judged.incoming,
             expected_recipients=expected,
             person=judged.asker.who,
+            heard=judged.heard,
         )
 
     def _expected_recipients(self, plan: Plan, epoch: str) -> float:

@@ -44,6 +44,7 @@ class Judged(NamedTuple):
     bases: tuple[str, ...]
     incoming: dict[str, npt.NDArray[Any]]
     key: str
+    heard: str = ""
 
 
 class Judge:
@@ -86,7 +87,8 @@ class Judge:
         """
         request, arrays, signer = self._read(envelope, policy)
         self._freezes.check({"silo": self._keys.site, "key": signer})  # 4
-        return self._may_ask(request, arrays, policy, holdings)
+        judged = self._may_ask(request, arrays, policy, holdings)
+        return judged._replace(heard=f"{signer}:{request.head}")
 
     def check_frozen(self, plan_digest: str, model_digest: str) -> None:
         """Refuse a silo, plan or model that is frozen because of an incident (S15).

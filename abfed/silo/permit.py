@@ -55,6 +55,7 @@ class Permit:
         expected_recipients: noised count of recipients from this plan's own totals release;
             None for totals. Released, not sensitive.
         person: who asked, with the site whose word it is.
+        heard: who asked, by key id, and the head of their audit log: kept in ours (S21).
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Permit:
     incoming: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
     expected_recipients: float | None = None
     person: str = ""
+    heard: str = ""
 
     def charge(self, event: Literal["gaussian", "sampled-gaussian"]) -> Charge:
         """The one charge of this kind that was reserved.

@@ -3,7 +3,11 @@
 An entry says when, what and on which plan or file, in names, digests and codes. It holds no row
 value, no identifier, no count taken from rows and no secret. Each entry is on disk before what it
 records takes effect elsewhere. Every signed message carries the head of its sender's log, so the
-other sites can tell when a log was cut or rewritten.
+other sites can tell when a log was cut or rewritten (`anchors`).
+
+A log may be pruned: its oldest entries give way to one signed line that says how many there were,
+until when, and their head, so that what follows still verifies, and whoever kept the old entries
+can still prove them.
 """
 
 from __future__ import annotations
@@ -11,19 +15,22 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.chain import GENESIS, head_of, link, verify_chain
 from abfed.protocol.envelope import signature_bytes, verify_bytes
 from abfed.protocol.errors import IntegrityError
 from abfed.site.clock import Clock, stamp, system_clock
-from abfed.site.files import FILE_MODE, check_private, flush_folder
+from abfed.site.files import FILE_MODE, check_private, flush_folder, write_private
 from abfed.site.keys import SiteKeys
 
 Fact = str | int | bool
 _TAIL = 65_536  # bytes; an entry is well below
+_PRUNED = b'{"pruned":'
 
 
 class AuditState(NamedTuple):
@@ -31,6 +38,14 @@ class AuditState(NamedTuple):
 
     entries: int
     head: str
+
+
+class Start(NamedTuple):
+    """Where what is kept begins: how many entries were pruned, their head, the last one's time."""
+
+    entries: int = 0
+    head: str = GENESIS
+    until: str = ""
 
 
 class AuditLog:
@@ -57,9 +72,7 @@ class AuditLog:
         Returns:
             The new head.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
-        with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._alone() as file:
             last, torn = _last_line(file.fileno())
             if torn:
                 os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
@@ -75,6 +88,17 @@ class AuditLog:
         if sequence == 0:
             flush_folder(self._path.parent)  # the file's own name must be durable too
         return head
+
+    @contextmanager
+    def _alone(self) -> Iterator[BinaryIO]:
+        """The file, for this writer only; not one that pruning replaced meanwhile."""
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+            with os.fdopen(descriptor, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_ino == self._path.stat().st_ino:
+                    yield file
+                    return
 
     def _line(
         self, sequence: int, previous: str, event: str, facts: dict[str, Fact]
@@ -108,7 +132,7 @@ class AuditLog:
         check_private(self._path)
         named = f'"{fact}":'.encode()
         for raw in reversed(self._path.read_bytes().splitlines()):
-            if named not in raw:
+            if named not in raw or raw.startswith(_PRUNED):
                 continue
             entry = parse_canonical(raw, where=str(self._path))
             _check_signature(entry, self._keys.public_key, str(self._path))
@@ -131,6 +155,8 @@ class AuditLog:
                 where = f"{self._path}, entry {number}"
                 if not raw.endswith(b"\n"):
                     raise IntegrityError("the last entry is torn", where=where)
+                if number == 0 and raw.startswith(_PRUNED):
+                    continue
                 entry = parse_canonical(raw.removesuffix(b"\n"), where=where)
                 _check_signature(entry, self._keys.public_key, where)
                 yield entry
@@ -141,7 +167,68 @@ class AuditLog:
         Raises:
             IntegrityError: names the first entry that doesn't hold.
         """
-        return AuditState(*verify_chain(self.entries(), where=str(self._path)))
+        start = self.start()
+        state = verify_chain(self.entries(), where=str(self._path), start=start[:2])
+        return AuditState(*state)
+
+    def start(self) -> Start:
+        """Where what is kept begins.
+
+        Raises:
+            IntegrityError: the line that stands for what was pruned isn't one of this site's.
+        """
+        if not self._path.exists():
+            return Start()
+        check_private(self._path)
+        with self._path.open("rb") as file:
+            first = file.readline()
+        if not first.startswith(_PRUNED):
+            return Start()
+        where = f"{self._path}, entry 0"
+        line = parse_canonical(first.removesuffix(b"\n"), where=where)
+        if set(line) != {"pruned", "signature"}:
+            raise IntegrityError("not an entry of an audit log", where=where)
+        signature = signature_bytes(line["signature"], where=where)
+        stated = canonical_bytes({"pruned": line["pruned"]})
+        if not verify_bytes(self._keys.public_key, "audit", stated, signature):
+            raise IntegrityError("the signature does not hold", where=where)
+        return Start(**line["pruned"])
+
+    def prune(self, before: datetime, *, by: str, keep: str = "ledger") -> int:
+        """Let go of entries that are older, all of them verified first; says so in the log.
+
+        Args:
+            before: entries from then on are kept.
+            by: who does it.
+            keep: the last entry that has this fact is kept, and so are those after it: it is what
+                shows that the ledger is not an old one.
+
+        Returns:
+            How many entries went.
+
+        Raises:
+            IntegrityError: the log doesn't verify; nothing went then.
+        """
+        with self._alone():
+            self.verify()
+            start, entries = self.start(), list(self.entries())
+            named = [n for n, one in enumerate(entries) if keep in one["body"]["facts"]]
+            latest = min([len(entries) - 1, *named[-1:]])
+            oldest = stamp(before)
+            gone = 0
+            while gone < latest and entries[gone]["body"]["at"] < oldest:
+                gone += 1
+            if gone:
+                last = entries[gone - 1]
+                after = Start(start.entries + gone, head_of(last), last["body"]["at"])
+                stated = canonical_bytes({"pruned": after._asdict()})
+                signed = self._keys.signature("audit", stated).hex()
+                marker = canonical_bytes({"pruned": after._asdict(), "signature": signed})
+                lines = [marker, *(canonical_bytes(one) for one in entries[gone:])]
+                write_private(self._path, b"".join(line + b"\n" for line in lines))
+        if gone:
+            self.append("audit.pruned", entries=gone, until=after.until, person=by)
+        return gone
 
 
 def _check_signature(entry: Any, public_key: bytes, where: str) -> None:

@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -180,6 +181,7 @@ def test_a_log_open_to_others_is_not_trusted(log: AuditLog, path: Path) -> None:
             read()
 
 
+WRITERS = "abcdefghij"
 WRITER = """
 import sys
 from pathlib import Path
@@ -198,13 +200,69 @@ def test_concurrent_writers_lose_nothing(log: AuditLog, tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), name], stdin=subprocess.PIPE, cwd=ROOT
         )
-        for name in "abcd"
+        for name in WRITERS
     ]
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.close()
-    assert [writer.wait(200) for writer in writers] == [0, 0, 0, 0]
-    assert log.verify().entries == 100
+    assert [writer.wait(250) for writer in writers] == [0] * len(WRITERS)
+    assert log.verify().entries == 25 * len(WRITERS)
     facts = [entry["body"]["facts"] for entry in log.entries()]
-    for name in "abcd":
+    for name in WRITERS:
         assert [f["number"] for f in facts if f["writer"] == name] == list(range(25))
+
+
+def test_pruned_it_goes_on_and_verifies(log: AuditLog, path: Path, keys: SiteKeys) -> None:
+    whole = _filled(log, 6).verify()
+    log.append("charged", ledger="ab" * 32)
+    log.append("after")
+    assert log.prune(_clock(), by="olga") == 0  # nothing is older
+    assert log.prune(_clock() + timedelta(days=1), by="olga") == 6  # up to the ledger's anchor
+    start = log.start()
+    assert (start.entries, start.head) == (6, whole.head)
+    assert log.last("ledger") == "ab" * 32
+    assert [entry["sequence"] for entry in log.entries()] == [6, 7, 8]
+    assert log.verify() == (9, log.head)
+    log.append("more")
+    assert AuditLog(path, keys, _clock).verify().entries == 10
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_pruned_cannot_be_changed_afterwards(log: AuditLog, path: Path) -> None:
+    _filled(log, 6)
+    log.prune(_clock() + timedelta(days=1), by="olga")
+    lines = path.read_bytes().splitlines(keepends=True)
+    marker = json.loads(lines[0])
+    for change in ({"entries": 4}, {"head": "1" * 64}, {"until": "2027-01-01T00:00:00.000000Z"}):
+        forged = marker | {"pruned": marker["pruned"] | change}
+        line = json.dumps(forged, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        path.write_bytes(line + b"".join(lines[1:]))
+        with pytest.raises(IntegrityError, match="entry 0"):
+            log.verify()
+    path.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(IntegrityError, match="entry 0 is missing"):
+        log.verify()
+
+
+def test_a_writer_that_waited_while_it_was_pruned_loses_nothing(
+    log: AuditLog, path: Path, keys: SiteKeys
+) -> None:
+    _filled(log, 20)
+    later = _clock() + timedelta(days=1)
+    other = AuditLog(path, keys, _clock)
+    heads: list[str] = []
+    threads = [
+        Thread(target=lambda: heads.extend(other.append("x") for _ in range(10))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        log.prune(later, by="olga")
+    for thread in threads:
+        thread.join()
+    # Every head that was handed out is still in the chain, or before where it begins now.
+    start = log.start().entries
+    numbers = {entry["sequence"] for entry in log.entries()}
+    assert log.verify().entries == start + len(numbers)
+    assert sorted(heads) == sorted(set(heads))
+    assert len(heads) == 30
