@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +25,16 @@ def score(
     personal: Annotated[
         bool, typer.Option("--personal", help="Fit the last layer to this brand; kept nowhere.")
     ] = False,
+    send_at: Annotated[
+        datetime | None, typer.Option(help="When it will be sent (UTC), if not now.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the arm that a model recommends to each of a brand's people, into the silo only."""
     from abfed.lab.scoring import Order, score_list
     from abfed.lab.workspace import Workspace
 
-    order = Order(name, model, export, mapping, purpose, explore, personal)
+    order = Order(name, model, export, mapping, purpose, explore, personal, send_at)
     path, scored = score_list(Workspace(workspace), order)
     if as_json:
         told = {"silo": name, "list": path, "recipients": scored.recipients}

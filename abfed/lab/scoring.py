@@ -7,6 +7,7 @@ The list lies in the silo's folder and nowhere else; the log names model, person
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ from abfed.lab.session import is_signed_in
 from abfed.protocol.errors import InputError
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.scoring import Scored, Wanted
+from abfed.site.clock import system_clock
 from abfed.site.files import make_private_folder, write_private
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Order(NamedTuple):
         purpose: as the silo's policy names it.
         explore: the largest share of sends in which a random arm is drawn.
         personal: whether the model's last layer is fitted to the brand first.
+        send_at: when the list will be sent, in UTC where it has no zone; now where left out.
     """
 
     silo: str
@@ -44,6 +47,7 @@ class Order(NamedTuple):
     purpose: str
     explore: float = 0.1
     personal: bool = False
+    send_at: datetime | None = None
 
 
 def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
@@ -63,7 +67,8 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
             submitter=_submitter(service.models, order.model),
         )
         model = service.models.find(order.model)
-        wanted = Wanted(order.export, ExportMapping.load(order.mapping), order.explore)
+        mapping = ExportMapping.load(order.mapping)
+        wanted = Wanted(order.export, mapping, order.explore, order.send_at or system_clock())
         scored = service.score(
             model, wanted, purpose=order.purpose, person=person, personal=order.personal
         )

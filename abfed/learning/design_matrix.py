@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from abfed.protocol.modelling import Learner
+from abfed.protocol.modelling import HashedText, Learner, SendTime
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import CategoryFeature, Feature, NumericFeature
 
@@ -34,7 +34,7 @@ class Design:
     """The columns of a plan's design matrix.
 
     Attributes:
-        features: declared pre-send features.
+        features: declared pre-send features, texts and the moment of sending.
         arms: names of the arms, in the plan's order: an arm's code is its place here.
         control: code of the control.
         learner: how arms share columns: "s" or "t" (Künzel et al. 2019).
@@ -45,7 +45,7 @@ class Design:
         ('age', 'arm=plain', 'arm=new', 'arm=new × age')
     """
 
-    features: tuple[Feature, ...]
+    features: tuple[Feature | HashedText | SendTime, ...]
     arms: tuple[str, ...]
     control: int
     learner: Learner = "s"
@@ -54,8 +54,12 @@ class Design:
     def of(cls, plan: Plan) -> Design:
         """The design that a plan declares."""
         arms = tuple(arm.name for arm in plan.arms)
-        learner = plan.model.learner if plan.model is not None else "s"
-        return cls(plan.features, arms, arms.index(plan.control.name), learner)
+        control = arms.index(plan.control.name)
+        if plan.model is None:
+            return cls(plan.features, arms, control)
+        own = (plan.model.send_time,) if plan.model.send_time is not None else ()
+        features = (*plan.features, *plan.model.texts, *own)
+        return cls(features, arms, control, plan.model.learner)
 
     @property
     def feature_width(self) -> int:
@@ -76,7 +80,10 @@ class Design:
     def numeric_columns(self) -> npt.NDArray[np.bool_]:
         """Which columns of the encoded features go from -1 to 1; the others are 0 or 1."""
         return np.concatenate(
-            [np.full(one.width, not isinstance(one, CategoryFeature)) for one in self.features]
+            [
+                np.full(one.width, isinstance(one, NumericFeature | SendTime))
+                for one in self.features
+            ]
         )
 
     @property
@@ -86,6 +93,10 @@ class Design:
         for feature in self.features:
             if isinstance(feature, CategoryFeature):
                 names += [f"{feature.name}={value}" for value in feature.values]
+            elif isinstance(feature, HashedText):
+                names += [f"{feature.name}#{bucket}" for bucket in range(feature.buckets)]
+            elif isinstance(feature, SendTime):
+                names += ["hour (sine)", "hour (cosine)", "weekday (sine)", "weekday (cosine)"]
             else:
                 names.append(feature.name)
         return tuple(names)

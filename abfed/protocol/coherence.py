@@ -60,6 +60,7 @@ def _check_metrics(plan: Plan) -> str:
 
 def _check_features(plan: Plan) -> str:
     names = [feature.name for feature in plan.features]
+    names += [text.name for text in plan.model.texts] if plan.model else []
     if name := _repeated(names):
         return f"features: {name!r} stands twice"
     for name in names:

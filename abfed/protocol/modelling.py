@@ -4,14 +4,65 @@ from __future__ import annotations
 
 import math
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from abfed.protocol.metrics import BinaryOutcome
-from abfed.protocol.schema import Frozen
+from abfed.protocol.schema import Frozen, Name
 
 Learner = Literal["s", "t"]
 """How arms share a network (Künzel et al. 2019): all columns with interactions, or none."""
+
+
+class HashedText(Frozen):
+    """A text known before the send, such as a subject line, by hashes of its words.
+
+    Don't declare a text that differs between the arms of the experiment: it would stand for the
+    arm, and what the arm does would be put down to words.
+
+    Attributes:
+        name: of the column, which the silo holds as a category.
+        buckets: columns that words are hashed to.
+    """
+
+    name: Name
+    buckets: Annotated[int, Field(ge=8, le=1024)] = 64
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in the design matrix."""
+        return self.buckets
+
+
+class SendTime(Frozen):
+    """The hour and the day of the week at which a send left.
+
+    Attributes:
+        timezone: an IANA name, such as Europe/Paris.
+    """
+
+    timezone: Annotated[str, Field(max_length=64)] = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as cause:
+            message = f"{name!r} is not an IANA time zone, such as Europe/Paris"
+            raise ValueError(message) from cause
+        return name
+
+    @property
+    def name(self) -> str:
+        """What its columns are called after."""
+        return "sent_at"
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in the design matrix."""
+        return 4
 
 
 class Model(Frozen):
@@ -22,12 +73,16 @@ class Model(Frozen):
     Attributes:
         outcome: what is predicted for a send.
         learner: how arms share columns: all, with interactions ("s"), or none ("t").
+        texts: texts known before the send, beside the plan's features.
+        send_time: whether hour and weekday of the send are features too.
         hidden: sizes of the hidden layers.
     """
 
     outcome: BinaryOutcome
     kind: Literal["mlp"] = "mlp"
     learner: Learner = "s"
+    texts: Annotated[tuple[HashedText, ...], Field(max_length=4)] = ()
+    send_time: SendTime | None = None
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
 
 

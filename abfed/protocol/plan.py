@@ -343,4 +343,5 @@ class Plan(Frozen):
         """All columns that the plan declares beside identity and lawfulness: what policy judges."""
         filters = {condition.column for condition in self.population} - set(RESERVED_COLUMNS)
         features = tuple(feature.name for feature in self.features)
+        features += tuple(text.name for text in self.model.texts) if self.model else ()
         return self.outcome_columns() + features + tuple(sorted(filters - set(features)))

@@ -185,6 +185,9 @@ def _check_holdings(plan: Plan, holdings: Holdings) -> None:
     for column in plan.outcome_columns():
         if column not in holdings.outcomes:
             raise Refused(f"outcome {column!r} is not held here", code="columns", about=column)
+    for text in plan.model.texts if plan.model else ():
+        if holdings.features.get(text.name) != "category":
+            raise Refused(f"text {text.name!r} is not held", code="columns", about=text.name)
     for feature in plan.features:
         if holdings.features.get(feature.name) != feature.kind:
             raise Refused(

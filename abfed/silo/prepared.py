@@ -28,8 +28,10 @@ from abfed.learning.design_matrix import (
     encode_category,
     encode_numeric,
 )
+from abfed.learning.wording import encode_send_time, encode_text
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.modelling import HashedText, SendTime
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import NumericFeature
 from abfed.silo.feature_cache import CachedRows, CacheFolder, CacheName, CacheWriter
@@ -97,7 +99,8 @@ class _Part:
 def columns_needed(plan: Plan) -> tuple[str, ...]:
     """Columns to read beside recipient, arm and time: the outcome, then the features."""
     outcome = (plan.model.outcome,) if plan.model is not None else ()
-    return outcome + tuple(feature.name for feature in plan.features)
+    texts = tuple(text.name for text in plan.model.texts) if plan.model is not None else ()
+    return outcome + tuple(feature.name for feature in plan.features) + texts
 
 
 def prepare(
@@ -243,6 +246,14 @@ def encoded_features(design: Design, table: pa.Table) -> npt.NDArray[np.float32]
     blocks = []
     for feature in design.features:
         column = table[feature.name]
+        if isinstance(feature, HashedText):
+            texts: list[str | None] = pc.cast(column, pa.string()).to_pylist()
+            blocks.append(encode_text(feature, texts))
+            continue
+        if isinstance(feature, SendTime):
+            moments = pc.cast(column, pa.int64()).to_numpy()
+            blocks.append(encode_send_time(feature, moments))
+            continue
         if isinstance(feature, NumericFeature):
             numbers = pc.cast(column, pa.float64()).to_numpy()
             blocks.append(encode_numeric(feature, numbers))

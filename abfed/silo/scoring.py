@@ -17,6 +17,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from abfed.learning.personal import with_own_head
 from abfed.learning.recommending import recommend
 from abfed.learning.shapes import MODEL, unprefixed
 from abfed.protocol.errors import DataError, IntegrityError
+from abfed.protocol.modelling import SendTime
 from abfed.silo.converting import Converter
 from abfed.silo.exports import look_over
 from abfed.silo.heldout import BLOCK
@@ -40,6 +42,7 @@ from abfed.silo.models import KeptModel
 from abfed.silo.permit import Permit
 from abfed.silo.prepared import PreparedRows, encoded_features
 from abfed.silo.pseudonyms import Pseudonyms
+from abfed.silo.rows import SENT_AT
 from abfed.site.keys import SiteKeys
 
 COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
@@ -55,11 +58,13 @@ class Wanted(NamedTuple):
         export: the brand's list of recipients.
         mapping: how to read it; outcomes, arm and time of sending aren't needed.
         explore: the largest share of sends in which a random arm is drawn, in [0, 1].
+        send_at: when it will be sent, for models that know the hour.
     """
 
     export: Path
     mapping: ExportMapping
     explore: float
+    send_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ class Scorer:
             DataError: the file can't be read as the mapping says, or nobody is left.
         """
         mapping = wanted.mapping
-        missing = [one.name for one in self._design.features if one.name not in mapping.features]
+        wants = [one.name for one in self._design.features if not isinstance(one, SendTime)]
+        missing = [name for name in wants if name not in mapping.features]
         if missing:
             raise DataError(
                 f"the mapping has no feature {missing[0]!r}",
@@ -150,6 +156,8 @@ class Scorer:
             first += batch.num_rows
             left_out.update(audience.rejected)
             table = audience.table
+            moment = pa.scalar(wanted.send_at, SENT_AT)
+            table = table.append_column("sent_at", pa.repeat(moment, table.num_rows))
             pseudonyms = table["recipient"].to_pylist()
             basis = pc.is_in(
                 table["basis"], value_set=pa.array(self._permit.lawful_bases, pa.string())

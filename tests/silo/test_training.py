@@ -333,3 +333,22 @@ def test_a_histogram_gets_the_charged_noise_on_a_fine_grid() -> None:
         assert (values % GRID == 0).all()
         assert (counts == values // GRID).all()  # a quarter of a count is rounded away
         assert counts.sum() > 0
+
+
+def test_texts_and_send_times_are_features_and_missing_ones_are_zeros():
+    values = learning_plan().model_dump(mode="json")
+    values["model"] |= {"texts": [{"name": "subject", "buckets": 8}], "send_time": {}}
+    plan = Plan.from_values(values)
+    permit = permit_for(plan)
+    assert columns_needed(plan) == ("clicked", "age", "tier", "subject")
+    rows = [row | {"subject": "Spring sale"} for row in sends(40)]
+    rows[0]["subject"] = None
+    held = made.table(rows, made.FEATURES | {"subject": "category"})
+    kept = prepare(permit, [held])
+    lines = np.vstack([kept.training.features, kept.held_out.features])
+    assert lines.shape[1] == 3 + 8 + 4
+    texts = lines[:, 3:11]
+    assert len(np.unique(texts, axis=0)) <= 2
+    assert np.abs(lines[:, 11:]).max() <= 1.0
+    computed = compute_training(permit, kept)
+    assert shapes_of(computed.arrays) == release_shapes(plan, permit.step)
