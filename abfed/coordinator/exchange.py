@@ -45,7 +45,6 @@ _ADVICE = {
     "columns": "see what it holds and allows with `abfed silo show {silo}`, or ask its people",
     "population": "see its experiments and their arms with `abfed silo show {silo}`",
     "not-for-us": "correct the silos that the plan names",
-    "failed": "see `abfed silo verify {silo}`, and the silo's own log",
     "budget": "see `abfed ledger show`, and ask for less",
     "too-few": "ask about larger groups: fewer arms or segments, a wider population",
     "expired": "the run that holds the answer still does; give the plan a new name to ask anew",
@@ -58,6 +57,7 @@ _FAILURES = {
     "and here; a neighbouring release is let in there with `abfed federation node --also`",
     "ConnectionRefusedError": "its silo service is not running",
     "FileNotFoundError": "its silo service is not running",
+    "ConnectionResetError": "its silo service gave no answer; that silo's own log says why",
 }
 """What couriers and executors tell by an exception's type, in words."""
 
@@ -298,13 +298,14 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
     """The error for a step that fewer silos answered than the plan needs.
 
     Where every missing silo said no, the run was refused; where none was believed, integrity is at
-    stake; else it failed. A person needs to do another thing in each case.
+    stake; else it failed, also where silos said that they could not. A person needs to do another
+    thing in each case.
     """
     reasons = {one.reason for one in answers.left_out.values()}
     listed = "; ".join(f"{silo}: {describe(one)}" for silo, one in sorted(answers.left_out.items()))
     what = f"{len(answers.accepted)} of at least {plan.minimum_silos} silos answered"
     where = f"{plan.name}, {step}"
-    if reasons == {"refused"}:
+    if reasons == {"refused"} and all(one.why != "failed" for one in answers.left_out.values()):
         silo, first = min(answers.left_out.items())
         code = first.why.partition(":")[0]
         do = _ADVICE.get(code, "").format(silo=silo)
@@ -313,6 +314,8 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
         do = "find out who changed the bytes, or whose key is out of date: `abfed silo verify NAME`"
         return IntegrityError(what, where=where, why=listed, do=do)
     do = "run it again once these silos answer: what was answered is not charged twice"
+    if any(one.why == "failed" for one in answers.left_out.values()):
+        do += "; there, see `abfed silo verify NAME` and the silo's own log"
     return RunFailed(what, where=where, why=listed, do=do)
 
 

@@ -33,6 +33,7 @@ from abfed.protocol.envelope import MAGIC, MAX_HEAD
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.protocol.framing import MAX_FRAME, frame, read_frame
 from abfed.silo.service import SiloService
+from abfed.site.disk import storage_error
 from abfed.site.health import Metrics, served
 from abfed.site.processes import log_line
 
@@ -134,8 +135,12 @@ class SiloServer:
         try:
             with connection:
                 self._exchange(connection)
-        except (OSError, TimeoutError) as error:
-            self._log("connection.lost", kind=type(error).__name__)
+        except OSError as error:
+            storage = storage_error(error)
+            if storage is not None:  # nothing can be logged for good, so nothing is answered
+                self._log("silo.disk", what=storage.what)
+            else:
+                self._log("connection.lost", kind=type(error).__name__)
         except AbfedError as error:
             self.turned_away += 1
             self._log("connection.refused", kind=type(error).__name__, what=error.what)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from contextlib import closing
@@ -15,6 +16,7 @@ from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.lab.synth import write_brands
 from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import RunFailed
 from abfed.protocol.plan import Plan
 from abfed.silo.ingest import ingest
 from abfed.silo.mapping import ExportMapping
@@ -97,3 +99,39 @@ def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(founded):
             assert events.count("budget.reserved") <= 2  # this plan, and the one before
     finally:
         subprocess.run(["umount", str(runs)], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a small disk")
+def test_a_silo_whose_disk_fills_up_in_a_round_goes_on_when_there_is_room(founded):
+    workspace, _ = founded
+    path = plan_file(workspace.path / "full.yaml", name="full", minimum_silos=2)
+    folder = workspace.silo_folder("aurora")
+    kept = folder.with_name("aurora-kept")
+    shutil.copytree(folder, kept)
+    size = sum(one.stat().st_size for one in kept.rglob("*")) // 1024 + 3000
+    small = f"size={size}k,mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", small, "t", str(folder)], check=True)
+    filler = folder / "filler"
+
+    def after_the_first_round(event):
+        if (event.stage, event.step) == ("closed", "train-0001"):
+            fill(filler)
+
+    try:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        with pytest.raises(RunFailed) as failed:
+            workspace.run(path, progress=after_the_first_round)
+        assert "1 of at least 2 silos answered" in failed.value.what
+        assert re.match(r"aurora: (failed|refused \(failed\)): ", failed.value.why)
+        filler.unlink()
+        run = workspace.run(path)
+        assert set(run.silos) == set(BRANDS)
+        for name in BRANDS:
+            with workspace.silo(name) as silo:
+                bodies = [entry["body"] for entry in silo.audit.entries()]
+            mine = [one for one in bodies if one["facts"].get("plan") == run.plan.digest]
+            made = [one["facts"]["step"] for one in mine if one["event"] == "release.made"]
+            assert sorted(made) == ["evaluate", "totals", "train-0001", "train-0002"]
+            assert sum(one["event"] == "budget.reserved" for one in mine) == 1
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

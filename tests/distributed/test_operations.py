@@ -236,7 +236,7 @@ def test_a_neighbouring_release_is_let_in_by_name(rig, monkeypatch):
 
 def test_a_revoked_silo_is_cut_off_and_not_asked(rig):
     done = rig.say("provision", "revoke", "borealis", "--json")
-    assert json.loads(done.stdout) == {"silo": "borealis", "node cut off": True}
+    assert json.loads(done.stdout) == {"silo": "borealis", "node_cut_off": True}
     rows = {row["silo"]: row for row in status(rig)["silos"]}
     assert "revoked" in rows["borealis"]["certificate"]
     plan = plan_file(rig.folder / "revoked.yaml", name="revoked", **TOTALS_ONLY)
