@@ -68,6 +68,10 @@ COMMANDS = {
         "Look at logs, runs and registers for what is unusual; tell the sinks of watch.yaml.",
     ),
     "incident": Command("incident", "Contain incidents, prove what was done, and drill."),
+    "records": Command(
+        "records",
+        "Records of processing, impact assessment, CCPA notice, transfers: from enforced state.",
+    ),
     "vendor": Command("vendor", "Vet vendors: register, approve, offboard."),
     "provision": Command(
         "provision", "Found a federation of brands that don't trust each other, and join one."

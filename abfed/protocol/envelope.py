@@ -35,6 +35,7 @@ Kind = Literal[
     "evidence",
     "drill",
     "checkup",
+    "record",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

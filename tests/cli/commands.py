@@ -90,6 +90,23 @@ GATED: dict[str, Gated] = {
     ),
     "vendor approve": Gated("vendor approve mail -s {silo}", "vendor.approve", SILO),
     "vendor offboard": Gated("vendor offboard mail -s {silo}", "vendor.approve", SILO),
+    "silo subject export": Gated(
+        "silo subject export {silo} x@example.org {out}", "subject.export", SILO
+    ),
+    "silo subject erase": Gated("silo subject erase {silo} x@example.org", "subject.erase", SILO),
+    "silo subject opt-out": Gated(
+        "silo subject opt-out {silo} x@example.org", "subject.erase", SILO
+    ),
+    "silo subject restrict": Gated(
+        "silo subject restrict {silo} x@example.org", "subject.erase", SILO
+    ),
+    "silo subject receive": Gated(
+        "silo subject receive {silo} erase x@example.org", "subject.erase", SILO
+    ),
+    "silo subject due": Gated("silo subject due {silo}", "subject.export", SILO),
+    "silo purge": Gated("silo purge {silo}", "data.ingest", SILO),
+    "records show": Gated("records show {silo}", "audit.read", SILO),
+    "records write": Gated("records write {silo} {out}-records", "audit.read", SILO),
     "watch": Gated("watch", "audit.read"),
     "audit query": Gated("audit query -s {silo}", "audit.read", SILO),
     "audit export": Gated("audit export {out}.jsonl -s {silo}", "audit.read", SILO),
@@ -117,6 +134,7 @@ FREE: dict[str, str] = {
     "attack": "people are made up, and no silo is asked",
     "explain": "reads a release",
     "data synth": "people are made up; `--ingest` is judged as `silo ingest` is",
+    "data mock": "people are made up, of a plan's schema",
     "data fetch": "public data; `--ingest` is judged as `silo ingest` is",
     "silo show": "names and budgets, to whoever has the silo's folder and key; changes nothing",
     "silo verify": "as `silo show`: says which part is damaged",
@@ -127,6 +145,7 @@ FREE: dict[str, str] = {
     "vendor show": "as `silo show`",
     "silo serve": "the silo's own service, under its own user; it judges whoever asks",
     "silo schema": "prints what a file may hold",
+    "records verify": "reads a record that was handed over",
     "doctor": "looks; `--fix` closes files to others and removes what a crash left, nothing else",
     "keys status": "as `silo show`",
     "ledger show": "as `silo show`",
@@ -155,7 +174,13 @@ def all_commands() -> Iterator[str]:
     yield "init"
     for name, one in entry.COMMANDS.items():
         command = load(name, one)
-        if isinstance(command, click.Group):
-            yield from (f"{name} {verb}" for verb in command.commands)
-        else:
-            yield name
+        yield from _below(name, command)
+
+
+def _below(name: str, command: click.Command) -> Iterator[str]:
+    """A command, or all that a group holds."""
+    if isinstance(command, click.Group):
+        for verb, inner in command.commands.items():
+            yield from _below(f"{name} {verb}", inner)
+    else:
+        yield name
