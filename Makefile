@@ -61,9 +61,9 @@ $(READY): $(LOCK) pyproject.toml
 demo: $(READY)  ## the whole story on synthetic brands
 	@$(BIN)/abfed demo
 
-lab: $(READY)  ## JupyterLab on the workspace (WORKSPACE=path)
-	@mkdir -p '$(WORKSPACE)'
-	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT)
+lab: $(READY)  ## JupyterLab, opened on the tutorial (your copy of it lies in lab/)
+	@mkdir -p lab && cp -n notebooks/tutorial/welcome.ipynb lab/ || true
+	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT) lab/welcome.ipynb
 
 test: $(READY)  ## every test but the slow ones (ARGS="-k gate")
 	@$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(ARGS)

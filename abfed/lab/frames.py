@@ -34,7 +34,7 @@ def frame_table(frame: pd.DataFrame) -> str:
     if not isinstance(source, str):
         return str(frame._repr_html_())  # type: ignore[operator]
     names = [str(name) for name in frame.columns]
-    head = ["", *names]
+    head = ["Row", *names]
     rows = [
         [escape(str(index)), *(_cell(value) for value in row)]
         for index, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True)

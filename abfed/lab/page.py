@@ -174,7 +174,7 @@ def table(
         cells += [f"<td{kind}>{one}</td>" for kind, one in zip(kinds[1:], others, strict=True)]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll"><table{wide} data-source="{escape(source, quote=True)}">'
+        f'<div class="scroll" tabindex="0"><table{wide} data-source="{escape(source, quote=True)}">'
         f"<thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
@@ -195,7 +195,7 @@ def picture(svg: bytes, caption: str) -> str:
     data = base64.b64encode(svg).decode()
     return (
         f"<figure><figcaption>{escape(caption)}</figcaption>"
-        f'<div class="scroll"><img alt="{escape(caption, quote=True)}" '
+        f'<div class="scroll" tabindex="0"><img alt="{escape(caption, quote=True)}" '
         f'src="data:image/svg+xml;base64,{data}"></div></figure>'
     )
 

@@ -207,7 +207,7 @@ def sample_ratio(run: Run) -> str:
         rows.append([escape(row["scope"]), *cells, p_value(row["p_value"]), verdict])
     last = len(arms) + 1
     shown = table(
-        ["Brand", *arms, "p", ""], rows,
+        ["Brand", *arms, "p", "Shares"], rows,
         source=run.source, numeric=(last,), counts=range(1, last),
     )  # fmt: skip
     note = "Recipients in each arm, noised; the test allows for the noise and alarms below 0.001."

@@ -14,11 +14,12 @@ from abfed.lab.reports import make_report, order
 from abfed.lab.subjects import of_plan, of_run, of_runs
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
+from tests.lab.browser import AXE, browser, needs_axe, needs_chromium
 from tests.lab.example import example_values, make_run
 
 SMALL_GRID = {"epsilons": "0.3, 3", "brands": "1, 2", "sizes": "500", "repetitions": 50}
 PLANNED = {"experiment_design": {}, "privacy_utility": SMALL_GRID}
-OF_RUNS = {"engagement_training": {}, "brand_profile": {"brand": "borealis"}}
+OF_RUNS = {"ab_readout": {}, "engagement_training": {}, "brand_profile": {"brand": "borealis"}}
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +52,67 @@ def page_of(subject, kernels, name, parameters):
     return html
 
 
-def readable(html):
-    """A page has one heading of the first order, and each figure says in words what it shows."""
+@pytest.fixture(scope="module")
+def pages(run, kernels):
+    """The page of each notebook."""
+    path = shipped("experiments/spring-waves.yaml")
+    planned = of_plan(Plan.load(path), path.read_bytes())
+    made = {name: page_of(planned, kernels, name, given) for name, given in PLANNED.items()}
+    of_one = of_run(run)
+    made |= {name: page_of(of_one, kernels, name, given) for name, given in OF_RUNS.items()}
+    made["portfolio"] = page_of(of_runs([run], run.folder.parent), kernels, "portfolio", {})
+    return made
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *OF_RUNS, "portfolio"])
+def test_a_page_reads_as_a_story(name, pages):
+    html = pages[name]
     assert len(re.findall("<h1>", html)) == 1
     figures = re.findall(r"<figure><figcaption>([^<]*)</figcaption>", html)
-    assert len(figures) == html.count("<figure>")
+    assert len(figures) == html.count("<figure>") >= 1
     assert all(len(words) > 20 for words in figures)
     assert "nan" not in re.sub(r"<[^>]*>", " ", html).split()
-    return html
 
 
-@pytest.mark.parametrize("name", sorted(PLANNED))
-def test_those_about_a_plan_need_no_silo(name, kernels):
-    path = shipped("experiments/spring-waves.yaml")
-    subject = of_plan(Plan.load(path), path.read_bytes())
-    html = readable(page_of(subject, kernels, name, PLANNED[name]))
-    assert html.count("<figure>") == 1
+def test_what_a_page_says_is_computed(pages, run):
+    assert "Least budget is left in borealis" in pages["portfolio"]
+    assert "<h1>borealis</h1>" in pages["brand_profile"]
+    assert run.name in pages["engagement_training"]
 
 
-@pytest.mark.parametrize("name", sorted(OF_RUNS))
-def test_those_about_a_run_read_its_releases(name, run, kernels):
-    html = readable(page_of(of_run(run), kernels, name, OF_RUNS[name]))
-    assert run.name in html
+@needs_chromium
+@needs_axe
+def test_pages_hold_their_layout_and_are_accessible(pages):
+    """At desktop and phone width: nothing sticks out, every picture is there, axe finds nothing."""
+    problems = []
+    with browser() as opened:
+        for width in (1280, 375):
+            context = opened.new_context(
+                viewport={"width": width, "height": 900}, bypass_csp=True, offline=True
+            )
+            for name, html in pages.items():
+                page = context.new_page()
+                page.set_content(html)
+                problems += [f"{name} at {width}: {one}" for one in problems_of(page)]
+                page.close()
+            context.close()
+    assert problems == []
 
 
-def test_a_portfolio_is_of_all_runs(run, kernels):
-    html = readable(page_of(of_runs([run], run.folder.parent), kernels, "portfolio", {}))
-    assert "Least budget is left in borealis" in html
+def problems_of(page):
+    """What is wrong with a page, in words."""
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    if wide > 0:
+        yield f"{wide} pixels stick out"
+    broken = page.evaluate(
+        "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+    )
+    if broken:
+        yield f"{broken} pictures are broken"
+    page.add_script_tag(path=str(AXE / "axe.min.js"))
+    for one in page.evaluate("axe.run()")["violations"]:
+        first = one["nodes"][0]["html"][:120]
+        yield f"{one['id']}: {one['help']} ({len(one['nodes'])} times, as in {first})"
 
 
 def test_a_plan_that_expects_nothing_says_so(kernels):
