@@ -115,8 +115,12 @@ def show_run(done: Run) -> None:
     if len(others):
         _show_effects(done, others, f"{done.plan.primary}, brand by brand", scoped=True)
     if len(done.segments):
-        title = "Effects in segments, over these brands"
-        _show_effects(done, done.segments, title, scoped=True)
+        from abfed.lab.figures import readable
+
+        shown, hidden = readable(done.segments)
+        _show_effects(done, shown, "Effects in segments, over these brands", scoped=True)
+        if hidden:
+            say(f"  {hidden}")
     _show_checks(done)
     _show_cost(done)
 

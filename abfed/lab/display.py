@@ -69,7 +69,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
         metric = row["metric"]
         name = f'<span class="unseen">{escape(metric)}</span>'  # it stands above; read out again
         if metric != seen:
-            name = _stacked(escape(metric), escape(unit_of(run.plan, metric).per))
+            name = stacked(escape(metric), escape(unit_of(run.plan, metric).per))
         seen = metric
         cells.append([name, *_cells(run, row)])
     return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6))
@@ -82,14 +82,14 @@ def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
         escape(shown.arm),
         shown.control_value,
         shown.arm_value,
-        _stacked(shown.difference, shown.span),
-        _stacked(shown.relative, shown.relative_span),
+        stacked(shown.difference, shown.span),
+        stacked(shown.relative, shown.relative_span),
         shown.p,
         pill(shown.decision, PILLS[DECISIONS[shown.decision]]),
     ]
 
 
-def _stacked(figure: str, span: str) -> str:
+def stacked(figure: str, span: str) -> str:
     """A figure with its interval below it; a dash alone where there is none."""
     return figure if figure == NONE else f'{figure}<br><span class="soft">{span}</span>'
 

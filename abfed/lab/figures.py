@@ -112,6 +112,14 @@ def remarks(frame: pd.DataFrame, *, scoped: bool = False) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in about.items()]
 
 
+def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Effects without the scopes in which none has a value; and those in a sentence, if any."""
+    seen = set(frame["scope"][frame["estimate"].notna()])
+    hidden = [scope for scope in dict.fromkeys(frame["scope"]) if scope not in seen]
+    said = f"No effect can be read in {', '.join(hidden)}." if hidden else ""
+    return frame[frame["scope"].isin(seen)], said
+
+
 def agreement_rows(run: Run) -> list[dict[str, str]]:
     """How much effects differ, as pages and terminals show it."""
     return [

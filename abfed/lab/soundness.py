@@ -9,9 +9,20 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from abfed.lab.figures import agreement_rows, alarm_rows, check_rows, effect_rows, remarks
-from abfed.lab.page import paragraph, section, table
+from abfed.lab.display import PILLS, stacked
+from abfed.lab.figures import (
+    Figures,
+    agreement_rows,
+    alarm_rows,
+    check_rows,
+    figures,
+    readable,
+    remarks,
+)
+from abfed.lab.page import paragraph, pill, section, table
 from abfed.lab.readings import DEFAULT_ALPHA, effects_at
+from abfed.lab.units import level
+from abfed.stats.decisions import DECISIONS
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
@@ -55,14 +66,33 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     frame = effects_at(run, alpha, segments=True)
     if frame.empty:
         return ""
-    rows = effect_rows(run, frame, alpha, scoped=True)
+    shown, hidden = readable(frame)
+    sure = f"Difference, {level(alpha)} interval"
+    head = [
+        "Segment", "Metric", "Arm", run.plan.control.name, "Arm’s", sure, "p, adjusted", "Reading",
+    ]  # fmt: skip
+    cells = [_segment_cells(figures(run, row)) for _, row in shown.iterrows()]
+    notes = [paragraph(one, "soft") for one in (hidden, *remarks(shown, scoped=True)) if one]
     how = (
         "Over these brands. A segmentation’s cells, arms and metrics are one family: p-values are "
         "adjusted for all of them."
     )
-    notes = [paragraph(one, "soft") for one in remarks(frame, scoped=True)]
-    shown = _rows(run, rows, numeric=(3, 4, 5, 6))
-    return section("Segments", paragraph(how, "soft"), shown, *notes)
+    body = table(head, cells, source=run.source, numeric=(3, 4, 5, 6)) if cells else ""
+    return section("Segments", paragraph(how, "soft"), body, *notes)
+
+
+def _segment_cells(one: Figures) -> list[str]:
+    """An effect in a segment, as markup."""
+    return [
+        escape(one.scope),
+        escape(one.metric),
+        escape(one.arm),
+        one.control_value,
+        one.arm_value,
+        stacked(one.difference, one.span),
+        one.p,
+        pill(one.decision, PILLS[DECISIONS[one.decision]]),
+    ]
 
 
 def _rows(run: Run, rows: Sequence[dict[str, str]], *, numeric: Sequence[int]) -> str:

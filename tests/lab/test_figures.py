@@ -50,6 +50,22 @@ def test_a_note_is_said_once_behind_all_that_it_is_about(run: Run) -> None:
     assert "clicked" not in said[1]
 
 
+def test_segments_stand_on_the_page_and_those_that_drown_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = run.effects[run.effects["scope"].isin(["these brands", "aurora"])].copy()
+    cells["scope"] = "by-age: " + cells["scope"]
+    cells["segment"] = "by-age"
+    drowned = cells["scope"] == "by-age: aurora"
+    cells.loc[drowned, ["estimate", "mean_arm", "mean_control"]] = math.nan
+    monkeypatch.setitem(run.__dict__, "effects", cells)
+    page = soundness.segments(run)
+    assert "No effect can be read in by-age: aurora." in page
+    assert page.count("<tr>") == 1 + int((~drowned).sum())
+    assert f'data-source="{run.source}"' in page
+    assert len(run.segments) == len(cells)
+
+
 def test_one_is_singular() -> None:
     plan = Plan.from_values(
         example_values(
