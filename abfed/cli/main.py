@@ -1,7 +1,7 @@
 """The command line: `abfed`. One command per verb, no logic.
 
 Exit codes: 0 done, 2 bad input, 3 refused by policy or budget, 4 integrity failure (or a disk that
-keeps nothing durably), 1 anything else, 130 interrupted.
+keeps nothing durably), 5 findings of a check, 1 anything else, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import traceback
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,8 @@ def field_name(heading: str) -> str:
         return heading
     for letter, name in GREEK.items():
         heading = heading.replace(letter, f" {name} ")
-    return "_".join(re.findall(r"[a-z0-9]+", heading.lower())) or "value"
+    letters = unicodedata.normalize("NFKD", heading.lower()).encode("ascii", "ignore").decode()
+    return "_".join(re.findall(r"[a-z0-9]+", letters)) or "value"
 
 
 def say_json(value: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from abfed.cli import main as entry
+from abfed.cli import settings
 from abfed.cli.ondemand import load
 
 
@@ -43,3 +44,30 @@ def test_a_report_may_be_asked_for_without_a_verb():
     context = click.Context(report)
     rest = report.parse_args(context, ["spring", "-p", "alpha", "0.1", "--to", "pdf"])
     assert [*context._protected_args, *rest][:4] == ["make", "spring", "-p", "alpha=0.1"]
+
+
+def _verbs(command, name):
+    """Every command below one, by how it is typed."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield name, {option for one in command.params for option in one.opts}
+    for verb, one in inner.items():
+        yield from _verbs(one, f"{name} {verb}")
+
+
+def test_a_hint_names_the_workspace_where_the_command_takes_one(monkeypatch):
+    monkeypatch.delenv("ABFED_WORKSPACE", raising=False)
+    for name in entry.COMMANDS:
+        for typed, options in _verbs(load(name, entry.COMMANDS[name]), name):
+            named = settings.typed(typed, "other").endswith(" -w other")
+            assert named == ("--workspace" in options), typed
+    assert settings.typed("run x", "workspace") == "abfed run x"
+    advice = "see `abfed silo show a`, or `abfed plan check p`, or `make demo`"
+    shown = settings.over(advice, "my files")
+    assert shown == (
+        "see `abfed silo show a -w 'my files'`, or `abfed plan check p`, or `make demo`"
+    )
+    monkeypatch.setenv("ABFED_WORKSPACE", "other")
+    assert settings.typed("run x", "other") == "abfed run x"
+    for line in (["-w", "a"], ["--workspace", "a"], ["--workspace=a"], ["-wa"]):
+        assert settings.workspace_in(["run", "p", *line]) == "a"

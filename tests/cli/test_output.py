@@ -132,6 +132,6 @@ def test_a_defect_and_an_interrupt_are_json_too(
 
 
 def test_fields_are_ascii_and_names_stay() -> None:
-    given = {"ε (PLD)": 1, "left now": 2, "spring-2026": 3, "page.html": 4, "data epoch": 5}
-    fields = ["epsilon_pld", "left_now", "spring-2026", "page.html", "data_epoch"]
+    given = {"ε (Rényi)": 1, "left now": 2, "spring-2026": 3, "page.html": 4, "data epoch": 5}
+    fields = ["epsilon_renyi", "left_now", "spring-2026", "page.html", "data_epoch"]
     assert list(plain(given)) == fields

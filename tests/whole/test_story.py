@@ -223,6 +223,32 @@ def test_a_flipped_byte_in_a_run_is_refused(
         Workspace(copy).runs()
 
 
+def test_files_that_nobody_signed_change_nothing(told: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "workspace"
+    shutil.copytree(told["workspace"], copy)
+    (before,) = Workspace(copy).runs()
+    strange = {
+        "report.json": b'{"title": "Forged", "audience": ["analyst"]}',
+        "timings.json": b'{"totals": 1}',
+        "plan.yaml": b"name: forged",
+        "releases/evil/totals.release": b"x",
+        "releases/aurora/train-0099.release": b"x",
+        "checkpoints/final.sealed": b"x",
+    }
+    for name, data in strange.items():
+        path = before.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    (after,) = Workspace(copy).runs()
+    assert after.report == before.report
+    assert after.timings == before.timings
+    assert after.silos == before.silos
+    assert after.effects.equals(before.effects)
+    assert {silo: set(steps) for silo, steps in after.releases.items()} == {
+        silo: set(steps) for silo, steps in before.releases.items()
+    }
+
+
 def test_a_second_look_on_new_data_is_refused_and_another_question_is_charged(
     told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
