@@ -103,6 +103,12 @@ class Provisioner:
             InputError: the fingerprint is another one.
         """
         pinned = read_site_request(request)
+        if pinned.site == self._keys.site:
+            raise InputError(
+                "a silo can't be admitted under the coordinator's own name",
+                where=pinned.site,
+                do="found it under its brand's name",
+            )
         known, _ = House(self._places.folder, self._clock).pinned()
         if known.get(pinned.site) != pinned and _plain(fingerprint) != _plain(pinned.fingerprint):
             raise InputError(

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from abfed.coordinator.bundle import bundle_digest, make_bundle
 from abfed.coordinator.executor import PIN, UnpinnedBundle, check_bundle
@@ -18,7 +20,7 @@ from abfed.coordinator.units import compose, silo_unit
 from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
-from abfed.site.certificates import expiry
+from abfed.site.certificates import expiry, make_site_request
 from abfed.site.files import read_private
 
 TEXT = "name: spring\nhost: localhost\nport: 19443\nlink_port: 19444\n"
@@ -88,6 +90,16 @@ def test_a_stranger_is_not_admitted_and_the_right_fingerprint_is(sides, joined):
     assert set(holds) == {"aurora"}
     assert not fails
     assert fingerprint_of(request) == joined.fingerprint
+
+
+def test_nobody_is_admitted_as_the_coordinator(sides):
+    coordinator, house, _, _ = sides
+    node = ec.generate_private_key(ec.SECP384R1()).public_key()
+    point = node.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    request = make_site_request(coordinator.keys, point)  # as a brand of that name would make it
+    with pytest.raises(InputError, match="coordinator's own name"):
+        provisioner(coordinator).admit(request, fingerprint=fingerprint_of(request))
+    assert not (house.places.admitted / "coordinator.pem").exists()
 
 
 def test_the_same_keys_are_renewed_without_a_fingerprint(sides, joined):
