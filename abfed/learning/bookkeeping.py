@@ -28,7 +28,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from abfed.learning.fixedpoint import BITS, EXACT, PIECE, UNIT_BITS, largest, powers_above
+from abfed.learning.fixedpoint import (
+    ALONE,
+    BITS,
+    EXACT,
+    PIECE,
+    UNIT_BITS,
+    largest,
+    powers_above,
+)
 from abfed.learning.losses import Loss
 from abfed.learning.passes import Kept, Passes
 from abfed.learning.stacks import Linear, Stack
@@ -83,8 +91,12 @@ def book_keeping_units(
 
 
 def _pieces(group: Group) -> list[Group]:
-    """A group in pieces that stay in the cache; no recipient's rows are parted."""
-    most = max(1, PIECE // group.rows)
+    """A group in pieces that stay in the cache; no recipient's rows are parted.
+
+    One row each: no entry of a recipient's gradient exceeds its norm, 2⁴⁰, so that 2¹² of them stay
+    below 2⁵³. More rows each: `WEIGHTED` bounds every row.
+    """
+    most = ALONE if group.rows == 1 else max(1, PIECE // group.rows)
     full, rest = divmod(group.recipients, most)
     return [Group(group.rows, most)] * full + ([Group(group.rows, rest)] if rest else [])
 

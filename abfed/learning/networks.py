@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from abfed.learning.fixedpoint import PIECE
+from abfed.learning.fixedpoint import ALONE
 from abfed.learning.passes import Passes
 from abfed.learning.shapes import layer_names, parameter_shapes
 from abfed.learning.stacks import Stack
@@ -97,8 +97,8 @@ def logits(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np
             for place, row in enumerate(rows):
                 scores[place] = float(network(row.clone()[None]).squeeze())
         elif (passes := Passes(stack)).finite:
-            for start in range(0, len(rows), PIECE):
-                piece = rows[start : start + PIECE]
+            for start in range(0, len(rows), ALONE):
+                piece = rows[start : start + ALONE]
                 found = passes.forward(piece, len(piece))
-                scores[start : start + PIECE] = torch.where(found.alive, found.scores[:, 0], 0.0)
+                scores[start : start + ALONE] = torch.where(found.alive, found.scores[:, 0], 0.0)
     return np.where(np.isnan(scores), 0.0, scores)

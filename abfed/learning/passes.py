@@ -86,9 +86,9 @@ class Passes:
                 equally many. Rows: sensitive; left as they are.
             recipients: how many.
         """
-        values = lines if isinstance(self.stack.layers[0], Table) else lines.double()
-        if values is lines and not isinstance(self.stack.layers[0], Table):
-            values = lines.clone()
+        values = lines
+        if isinstance(self.stack.layers[0], Pointwise):  # it may write over them
+            values = lines.to(torch.float64, copy=True)
         scale = torch.ones(recipients, dtype=torch.float64)
         alive, signed, wide = torch.ones(recipients, dtype=torch.bool), True, False
         passed, scales = [values], [scale]
@@ -99,10 +99,10 @@ class Passes:
                 values, signed = layer.forward(values), layer.signed
             else:
                 if not wide:
+                    values, wide = widened(values), True
                     alive = torch.isfinite(largest(values, recipients))
                     if not bool(alive.all()):
                         values.view(recipients, -1)[~alive] = 0.0
-                    values, wide = widened(values), True
                 if layer.bias is not None:
                     values.view(recipients, -1, values.shape[1])[:, :, -1] = (1.0 / scale)[:, None]
                 scale = scale * round_rows(values, recipients, signed=signed)
