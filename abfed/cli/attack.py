@@ -20,9 +20,9 @@ def attack(effort: EffortOption = 1.0, as_json: JsonOption = False) -> None:
 
     People are made up and no silo is asked. Ends with exit code 4 where a claim is refuted.
     """
-    from abfed.lab.attacks import attack_all
+    from abfed.lab.attacks import attack_all, infer_all
 
-    found = attack_all(effort=effort)
+    found, inferred = attack_all(effort=effort), infer_all()
     shown = [
         {
             "attack on": one.what,
@@ -36,13 +36,25 @@ def attack(effort: EffortOption = 1.0, as_json: JsonOption = False) -> None:
         }
         for one in found
     ]
+    members = [
+        {
+            "model": one.what,
+            "loss threshold": one.loss_threshold,
+            "likelihood ratio": one.likelihood_ratio,
+            "most allowed": one.most,
+            "claim holds": one.holds,
+        }
+        for one in inferred
+    ]
     if as_json:
-        say_json(shown)
+        say_json({"audit": shown, "membership": members})
     else:
         table(shown, title="One-run audit (Steinke, Nasr and Jagielski 2023)")
         say("A bound below the claim is what an honest mechanism gives; it does not prove the")
         say("claim. A bound above it would prove a defect.")
+        table(members, title="Who was trained on? Area under the attacker's curve (.5 is blind)")
     refuted = [one.what for one in found if not one.holds]
+    refuted += [one.what for one in inferred if not one.holds]
     if refuted:
         raise IntegrityError(
             f"the claim is refuted for: {'; '.join(refuted)}",

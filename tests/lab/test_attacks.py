@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from abfed.cli.main import main
 from abfed.lab import attacks
-from abfed.lab.attacks import Attacked, attack_totals
+from abfed.lab.attacks import Attacked, Inferred, attack_totals
 from abfed.privacy.attack import LowerBound
 from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.silo.totals import compute_totals
@@ -66,5 +68,26 @@ def test_a_refuted_claim_is_an_integrity_failure(
     for epsilon, code in ((1.0, 0), (3.0, 4)):
         bound = LowerBound(epsilon, 1e-6, 0.95, 100, 10, 10, "projection")
         monkeypatch.setattr(attacks, "attack_all", lambda *, effort, b=bound: [Attacked("x", 2, b)])
+        monkeypatch.setattr(attacks, "infer_all", list)
         assert main(["attack", "--json"]) == code
     assert "refuted" in capsys.readouterr().out
+
+
+def test_a_model_that_tells_its_members_is_an_integrity_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(attacks, "attack_all", lambda *, effort: [])
+    for area, code in ((0.6, 0), (0.97, 4)):
+        seen = Inferred("trained with ε = 1", 0.5, area, attacks.most_area(1.0))
+        monkeypatch.setattr(attacks, "infer_all", lambda s=seen: [s])
+        assert main(["attack", "--json"]) == code
+        assert "likelihood_ratio" in capsys.readouterr().out.replace(" ", "_")
+
+
+def test_the_largest_area_is_that_of_the_best_test() -> None:
+    """Randomised response reaches it: hits e^ε/(1 + e^ε) at 1/(1 + e^ε) false alarms."""
+    assert attacks.most_area(1e-9) == pytest.approx(0.5)
+    alarms = 1 / (1 + math.exp(1.0))
+    corners = np.array([0.0, alarms, 1.0]), np.array([0.0, 1 - alarms, 1.0])
+    assert attacks.most_area(1.0) == pytest.approx(float(np.trapezoid(corners[1], corners[0])))
+    assert attacks.most_area(1.0) == pytest.approx(0.731, abs=1e-3)
