@@ -192,6 +192,71 @@ def purge(name: NameArgument, workspace: WorkspaceOption, as_json: JsonOption = 
     say(f"{name} holds no send from before {before[:10]}{'' if due else ', as before'}.")
 
 
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="A private file with the passphrase; asked for if not."),
+]
+
+
+@app.command()
+def backup(
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    workspace: WorkspaceOption,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a silo, keys included, into one file that only the passphrase opens."""
+    from abfed.lab.backups import back_up
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    actor = opened.authorise("keys.rotate", name)
+    secret = _passphrase(passphrase_file, confirm=True)
+    made = back_up(opened, name, path, secret, by=actor)
+    if as_json:
+        say_json(made._asdict() | {"path": str(path)})
+        return
+    say(f"{made.files} files of {name}, {made.size / 1e6:.1f} MB: {path}")
+    say("Keep it away from the passphrase. Restored, it is only as good as it is recent:")
+    say("what the silo releases from now on is charged in its own ledger alone.")
+
+
+@app.command()
+def restore(
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(help="The backup.")],
+    workspace: WorkspaceOption,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="What a coordinator saw of the silo: `abfed audit anchors`."),
+    ] = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a silo back, unless it is older than what the silo has released since."""
+    from abfed.lab.backups import restore as put_back
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    actor = opened.authorise("policy.change")
+    secret = _passphrase(passphrase_file, confirm=False)
+    count = put_back(opened, name, path, secret, by=actor, anchors=anchors)
+    if as_json:
+        say_json({"silo": name, "files": count})
+        return
+    say(f"{count} files of {name} are back; its log holds all that was seen of it.")
+
+
+def _passphrase(file: Path | None, *, confirm: bool) -> str:
+    from abfed.site.files import read_private
+
+    if file is not None:
+        return read_private(file).decode().strip()
+    asked: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
+    return asked
+
+
 @app.command()
 def serve(
     name: NameArgument,

@@ -22,6 +22,7 @@ from flwr.serverapp import Grid
 
 from abfed.coordinator import manifest
 from abfed.coordinator.aggregation import Parameters
+from abfed.coordinator.anchors import Anchors
 from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_out, prepare, too_few
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox
@@ -191,6 +192,7 @@ class Conduct:
             coordinator.front,
             coordinator.clock,
             coordinator.boxes,
+            Anchors(coordinator.runs),
         )
 
     def run(self, grid: Grid) -> RunOutcome:

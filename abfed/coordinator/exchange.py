@@ -23,12 +23,14 @@ from typing import Literal, NamedTuple, overload
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
+from abfed.coordinator.anchors import Anchors
 from abfed.coordinator.courier import unwrap, wrap
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.coordinator.spool import Spool
 from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.chain import GENESIS
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.messages import PROTOCOL_VERSION, REFUSAL_TEXT, Refusal, Request, encode
 from abfed.protocol.plan import Plan
@@ -106,6 +108,7 @@ class Desk:
 
     Attributes:
         boxes: exchange key of each silo that requests are sealed to; empty where nobody is between.
+        anchors: heads of the silos' logs that were seen; none are kept where None.
     """
 
     plan: Plan
@@ -115,6 +118,7 @@ class Desk:
     front: Front
     clock: Clock
     boxes: Mapping[str, bytes] = field(default_factory=dict)
+    anchors: Anchors | None = None
 
 
 class Asked(NamedTuple):
@@ -209,6 +213,7 @@ class Requests(Sequence[Message]):
         return message, Asked(silo, reply_key)
 
     def _envelope(self, silo: str) -> bytes:
+        desk = self._desk
         request = Request(
             plan=self._desk.plan.canonical_bytes().decode(),
             step=self.step,
@@ -217,6 +222,7 @@ class Requests(Sequence[Message]):
             nonce=secrets.token_hex(16),
             issued_at=stamp(self._desk.clock()),
             head=self._head,
+            known_head=GENESIS if desk.anchors is None else desk.anchors.newest(silo),
             presented=self._desk.front.admit(self._desk.plan)[0],
         )
         return self._desk.keys.sign("request", encode(request, self._incoming))
@@ -255,6 +261,8 @@ def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers
             left_out.pop(silo, None)  # somebody else's reply in its name takes nothing from it
         else:
             left_out[silo] = outcome
+    if desk.anchors is not None:
+        desk.anchors.note({silo: one.release.head for silo, one in accepted.items()})
     for silo in requests.silos:
         if silo not in accepted and silo not in left_out:
             left_out[silo] = LeftOut("absent", "no answer in time")

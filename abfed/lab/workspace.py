@@ -253,6 +253,11 @@ class Workspace(Entrance):
             self._list(name, f"silos/{name}")
         return folder
 
+    def take_in(self, name: str) -> None:
+        """List a silo whose folder lies under `silos` already."""
+        with alone(self.path / LOCK):
+            self._list(name, f"silos/{name}")
+
     def _read_listing(self) -> Listing:
         """What `abfed.yaml` says now."""
         file = self.path / FILE
@@ -263,7 +268,7 @@ class Workspace(Entrance):
 
     def _list(self, name: str, relative: str) -> None:
         """Write a silo into `abfed.yaml`; the lock is held."""
-        listed = self._listing.silos | {name: relative}
+        listed = self._read_listing().silos | {name: relative}
         self._listing = Listing(silos=listed)
         dumped = yaml.safe_dump({"version": 1, "silos": dict(sorted(listed.items()))})
         write_private(self.path / FILE, dumped.encode())

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from abfed.protocol.canonical import canonical_bytes, digest, parse_canonical, sha256_hex
+from abfed.protocol.chain import GENESIS
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import Presented
@@ -40,6 +41,7 @@ RefusalCode = Literal[
     "revoked",
     "frozen",
     "checkup",
+    "rolled-back",
     "rights",
     "approval",
     "purpose",
@@ -65,6 +67,7 @@ REFUSAL_TEXT: dict[str, str] = {
     "revoked": "this person's access was revoked here",
     "frozen": "this silo, or something that the request rests on, is frozen here",
     "checkup": "this silo was not checked in time, or its last check-up left something critical",
+    "rolled-back": "this silo's log lacks what it showed before: an old backup was put back",
     "rights": "this person has no right here to ask this plan",
     "approval": "this plan needs the approval of a second person here",
     "purpose": "the plan's purpose is not allowed here",
@@ -110,6 +113,8 @@ class Request(Frozen):
         nonce: 128 random bits, so that a replay is seen.
         issued_at: by the sender's clock, UTC.
         head: head of the sender's audit log.
+        known_head: newest head of the silo's log that the sender saw; `GENESIS` for none. A silo
+            whose log lacks it was rolled back.
         presented: who asks: token, submission and approvals.
     """
 
@@ -121,6 +126,7 @@ class Request(Frozen):
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     issued_at: Timestamp
     head: Hex64
+    known_head: Hex64 = GENESIS
     presented: Presented
 
 

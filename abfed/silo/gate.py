@@ -5,9 +5,9 @@ A request is judged in this order, and the first no ends it:
  1. its signature is by a coordinator whose key the policy pins (S6);
  2. it is a request, in this version of the protocol;
  3. it is fresh, and was not seen before;
- 4. it is for this silo, its plan names this silo, and neither the silo nor plan, model or key is
-    frozen because of an incident (S15), nor is the silo's check-up overdue where the policy asks
-    for one (S7);
+ 4. it is for this silo, and its plan names this silo; the silo's log holds what the coordinator
+    saw of it; neither silo nor plan, model or key is frozen because of an incident (S15), nor is
+    the silo's check-up overdue where the policy asks for one (S7);
  5. a person asks it, signed in at a site whose word counts here, by enough factors (S11), whose
     role has the right to (S12) and whose training is in date (S20), and who was not stopped;
  6. a second person approved it, where the policy asks for that;
@@ -111,7 +111,7 @@ class Gate:
         clock: Clock = system_clock,
     ) -> None:
         self._keys = keys
-        self._judge = Judge(keys, policy_path, clock)
+        self._judge = Judge(keys, policy_path, audit, clock)
         self._ledger = ledger
         self._releases = releases
         self._audit = audit

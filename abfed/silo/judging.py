@@ -26,6 +26,7 @@ from abfed.silo.disclosure import check_declared_sizes
 from abfed.silo.permit import Holdings
 from abfed.silo.policy import Policy
 from abfed.site.access import Asker
+from abfed.site.audit import AuditLog
 from abfed.site.checkups import Checkups
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.freezes import Freezes
@@ -53,11 +54,13 @@ class Judge:
     Args:
         keys: the silo's keys.
         policy_path: the policy, read again for each request.
+        audit: the silo's log, which must hold what it showed before.
         clock: where the time comes from.
     """
 
-    def __init__(self, keys: SiteKeys, policy_path: Path, clock: Clock) -> None:
+    def __init__(self, keys: SiteKeys, policy_path: Path, audit: AuditLog, clock: Clock) -> None:
         self._keys = keys
+        self._audit = audit
         self._policy_path = policy_path
         self._clock = clock
         self._access = Access(keys, policy_path.parent, clock)
@@ -87,6 +90,8 @@ class Judge:
         """
         request, arrays, signer = self._read(envelope, policy)
         self._freezes.check({"silo": self._keys.site, "key": signer})  # 4
+        if not self._audit.knows(request.known_head):
+            raise Refused("the log lacks a head that the coordinator saw", code="rolled-back")
         judged = self._may_ask(request, arrays, policy, holdings)
         return judged._replace(heard=f"{signer}:{request.head}")
 

@@ -121,6 +121,14 @@ class AuditLog:
             last, _ = _last_line(file.fileno())
         return _after(last, str(self._path))[1]
 
+    def knows(self, head: str) -> bool:
+        """Whether a head is one of this log's, past or present; `GENESIS` always is."""
+        if head in (GENESIS, self.head):
+            return True
+        if not self._path.exists():
+            return False
+        return f'"previous":"{head}"'.encode() in self._path.read_bytes()
+
     def last(self, fact: str) -> Fact | None:
         """The last value that was recorded of a fact, its entry's signature checked.
 

@@ -255,7 +255,7 @@ def test_fewer_than_the_minimum_ends_the_run_with_reasons(federation):
         carry_out(make_plan(), grid, federation.coordinator)
     for said in ("aurora: failed: OSError", "corona: refused (budget)", "spring, totals"):
         assert said in str(caught.value)
-    assert not list(federation.folder.glob("runs/*"))
+    assert not list(federation.folder.glob("runs/*/*"))
 
 
 def test_refused_by_all_is_a_refusal(federation):

@@ -108,7 +108,7 @@ def test_killed_at_every_act_on_the_disk_it_goes_on_to_the_same_model(tmp_path, 
 def test_killed_again_and_again_it_ends_with_the_same_model(tmp_path, undisturbed):
     Federation(tmp_path, ("aurora", "borealis"))
     attempts = 1
-    while killed_at(tmp_path, 17):
+    while killed_at(tmp_path, 24):
         attempts += 1
         assert attempts < 50
     assert attempts > 3

@@ -1,0 +1,196 @@
+"""Backing a silo up, and putting it back without putting its budget back.
+
+A backup is consistent: the log first, then the ledger (which may only be newer), then the store
+under its writers' lock. It is sealed under a passphrase, keys included.
+
+Restoring an old backup would forget what was charged since. So whoever restores shows what a
+coordinator saw of the silo (`abfed audit anchors`, signed by a coordinator that the backup's own
+policy trusts), and a backup whose log lacks one of these heads is refused. That holds also where
+files are copied by hand: each request names the newest head that the coordinator saw, and a silo
+that lacks it refuses (see `coordinator/anchors.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from abfed.lab.auditing import anchors_here, read_anchors
+from abfed.lab.coordination import pin_silo
+from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.silo.buckets import BucketFiles
+from abfed.silo.checking import check_silo
+from abfed.silo.policy import Policy
+from abfed.silo.service import SiloPaths
+from abfed.site.anchors import Anchor, verify_against
+from abfed.site.archive import read_archive, write_archive
+from abfed.site.audit import AuditLog
+from abfed.site.files import ASIDE, FILE_MODE, flush_folder, make_private_folder
+from abfed.site.keys import SiteKeys
+
+LEFT_OUT = (ASIDE, "cache-", ".")
+LEDGER = ("ledger.db", "ledger.db-wal", "ledger.db-shm")
+RECORD = "last-backup.json"
+
+
+class BackUp(NamedTuple):
+    """A backup that was made."""
+
+    silo: str
+    files: int
+    size: int
+
+
+def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by: str) -> BackUp:
+    """Write a silo into one sealed file.
+
+    Raises:
+        WorkspaceError: there is a file already.
+        InputError: the passphrase is too short.
+        IntegrityError: the silo is damaged: mend it first.
+    """
+    if path.exists():
+        raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    folder = workspace.silo_folder(silo)
+    _refuse_damaged(folder)
+    paths = SiloPaths(folder)
+    keys = SiteKeys.open(paths.keys)
+    AuditLog(paths.audit, keys).append("silo.backed-up", by=by)
+    log = paths.audit.read_bytes()
+    aside = path.with_name(f"{ASIDE}{path.name}")
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as scratch,
+            BucketFiles(paths.store, keys).exclusive(wait=True),
+            os.fdopen(
+                os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb"
+            ) as file,
+        ):
+            ledger = Path(scratch) / "ledger.db"
+            _copy_ledger(paths.ledger, ledger)
+            members = _members(folder, log[: log.rindex(b"\n") + 1], ledger)
+            count = write_archive(file, passphrase, members)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        flush_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+    return BackUp(silo, count, path.stat().st_size)
+
+
+def restore(
+    workspace: Workspace,
+    silo: str,
+    path: Path,
+    passphrase: str,
+    *,
+    by: str,
+    anchors: Path | None = None,
+) -> int:
+    """Put a silo back from a backup, under its own name; returns how many files.
+
+    Args:
+        workspace: where to; it must not have a silo of this name.
+        silo: whose backup it is.
+        path: the backup.
+        passphrase: that it was made with.
+        by: who restores.
+        anchors: what a coordinator saw of the silo, signed; this workspace's own where left out.
+
+    Raises:
+        WorkspaceError: there is such a silo, or the backup is another's.
+        IntegrityError: the backup is damaged, or older than what the silo released since.
+    """
+    target = workspace.path / "silos" / silo
+    if silo in workspace.silos or target.exists():
+        raise WorkspaceError(f"there is a silo {silo!r} already", where=str(target))
+    aside = target.with_name(f".{silo}.restoring")
+    if aside.exists():
+        shutil.rmtree(aside)  # a killed process left it
+    make_private_folder(aside)
+    try:
+        with path.open("rb") as file:
+            count = read_archive(file, passphrase, aside)
+        keys = SiteKeys.open(aside / "keys")
+        if keys.site != silo:
+            raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
+        (aside / "releases").mkdir(mode=0o700, exist_ok=True)
+        _refuse_damaged(aside)
+        _refuse_older(workspace, aside, keys, anchors)
+        AuditLog(aside / "audit.jsonl", keys).append("silo.restored", by=by)
+        aside.rename(target)
+        flush_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
+    workspace.take_in(silo)
+    return count
+
+
+def _refuse_damaged(folder: Path) -> None:
+    broken = [f"{part.part}: {part.what}" for part in check_silo(folder) if not part.holds]
+    if broken:
+        raise IntegrityError("the silo is damaged", where=str(folder), why="; ".join(broken))
+
+
+def _refuse_older(workspace: Workspace, folder: Path, keys: SiteKeys, file: Path | None) -> None:
+    """Refuse a silo whose log lacks a head that was shown to a coordinator of its policy."""
+    trusted = [one.public_key for one in Policy.load(folder / "policy.yaml").coordinators]
+    if file is not None:
+        anchors = _anchors_in(file, trusted)
+    elif workspace.keys.public_key.hex() in trusted:
+        anchors = anchors_here(workspace)
+    else:
+        raise IntegrityError(
+            "nobody says what this silo showed since the backup",
+            why="an old backup would forget what was charged since",
+            do="ask its coordinator for `abfed audit anchors`, and name the file with --anchors",
+        )
+    own = [one for one in anchors if one.of == keys.site]
+    log = AuditLog(folder / "audit.jsonl", keys)
+    try:
+        verify_against(log, own, where=f"the backup of {keys.site}")
+    except IntegrityError as older:
+        raise IntegrityError(
+            "the backup is older than what the silo has shown since",
+            where=keys.site,
+            why=f"{older.why}: its ledger would forget what that cost",
+            do="restore a newer backup; without one this silo's budget can't be trusted again",
+        ) from older
+
+
+def _anchors_in(file: Path, trusted: list[str]) -> list[Anchor]:
+    """Anchors from a file that one of the policy's coordinators signed."""
+    for key in trusted:
+        with suppress(IntegrityError):
+            return read_anchors(file, key)
+    raise IntegrityError("no coordinator of the backup's policy signed it", where=str(file))
+
+
+def _copy_ledger(source: Path, target: Path) -> None:
+    """A consistent copy of the ledger, while others may write."""
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as held,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        held.backup(copy)
+
+
+def _members(folder: Path, log: bytes, ledger: Path) -> Iterator[tuple[str, Path | bytes]]:
+    yield "audit.jsonl", log
+    yield "ledger.db", ledger
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or path.is_symlink() or name in ("audit.jsonl", *LEDGER):
+            continue
+        if not any(part.startswith(LEFT_OUT) for part in path.relative_to(folder).parts):
+            yield name, path
