@@ -56,6 +56,9 @@ COMMANDS = {
         "Sign in with password and one-time code; the session lasts hours, its tokens minutes.",
     ),
     "logout": Command("login", "Sign out: the session's key is destroyed."),
+    "model": Command(
+        "model", "List, approve, retire, export and verify models; where they came from."
+    ),
     "keys": Command("keys", "Rotate a site's key-encryption key, or move it; show how it stands."),
     "people": Command("people", "Enrol people of a site, and grant them roles."),
     "access": Command("access", "Show, explain, review and revoke access."),

@@ -24,6 +24,7 @@ Kind = Literal[
     "refusal",
     "manifest",
     "model",
+    "registration",
     "journal",
     "audit",
     "token",
