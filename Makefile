@@ -29,7 +29,7 @@ NONE_YET = [ $$? -eq 5 ]
 say = @printf '\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lab test test-slow test-privacy lint format bench bench-coverage lock clean
+.PHONY: help install demo docs lab test test-slow test-privacy lint format bench bench-coverage lock clean
 
 help:  ## this list
 	@printf 'make <target>\n\n'
@@ -87,6 +87,9 @@ lint: $(READY)  ## style, format, types and import contracts
 format: $(READY)  ## put the code in form
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+docs: $(READY)  ## the documentation's site, in build/site
+	@$(BIN)/python tools/docs.py
 
 bench: $(READY)  ## every benchmark, each bounded (BENCH_TIMEOUT=seconds)
 	@failed=0; for bench in $(BENCHES); do \
