@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 MAX_MAGNITUDE = 1 << 53  # fixed-point values stay where float64 is exact
 _SPARSE = 64  # a flag for each of so many times the draws is as quick as sorting them
+_SMALL = 2.0**-12  # below it a uniform's last bit is more than 2⁻⁴¹ of it
 _BLOCK = 1 << 16  # floats drawn at a time: 512 KiB of key stream stays in cache
 
 
@@ -162,11 +163,16 @@ class _KeyStream:
 def _box_muller(stream: _KeyStream, count: int) -> Floats:
     """Standard normals from pairs of uniforms.
 
-    The largest value is √(2·53·ln 2) ≈ 8.57; the tail beyond holds 1e-17 of the mass.
+    A radius comes from the logarithm of a uniform, whose 53 bits leave gaps between the largest
+    radii, wider than the grid that noised sums are rounded to. Small uniforms therefore get 53 more
+    bits. The largest value is then √(2·106·ln 2) ≈ 12.1; the tail beyond holds 1e-33 of the mass.
     """
     pairs = (count + 1) // 2
     uniforms = stream.uniforms(2 * pairs)
     radius, angle = uniforms[:pairs], uniforms[pairs:]
+    small = np.flatnonzero(radius <= _SMALL)
+    if small.size:  # down by up to one step, so that they stay above 0
+        radius[small] -= 2.0**-53 * (1.0 - stream.uniforms(small.size))
     np.log(radius, out=radius)
     radius *= -2.0
     np.sqrt(radius, out=radius)

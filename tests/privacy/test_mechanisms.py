@@ -20,6 +20,7 @@ from abfed.privacy.mechanisms import (
     Noise,
     SystemNoise,
     UnsafeSeededNoise,
+    _box_muller,
     grid_for,
 )
 
@@ -250,3 +251,27 @@ def test_the_grid_is_a_power_of_two_far_below_the_noise(sigma: float) -> None:
 def test_there_is_no_grid_without_noise(sigma: float) -> None:
     with pytest.raises((ValueError, OverflowError)):
         grid_for(sigma)
+
+
+class Told:
+    """A stream of uniforms that were written down."""
+
+    def __init__(self, *parts: list[float]) -> None:
+        self._parts = list(parts)
+
+    def uniforms(self, count: int) -> np.ndarray:
+        part = np.array(self._parts.pop(0))
+        assert part.size == count
+        return part
+
+
+@pytest.mark.privacy
+def test_large_draws_have_no_gaps_between_them() -> None:
+    """Between radii of uniforms of 53 bits lies far more than a step of the released grid."""
+    first, second = 2.0**-53, 2.0**-52
+    found = [_box_muller(Told([first, 1.0], [more]), 2)[0] for more in (2.0**-53, 0.5, 1.0)]
+    assert found[0] == pytest.approx(math.sqrt(2 * 106 * math.log(2)))
+    assert found[0] > found[1] > found[2] == pytest.approx(math.sqrt(2 * 53 * math.log(2)))
+    assert found[2] > _box_muller(Told([second, 1.0], [0.5]), 2)[0]
+    plain = _box_muller(Told([0.25, 1.0]), 2)  # nothing more is drawn
+    assert plain[0] == pytest.approx(math.sqrt(2 * math.log(4)))
