@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from abfed.coordinator.programs import free_port
+from abfed.lab.coordination import pin_silo
 from abfed.lab.intake import shipped
 from abfed.lab.provisioning import found_federation, join, provisioner
 from abfed.lab.synth import write_brands
@@ -247,7 +248,8 @@ class Rig:
         again = Workspace(again.path)
         for one, workspace in self.workspaces.items():
             with workspace.silo(one) as service:
-                again._pin(one, service.keys.public_key)
+                key = service.keys.public_key
+                pin_silo(again.coordinator, again.audit, one, key, by="rig")
         return again
 
 

@@ -40,6 +40,9 @@ class Silent:
     def poisson_batch(self, population: int, rate: float) -> Integers:
         return np.arange(population)
 
+    def fork(self, number: int) -> Silent:
+        return self
+
 
 def vectors(plan: Plan, atoms: Sequence[pd.DataFrame]) -> Integers:
     """What one recipient of each kind adds to the totals: (atoms, coordinates)."""
