@@ -29,6 +29,7 @@ from abfed.learning.design_matrix import Design, RecipientRows, encode_category,
 from abfed.learning.dpsgd import Parameters, noised_sum
 from abfed.learning.gradients import BatchGradients
 from abfed.learning.networks import one_thread
+from abfed.learning.uplift import contrast_counts, qini_of
 from abfed.privacy.accounting import sampled_multiplier
 from abfed.privacy.mechanisms import SystemNoise
 from abfed.protocol.schema import CategoryFeature, NumericFeature
@@ -54,6 +55,7 @@ CLIP = (2 * (len(NUMBERS) + 1) + 1 + 1) ** 0.5  # features twice, the arm, the c
 STEPS, RATE, LEARNING_RATE = 440, 0.1, 1.0
 DELTA = 1e-6
 BARS = {"own": 0.003, "once": 0.0015}
+WOMENS = ARMS.index("Womens E-Mail")
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,6 +93,26 @@ def auc(scores: Floats, labels: npt.NDArray[np.float32]) -> float:
     positive = labels == 1
     many, few = int(positive.sum()), int((~positive).sum())
     return float((ranks[positive].sum() - many * (many + 1) / 2) / (many * few))
+
+
+def qini(uplift: Floats, held: RecipientRows) -> float:
+    """Area above a random order, womens' e-mail against none, people with one score alike."""
+    here = np.flatnonzero((held.arms == WOMENS) | (held.arms == DESIGN.control))
+    levels = np.unique(uplift[here])
+    edges = (levels[1:] + levels[:-1]) / 2
+    treated = held.arms[here] == WOMENS
+    counts = contrast_counts(uplift[here], treated, held.labels[here].astype(np.int64), edges)
+    return qini_of(counts.astype(np.float64))
+
+
+def uplift_of(weights: Floats, held: RecipientRows) -> Floats:
+    """What the model says that womens' e-mail adds to the chance of a visit."""
+    chance = []
+    for arm in (WOMENS, DESIGN.control):
+        lines = DESIGN.expand(held.features, np.full(held.recipients, arm, dtype=np.int8))
+        scores = np.hstack([lines, np.ones((held.recipients, 1))]) @ weights
+        chance.append(1 / (1 + np.exp(-scores)))
+    return np.asarray(np.round(chance[0] - chance[1], 9))
 
 
 def optimum(data: RecipientRows) -> Floats:
@@ -149,6 +171,7 @@ def main() -> None:
         f"ε = {options.epsilon:g}, σ = {multiplier:.3f}, {STEPS} steps at {RATE:g}, C = {CLIP:.2f}"
     )
     found: dict[str, list[float]] = {"none": [], "own": [], "once": []}
+    ranked: dict[str, list[float]] = {name: [] for name in (*found, "column", "random")}
     for split in range(options.splits):
         test = np.random.default_rng(split).random(data.recipients) < 0.3
         silos = [part(data, ~test & (brand == number)) for number in range(4)]
@@ -161,6 +184,10 @@ def main() -> None:
         }
         for name, each in weights.items():
             found[name].append(auc(lines @ each, held.labels))
+            ranked[name].append(qini(uplift_of(each, held), held))
+        single = list(NUMBERS).index("womens")
+        ranked["column"].append(qini(held.features[:, single].astype(np.float64), held))
+        ranked["random"].append(qini(np.random.default_rng(split).random(held.recipients), held))
     print(
         f"without privacy, pooled: AUC {np.mean(found['none']):.4f} (split sd"
         f" {np.std(found['none'], ddof=1):.4f})"
@@ -173,6 +200,19 @@ def main() -> None:
             f"four silos, noise {name:4s}: gap {gaps.mean():+.4f} ± {error:.4f}"
             f"   bar {bar}: {verdict}"
         )
+    show_qini(ranked)
+
+
+def show_qini(ranked: dict[str, list[float]]) -> None:
+    """Qini of womens' e-mail: private models beside the pooled one, one column and chance."""
+    spread = float(np.std(ranked["none"], ddof=1))
+    print(f"Qini, womens' e-mail on visits: pooled {np.mean(ranked['none']):.5f} (sd {spread:.5f})")
+    for name in ("own", "once"):
+        gap = float(np.mean(ranked[name]) - np.mean(ranked["none"]))
+        verdict = "met" if -gap <= spread else "MISSED"
+        print(f"  noise {name:6s} {np.mean(ranked[name]):.5f}   gap {gap:+.5f}: {verdict}")
+    for name, words in (("column", "single column womens"), ("random", "random order")):
+        print(f"  {words:22s} {np.mean(ranked[name]):.5f}")
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class Contrast:
         shown = self.window().table
         if any(shown.drowned(shown.counts[arm], shown.noise[arm]) for arm in (0, 1)):
             return None
-        return Gain(shown.estimate(_effect), shown.estimate(_auuc), shown.estimate(_qini))
+        return Gain(shown.estimate(_effect), shown.estimate(_auuc), shown.estimate(qini_of))
 
     def deciles(self) -> tuple[Decile, ...]:
         """The effect by tenths of the score; none where noise drowns either arm in one of them."""
@@ -310,8 +310,8 @@ def _auuc(counts: Floats) -> float:
     return float((people * (reached - gains / 2)).sum() / people.sum())
 
 
-def _qini(counts: Floats) -> float:
-    """The area above a random order's."""
+def qini_of(counts: Floats) -> float:
+    """Qini of counts by arm, outcome and bin, `(2, 2, bins)`: the area above a random order's."""
     return _auuc(counts) - _effect(counts) / 2
 
 
