@@ -122,7 +122,12 @@ def destroy_due(folder: Path, note: Note, clock: Clock = system_clock) -> tuple[
 
 
 def _due(ring: Ring, clock: Clock) -> list[Old]:
-    return [one for one in ring.old if moment_of(one.destroy_on) <= clock()]
+    """Those to go; never the key in use, whatever the ring says of it."""
+    return [
+        one
+        for one in ring.old
+        if moment_of(one.destroy_on) <= clock() and one.held.kek != ring.current.kek
+    ]
 
 
 def renewed(name: str) -> str:

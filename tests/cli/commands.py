@@ -119,6 +119,12 @@ GATED: dict[str, Gated] = {
         "model.export",
         allowed_is_tried=False,  # who submitted it may: tests/lab/test_models.py
     ),
+    "silo restore": Gated(
+        "silo restore epsilon {out}.backup --passphrase-file {password}", "policy.change"
+    ),
+    "silo backup": Gated(
+        "silo backup {silo} {out}.backup --passphrase-file {password}", "keys.rotate", SILO
+    ),
     "keys rotate": Gated("keys rotate -s {silo}", "keys.rotate", SILO),
     "keys rewrap": Gated("keys rewrap --to file -s {silo}", "keys.rotate", SILO),
     "federation stop": Gated("federation stop", "plan.submit"),

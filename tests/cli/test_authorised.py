@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.models import registry_of
 from abfed.lab.report_manifest import FIELDS, FORMAT
 from abfed.lab.responding import incidents_of
 from abfed.lab.session import Session, forget_session
@@ -31,6 +32,7 @@ class Sites:
     def __init__(self, folder: Path) -> None:
         run = make_run(folder / "ws", example_values())
         self.workspace = Workspace(folder / "ws")
+        registry_of(self.workspace)  # the run's model is registered when models are first looked at
         self.workspace.create_silo(SILO, synthetic=True)
         self._made: list[str] = []
         self._sessions: dict[tuple[str, Role], tuple[float, Session | None]] = {}
@@ -104,7 +106,7 @@ def _state(sites: Sites) -> dict[str, Any]:
     files = [path for one in folders for path in one.rglob("*") if path.is_file()]
     told = {"audit.jsonl", "people.sealed"}  # a refusal is logged, a sign-in is noted
     kept = [one for one in files if one.name not in told and not one.name.startswith("ledger.db")]
-    return {str(path): path.read_bytes() for path in kept}
+    return {str(path): path.read_bytes() for path in kept if path.suffix != ".lock"}
 
 
 def test_every_command_says_what_it_needs() -> None:

@@ -212,3 +212,11 @@ def test_killed_amid_destroying_it_is_destroyed_the_next_time(
         assert _keks(folder) == {ring.current.kek}
         number += 1
     assert number > 6
+
+
+def test_a_ring_that_was_changed_never_costs_the_key_in_use(keys: SiteKeys, folder: Path) -> None:
+    ring = rotate(folder, kept=timedelta(), clock=_later())
+    own = Old(held=ring.current, destroy_on=ring.old[0].destroy_on)
+    write_ring(folder, ring.model_copy(update={"old": (own,)}))
+    assert _destroy(folder, _later(days=1)) == ()
+    assert SiteKeys.open(folder).key_id == keys.key_id
