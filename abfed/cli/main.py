@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = app(args=given, standalone_mode=False)
     except AbfedError as error:
-        error.do = over(error.do, workspace_in(given))
+        error.do = over(error.do, workspace_in(given), typer.main.get_command(app))
         return fail(error, as_json=as_json)
     except click.ClickException as error:
         return misused(error, as_json=as_json)

@@ -7,27 +7,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
 
 VARIABLE = "ABFED_WORKSPACE"
 USUAL = "workspace"
-WITHOUT_WORKSPACE = (
-    "plan check",
-    "plan schema",
-    "design",
-    "attack",
-    "silo schema",
-    "vendor schema",
-    "incident verify",
-    "provision fingerprint",
-    "report reader-key",
-    "report open",
-    "federation node",
-    "federation bundle",
-)
-"""Commands, by how they begin, that read no workspace; a test holds them to it."""
 
 WorkspaceOption = Annotated[
     Path,
@@ -53,12 +39,34 @@ MetricsOption = Annotated[
 ]
 
 
-def typed(command: str, workspace: Path | str) -> str:
-    """A command to type next, over the same workspace."""
+def typed(command: str, workspace: Path | str, root: click.Command | None = None) -> str:
+    """A command to type next, over the same workspace.
+
+    Args:
+        command: without the word `abfed`.
+        workspace: what was worked on.
+        root: all commands; those of the one that is running where it is left out.
+    """
     usual = os.environ.get(VARIABLE) or USUAL
-    if str(workspace) == usual or command.startswith(WITHOUT_WORKSPACE):
+    if root is None:
+        running = click.get_current_context(silent=True)
+        root = running.find_root().command if running is not None else None
+    if str(workspace) == usual or not _takes_workspace(command, root):
         return f"abfed {command}"
     return f"abfed {command} -w {shlex.quote(str(workspace))}"
+
+
+def _takes_workspace(command: str, root: click.Command | None) -> bool:
+    """Whether a command works on a workspace: asked of the command itself, which is imported."""
+    found: Any = root
+    for word in command.split():
+        if not hasattr(found, "get_command"):
+            break
+        context = click.Context(found)
+        inner = found.get_command(context, word)
+        # `abfed report RUN` leaves its verb out
+        found = inner if inner is not None else found.get_command(context, "make")
+    return any("--workspace" in one.opts for one in getattr(found, "params", ()))
 
 
 def workspace_in(arguments: Sequence[str]) -> str:
@@ -73,8 +81,8 @@ def workspace_in(arguments: Sequence[str]) -> str:
     return ""
 
 
-def over(advice: str, workspace: str) -> str:
+def over(advice: str, workspace: str, root: click.Command) -> str:
     """Advice whose commands (between backticks) name the workspace that was worked on."""
     if not workspace:
         return advice
-    return re.sub(r"`abfed ([^`]+)`", lambda found: f"`{typed(found[1], workspace)}`", advice)
+    return re.sub(r"`abfed ([^`]+)`", lambda found: f"`{typed(found[1], workspace, root)}`", advice)

@@ -57,17 +57,19 @@ def _verbs(command, name):
 
 def test_a_hint_names_the_workspace_where_the_command_takes_one(monkeypatch):
     monkeypatch.delenv("ABFED_WORKSPACE", raising=False)
+    root = typer.main.get_command(entry.app)
     for name in entry.COMMANDS:
         for typed, options in _verbs(load(name, entry.COMMANDS[name]), name):
-            named = settings.typed(typed, "other").endswith(" -w other")
+            named = settings.typed(typed, "other", root).endswith(" -w other")
             assert named == ("--workspace" in options), typed
-    assert settings.typed("run x", "workspace") == "abfed run x"
+    assert settings.typed("report spring-1a2b", "o", root) == "abfed report spring-1a2b -w o"
+    assert settings.typed("run x", "workspace", root) == "abfed run x"
     advice = "see `abfed silo show a`, or `abfed plan check p`, or `make demo`"
-    shown = settings.over(advice, "my files")
+    shown = settings.over(advice, "my files", root)
     assert shown == (
         "see `abfed silo show a -w 'my files'`, or `abfed plan check p`, or `make demo`"
     )
     monkeypatch.setenv("ABFED_WORKSPACE", "other")
-    assert settings.typed("run x", "other") == "abfed run x"
+    assert settings.typed("run x", "other", root) == "abfed run x"
     for line in (["-w", "a"], ["--workspace", "a"], ["--workspace=a"], ["-wa"]):
         assert settings.workspace_in(["run", "p", *line]) == "a"

@@ -51,11 +51,11 @@ def test_an_interrupted_round_goes_on_at_no_charge(silo, monkeypatch):
     count, epsilon, _ = charged(silo.service.ledger)
     step, taken = dpsgd.Parameters.step, []
 
-    def stop_after_one(self, direction, rate):
+    def stop_after_one(self, direction, rate, pull):
         if taken:
             raise KeyboardInterrupt
         taken.append(1)
-        step(self, direction, rate)
+        step(self, direction, rate, pull)
 
     with monkeypatch.context() as patch:
         patch.setattr(dpsgd.Parameters, "step", stop_after_one)
