@@ -117,6 +117,29 @@ def test_a_whole_plan_is_charged_once(house: House) -> None:
     house.audit.verify()
 
 
+@pytest.mark.privacy
+def test_a_policy_that_became_tighter_between_rounds_stops_the_next(house: House) -> None:
+    """The plan is charged already; what the silo allows is what it allows now."""
+    model = model_arrays(MODEL_PLAN)
+    house.answer(MODEL_PLAN)
+    house.gate().release(
+        permit := house.permit(house.asker.request(MODEL_PLAN, "train-0001", model)),
+        computed(permit),
+    )
+    before = house.ledger.entries
+    for change, code in (
+        ({"purposes": None}, "purpose"),
+        ({"columns": ["opened", "revenue", "age", "tier"]}, "columns"),
+    ):
+        house.policy(**change)
+        with pytest.raises(Refused) as caught:
+            house.gate().admit(house.asker.request(MODEL_PLAN, "train-0002", model), HOLDINGS)
+        assert caught.value.code == code
+    assert house.ledger.entries == before
+    house.policy()
+    assert house.permit(house.asker.request(MODEL_PLAN, "train-0002", model)).step == "train-0002"
+
+
 def test_two_processes_cannot_release_one_step_for_two_models(house: House) -> None:
     house.answer(MODEL_PLAN)
     permits = [
