@@ -115,3 +115,16 @@ def test_a_ledger_and_a_figure_show_themselves(run, shell):
 
 def test_what_an_error_repeats_is_no_markup():
     assert "<b>" not in error_card(PlanError("a <b>name</b>", where="x", do="y"))
+
+
+def test_the_tutorials_plan_is_one():
+    import json
+    from pathlib import Path
+
+    from abfed.protocol.yamltext import parse_yaml
+
+    file = Path(__file__).resolve().parents[2] / "notebooks" / "tutorial" / "welcome.ipynb"
+    cells = {one["id"]: "".join(one["source"]) for one in json.loads(file.read_text())["cells"]}
+    text = cells["plan"].partition("\n")[2]
+    values = parse_yaml(text.encode(), where="the tutorial", error=PlanError)
+    assert Plan.from_values(values).report.title == "Which subject line gets more clicks?"
