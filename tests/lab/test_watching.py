@@ -23,7 +23,7 @@ from abfed.learning.shapes import UPDATE
 from abfed.site.files import write_private
 from abfed.site.incidents import Incidents
 from tests.lab.example import example_values, make_run
-from tests.signing import sign_in
+from tests.signing import PASSWORD, sign_in
 
 
 def sinks(workspace: Workspace, *made: dict[str, object]) -> None:
@@ -184,6 +184,9 @@ def test_every_rule_s_alarm_reaches_the_command(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["-w", str(workspace.path)]
+    workspace.people.enrol("sam", PASSWORD, by="test")  # from now on, people act here
+    lasts = timedelta(days=1)
+    workspace.people.grant("sam", "security-officer", owner="test", reason="a test", lasts=lasts)
     assert main(["watch", *where]) == 3, "nobody is signed in"
     sign_in(workspace)
     code = main(["watch", *where])

@@ -92,7 +92,12 @@ def test_a_network_keeps_its_own_copy():
 def test_what_answers_each_step():
     plan = learning_plan(5)
     histogram = {"histogram": Shape("int64", (2, 32))}
-    assert release_shapes(plan, "evaluate") == histogram
+    evaluated = release_shapes(plan, "evaluate")
+    assert evaluated.keys() >= histogram.keys()
+    assert set(evaluated) == {
+        "histogram", "policy", "single-column", "uplift", "uplift-single-column"
+    }  # fmt: skip
+    assert evaluated["uplift"].shape[:3] == (len(plan.arms) - 1, 2, 2)
     assert release_shapes(plan, "train-0001") == histogram | prefixed(
         "update/", parameter_shapes(plan)
     )

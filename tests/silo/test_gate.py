@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
         "plan-epsilon",
         _asked(make_plan(privacy=_spend(1.0) | {"delta": 1e-5})),
     ),
-    "far too much for one plan": ("plan-epsilon", _asked(make_plan(privacy=_spend(1e12)))),
+    "far too much for one plan": ("plan-epsilon", _asked(make_plan(privacy=_spend(50.0)))),
     "beyond the budget": ("budget", _policy(budget={"epsilon": 1.0, "delta": DELTA})),
     "training before totals": (
         "order",
