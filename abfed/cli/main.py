@@ -66,6 +66,10 @@ COMMANDS = {
         "doctor",
         "Examine files, keys, seals, policy, people, vendors, dependencies; keep the dated record.",
     ),
+    "review": Command(
+        "review",
+        "See how each control stands at every site here; ends with 5 where one does not hold.",
+    ),
     "watch": Command(
         "watch",
         "Look at logs, runs and registers for what is unusual; tell the sinks of watch.yaml.",

@@ -43,7 +43,8 @@ ParameterOption = Annotated[
 @app.command()
 def make(
     about: Annotated[
-        str, typer.Argument(metavar="PLAN|RUN", help="A run, a plan's file, or `all` runs.")
+        str,
+        typer.Argument(metavar="PLAN|RUN", help="A run, a plan's file, `all` runs or `security`."),
     ],
     workspace: WorkspaceOption,
     notebook: Annotated[str, typer.Option(help="Another notebook than the plan's.")] = "",

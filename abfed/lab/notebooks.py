@@ -24,8 +24,8 @@ from abfed.protocol.errors import InputError
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-OURS = ("run_folder", "plan_file", "runs_folder")
-"""Parameters that follow from what the report is about: a run, a plan, all runs."""
+OURS = ("run_folder", "plan_file", "runs_folder", "review_file")
+"""Parameters that follow from what the report is about: a run, a plan, all runs, a review."""
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 LONGEST = 200  # characters of a text; longer ones are data, not parameters

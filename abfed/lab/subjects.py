@@ -71,10 +71,13 @@ class Subject:
 
 ALL = "all"
 """Names all runs of a workspace."""
+SECURITY = "security"
+"""Names the newest security review of a workspace."""
+REVIEW_FILE = "review.json"
 
 
 def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Subject:
-    """What somebody means by a run's name, a plan's file or `all`.
+    """What somebody means by a run's name, a plan's file, `all` or `security`.
 
     A plan means its newest complete run, where the notebook reads runs.
 
@@ -86,6 +89,10 @@ def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Sub
 
     if about == ALL:
         return of_runs(workspace.runs(), workspace.runs_folder)
+    if about == SECURITY:
+        from abfed.lab.posture import newest
+
+        return of_review(newest(workspace), workspace.keys.public_key)
     if Path(about).suffix not in {".yaml", ".yml"}:
         return of_run(workspace.find_run(about))
     plan = Plan.load(about)
@@ -173,4 +180,31 @@ def of_runs(runs: list[Run], folder: Path) -> Subject:
         read=(folder.resolve(),),
         cwd=folder.resolve(),
         set_by_us={"runs_folder": "."},
+    )
+
+
+def of_review(path: Path, public_key: bytes) -> Subject:
+    """A security review that was kept; its signature is checked here, the kernel gets its values.
+
+    Raises:
+        IntegrityError: it was changed.
+    """
+    from abfed.lab.pages_security import source_of
+    from abfed.lab.posture import read_posture
+
+    values = read_posture(path, public_key)
+    return Subject(
+        name=f"security-review-{path.stem}",
+        title=f"Security review of {values['at'][:10]}",
+        notebook="security_review",
+        audience=("auditor", "privacy-officer", "security-officer"),
+        facts={
+            "kind": "review",
+            "review": path.name,
+            "values": digest(values),
+            "simulated": False,
+        },
+        sources=frozenset({source_of(values)}),
+        set_by_us={"review_file": REVIEW_FILE},
+        files=((REVIEW_FILE, canonical_bytes(values)),),
     )

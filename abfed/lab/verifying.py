@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.lab.notebooks import find_notebook
 from abfed.lab.report_manifest import SUFFIX, code_digest, read_manifest, versions
-from abfed.lab.subjects import Subject, of_plan, of_run, of_runs
+from abfed.lab.subjects import Subject, of_plan, of_review, of_run, of_runs
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError, WorkspaceError
 from abfed.protocol.plan import Plan
@@ -128,6 +128,11 @@ def _subject(workspace: Workspace, manifest: dict[str, Any], plan: Path | None) 
         case "runs":
             runs = [workspace.find_run(name) for name in facts["runs"]]
             return of_runs(runs, workspace.runs_folder)
+        case "review":
+            from abfed.lab.posture import FOLDER as REVIEWS
+
+            kept = workspace.coordinator / REVIEWS / Path(facts["review"]).name
+            return of_review(kept, workspace.keys.public_key)
         case _:
             if plan is None:
                 raise InputError("the report is about a plan", do="name its file with --plan")

@@ -37,6 +37,7 @@ Kind = Literal[
     "drill",
     "checkup",
     "record",
+    "posture",
 ]
 """Everything that is ever signed. Nothing else has an encoding."""
 

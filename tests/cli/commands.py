@@ -107,6 +107,7 @@ GATED: dict[str, Gated] = {
     "silo purge": Gated("silo purge {silo}", "data.ingest", SILO),
     "records show": Gated("records show {silo}", "audit.read", SILO),
     "records write": Gated("records write {silo} {out}-records", "audit.read", SILO),
+    "review": Gated("review", "audit.read"),
     "watch": Gated("watch", "audit.read"),
     "audit query": Gated("audit query -s {silo}", "audit.read", SILO),
     "audit export": Gated("audit export {out}.jsonl -s {silo}", "audit.read", SILO),

@@ -1,0 +1,93 @@
+"""The security review: each control with its state, evidence, date and owner, on one page."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from abfed.lab.page import SOURCE_HEX, paragraph, pill, section, table
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
+
+WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
+FEW = 3
+"""Lines of evidence that are shown at once; the rest unfolds."""
+
+
+def open_review(path: Path) -> dict[str, Any]:
+    """A review's values; its signature was checked before they were handed over."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def source_of(review: Mapping[str, Any]) -> str:
+    """The source of figures that follow from a review."""
+    return f"review:{sha256_hex(canonical_bytes(review))[:SOURCE_HEX]}"
+
+
+def headline(review: Mapping[str, Any]) -> str:
+    """How it stands, in a few sentences."""
+    states = Counter(one["state"] for one in review["controls"])
+    sites = ", ".join(review["sites"])
+    red = [one["id"] for one in review["controls"] if one["state"] == "red"]
+    said = (
+        f"{states['red']} of {len(review['controls'])} controls do not hold: {', '.join(red)}."
+        if red
+        else f"All {len(review['controls'])} controls hold."
+    )
+    near = f" {states['look']} hold today and ask for a decision." if states["look"] else ""
+    return (
+        "<h1>Security review</h1>"
+        + paragraph(f"{said}{near}", "key" if red else "")
+        + paragraph(
+            f"Of {sites}, on {review['at'][:10]}. Every state follows from facts that were "
+            "checked; nobody typed one in. What was not checked counts as not so."
+        )
+    )
+
+
+def asking(review: Mapping[str, Any]) -> str:
+    """What isn't so and what needs a decision, first."""
+    rows = [
+        (
+            escape(one["id"]),
+            pill(*WORDS[one["state"]]),
+            "<br>".join(escape(line) for line in one["evidence"][:FEW]),
+            escape(one["owner"] or "nobody"),
+        )
+        for state in ("red", "look")
+        for one in review["controls"]
+        if one["state"] == state
+    ]
+    if not rows:
+        return section("What asks for somebody", paragraph("Nothing does."))
+    head = ("control", "state", "why", "owner")
+    return section("What asks for somebody", table(head, rows, source=source_of(review)))
+
+
+def every(review: Mapping[str, Any]) -> str:
+    """All controls, with their evidence."""
+    rows = [
+        (
+            f"{escape(one['id'])}",
+            escape(one["asked"]),
+            pill(*WORDS[one["state"]]),
+            _evidence(one["evidence"]),
+            escape(one["on"] or "–"),
+            escape(one["owner"] or "nobody"),
+        )
+        for one in review["controls"]
+    ]
+    head = ("control", "what is asked", "state", "evidence", "as of", "owner")
+    return section("All controls", table(head, rows, source=source_of(review)))
+
+
+def _evidence(lines: Sequence[str]) -> str:
+    shown = "<br>".join(escape(line) for line in lines[:FEW])
+    if len(lines) <= FEW:
+        return shown
+    rest = "<br>".join(escape(line) for line in lines[FEW:])
+    return f"{shown}<details><summary>{len(lines) - FEW} more</summary>{rest}</details>"
