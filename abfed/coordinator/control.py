@@ -51,6 +51,11 @@ class RunState(NamedTuple):
         """Whether somebody stopped it."""
         return self.status == "finished" and self.detail.startswith("stopped")
 
+    @property
+    def lost(self) -> bool:
+        """Whether the SuperLink heard no more of its server app, and gave it up."""
+        return self.status == "finished" and "No heartbeat" in self.detail
+
 
 class NodeState(NamedTuple):
     """A registered SuperNode.

@@ -6,7 +6,8 @@ folder, and waits. Each task still runs in a process of its own, which sees noth
 Where no warm executor is running, the command does the work itself.
 
 The socket is open to the site's own user only: it says which task, and nothing that comes through
-it is run.
+it is run. Where the executor ends, however it ends, the kernel ends its forks: what is tied to the
+keeper of a site is tied through it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from abfed.site.processes import end_with_parent
 
 LARGEST_TASK = 65_536  # bytes of a command line
 Work = Callable[[list[str]], int]
@@ -47,7 +50,9 @@ def serve(path: Path, work: dict[str, Work], modules: list[str]) -> None:
         try:
             while True:
                 line, _ = listener.accept()
+                ours = os.getpid()
                 if os.fork() == 0:
+                    end_with_parent(ours)
                     listener.close()
                     _work(line, work)
                 line.close()

@@ -6,7 +6,9 @@ that would pass over a network.
 
 Distributed: an order goes to the coordinator's SuperLink on this machine, its server app
 carries the plan out over the brands' SuperNodes, and this process follows the run's events. It may
-be stopped: the run goes on, and asking for the same plan again finds it.
+be stopped: the run goes on, and asking for the same plan again finds it. A server app that is lost,
+because it was killed or the SuperLink was away for so long that it gave it up, is started again: it
+goes on after the last closed step, at no further charge.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5  # between looks at the events of a run
 GONE_SECONDS = 300.0  # after which a SuperLink that doesn't answer is taken to be gone
+STARTS = 6  # of the server app of one run, before it is left to people
 STATUS_SECONDS = 3.0  # between questions to the SuperLink whether the run still goes on
 
 
@@ -146,18 +149,24 @@ def run_distributed(
 
     house = House(workspace / FOLDER)
     places = house.places
+    order = Order(plan=plan_text, presented=presented)
     with control(house.settings.link_port, places.authority_certificate) as link:
-        digest = place_order(places.orders, Order(plan=plan_text, presented=presented))
-        run_id = link.start(digest)
-        for event in _follow(events_of(places.orders, digest), link, run_id):
-            if event["event"] != "end":
-                if progress is not None:
-                    progress(_event(event))
-            elif "run" in event:
-                return Ended(event["run"], event["found"], event["missing"])
-            else:
-                raise _error(event)
-        ended = next((run for run in link.runs() if run.run_id == run_id), None)
+        for _ in range(STARTS):
+            digest = place_order(places.orders, order)  # a server app that ended took it away
+            path = events_of(places.orders, digest)
+            seen = path.stat().st_size if path.exists() else 0
+            run_id = link.start(digest)
+            for event in _follow(path, seen, link, run_id):
+                if event["event"] != "end":
+                    if progress is not None:
+                        progress(_event(event))
+                elif "run" in event:
+                    return Ended(event["run"], event["found"], event["missing"])
+                else:
+                    raise _error(event)
+            ended = next((run for run in link.runs() if run.run_id == run_id), None)
+            if ended is None or not ended.lost:
+                break
     stopped = ended is not None and ended.stopped
     raise RunFailed(
         "the run was stopped" if stopped else "the run ended without an outcome",
@@ -167,12 +176,12 @@ def run_distributed(
     )
 
 
-def _follow(path: Path, link: Control, run_id: int) -> Iterator[dict[str, Any]]:
+def _follow(path: Path, position: int, link: Control, run_id: int) -> Iterator[dict[str, Any]]:
     """The events of a run as they are written, until the last, or until Flower says it's over.
 
     A SuperLink that doesn't answer for a while is being restarted; the run goes on meanwhile.
     """
-    position, asked = 0, time.monotonic()
+    asked = time.monotonic()
     answered = asked
     while True:
         over = False

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -31,6 +32,7 @@ END_SECONDS = 8.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 LIVED = 60.0  # seconds after which a process counts as having started well
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LARGEST_LOG = 16 << 20  # bytes; a larger one is put aside at the next start, once
 
 
@@ -188,6 +190,18 @@ class Keeper:
                 process.kill()
                 process.wait()
         self._log("down", processes=len(alive))
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux); for a fresh fork.
+
+    Args:
+        parent: the parent's id, as it was before the fork; where it is gone, this one ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 # Asks the kernel for a SIGKILL when the parent dies (PR_SET_PDEATHSIG) and becomes the command. A

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from abfed.coordinator.commands import COMMANDS, SOCKET, write_executors
-from tests.distributed.rig import ROOT
+from tests.distributed.rig import ROOT, alive
 
 SERVER = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from abfed.coordinator.warm import serve
 
@@ -24,6 +24,8 @@ def work(arguments):
         os.kill(os.getpid(), 9)
     if arguments[:1] == ["raise"]:
         raise ValueError("jane@example.org")
+    if arguments[:1] == ["stay"]:
+        time.sleep(600)
     return 7
 
 serve(Path(sys.argv[1]), {"clientapp": work}, ["json"])
@@ -84,6 +86,40 @@ def test_a_task_that_dies_or_raises_takes_nobody_with_it_and_tells_its_type_only
     told = (warm / "out").read_text()
     assert "ValueError" in told
     assert "jane" not in told
+
+
+def test_a_task_ends_with_its_executor_however_that_ends(site):
+    out = (site / "out").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(site / SOCKET)],
+        stdout=out,
+        stderr=out,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        wait_until((site / SOCKET).exists)
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(str(site / SOCKET))
+        line.sendall(b'["clientapp","stay"]\n')
+        wait_until(lambda: "stay" in (site / "out").read_text())
+        task = int((site / "out").read_text().split()[0])
+    finally:
+        process.kill()
+        process.wait(20)
+        out.close()
+    try:
+        wait_until(lambda: not alive(task))
+        assert line.recv(1) == b""  # so the command on the PATH ends as well
+    finally:
+        line.close()
+
+
+def wait_until(holds):
+    """Wait until something holds, a minute at most."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_junk_and_other_names_run_nothing(warm):
