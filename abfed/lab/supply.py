@@ -135,6 +135,8 @@ def advisories(seconds: float = SECONDS, *, executable: str = sys.executable) ->
         )
         report = json.loads(done.stdout)
         packages = [one for one in report["dependencies"] if one.get("vulns")]
+        skipped = sum("vulns" not in one for one in report["dependencies"])
+        every = len(report["dependencies"])
     except (subprocess.TimeoutExpired, OSError, ValueError, KeyError, TypeError):
         yield Finding(
             check="advisories",
@@ -143,6 +145,13 @@ def advisories(seconds: float = SECONDS, *, executable: str = sys.executable) ->
             fix="run `abfed doctor` where it can be reached",
         )
         return
+    if skipped or not every:
+        yield Finding(
+            check="advisories",
+            severity="medium",
+            what=f"{skipped} of {every} packages were NOT checked: the service does not know them",
+            fix="run `abfed doctor` where the advisory service can be reached",
+        )
     for one in packages:
         names = ", ".join(weakness["id"] for weakness in one["vulns"])
         better = sorted({v for weakness in one["vulns"] for v in weakness.get("fix_versions", ())})

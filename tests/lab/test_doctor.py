@@ -222,6 +222,10 @@ def test_advisories_that_cannot_be_asked_are_never_clean(tmp_path: Path) -> None
     assert one.severity == "high"
     assert "CVE-1" in one.what
     assert "1.1" in one.fix
+    skipped = {"dependencies": [{"name": "oldlib", "skip_reason": "not found"}]}
+    weak.write_text(f"#!{sys.executable}\nprint({json.dumps(json.dumps(skipped))})\n")
+    (one,) = advisories(executable=str(weak))
+    assert "1 of 1 packages were NOT checked" in one.what
 
 
 def test_the_lab_is_checked_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
