@@ -30,4 +30,4 @@ for number in range(CLIENTS):
         ),
         f"site-{number + 1}",
     )
-job.simulator_run(str(folder), n_clients=CLIENTS, threads=CLIENTS)
+job.simulator_run(str(folder), threads=CLIENTS)
