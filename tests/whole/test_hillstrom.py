@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from abfed.cli.main import main
@@ -42,11 +43,16 @@ def test_published_differences_lie_in_their_intervals(tmp_path: Path) -> None:
     for asked, published in PUBLISHED.items():
         row = effects[asked]
         # Noise is drawn anew each time and the brands are weighted by noised size, so one interval
-        # in twenty may miss; at 4 standard errors one run in 4,000 does.
-        assert abs(row["estimate"] - published) < 4 * row["se"]
+        # in twenty may miss; at 5 standard errors one run in 400,000 does.
+        assert abs(row["estimate"] - published) < 5 * row["se"]
     for arm in ("mens", "womens"):
         row = effects["visit", arm]
         assert row["decision"] == "better"
         assert row["ci_high"] - row["ci_low"] < 0.016
     assert not run.sample_ratios["alarm"].any()
-    assert run.training["auc"].iloc[-1] > 0.6
+    # One AUC is read from a noised histogram (standard error .04); four of them tell a model that
+    # has learnt (.65) from a coin.
+    last = run.training.tail(4)
+    error = np.sqrt((last["auc_se"] ** 2).sum()) / len(last)
+    assert 0 < error < 0.03
+    assert last["auc"].mean() > 0.5 + 2 * error
