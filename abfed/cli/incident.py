@@ -143,6 +143,7 @@ def note(
     text: Annotated[str, typer.Argument(help="What was found or done. Kept sealed.")],
     workspace: WorkspaceOption,
     site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
 ) -> None:
     """Add a note."""
     from abfed.lab.responding import incidents_of
@@ -151,6 +152,9 @@ def note(
     opened = Workspace(workspace)
     actor = opened.authorise("incident.contain", site)
     noted = incidents_of(opened.office(site)).note(incident, text, by=actor)
+    if as_json:
+        say_json(noted.model_dump(mode="json"))
+        return
     say(f"{incident} has {len(noted.notes)} notes.")
 
 
@@ -161,6 +165,7 @@ def told(
     workspace: WorkspaceOption,
     reference: Annotated[str, typer.Option(help="Their reference.")] = "",
     site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
 ) -> None:
     """Record that an authority, or the people concerned, were told."""
     from abfed.lab.responding import incidents_of
@@ -170,7 +175,11 @@ def told(
     actor = opened.authorise("incident.contain", site)
     office = opened.office(site)
     changed = incidents_of(office).told(incident, to, reference, by=actor)
-    say(f"{incident}: {changed.clock(office.place().now)}.")
+    clock = changed.clock(office.place().now)
+    if as_json:
+        say_json(changed.model_dump(mode="json") | {"clock": clock})
+        return
+    say(f"{incident}: {clock}.")
 
 
 @app.command()
@@ -232,6 +241,7 @@ def close(
     summary: Annotated[str, typer.Argument(help="What it was, and what changes because of it.")],
     workspace: WorkspaceOption,
     site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
 ) -> None:
     """End an incident. What is frozen stays frozen."""
     from abfed.lab.responding import incidents_of
@@ -240,6 +250,9 @@ def close(
     opened = Workspace(workspace)
     actor = opened.authorise("incident.contain", site)
     closed = incidents_of(opened.office(site)).close(incident, summary, by=actor)
+    if as_json:
+        say_json(closed.model_dump(mode="json"))
+        return
     held = [f"{one.kind} {one.name[:16]}" for one in closed.contained if not one.lifted_at]
     say(f"{incident} is closed.")
     if held:

@@ -177,6 +177,7 @@ def recover(
     password_file: PasswordOption = None,
     code: Annotated[str, typer.Option(help="A recovery code; asked for where left out.")] = "",
     secrets_file: SecretsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Enrol a new second factor with a recovery code, when the old one is lost."""
     from abfed.lab.workspace import Workspace
@@ -186,8 +187,11 @@ def recover(
     password = typed_password(password_file)
     typed = code or typer.prompt("Recovery code", hide_input=True)
     enrolled = SignIn(office.people).recover(name, password, typed)
-    say("The old second factor and all old recovery codes have ended.")
-    _show_once(enrolled, secrets_file, quiet=False)
+    if as_json:
+        say_json({"person": f"{name}@{site}", "recovered": True})
+    else:
+        say("The old second factor and all old recovery codes have ended.")
+    _show_once(enrolled, secrets_file, quiet=as_json)
 
 
 def _show_once(enrolled: Enrolment, file: Path | None, *, quiet: bool) -> None:

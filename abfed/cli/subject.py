@@ -136,6 +136,7 @@ def receive(
     law: LawOption = "gdpr",
     received: ReceivedOption = "",
     normalise: NormaliseOption = "casefold",
+    as_json: JsonOption = False,
 ) -> None:
     """Write requests down without carrying them out yet, so that their deadlines run."""
     from abfed.lab.workspace import Workspace
@@ -147,6 +148,9 @@ def receive(
         asked = Subjects(service).receive(
             act, _people(who, file), law=law, received=_day(received), normalise=normalise
         )
+    if as_json:
+        say_json([one.model_dump(mode="json", exclude={"who"}) for one in asked])
+        return
     for one in asked:
         say(f"{one.receipt}  {one.act}, due on {one.due_on}")
 

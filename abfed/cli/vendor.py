@@ -100,6 +100,7 @@ def offboard(
         typer.Option(help="ITEM=how it is known; once for each item of the checklist."),
     ] = None,
     site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
 ) -> None:
     """Let a vendor go, once each item of the checklist is done; shows the list where it isn't."""
     from abfed.lab.responding import vendors_of
@@ -108,7 +109,10 @@ def offboard(
     opened = Workspace(workspace)
     actor = opened.authorise("vendor.approve", site)
     given = dict(one.split("=", 1) for one in done or () if "=" in one)
-    vendors_of(opened.office(site)).offboard(name, given, by=actor)
+    gone = vendors_of(opened.office(site)).offboard(name, given, by=actor)
+    if as_json:
+        say_json(gone.model_dump(mode="json"))
+        return
     say(f"{name} is offboarded at {site}: none of its services is used any more.")
 
 

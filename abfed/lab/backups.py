@@ -62,7 +62,7 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
     _refuse_damaged(folder)
     paths = SiloPaths(folder)
     keys = SiteKeys.open(paths.keys)
-    AuditLog(paths.audit, keys).append("silo.backed-up", by=by)
+    AuditLog(paths.audit, keys, workspace.clock).append("silo.backed-up", by=by)
     log = paths.audit.read_bytes()
     aside = path.with_name(f"{ASIDE}{path.name}")
     try:
@@ -125,7 +125,7 @@ def restore(
         (aside / "releases").mkdir(mode=0o700, exist_ok=True)
         _refuse_damaged(aside)
         _refuse_older(workspace, aside, keys, anchors)
-        AuditLog(aside / "audit.jsonl", keys).append("silo.restored", by=by)
+        AuditLog(aside / "audit.jsonl", keys, workspace.clock).append("silo.restored", by=by)
         aside.rename(target)
         flush_folder(target.parent)
     except BaseException:

@@ -32,7 +32,7 @@ from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.plan import Plan
-from abfed.site.clock import stamp, system_clock
+from abfed.site.clock import stamp
 from abfed.site.factors import otp_code
 from abfed.site.files import make_private_folder, write_private
 from abfed.site.keys import SiteKeys
@@ -145,8 +145,8 @@ class Ground:
     def told(self) -> str:
         """Record that it was told."""
         kept = incidents_of(self.office())
-        kept.told(self.incident, "nobody: a drill", "", by=BY)
-        return f"for people to do; the record says {kept.find(self.incident).clock(system_clock())}"
+        told = kept.told(self.incident, "nobody: a drill", "", by=BY)
+        return f"for people to do; the record says {told.clock(self.workspace.clock())}"
 
 
 Scene = dict[Act, Callable[[Ground], str]]
@@ -296,7 +296,7 @@ def drill(
     if scene is None:
         raise RunFailed(f"playbook {playbook.name!r} has no scene to be drilled on")
     done: list[Drilled] = []
-    began, failure = stamp(system_clock()), ""
+    began, failure = stamp(office.clock()), ""
     with tempfile.TemporaryDirectory(prefix="abfed-drill-") as folder:
         ground = Ground(Path(folder))
         every = {"evidence": Ground.bundle, "tell": Ground.told, **scene}
@@ -340,7 +340,7 @@ def _keep(
         "playbook": playbook.name,
         "reviewed_on": playbook.reviewed_on,
         "began_at": began,
-        "ended_at": stamp(system_clock()),
+        "ended_at": stamp(office.clock()),
         "by": by,
         "abfed": __version__,
         "passed": not failure,

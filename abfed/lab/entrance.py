@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abfed.lab.coordination import COORDINATOR, coordinator_access
+from abfed.lab.coordination import COORDINATOR, SILOS_FILE, coordinator_access
 from abfed.lab.offices import Office
+from abfed.protocol.canonical import parse_canonical
 from abfed.protocol.identity import Right
+from abfed.site.clock import Clock
+from abfed.site.files import read_private
 from abfed.site.freezes import Freezes
 from abfed.site.people import People
 from abfed.site.stops import Stops
@@ -27,10 +30,12 @@ class Entrance(ABC):
     Attributes:
         path: the workspace's folder.
         people: the coordinator's people.
+        clock: where the time comes from, for all sites of this workspace.
     """
 
     path: Path
     people: People
+    clock: Clock
 
     @property
     @abstractmethod
@@ -56,11 +61,17 @@ class Entrance(ABC):
         admitted = (self.path / "federation" / "admitted").glob("*.pem")
         return (COORDINATOR, *sorted({*self.silos, *(path.stem for path in admitted)}))
 
+    def pinned_keys(self) -> dict[str, bytes]:
+        """Public keys of the silos, as the coordinator pinned them."""
+        file = self.coordinator / SILOS_FILE
+        values = parse_canonical(read_private(file), where=str(file))
+        return {name: bytes.fromhex(key) for name, key in values.items()}
+
     def office(self, site: str = COORDINATOR) -> Office:
         """Where a site's people are kept and judged: only where its keys are, so embedded."""
         if site == COORDINATOR:
-            return Office.of_coordinator(self.coordinator)
-        return Office.of_silo(self.silo_folder(site))
+            return Office.of_coordinator(self.coordinator, self.clock)
+        return Office.of_silo(self.silo_folder(site), self.clock)
 
     def sign_in(self, name: str, password: str, code: str, *, site: str = COORDINATOR) -> Session:
         """Sign a person of a site in, and keep the session.
@@ -150,7 +161,9 @@ class Entrance(ABC):
         """What judges the person of a session at the coordinator."""
         from abfed.coordinator.front import Front
 
-        stops = Stops(self.coordinator, self.people.keys)
+        stops = Stops(self.coordinator, self.people.keys, self.clock)
         policy = partial(coordinator_access, self.coordinator)
-        freezes = Freezes(self.coordinator, self.people.keys)
-        return Front(COORDINATOR, session.present, policy, stops.people, freezes=freezes)
+        freezes = Freezes(self.coordinator, self.people.keys, self.clock)
+        return Front(
+            COORDINATOR, session.present, policy, stops.people, clock=self.clock, freezes=freezes
+        )

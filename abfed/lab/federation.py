@@ -77,7 +77,7 @@ def run_embedded(
     with ExitStack() as stack:
         couriers = {}
         for name in sorted(set(plan.silos) & set(silos)):
-            service = stack.enter_context(closing(SiloService(silos[name])))
+            service = stack.enter_context(closing(SiloService(silos[name], coordinator.clock)))
             couriers[name] = make_courier(service.answer)
         grid = EmbeddedGrid(couriers)
         return carry_out(plan, grid, coordinator, progress=progress, plan_text=plan_text)

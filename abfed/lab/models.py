@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def registry_of(workspace: Workspace) -> Registry:
     """The registry, with the model of each finished run in it."""
-    registry = Registry(workspace.coordinator, workspace.keys, workspace.audit)
+    registry = Registry(workspace.coordinator, workspace.keys, workspace.audit, workspace.clock)
     known = {one.registration.run for one in registry.standings()}
     for run in workspace.runs():
         if run.name not in known and run.manifest["model"] is not None:

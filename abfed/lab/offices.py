@@ -72,19 +72,19 @@ class Office:
         self.people = People(folder, self.keys, self.audit, clock)
         self.stops = Stops(folder, self.keys, clock)
         self._policy = policy
-        self._clock = clock
+        self.clock = clock
 
     @classmethod
-    def of_coordinator(cls, folder: Path) -> Office:
+    def of_coordinator(cls, folder: Path, clock: Clock = system_clock) -> Office:
         """The office of a workspace's coordinator."""
-        return cls(folder, lambda: coordinator_access(folder))
+        return cls(folder, lambda: coordinator_access(folder), clock)
 
     @classmethod
-    def of_silo(cls, folder: Path) -> Office:
+    def of_silo(cls, folder: Path, clock: Clock = system_clock) -> Office:
         """The office of a silo of this machine."""
         from abfed.silo.policy import Policy
 
-        return cls(folder, lambda: Policy.load(folder / "policy.yaml").access)
+        return cls(folder, lambda: Policy.load(folder / "policy.yaml").access, clock)
 
     @property
     def site(self) -> str:
@@ -97,7 +97,7 @@ class Office:
         own = Identity(site=self.site, public_key=self.keys.public_key.hex(), roles=ROLES)
         identities = (*(one for one in access.identities if one.site != self.site), own)
         policy = access.model_copy(update={"identities": identities})
-        return Place(self.site, policy, self._clock(), self.stops.people())
+        return Place(self.site, policy, self.clock(), self.stops.people())
 
     def managers(self) -> tuple[str, ...]:
         """People of this site who may manage people."""

@@ -46,6 +46,8 @@ def rekey(
     actor = workspace.authorise("keys.rotate", site)
     office = workspace.office(site)
     office.audit.append("keys.rotating", person=actor, to=to.kind if to else "the same")
-    ring = rotate(office.folder / "keys", to=to, kept=kept, new_secret=renewed)
+    ring = rotate(
+        office.folder / "keys", to=to, kept=kept, clock=workspace.clock, new_secret=renewed
+    )
     office.audit.append("keys.rotated", person=actor, kek=ring.current.kek)
     return ring

@@ -51,17 +51,17 @@ class Contained(NamedTuple):
 
 def incidents_of(office: Office) -> Incidents:
     """The incidents of a site."""
-    return Incidents(office.folder, office.keys, office.audit)
+    return Incidents(office.folder, office.keys, office.audit, office.clock)
 
 
 def freezes_of(office: Office) -> Freezes:
     """What is frozen at a site."""
-    return Freezes(office.folder, office.keys)
+    return Freezes(office.folder, office.keys, office.clock)
 
 
 def vendors_of(office: Office) -> Vendors:
     """The vendors of a site."""
-    return Vendors(office.folder, office.keys, office.audit)
+    return Vendors(office.folder, office.keys, office.audit, office.clock)
 
 
 def contain(office: Office, kind: str, name: str, *, by: str, reason: str) -> Contained:

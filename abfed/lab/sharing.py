@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +114,7 @@ def share_report(
     for run in _runs_of(manifest["subject"]):
         workspace.authorise("run.read", submitter=workspace.find_run(run).asked_by)
     pinned = _readers(workspace)
-    now = datetime.now(UTC)
+    now = workspace.clock()
     for name in names:  # 2, all of them before the first is sealed
         person = workspace.people.person(name)
         _require_role(name, () if person.stopped_at else person.roles(now), audience)

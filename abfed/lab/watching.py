@@ -27,7 +27,7 @@ from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.alarms import Alarm, Severity, judge_log
-from abfed.site.clock import Clock, moment_of, stamp, system_clock
+from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.files import read_private
 from abfed.site.health import Metrics
 from abfed.site.sealedfile import SealedFile
@@ -78,15 +78,15 @@ class Watch:
     Args:
         workspace: where they are.
         sites: which; all whose folders are here where left out.
-        clock: where the time comes from.
+        clock: where the time comes from; the workspace's own where left out.
     """
 
     def __init__(
-        self, workspace: Workspace, sites: Iterable[str] = (), clock: Clock = system_clock
+        self, workspace: Workspace, sites: Iterable[str] = (), clock: Clock | None = None
     ) -> None:
         self._workspace = workspace
         self._sites = tuple(sites) or ("coordinator", *workspace.silos)
-        self._clock = clock
+        self._clock = clock or workspace.clock
         self._settings = load_settings(workspace.path)
         self._home = workspace.office(self._sites[0])
         self._file = SealedFile(self._home.folder / TOLD, self._home.keys, "watch-told")

@@ -32,7 +32,7 @@ from abfed.lab.coordination import (
 )
 from abfed.lab.development import make_development_person
 from abfed.lab.entrance import Entrance
-from abfed.protocol.canonical import canonical_bytes, parse_canonical
+from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
 from abfed.protocol.errors import IntegrityError, PlanError, WorkspaceError
@@ -40,6 +40,7 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.schema import OUTCOMES, Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.audit import AuditLog
+from abfed.site.clock import Clock, system_clock
 from abfed.site.files import (
     alone,
     check_private,
@@ -86,13 +87,15 @@ class Workspace(Entrance):
 
     Args:
         path: its folder.
+        clock: where the time comes from, for all of its sites.
 
     Raises:
         WorkspaceError: the folder is not a workspace.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, clock: Clock = system_clock) -> None:
         self.path = Path(path)
+        self.clock = clock
         file = self.path / FILE
         if not _is_file(file):
             raise WorkspaceError(
@@ -104,17 +107,19 @@ class Workspace(Entrance):
         check_private(self.path)
         self._listing = self._read_listing()
         self.keys = SiteKeys.open(self.coordinator / "keys")
-        self.audit = AuditLog(self.coordinator / "audit.jsonl", self.keys)
-        self.people = People(self.coordinator, self.keys, self.audit)
+        self.audit = AuditLog(self.coordinator / "audit.jsonl", self.keys, clock)
+        self.people = People(self.coordinator, self.keys, self.audit, clock)
 
     @classmethod
-    def create(cls, path: str | Path, *, development: bool = False) -> Workspace:
+    def create(
+        cls, path: str | Path, *, development: bool = False, clock: Clock = system_clock
+    ) -> Workspace:
         """Make a workspace with a coordinator and no silos.
 
         Args:
             path: its folder.
-            development: whether to make up a person to try abfed out with, whom silos that are
-                founded here will hear.
+            development: whether to make up a person to try abfed out with; its silos hear them.
+            clock: where the time comes from.
 
         Raises:
             WorkspaceError: there is something at this path already.
@@ -127,15 +132,15 @@ class Workspace(Entrance):
         make_private_folder(folder)
         for name in (COORDINATOR, "silos", "data", "lab", "runs", "reports"):
             make_private_folder(folder / name)
-        keys = SiteKeys.create(folder / COORDINATOR / "keys", site=COORDINATOR)
-        AuditLog(folder / COORDINATOR / "audit.jsonl", keys).append(
+        keys = SiteKeys.create(folder / COORDINATOR / "keys", site=COORDINATOR, clock=clock)
+        AuditLog(folder / COORDINATOR / "audit.jsonl", keys, clock).append(
             "coordinator.created", key=keys.key_id
         )
         write_private(folder / COORDINATOR / SILOS_FILE, canonical_bytes({}))
         write_coordinator_access(folder / COORDINATOR, keys, development=development)
         write_private(folder / "runs" / PINNED, keys.public_key.hex().encode())
         write_private(folder / FILE, b"version: 1\nsilos: {}\n")  # last: now it is a workspace
-        opened = cls(folder)
+        opened = cls(folder, clock)
         if development:
             make_development_person(opened.lab, opened.people)
         return opened
@@ -244,7 +249,7 @@ class Workspace(Entrance):
             aside = folder.with_name(f".{name}.new")
             if aside.exists():
                 shutil.rmtree(aside)  # a killed process left it; nothing of it was ever used
-            service = SiloService.create(aside, policy, site=name)
+            service = SiloService.create(aside, policy, site=name, clock=self.clock)
             key = service.keys.public_key
             service.close()
             aside.rename(folder)
@@ -278,17 +283,11 @@ class Workspace(Entrance):
         """Open a silo: only where its keys are, so embedded."""
         from abfed.silo.service import SiloService
 
-        service = SiloService(self.silo_folder(name))
+        service = SiloService(self.silo_folder(name), self.clock)
         try:
             yield service
         finally:
             service.close()
-
-    def pinned_keys(self) -> dict[str, bytes]:
-        """Public keys of the silos, as the coordinator pinned them."""
-        file = self.coordinator / SILOS_FILE
-        values = parse_canonical(read_private(file), where=str(file))
-        return {name: bytes.fromhex(key) for name, key in values.items()}
 
     def run(self, plan: Plan | str | Path, progress: Progress | None = None) -> Run:
         """Carry a plan out for the person who is signed in, or find the run that already did.
@@ -309,7 +308,7 @@ class Workspace(Entrance):
         from abfed.lab.waves import refuse_peeking, wave_to_run
 
         loaded, text = (plan, None) if isinstance(plan, Plan) else _loaded(Path(plan))
-        loaded = wave_to_run(self.runs_folder, loaded)
+        loaded = wave_to_run(self.runs_folder, loaded, today=self.clock().date())
         refuse_peeking(self, loaded)
         coordinator = Coordinator(
             keys=self.keys,
@@ -317,6 +316,7 @@ class Workspace(Entrance):
             runs=self.runs_folder,
             silos=self.pinned_keys(),
             front=self.front(self.session()),
+            clock=self.clock,
         )
         folders = {name: self.silo_folder(name) for name in self.silos}
         outcome = run_embedded(coordinator, folders, loaded, plan_text=text, progress=progress)

@@ -98,7 +98,7 @@ class SiloService:
     def __init__(self, folder: Path, clock: Clock = system_clock) -> None:
         check_private(folder)
         self.paths = SiloPaths(folder)
-        self._clock = clock
+        self.clock = clock
         self.keys = SiteKeys.open(self.paths.keys)
         self.audit = AuditLog(self.paths.audit, self.keys, clock)
         destroy_due(self.paths.keys, self.audit.append, clock)
@@ -120,13 +120,16 @@ class SiloService:
         self._prepared: tuple[CacheName, prepared.PreparedRows] | None = None
 
     @classmethod
-    def create(cls, folder: Path, policy_text: str, *, site: str) -> SiloService:
+    def create(
+        cls, folder: Path, policy_text: str, *, site: str, clock: Clock = system_clock
+    ) -> SiloService:
         """Found a silo: keys, an empty encrypted store, an empty ledger and its policy.
 
         Args:
             folder: a folder that doesn't exist yet, or is empty.
             policy_text: the policy as YAML, kept as it is given; validated first.
             site: the silo's name.
+            clock: where the time comes from.
 
         Raises:
             WorkspaceError: the folder is not empty.
@@ -137,12 +140,12 @@ class SiloService:
         Policy.parse(policy_text.encode(), where="policy")
         make_private_folder(folder)
         paths = SiloPaths(folder)
-        keys = SiteKeys.create(paths.keys, site=site)
+        keys = SiteKeys.create(paths.keys, site=site, clock=clock)
         Store.create(paths.store, keys)
-        Ledger(paths.ledger, keys).close()
+        Ledger(paths.ledger, keys, clock).close()
         write_private(paths.policy, policy_text.encode())
-        AuditLog(paths.audit, keys).append("silo.created", site=site, key=keys.key_id)
-        return cls(folder)
+        AuditLog(paths.audit, keys, clock).append("silo.created", site=site, key=keys.key_id)
+        return cls(folder, clock)
 
     def close(self) -> None:
         """Let go of rows in memory and of the ledger."""
@@ -155,7 +158,7 @@ class SiloService:
 
     def place(self) -> Place:
         """This silo, as it judges people now."""
-        return Access(self.keys, self.paths.folder, self._clock).place(self.policy().access)
+        return Access(self.keys, self.paths.folder, self.clock).place(self.policy().access)
 
     def holdings(self) -> Holdings:
         """What the silo holds, in declared names."""
@@ -214,7 +217,7 @@ class SiloService:
             days = self.policy().retention_days
         except InputError:
             return False  # without a policy nothing is read either
-        now = self._clock()
+        now = self.clock()
         if days is None or late_by(self.store, days, now) <= later_than:
             return False
         purge(self.store, self.paths.store, self.keys, self.audit, cutoff_of(days, now))

@@ -30,7 +30,7 @@ from abfed.silo.pseudonyms import Normalise, Pseudonyms, normalised
 from abfed.silo.rewriting import Rewriting
 from abfed.silo.service import SiloService
 from abfed.silo.tombstones import State
-from abfed.site.clock import Clock, stamp, system_clock
+from abfed.site.clock import Clock, stamp
 from abfed.site.sealedfile import SealedFile
 
 FILE = "subjects.sealed"
@@ -141,12 +141,12 @@ class Subjects:
 
     Args:
         service: the silo, opened.
-        clock: where the time comes from.
+        clock: where the time comes from; the silo's own where left out.
     """
 
-    def __init__(self, service: SiloService, clock: Clock = system_clock) -> None:
+    def __init__(self, service: SiloService, clock: Clock | None = None) -> None:
         self._service = service
-        self._clock = clock
+        self._clock = clock or service.clock
         self._pseudonyms = Pseudonyms(service.keys)
         self._store = Rewriting(service.paths.store, service.keys)
         self._file = SealedFile(service.paths.folder / FILE, service.keys, "subjects")
