@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from abfed.site.alarms import RULES
+from abfed.site.alarms import CHECKS, RULES, STATES
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "operations"
 LOOKS = 'abfed_events_total{event="look"}'
@@ -26,7 +26,7 @@ def alert_rules() -> str:
             "annotations": {"summary": "abfed watch raised {{ $labels.event }}"},
         }
         for severity in SEVERITIES
-        if (names := "|".join(rule.name for rule in RULES if rule.severity == severity))
+        if (names := "|".join(_named(severity)))
     ]
     rules += [
         {
@@ -48,6 +48,13 @@ def alert_rules() -> str:
     )
     groups = {"groups": [{"name": "abfed", "rules": rules}]}
     return head + yaml.safe_dump(groups, sort_keys=False, width=1000)
+
+
+def _named(severity: str) -> list[str]:
+    """Every alarm of a severity: by what it counts, by what it finds, by an experiment's checks."""
+    named = [rule.name for rule in RULES if rule.severity == severity]
+    named += [name for name, one in STATES.items() if one == severity]
+    return [*named, "check-.*"] if severity == CHECKS else named
 
 
 def dashboard() -> str:

@@ -245,6 +245,35 @@ class Registry:
             IntegrityError: anything of it was changed, or its file is gone.
         """
         self._freezes.check({"model": model.digest})
+        return self._opened(model)
+
+    def damaged(self) -> dict[str, str]:
+        """What doesn't hold, by model: for looking over all of them, frozen ones too.
+
+        A model that the log says was registered and that isn't there is damaged as well.
+        """
+        try:
+            every = [one.registration for one in self._all()]
+        except IntegrityError as error:
+            return {FOLDER: str(error)}
+        found: dict[str, str] = {}
+        for model in every:
+            try:
+                self._opened(model)
+            except IntegrityError as error:
+                found[model.label] = str(error)
+        there = {(one.label, one.run) for one in every}
+        for entry in self._audit.entries():
+            facts = entry["body"]["facts"]
+            if entry["body"]["event"] != "model.registered":
+                continue
+            if (facts["model"], facts["run"]) not in there:
+                day = entry["body"]["at"][:10]
+                found[facts["model"]] = f"it was registered on {day}, and is gone"
+        return found
+
+    def _opened(self, model: Registration) -> dict[str, npt.NDArray[Any]]:
+        """A model's parameters, every check of rule 3 passed but whether it is frozen."""
         registered = self._read(self._folder / model.name / str(model.version))
         if registered != model:
             raise IntegrityError("it is another model", where=model.label)

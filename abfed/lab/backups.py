@@ -18,6 +18,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,14 @@ from abfed.silo.service import SiloPaths
 from abfed.site.anchors import Anchor, verify_against
 from abfed.site.archive import read_archive, write_archive
 from abfed.site.audit import AuditLog
+from abfed.site.clock import moment_of
 from abfed.site.files import ASIDE, FILE_MODE, flush_folder, make_private_folder
 from abfed.site.keys import SiteKeys
 
 LEFT_OUT = (ASIDE, "cache-", ".")
 LEDGER = ("ledger.db", "ledger.db-wal", "ledger.db-shm")
-RECORD = "last-backup.json"
+BACKUP_DAYS = 31
+"""How old the newest backup of a silo may be before the doctor and the watch say so."""
 
 
 class BackUp(NamedTuple):
@@ -84,6 +87,23 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
     finally:
         aside.unlink(missing_ok=True)
     return BackUp(silo, count, path.stat().st_size)
+
+
+def backed_up(audit: AuditLog) -> tuple[datetime | None, bool]:
+    """When a silo was backed up last, by its own signed log.
+
+    Returns:
+        The moment, and True; where it never was, the moment from which its log is kept, and False.
+        No moment where the log is empty.
+    """
+    first: datetime | None = None
+    last: datetime | None = None
+    for entry in audit.entries():
+        at = moment_of(entry["body"]["at"])
+        first = first or at
+        if entry["body"]["event"] == "silo.backed-up":
+            last = at
+    return (first, False) if last is None else (last, True)
 
 
 def restore(

@@ -11,20 +11,24 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from abfed.lab.backups import BACKUP_DAYS, backed_up
+from abfed.lab.models import damaged_models
 from abfed.lab.offices import Office
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError
 from abfed.silo.checking import check_silo
 from abfed.silo.policy import Policy
+from abfed.silo.subjects import open_by_day
 from abfed.site.certificates import expiry
 from abfed.site.checkups import Finding
-from abfed.site.clock import moment_of
+from abfed.site.clock import moment_of, stamp
 from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, read_private
 from abfed.site.rights import AccessPolicy
 from abfed.site.ring import read_ring
 
 KEY_DAYS = 365
 SOON = timedelta(days=14)
+ANSWER_SOON = timedelta(days=7)
 LEFT_BEHIND = timedelta(hours=1)
 LARGEST_EPSILON = 10.0
 """A budget above this says little to a recipient; the doctor asks whether it is meant."""
@@ -97,8 +101,8 @@ def seals(office: Office, now: datetime) -> Iterator[Finding]:
         office.people.register()
     except AbfedError as error:
         yield Finding(check="seals", severity="critical", what=str(error)[:500])
-    if not (office.folder / "ledger.db").exists() and not (office.folder / "policy.yaml").exists():
-        return  # a coordinator
+    if not _is_silo(office.folder):
+        return
     for part in check_silo(office.folder):
         if not part.holds:
             yield Finding(
@@ -228,6 +232,47 @@ def vendors(office: Office, now: datetime) -> Iterator[Finding]:
         )
 
 
+def requests(office: Office, now: datetime) -> Iterator[Finding]:
+    """People's requests that had to be answered, or must be within a week (S1b)."""
+    today, horizon = stamp(now)[:10], stamp(now + ANSWER_SOON)[:10]
+    for day, count in open_by_day(office.folder, office.keys).items():
+        late = day < today
+        if day <= horizon:
+            must = "had to" if late else "must"
+            yield Finding(
+                check="requests",
+                severity="high" if late else "medium",
+                what=f"{count} requests of people {must} be answered by {day}",
+                fix="`abfed silo subject due`, and answer them",
+            )
+
+
+def backups(office: Office, now: datetime) -> Iterator[Finding]:
+    """How old a silo's newest backup is, by its own signed log."""
+    at, ever = backed_up(office.audit)
+    if not _is_silo(office.folder) or at is None or now - at <= timedelta(days=BACKUP_DAYS):
+        return
+    days = (now - at).days
+    yield Finding(
+        check="backups",
+        severity="medium",
+        what=f"the newest backup is {days} days old" if ever else f"no backup for {days} days",
+        fix="`abfed silo backup`",
+    )
+
+
+def models(office: Office, now: datetime) -> Iterator[Finding]:
+    """Every model of a registry, or kept in a silo, opened and checked (S10)."""
+    del now
+    for name, what in damaged_models(office).items():
+        yield Finding(
+            check="models",
+            severity="critical",
+            what=f"{name}: {what}"[:500],
+            fix="train it again, or restore it; find out who changed it",
+        )
+
+
 FILE_CHECKS = ("permissions", "leftovers")
 SITE_CHECKS: dict[str, Check] = {
     "seals": seals,
@@ -236,6 +281,9 @@ SITE_CHECKS: dict[str, Check] = {
     "policy": policy,
     "people": people,
     "vendors": vendors,
+    "requests": requests,
+    "backups": backups,
+    "models": models,
 }
 
 
@@ -268,6 +316,11 @@ def mend(folder: Path, now: datetime) -> int:
             path.unlink()
             mended += 1
     return mended
+
+
+def _is_silo(folder: Path) -> bool:
+    """Whether a site is a silo, or what is left of one; else it is a coordinator."""
+    return any((folder / name).exists() for name in ("ledger.db", "policy.yaml", "store"))
 
 
 def _place(folder: Path, path: Path) -> str:

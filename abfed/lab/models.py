@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.coordinator.registry import FOLDER as MODELS
 from abfed.coordinator.registry import Registration, Registry, Standing
 from abfed.lab.approvals import FOLDER as APPROVALS
 from abfed.lab.approvals import approvals_of
@@ -16,11 +17,13 @@ from abfed.protocol import tensors
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.errors import AbfedError, InputError, WorkspaceError
 from abfed.protocol.identity import Presented, as_text
+from abfed.silo.models import Models
 from abfed.site.access import Asker
 from abfed.site.files import make_private_folder, write_private
 from abfed.site.foureyes import Approvals, Question
 
 if TYPE_CHECKING:
+    from abfed.lab.offices import Office
     from abfed.lab.runs import Run
     from abfed.lab.workspace import Workspace
 
@@ -174,6 +177,15 @@ def verify(workspace: Workspace, labels: list[str]) -> dict[str, str]:
         "models.verified", models=len(found), damaged=sum(bool(why) for why in found.values())
     )
     return found
+
+
+def damaged_models(office: Office) -> dict[str, str]:
+    """What doesn't hold of a site's models: a coordinator's registry, or what a silo keeps."""
+    if (office.folder / "ledger.db").exists() or (office.folder / "policy.yaml").exists():
+        return Models(office.folder / "models", office.keys).damaged()
+    if not (office.folder / MODELS).is_dir():
+        return {}
+    return Registry(office.folder, office.keys, office.audit, office.clock).damaged()
 
 
 def lineage(model: Registration) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from abfed.coordinator.inbox import Accepted
 from abfed.lab.runs import Run
 from abfed.learning.evaluation import ScoreHistogram, log_loss
 from abfed.learning.shapes import UPDATE, unprefixed
-from abfed.site.alarms import Alarm, Severity
+from abfed.site.alarms import CHECKS, STATES, Alarm
 
 BATCHES = 1.5
 """How far realised batches may be above the expected one, on average over a round's steps."""
@@ -72,19 +72,19 @@ def _updates(run: Run) -> Iterator[Alarm]:
                 continue
             if not set(accepted.release.noise) >= DECLARED:
                 what = f"its release of {step} does not say by which noise it was made"
-                yield _alarm(run, "noise-untold", "high", silo, what, "ask which version it runs")
+                yield _alarm(run, "noise-untold", silo, what, "ask which version it runs")
                 continue
             update = _flat(accepted)
             length = float(np.linalg.norm(update))
             noise, signal = honest_lengths(accepted, rate, update.size)
             if length > 1.3 * noise + signal:
                 what = f"its update in {step} is {length / (noise + signal):.1f} × what is possible"
-                yield _alarm(run, "update-norm", "critical", silo, what, "playbook poisoned-silo")
+                yield _alarm(run, "update-norm", silo, what, "playbook poisoned-silo")
             enough = update.size * accepted.release.noise["steps"] >= ENOUGH_NOISE
             free = run.plan.schedule.proximal == 0  # a pull shortens the noise too
             if enough and free and length < 0.4 * noise:
                 what = f"its update in {step} is {length / noise:.2f} × as long as its noise"
-                yield _alarm(run, "noise-missing", "critical", silo, what, "ask the silo to verify")
+                yield _alarm(run, "noise-missing", silo, what, "ask the silo to verify")
 
 
 def _opposed(run: Run) -> Iterator[Alarm]:
@@ -101,7 +101,7 @@ def _opposed(run: Run) -> Iterator[Alarm]:
         cosine = float(way @ others / (np.linalg.norm(way) * np.linalg.norm(others) or 1.0))
         if cosine < -max(OPPOSED, CHANCE / math.sqrt(way.size)):
             what = f"it pulls against all other silos (cosine {cosine:.2f})"
-            yield _alarm(run, "update-direction", "high", silo, what, "playbook poisoned-silo")
+            yield _alarm(run, "update-direction", silo, what, "playbook poisoned-silo")
 
 
 def _losses(run: Run) -> Iterator[Alarm]:
@@ -116,7 +116,7 @@ def _losses(run: Run) -> Iterator[Alarm]:
         error = math.hypot(known[-1].standard_error, known[0].standard_error)
         if rise > LOSS_SDS * error:
             what = f"the model's log-loss rose by {rise:.3g} (± {error:.2g}) over the run"
-            yield _alarm(run, "loss-rises", "high", silo, what, "see the training curve")
+            yield _alarm(run, "loss-rises", silo, what, "see the training curve")
 
 
 def _checks(run: Run) -> Iterator[Alarm]:
@@ -125,13 +125,13 @@ def _checks(run: Run) -> Iterator[Alarm]:
         if row["alarm"]:
             rule = f"check-{str(row['check']).replace(' ', '-')}"
             what = f"{row['scope']}, {row['subject']}: {row['reading']}"
-            yield _alarm(run, rule, "high", run.name, what[:300], "see the report's checks")
+            yield _alarm(run, rule, run.name, what[:300], "see the report's checks")
 
 
-def _alarm(run: Run, rule: str, severity: Severity, subject: str, what: str, do: str) -> Alarm:
+def _alarm(run: Run, rule: str, subject: str, what: str, do: str) -> Alarm:
     return Alarm(
         rule=rule,
-        severity=severity,
+        severity=CHECKS if rule.startswith("check-") else STATES[rule],
         site=run.name,
         subject=subject,
         at=run.made_at,

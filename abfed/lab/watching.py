@@ -1,32 +1,44 @@
 """The watch (S14): what the rules find at the sites of this machine, told once, to every sink.
 
-A look reads each site's log (verifying every signature and link), each run that is new, and the
-state of what should be in date; compares with what was told before; and brings what is new to the
-sinks. What was told is kept in a sealed file after every sink took it: a sink that failed gets it
-again at the next look, and no alarm is lost by a crash. The watch changes nothing else.
+A look reads each site's log (verifying every signature and link), every run and model (verifying
+all of it), and the state of what should be in date (see `watched`); compares with what was told
+before; and brings what is new to the sinks. What was told is kept in a sealed file after every sink
+took it: a sink that failed gets it again at the next look, and no alarm is lost by a crash. The
+watch changes nothing else.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from abfed.lab.offices import Office
-from abfed.lab.playbook import playbooks
-from abfed.lab.responding import incidents_of, vendors_of
+from abfed.lab.responding import vendors_of
 from abfed.lab.run_alarms import judge_run
+from abfed.lab.watched import (
+    KEPT,
+    of_backups,
+    of_budgets,
+    of_incidents,
+    of_log,
+    of_models,
+    of_playbooks,
+    of_requests,
+    of_vendors,
+    state_alarm,
+    unreadable,
+)
 from abfed.lab.workspace import Workspace
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import AbfedError, InputError, IntegrityError, WorkspaceError
+from abfed.protocol.errors import AbfedError, WorkspaceError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
 from abfed.protocol.yamltext import parse_yaml
-from abfed.site.alarms import Alarm, Severity, judge_log
+from abfed.site.alarms import Alarm
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.files import read_private
 from abfed.site.health import Metrics
@@ -35,8 +47,6 @@ from abfed.site.sinks import Sink, deliver
 
 FILE = "watch.yaml"  # in the workspace
 TOLD = "watch-told.sealed"  # at the site that watches
-KEPT = timedelta(days=400)
-SOON = 14  # days before something ends that it is told
 
 
 class Settings(Frozen):
@@ -120,58 +130,56 @@ class Watch:
 
     def _found(self, now: datetime) -> Iterator[Alarm]:
         for site in self._sites:
-            try:
-                office = self._workspace.office(site)
-                yield from _of_log(office, now)
-                yield from _of_register(office, now)
-            except IntegrityError as error:
-                yield _now("chain-or-seal-broken", "critical", site, "", now, str(error))
-            except AbfedError as error:
-                yield _now("site-unreadable", "high", site, "", now, error.what)
-            if site in self._workspace.silos:
-                yield from self._of_silo(site, now)
+            yield from self._of_site(site, now)
         if "coordinator" in self._sites:
             yield from self._of_runs(now)
-            yield from _of_playbooks(self._workspace.path, now)
+            yield from of_playbooks(self._workspace.path, now)
 
-    def _of_silo(self, site: str, now: datetime) -> Iterator[Alarm]:
-        """The pace at which a silo's budgets are spent, and whether its files hold."""
+    def _of_site(self, site: str, now: datetime) -> Iterator[Alarm]:
+        """A site's log, registers and models; and, of a silo, its people's requests and budgets.
+
+        What can't be opened hides nothing else.
+        """
+        try:
+            office = self._workspace.office(site)
+        except AbfedError as error:
+            yield unreadable(site, now, error)
+            return
+        parts = [of_log, of_incidents, of_vendors, of_models]
+        if site in self._workspace.silos:
+            parts += [of_requests, of_backups]
+        for part in parts:
+            try:
+                yield from part(office, now)
+            except AbfedError as error:
+                yield unreadable(site, now, error)
+        if site in self._workspace.silos:
+            yield from self._of_budgets(site, now)
+
+    def _of_budgets(self, site: str, now: datetime) -> Iterator[Alarm]:
+        """The pace at which a silo's budgets are spent; the silo is opened as if it were asked."""
         try:
             with self._workspace.silo(site) as silo:
                 standings = silo.standing()
-                spent = [
-                    moment_of(one.at)
-                    for one in silo.ledger.reservations()
-                    if now - moment_of(one.at) < timedelta(days=30)
-                ]
-                every = len(silo.ledger.reservations())
-        except IntegrityError as error:
-            yield _now("chain-or-seal-broken", "critical", site, "", now, str(error))
-            return
+                charged = [moment_of(one.at) for one in silo.ledger.reservations()]
         except AbfedError as error:
-            yield _now("site-unreadable", "high", site, "", now, error.what)
+            yield unreadable(site, now, error)
             return
         for one in standings:
             self.metrics.state.labels(state=f"budget-left-{site}-{one.scope}").set(one.left)
-            share = len(spent) / every if every else 0.0
-            pace = one.spent * share / 30  # ε a day: by the share of plans that are this new
-            if pace > 0 and one.left / pace < self._settings.burn_days:
-                what = (
-                    f"budget {one.scope}: {one.left:.2g} of {one.budget:g} left, "
-                    f"{one.left / pace:.0f} days at the pace of the last 30"
-                )
-                yield _now("budget-burn", "high", site, one.scope, now, what)
+        yield from of_budgets(site, standings, charged, now, self._settings.burn_days)
 
     def _of_runs(self, now: datetime) -> Iterator[Alarm]:
-        """Runs are judged once: they don't change; one that did is an alarm."""
+        """Every run is opened and verified at every look; what it says is judged once."""
         for signed in sorted(self._workspace.runs_folder.glob("*/manifest.sig")):
             name = signed.parent.name
-            if name not in self._runs:
-                try:
-                    self._runs[name] = tuple(judge_run(self._workspace.find_run(signed.parent)))
-                except IntegrityError as error:
-                    yield _now("run-damaged", "critical", "coordinator", name, now, str(error))
-                    continue
+            try:
+                run = self._workspace.find_run(signed.parent)
+                if name not in self._runs:
+                    self._runs[name] = tuple(judge_run(run))
+            except AbfedError as error:
+                yield state_alarm("run-damaged", "coordinator", name, now, str(error))
+                continue
             yield from self._runs[name]
 
     def _tell(self, new: tuple[Alarm, ...]) -> tuple[str, ...]:
@@ -215,70 +223,3 @@ def load_settings(workspace: Path) -> Settings:
         return Settings()
     values = parse_yaml(read_private(path), where=str(path), error=WorkspaceError)
     return parse_record(Settings, values, where=str(path), error=WorkspaceError)
-
-
-def _of_log(office: Office, now: datetime) -> Iterator[Alarm]:
-    """The rules over a site's log, after every signature and link was checked."""
-    office.audit.verify()
-    horizon = now - KEPT
-    yield from (
-        alarm
-        for alarm in judge_log(office.site, office.audit.entries())
-        if moment_of(alarm.at) > horizon
-    )
-
-
-def _of_register(office: Office, now: datetime) -> Iterator[Alarm]:
-    """What should be in date at a site: incidents' clocks, vendors, reviews."""
-    for one in incidents_of(office).list().values():
-        clock = one.clock(now)
-        if not one.closed_at and clock.startswith("OVERDUE"):
-            yield Alarm(
-                rule="authority-not-told",
-                severity="critical",
-                site=office.site,
-                subject=one.id,
-                at=stamp(one.deadline),
-                what=f"the 72 hours are over: {clock}",
-                do="tell the authority, and record it: `abfed incident told`",
-            )
-    for name in vendors_of(office).overdue(SOON):
-        entry = vendors_of(office).list()[name]
-        yield Alarm(
-            rule="vendor-review-due",
-            severity="medium",
-            site=office.site,
-            subject=name,
-            at=_midnight(entry.vendor.review_by, -SOON),
-            what=f"its review or agreement ends by {entry.vendor.review_by}",
-            do="review it, propose and approve it anew",
-        )
-
-
-def _of_playbooks(workspace: Path, now: datetime) -> Iterator[Alarm]:
-    try:
-        known = playbooks(workspace)
-    except InputError as error:
-        yield _now("playbook-malformed", "medium", "coordinator", "", now, error.what)
-        return
-    for one in known.values():
-        if one.due_on <= now.date():
-            yield Alarm(
-                rule="playbook-review-due",
-                severity="low",
-                site="coordinator",
-                subject=one.name,
-                at=_midnight(one.due_on.isoformat(), 0),
-                what=f"it was last reviewed on {one.reviewed_on}",
-                do=f"its owner ({one.owner}) reads it through and drills it",
-            )
-
-
-def _midnight(day: str, shift: int) -> str:
-    return stamp(moment_of(f"{day}T00:00:00.000000Z") + timedelta(days=shift))
-
-
-def _now(rule: str, severity: Severity, site: str, subject: str, now: datetime, what: str) -> Alarm:
-    """An alarm about a state, dated by the day: told once a day while it lasts."""
-    at = f"{stamp(now)[:10]}T00:00:00.000000Z"
-    return Alarm(rule=rule, severity=severity, site=site, subject=subject, at=at, what=what[:300])

@@ -1,9 +1,9 @@
 """Checking a silo from its keys to its last row: each part on its own, so that none hides another.
 
 What is looked at: that nothing is missing or open to others; the policy; the sealed manifest and
-each file of the store, byte by byte; each entry of the ledger; each kept release; each entry of the
-audit log, and that the ledger is not older than it. Nothing is decrypted that holds a row, nothing
-is written, and nothing is repaired.
+each file of the store, byte by byte; each entry of the ledger; each kept release and model; each
+entry of the audit log, and that the ledger is not older than it. Nothing is decrypted that holds a
+row, nothing is written, and nothing is repaired.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from abfed.protocol.errors import AbfedError
+from abfed.protocol.errors import AbfedError, IntegrityError
 from abfed.silo.buckets import BucketFiles
 from abfed.silo.ledger import Ledger
+from abfed.silo.models import Models
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
 from abfed.silo.service import SiloPaths, check_not_restored, check_there
@@ -54,6 +55,7 @@ def check_silo(folder: Path) -> tuple[Part, ...]:
         "store": lambda: _store(paths, keys),
         "ledger": lambda: _ledger(paths, keys),
         "releases": lambda: _releases(paths, keys),
+        "models": lambda: _models(folder, keys),
         "audit log": lambda: f"{AuditLog(paths.audit, keys).verify().entries} entries",
     }
     return tuple(_checked(part, check) for part, check in checks.items())
@@ -86,6 +88,14 @@ def _ledger(paths: SiloPaths, keys: SiteKeys) -> str:
         ledger = stack.enter_context(Ledger(paths.ledger, keys))
         check_not_restored(ledger, AuditLog(paths.audit, keys))
         return f"{ledger.entries} entries, none older than the audit log's"
+
+
+def _models(folder: Path, keys: SiteKeys) -> str:
+    models = Models(folder / "models", keys)
+    if broken := models.damaged():
+        name, what = next(iter(sorted(broken.items())))
+        raise IntegrityError(what, where=f"model {name}")
+    return f"{len(models.digests())}, each the one that its name says"
 
 
 def _releases(paths: SiloPaths, keys: SiteKeys) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from abfed.learning.shapes import model_shapes
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
-from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.protocol.sealing import seal, unseal
 from abfed.protocol.tensors import pack, unpack
@@ -100,6 +100,16 @@ class Models:
         found = KeptModel(plan, arrays, head["submitter"], (slope, shift))
         if found.digest != digest:
             raise IntegrityError("it is another model than its name says", where=where)
+        return found
+
+    def damaged(self) -> dict[str, str]:
+        """What doesn't hold, by digest: each model opened as if it were to be used."""
+        found: dict[str, str] = {}
+        for digest in self.digests():
+            try:
+                self.load(digest)
+            except AbfedError as error:
+                found[digest[:16]] = str(error)
         return found
 
     def find(self, name: str) -> KeptModel:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import calendar
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -31,6 +33,7 @@ from abfed.silo.rewriting import Rewriting
 from abfed.silo.service import SiloService
 from abfed.silo.tombstones import State
 from abfed.site.clock import Clock, stamp
+from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
 FILE = "subjects.sealed"
@@ -308,16 +311,30 @@ class Subjects:
         return _digest_of(self._pseudonyms.of(identifier, normalise=normalise))
 
     def _requests(self) -> tuple[Request, ...]:
-        values = self._file.read()
-        if values is None:
-            return ()
-        try:
-            return parse_record(Register, values, where=FILE).requests
-        except InputError as cause:
-            raise IntegrityError("not a register of requests", where=FILE) from cause
+        return _read(self._file)
 
     def _write(self, requests: tuple[Request, ...]) -> None:
         self._file.write(Register(requests=requests).model_dump(mode="json"))
+
+
+def open_by_day(folder: Path, keys: SiteKeys) -> dict[str, int]:
+    """How many requests of a silo are open, by the day on which they must be answered.
+
+    Raises:
+        IntegrityError: the register was changed.
+    """
+    requests = _read(SealedFile(folder / FILE, keys, "subjects"))
+    return dict(sorted(Counter(one.due_on for one in requests if not one.done_at).items()))
+
+
+def _read(file: SealedFile) -> tuple[Request, ...]:
+    values = file.read()
+    if values is None:
+        return ()
+    try:
+        return parse_record(Register, values, where=FILE).requests
+    except InputError as cause:
+        raise IntegrityError("not a register of requests", where=FILE) from cause
 
 
 def due_on(received: date, law: Law) -> date:

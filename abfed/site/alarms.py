@@ -185,6 +185,33 @@ RULES: tuple[Rule, ...] = (
 """Every rule over the log, with its threshold; docs/operations.md has the table."""
 
 
+STATES: Mapping[str, Severity] = {
+    "chain-or-seal-broken": "critical",
+    "site-unreadable": "high",
+    "clock-went-back": "high",
+    "run-damaged": "critical",
+    "model-damaged": "critical",
+    "budget-burn": "high",
+    "authority-not-told": "critical",
+    "request-overdue": "high",
+    "request-due": "low",
+    "backup-overdue": "medium",
+    "vendor-review-due": "medium",
+    "vendor-expired": "high",
+    "playbook-review-due": "low",
+    "playbook-malformed": "medium",
+    "update-norm": "critical",
+    "update-direction": "high",
+    "noise-missing": "critical",
+    "noise-untold": "high",
+    "loss-rises": "high",
+}
+"""Alarms that count no entries: about how a site stands today, and about runs."""
+
+CHECKS: Severity = "high"
+"""Of an experiment's own checks; their alarms are called `check-` and the check's name."""
+
+
 def judge_log(
     site: str, entries: Iterable[Mapping[str, Any]], rules: Iterable[Rule] = RULES
 ) -> Iterator[Alarm]:
@@ -238,7 +265,7 @@ def _alarm(rule: Rule, site: str, subject: str, at: datetime, count: int) -> Ala
 def _clock_went_back(site: str, at: datetime, latest: datetime) -> Alarm:
     return Alarm(
         rule="clock-went-back",
-        severity="high",
+        severity=STATES["clock-went-back"],
         site=site,
         at=stamp(latest),
         what=f"the site's clock went back by {(latest - at).total_seconds():.0f} s",

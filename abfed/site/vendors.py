@@ -105,6 +105,11 @@ class Vendor(Frozen):
         return self
 
     @property
+    def ends_on(self) -> str:
+        """The day from which on it is not usable: its review's, or its agreement's if sooner."""
+        return min(self.review_by, self.agreement.ends_on if self.agreement else self.review_by)
+
+    @property
     def score(self) -> float:
         """Share of the questionnaire's weight that was answered yes."""
         total = sum(one.weight for one in self.questionnaire)

@@ -10,7 +10,7 @@ import yaml
 
 from abfed.lab.watching import Settings
 from abfed.protocol.declared import parse_record
-from abfed.site.alarms import RULES
+from abfed.site.alarms import CHECKS, RULES, STATES
 from abfed.site.health import Metrics
 from tools.watch_files import FILES, FOLDER
 
@@ -21,6 +21,24 @@ PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 def test_the_table_has_every_rule_with_its_threshold() -> None:
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (\w+ \| \d+) \|", PAGE, re.MULTILINE))
     assert rows == {rule.name: f"{rule.severity} | {rule.most}" for rule in RULES}
+
+
+def test_the_table_has_every_alarm_about_a_state() -> None:
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (\w+) \| [^\d|]", PAGE, re.MULTILINE))
+    assert rows == STATES
+
+
+def test_every_alarm_has_a_rule_for_prometheus() -> None:
+    alerts = yaml.safe_load((FOLDER / "prometheus-alerts.yml").read_text(encoding="utf-8"))
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    told = {
+        rule["labels"]["severity"]: re.compile(named[0])
+        for rule in rules
+        if (named := re.findall(r"alarm-\(([^)]*)\)", rule["expr"]))
+    }
+    every = {rule.name: rule.severity for rule in RULES} | dict(STATES) | {"check-drift": CHECKS}
+    for name, severity in every.items():
+        assert told[severity].fullmatch(name), name
 
 
 def test_the_files_are_what_the_tool_writes() -> None:

@@ -20,7 +20,7 @@ from abfed.site.keys import SiteKeys
 from tests.examples import make_plan
 from tests.silo.asking import SILO, Asker, policy_values, rows
 
-PARTS = ("files", "policy", "store", "ledger", "releases", "audit log")
+PARTS = ("files", "policy", "store", "ledger", "releases", "models", "audit log")
 
 
 @pytest.fixture(scope="module")
