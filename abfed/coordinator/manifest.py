@@ -16,15 +16,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from abfed.coordinator.journal import read_journal
-from abfed.coordinator.rounds import RunFolder
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.envelope import key_id, open_envelope
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.clock import stamp
 from abfed.site.files import read_private
+
+if TYPE_CHECKING:
+    from abfed.coordinator.rounds import RunFolder
 
 FORMAT = 1
 PACKAGES = (

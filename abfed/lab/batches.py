@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from abfed.lab.finished import Finished, find_folder, finished_runs, open_finished
 from abfed.lab.periods import within
 from abfed.lab.reports import Order, order
 from abfed.lab.subjects import ALL, Subject, of_plan, of_run, of_runs
@@ -38,7 +39,6 @@ from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 
 if TYPE_CHECKING:
-    from abfed.lab.runs import Run
     from abfed.lab.workspace import Workspace
 
 Scalar = bool | int | float | str
@@ -196,7 +196,8 @@ class _Finder:
     def __init__(self, workspace: Workspace, beside: Path) -> None:
         self._workspace = workspace
         self._beside = beside
-        self._runs = workspace.runs()
+        self._key = workspace.keys.public_key
+        self._runs = finished_runs(workspace.runs_folder, self._key)
 
     def subjects(self, entry: Entry) -> Iterator[tuple[Subject, dict[str, Any], str]]:
         """What an entry is about: itself, where a worker finds it, and its name for people."""
@@ -209,7 +210,8 @@ class _Finder:
             yield of_runs(runs, folder), {"kind": "runs", "folder": str(folder), "runs": names}, ALL
             return
         if entry.run:
-            yield self._run(self._workspace.find_run(entry.run))
+            folder = find_folder(self._workspace.runs_folder, entry.run)
+            yield self._run(open_finished(folder, self._key))
             return
         path = self._path(entry.plan)
         plan = Plan.load(path)
@@ -226,7 +228,7 @@ class _Finder:
         for run in wanted if entry.period else wanted[-1:]:
             yield self._run(run)
 
-    def _run(self, run: Run) -> tuple[Subject, dict[str, Any], str]:
+    def _run(self, run: Finished) -> tuple[Subject, dict[str, Any], str]:
         return of_run(run), {"kind": "run", "folder": str(run.folder.resolve())}, run.name
 
     def _path(self, name: str) -> Path:
@@ -236,6 +238,6 @@ class _Finder:
         raise InputError("there is no such plan", where=name, do="check the path")
 
 
-def _within(run: Run, period: str | None) -> bool:
+def _within(run: Finished, period: str | None) -> bool:
     """Whether a run was completed in a period."""
     return within(run.made_at, period or "")

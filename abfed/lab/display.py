@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from abfed.lab.figures import figures
-from abfed.lab.page import STYLE, facts, paragraph, pill, table
+from abfed.lab.page import STYLE, facts, paragraph, pill, table, title
 from abfed.lab.plots import plot_budget, plot_effects, plot_training
 from abfed.lab.readings import DEFAULT_ALPHA, effects_at, reading, sample_ratio_reading, widest
 from abfed.lab.units import NONE, count, level, plain, unit_of
@@ -34,14 +34,6 @@ __all__ = [
 
 PILLS = {"good": "yes", "bad": "no", "open": "open"}
 """How a decision of each tone stands out."""
-
-
-def title(run: Run) -> str:
-    """What the report is called; a simulation, or a run without privacy, says so first."""
-    named = run.report.title or run.plan.name
-    if run.plan.privacy.unprotected:
-        named = f"NOT PRIVATE: {named}"
-    return f"SIMULATION: {named}" if run.plan.simulation is not None else named
 
 
 def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None = None) -> str:

@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from abfed.lab.finished import Finished
     from abfed.protocol.plan import Plan
 
 SOURCE_HEX = 16  # digits of a digest that name a source
@@ -111,6 +112,14 @@ SYNTHETIC = "synthetic"
 WIDE = 9  # columns; more don't fit on paper at the usual size
 COUNT = "data-count"
 """Marks a cell that counts people."""
+
+
+def title(run: Finished) -> str:
+    """What the report is called; a simulation, or a run without privacy, says so first."""
+    named = run.report.title or run.plan.name
+    if run.plan.privacy.unprotected:
+        named = f"NOT PRIVATE: {named}"
+    return f"SIMULATION: {named}" if run.plan.simulation is not None else named
 
 
 def plan_source(plan: Plan) -> str:

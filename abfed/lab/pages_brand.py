@@ -9,7 +9,16 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from abfed.lab.page import ARM_COLOURS, RULE, facts, paragraph, picture, section, table
+from abfed.lab.page import (
+    ARM_COLOURS,
+    RULE,
+    facts,
+    paragraph,
+    picture,
+    section,
+    table,
+    title,
+)
 from abfed.lab.plots import as_svg, drawing
 from abfed.lab.units import NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
@@ -54,7 +63,6 @@ def headline(run: Run, brand: str) -> str:
             f"Of its budget of ε = {plain(ledger['epsilon_total'], 2)} for each recipient, "
             f"{plain(left, 2)} ({percent(share)}) was left when it answered{low}."
         )
-    from abfed.lab.display import title
 
     said = [f"{brand}: {size} in “{run.plan.experiment}”.", budget]
     return (

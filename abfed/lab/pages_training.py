@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from abfed.lab.page import ARM_COLOURS, BLUE, INK, RULE, paragraph, picture, section, table
+from abfed.lab.page import (
+    ARM_COLOURS,
+    BLUE,
+    INK,
+    RULE,
+    paragraph,
+    picture,
+    section,
+    table,
+    title,
+)
 from abfed.lab.plots import as_svg, drawing, plot_training
 from abfed.lab.readings import require_model, training_reading
 from abfed.lab.units import NBSP, NONE, count, percent, plain, signed
@@ -44,8 +54,6 @@ def histograms(run: Run, step: str) -> dict[str, ScoreHistogram]:
 
 def headline(run: Run) -> str:
     """Title, and how good the model is."""
-    from abfed.lab.display import title
-
     model = require_model(run)
     said = [training_reading(run), _calibration_reading(run)]
     return (

@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from abfed.coordinator.beside import REPORT, TIMINGS, read_beside
+from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox
-from abfed.coordinator.manifest import verify
+from abfed.lab.finished import Finished, open_finished
 from abfed.lab.frames import marked
-from abfed.lab.page import SOURCE_HEX
 from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.charges import plan_epsilon
-from abfed.protocol.canonical import canonical_bytes, sha256_hex
-from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.plan import Plan, ReportSpec
+from abfed.protocol.plan import Plan
 from abfed.site.files import read_private
 from abfed.stats.between import differences
 from abfed.stats.checklist import checklist
@@ -47,23 +44,15 @@ PINNED = "coordinator.pub"
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
-    """A complete run.
+class Run(Finished):
+    """A complete run, with what silos released.
 
     Attributes:
-        folder: where it lies; its name is the run's.
-        plan: what was asked.
-        report: how it is to be shown.
-        manifest: what was signed.
         releases: verified releases by silo and step.
         found: it was complete before it was asked for again.
         missing: silos that did not answer this time, and why; also those that are in the run.
     """
 
-    folder: Path
-    plan: Plan
-    report: ReportSpec
-    manifest: Mapping[str, Any]
     releases: Mapping[str, Mapping[str, Accepted]]
     found: bool = False
     missing: Mapping[str, str] | None = None
@@ -92,26 +81,14 @@ class Run:
         """
         if coordinator_key is None:
             coordinator_key = _pinned_key(folder)
-        manifest = verify(folder, coordinator_key)
-        plan = Plan.from_canonical((folder / "plan.json").read_bytes(), where=str(folder))
-        report = _shown(folder, coordinator_key)
-        releases = _verified(folder, plan, manifest)
-        return cls(folder, plan, report, manifest, releases, found, missing)
+        one = open_finished(folder, coordinator_key)
+        releases = _verified(folder, one.plan, one.manifest)
+        return cls(folder, one.plan, one.report, one.manifest, releases, found, missing)
 
     def __repr__(self) -> str:
         """Which run, of what, over whom: one line."""
         steps = max((len(one) for one in self.releases.values()), default=0)
         return f"Run({self.name!r}, silos={self.silos}, steps={steps}, found={self.found})"
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return str(self.manifest["run"])
-
-    @property
-    def made_at(self) -> str:
-        """When it was complete (UTC, ISO 8601), as the coordinator signed it."""
-        return str(self.manifest["created_at"])
 
     @property
     def silos(self) -> tuple[str, ...]:
@@ -136,17 +113,6 @@ class Run:
             rows = self.left_out[self.left_out["reason"] == INTEGRITY]
             now |= dict(zip(rows["silo"], rows["why"], strict=True))
         return now
-
-    @property
-    def asked_by(self) -> str:
-        """Who submitted its plan, with their site."""
-        who: str = self.manifest["asked_by"]
-        return who
-
-    @property
-    def source(self) -> str:
-        """What its tables say they were computed from (see `page.table`)."""
-        return f"release:{sha256_hex(canonical_bytes(self.manifest))[:SOURCE_HEX]}"
 
     @functools.cached_property
     def totals(self) -> dict[str, SiloTotals]:
@@ -319,12 +285,6 @@ class Run:
         from abfed.lab.display import run_card
 
         return run_card(self)
-
-
-def _shown(folder: Path, coordinator_key: bytes) -> ReportSpec:
-    """How a run is to be shown and to whom, as the coordinator signed it; else the defaults."""
-    signed = read_beside(folder / REPORT, coordinator_key)
-    return parse_record(ReportSpec, signed or {}, where=str(folder / REPORT))
 
 
 def _pinned_key(folder: Path) -> bytes:

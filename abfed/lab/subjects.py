@@ -7,18 +7,18 @@ sources tables may come, and what the manifest says. A name of a file is relativ
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.disclosure import Allowed
-from abfed.lab.page import SYNTHETIC, plan_source
+from abfed.lab.page import SYNTHETIC, plan_source, title
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.errors import WorkspaceError
 
 if TYPE_CHECKING:
-    from abfed.lab.runs import Run
+    from abfed.lab.finished import Finished
     from abfed.lab.workspace import Workspace
     from abfed.protocol.plan import Plan
 
@@ -108,10 +108,8 @@ def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Sub
     return of_plan(plan, Path(about).read_bytes())
 
 
-def of_run(run: Run) -> Subject:
+def of_run(run: Finished) -> Subject:
     """A finished run."""
-    from abfed.lab.display import title
-
     simulated = run.plan.simulation is not None
     sources = {run.source, plan_source(run.plan)} | ({SYNTHETIC} if simulated else set())
     runs = run.folder.resolve().parent
@@ -159,7 +157,7 @@ def of_plan(plan: Plan, text: bytes) -> Subject:
     )
 
 
-def of_runs(runs: list[Run], folder: Path) -> Subject:
+def of_runs(runs: Sequence[Finished], folder: Path) -> Subject:
     """All complete runs of a workspace."""
     sources = {source for run in runs for source in (run.source, plan_source(run.plan))}
     audience = {role for run in runs for role in run.report.audience} or {"analyst"}

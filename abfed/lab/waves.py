@@ -19,7 +19,6 @@ from abfed.coordinator.manifest import verify
 from abfed.protocol.canonical import digest
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
-from abfed.stats.effects import PEEKING
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -115,6 +114,8 @@ def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
     Raises:
         InputError: the same question was read before, on other data.
     """
+    from abfed.stats.effects import PEEKING
+
     if plan.analysis.sequential is not None:
         return
     for folder, before in _complete(workspace.runs_folder, "*"):

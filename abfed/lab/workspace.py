@@ -32,6 +32,7 @@ from abfed.lab.coordination import (
 )
 from abfed.lab.development import make_development_person
 from abfed.lab.entrance import Entrance
+from abfed.lab.finished import find_folder
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
@@ -63,7 +64,6 @@ FILE = "abfed.yaml"
 LOCK = ".abfed.lock"  # held while silos are founded
 RESERVED = (COORDINATOR, "all")
 """Names that mean something else: the coordinator's site, and all of what there is."""
-SHOWN_RUNS = 10  # names, where there is none of the one that was asked for
 PINNED = "coordinator.pub"  # in runs/: the public key that signs them, for reading without keys
 
 
@@ -362,24 +362,7 @@ class Workspace(Entrance):
         Raises:
             WorkspaceError: there is none, or more than one.
         """
-        from abfed.lab.waves import last_wave
-
-        if _is_file(Path(name) / "manifest.sig"):
-            return self._open_run(Path(name))
-        known = sorted(one.parent for one in self.runs_folder.glob("*/manifest.sig"))
-        exact = [one for one in known if one.name == str(name)]
-        found = exact or [one for one in known if one.name.startswith(str(name))]
-        only = last_wave(found)
-        if only is not None:
-            return self._open_run(only)
-        names = ", ".join(one.name for one in found or known[-SHOWN_RUNS:])
-        told = "these are" if found else "complete runs here, the last by name:"
-        raise WorkspaceError(
-            f"{len(found) or 'no'} complete runs are called {str(name)!r}",
-            where=str(self.runs_folder),
-            why=f"{told} {names}" if names else "no run is complete here",
-            do="name one run" if names else "run a plan first: `abfed run PLAN.yaml`",
-        )
+        return self._open_run(find_folder(self.runs_folder, name))
 
     def _open_run(self, folder: Path) -> Run:
         from abfed.lab.runs import Run

@@ -1,0 +1,35 @@
+"""What a batch's own process carries: it checks, hands out and signs, and computes no figure.
+
+Its memory is spent beside that of its workers and kernels (`benchmarks/bench_reports.py`).
+"""
+
+import json
+import subprocess
+import sys
+
+from tests.lab.example import make_run, statistics_only
+
+HEAVY = ("flwr", "grpc", "scipy", "dp_accounting", "matplotlib", "torch", "pandas", "opendp")
+ORDERING = """
+import json, sys
+from pathlib import Path
+from abfed.cli import batch
+from abfed.lab import batch_index, batch_run
+from abfed.lab.batches import BatchSpec, items_of
+from abfed.lab.workspace import Workspace
+found = items_of(BatchSpec.load(Path("grid.yaml")), Workspace("workspace"), beside=Path())
+print(json.dumps([len(found), sorted({one.partition(".")[0] for one in sys.modules})]))
+"""
+
+
+def test_ordering_a_batch_loads_nothing_that_computes(tmp_path):
+    make_run(tmp_path / "workspace", statistics_only(simulation={"seed": 3}))
+    (tmp_path / "grid.yaml").write_text(
+        "name: light\nruns: [subject-lines, all]\nnotebook: portfolio\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ORDERING], cwd=tmp_path, capture_output=True, check=True
+    )
+    count, modules = json.loads(done.stdout)
+    assert count == 2
+    assert [one for one in HEAVY if one in modules] == []
