@@ -31,6 +31,7 @@ from torch import Tensor
 from abfed.learning.fixedpoint import (
     ALONE,
     BITS,
+    CACHED,
     EXACT,
     PIECE,
     UNIT_BITS,
@@ -82,7 +83,7 @@ def book_keeping_units(
         return total
     start = 0
     for group in groups:
-        for piece in _pieces(group):
+        for piece in _pieces(group, stack.widest):
             rows = slice(start, start + piece.rows * piece.recipients)
             kept, alive = passes.kept(lines[rows], labels[rows], piece.recipients, loss)
             _add(total, kept, alive, piece, clip)
@@ -90,13 +91,15 @@ def book_keeping_units(
     return total
 
 
-def _pieces(group: Group) -> list[Group]:
+def _pieces(group: Group, widest: int) -> list[Group]:
     """A group in pieces that stay in the cache; no recipient's rows are parted.
 
     One row each: no entry of a recipient's gradient exceeds its norm, 2⁴⁰, so that 2¹² of them stay
-    below 2⁵³. More rows each: `WEIGHTED` bounds every row.
+    below 2⁵³. More rows each: `WEIGHTED` bounds every row. Wide layers take fewer rows at a time:
+    that changes no sum, and with 256 units half as much again is done in the same time.
     """
-    most = ALONE if group.rows == 1 else max(1, PIECE // group.rows)
+    most = min(ALONE, max(PIECE >> 1, CACHED // widest)) if group.rows == 1 else PIECE // group.rows
+    most = max(1, most)
     full, rest = divmod(group.recipients, most)
     return [Group(group.rows, most)] * full + ([Group(group.rows, rest)] if rest else [])
 

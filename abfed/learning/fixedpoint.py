@@ -34,6 +34,7 @@ UNIT_BITS = 40
 
 PIECE = 1 << 10  # rows at a time: they stay in the cache, and their sums below 2⁵³
 ALONE = 1 << 12  # the same where each recipient has one row
+CACHED = 1 << 18  # numbers of one layer that a piece holds, about: 2 MiB
 
 _SMALLEST = 2.0**-1000  # stands for 0 where a power of two above it is wanted
 _SMALLEST_WEIGHT = 2.0**-149  # of float32

@@ -57,9 +57,10 @@ class Stack:
         size: how many numbers are trained.
         layers: from the input on; at least one is linear.
         lowest: place of the first trained layer.
+        widest: the most numbers that a row has before or after a linear layer.
     """
 
-    __slots__ = ("_flattens", "layers", "lowest", "size")
+    __slots__ = ("_flattens", "layers", "lowest", "size", "widest")
 
     def __init__(self, layers: tuple[Layer, ...], size: int) -> None:
         self.layers = layers
@@ -71,6 +72,9 @@ class Stack:
         ]
         self.lowest = min(trained, default=len(layers))
         linear = [place for place, layer in enumerate(layers) if isinstance(layer, Linear)]
+        self.widest = max(
+            (max(layer.weight.shape) for layer in layers if isinstance(layer, Linear)), default=1
+        )
         before = layers[: min(linear, default=len(layers))]
         self._flattens = any(layer is FLATTEN for layer in before)
 
