@@ -51,9 +51,10 @@ def keys_of(site: str) -> "SiteKeys":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from abfed.site.keys import SiteKeys
+    from abfed.site.kms import FileKms
 
     seed = hashlib.sha256(f"bench {site}".encode()).digest()
-    return SiteKeys(site, seed, Ed25519PrivateKey.from_private_bytes(seed))
+    return SiteKeys(site, seed, Ed25519PrivateKey.from_private_bytes(seed), FileKms())
 
 
 def client_app() -> "ClientApp":

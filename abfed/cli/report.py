@@ -154,7 +154,10 @@ def share(
     report: Annotated[str, typer.Argument(metavar="REPORT", help="Its name or one of its files.")],
     to: Annotated[list[str], typer.Option("--to", help="A person; repeat it for more.")],
     workspace: WorkspaceOption,
-    into: Annotated[Path | None, typer.Option(help="Where sealed files go.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Where sealed files go; outside the workspace only to a vetted vendor."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Seal a report for named people who have a role that it is for; logged."""

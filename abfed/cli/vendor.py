@@ -103,13 +103,13 @@ def offboard(
     as_json: JsonOption = False,
 ) -> None:
     """Let a vendor go, once each item of the checklist is done; shows the list where it isn't."""
-    from abfed.lab.responding import vendors_of
+    from abfed.lab.uses import offboard as let_go
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
     actor = opened.authorise("vendor.approve", site)
     given = dict(one.split("=", 1) for one in done or () if "=" in one)
-    gone = vendors_of(opened.office(site)).offboard(name, given, by=actor)
+    gone = let_go(opened, site, name, given, by=actor)
     if as_json:
         say_json(gone.model_dump(mode="json"))
         return

@@ -1,25 +1,32 @@
-"""What registers, policies, logs and runs say of each control: beside what the doctor looks at.
+"""What registers, logs, runs and trials say of each control: beside what the doctor looks at.
 
 One function a control. It gives, for each thing it looked at, whether that holds, what was seen,
-and the moment that this rests on. None shows content of rows, or of sealed notes.
+and the moment that this rests on. What a policy says is not repeated as if it were seen: it is
+tried (see `trials`). None shows content of rows, or of sealed notes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from abfed.lab.coordination import COORDINATOR
 from abfed.lab.drills import FOLDER as DRILLS
+from abfed.lab.models import damaged_models, registry_of
 from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
 from abfed.lab.records import Record, records_of
 from abfed.lab.responding import incidents_of, vendors_of
-from abfed.lab.watching import TOLD
+from abfed.lab.transit import standing_of_transit
+from abfed.lab.trials import try_factors, try_rights, try_rows
+from abfed.lab.uses import services_in_use, try_register, unusable
+from abfed.lab.watching import last_look
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
 from abfed.protocol.envelope import open_envelope
+from abfed.protocol.errors import Refused
 from abfed.silo.policy import Policy
 from abfed.silo.subjects import Subjects
 from abfed.site.checkups import Checkups
@@ -33,6 +40,7 @@ WATCHED = timedelta(days=1)
 CHECKED = timedelta(days=31)
 DRILLED = timedelta(days=366)
 SOON = timedelta(days=7)
+MIDNIGHT = "T00:00:00.000000Z"
 
 
 class Seen(NamedTuple):
@@ -63,9 +71,10 @@ class Seen(NamedTuple):
 
 
 def _lawful(seen: Seen) -> Iterator[Told]:
+    """Made-up people who must not be read are offered to a copy of each silo's rules."""
     for site, policy in seen.policies().items():
-        said = "; ".join(f"{one.name}: {', '.join(one.bases)}" for one in policy.purposes)
-        yield "holds", f"{site} reads rows for {said or 'no purpose'} only", seen.at
+        for one in try_rows(policy, seen.workspace.clock):
+            yield ("holds" if one.as_must else "red"), one.what, seen.at
         if policy.retention_days is None:
             yield "look", f"{site} keeps sends without a time limit (retention_days)", seen.at
 
@@ -86,10 +95,11 @@ def _asked_by_people(seen: Seen) -> Iterator[Told]:
 
 
 def _in_transit(seen: Seen) -> Iterator[Told]:
-    if (seen.workspace.path / "federation").is_dir():
-        yield "holds", "distributed: TLS, and each message signed and sealed end to end", seen.at
-    else:
-        yield "holds", "embedded: no message leaves this machine; each is signed", seen.at
+    """Certificates as they are on disk; and whether each release that is kept is signed."""
+    released = sum(len(steps) for run in seen.workspace.runs() for steps in run.releases.values())
+    said = f"each of {released} releases kept here was opened: signed by its silo, unchanged"
+    yield "holds", said, seen.at
+    yield from standing_of_transit(seen.workspace, seen.now)
 
 
 def _checked(seen: Seen) -> Iterator[Told]:
@@ -105,7 +115,7 @@ def _checked(seen: Seen) -> Iterator[Told]:
 
 
 def _models(seen: Seen) -> Iterator[Told]:
-    """Nothing that looks like an open model lies about; all runs' digests and seals hold."""
+    """No open model lies about; every run and model is opened, and is as it was signed."""
     runs = seen.workspace.runs()  # checks each signature and digest
     loose = [
         path.name
@@ -115,25 +125,63 @@ def _models(seen: Seen) -> Iterator[Told]:
     ]
     for name in loose:
         yield "red", f"{name} lies open: models are sealed", seen.at
-    if not loose:
+    broken = 0
+    for site, office in seen.offices.items():
+        for name, what in damaged_models(office).items():
+            broken += 1
+            yield "red", f"{site}: {name}: {what}"[:300], seen.at
+    if not loose and not broken:
         oldest = min((run.made_at for run in runs), default=seen.at)
-        yield "holds", f"{len(runs)} runs were verified; no model lies open", oldest
+        yield "holds", f"{len(runs)} runs and every model were opened; none lies open", oldest
 
 
 def _rights(seen: Seen) -> Iterator[Told]:
+    """Every right is asked for in every role, of the code that judges people."""
     for site, office in seen.offices.items():
-        policy = office.place().policy
-        export = sorted({one.role for one in policy.rights if one.right == "model.export"})
-        said = f"{site}: {len(policy.rights)} rules, all else is refused"
-        yield "holds", f"{said}; models may be exported by {', '.join(export) or 'nobody'}", seen.at
+        tried = try_rights(site, office.place().policy, seen.now)
+        for one in tried.wrong:
+            yield "red", f"{site}: {one}", seen.at
+        refused = tried.asked - len(tried.allowed)
+        yield "holds", f"{site}: tried, {refused} of {tried.asked} pairs are refused", seen.at
+
+
+def _model_rights(seen: Seen) -> Iterator[Told]:
+    """Who is let take a model out, as tried; and that none is given out that nobody approved."""
+    for site, office in seen.offices.items():
+        tried = try_rights(site, office.place().policy, seen.now)
+        for one in tried.wrong:
+            if "model." in one:
+                yield "red", f"{site}: {one}", seen.at
+        may = [role for role, right in tried.allowed if right == "model.export"]
+        said = f"{site}: tried, models are let out by {', '.join(may) or 'nobody'}"
+        alone = bool(may) and not office.place().policy.four_eyes.model_export
+        note = ", without a second person" if alone and site == COORDINATOR else ""
+        yield ("look" if note else "holds"), said + note, seen.at
+    registry = registry_of(seen.workspace)
+    asked = 0
+    for model in registry.standings():
+        if model.stage == "approved":
+            continue
+        asked += 1
+        with suppress(Refused):
+            registry.give(model.registration.label)
+            yield "red", f"{model.registration.label} is {model.stage}, and is given out", seen.at
+    if asked:
+        said = f"{asked} models that are not approved were asked for, and refused"
+        yield "holds", said, seen.at
 
 
 def _factors(seen: Seen) -> Iterator[Told]:
+    """Tokens that are not good enough are shown to the code that judges them."""
     for site, office in seen.offices.items():
-        people = [
-            " + ".join(one) for one in office.place().policy.factors if tuple(one) != ("swk",)
-        ]
-        yield "holds", f"{site}: people sign in by {' or '.join(people) or 'nothing'}", seen.at
+        tried = list(try_factors(site, office.place().policy, seen.now))
+        for one in tried:
+            if not one.as_must:
+                yield "red", f"{site}: {one.what}", seen.at
+        refused = sum("refused" in one.what for one in tried)
+        let_in = [one.what.partition(":")[0] for one in tried if one.what.endswith("let in")]
+        said = f"{site}: tried, {refused} weak tokens are refused; {', '.join(let_in) or 'none'} do"
+        yield ("holds" if let_in else "look"), said, seen.at
 
 
 def _reviewed(seen: Seen) -> Iterator[Told]:
@@ -150,17 +198,17 @@ def _reviewed(seen: Seen) -> Iterator[Told]:
 
 
 def _watched(seen: Seen) -> Iterator[Told]:
-    path = seen.workspace.coordinator / TOLD
-    if not path.exists():
+    """The last look by the time that was sealed with it, not by the file's."""
+    last = last_look(seen.workspace.coordinator, seen.workspace.keys)
+    if last is None or not last.looked_at:
         yield "red", "nobody has looked yet (`abfed watch`)", seen.at
         return
-    looked = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    late = seen.now - looked > WATCHED
-    yield (
-        ("red" if late else "holds"),
-        f"`abfed watch` looked last on {looked:%Y-%m-%d}",
-        stamp(looked),
-    )
+    looked = moment_of(last.looked_at)
+    late = not timedelta() <= seen.now - looked <= WATCHED
+    said = f"`abfed watch` looked last on {looked:%Y-%m-%d %H:%M}"
+    yield ("red" if late else "holds"), said, last.looked_at
+    if last.failed:
+        yield "look", f"{last.failed} sinks did not take its alarms then", last.looked_at
 
 
 def _incidents(seen: Seen) -> Iterator[Told]:
@@ -199,10 +247,42 @@ def _drilled(seen: Seen) -> Iterator[Told]:
 
 
 def _vendors(seen: Seen) -> Iterator[Told]:
+    """Each service that is configured, and each vendor, asked for in a copy of the register."""
     for site, office in seen.offices.items():
-        counts = Counter(vendors_of(office).standings().values())
-        said = ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
-        yield "holds", f"{site}: {said or 'no vendor'}; only what is approved is used", seen.at
+        for use in services_in_use(seen.workspace, office):
+            why = unusable(office, use.kind, use.address, seen.now)
+            said = f"{site}: {use.kind} service {use.address} of {use.where}"
+            yield ("look", f"{said} is refused: {why}", seen.at) if why else (
+                "holds", f"{said} is of an approved vendor", seen.at
+            )  # fmt: skip
+        tried = try_register(office, seen.now)
+        for one in tried:
+            if not one.as_must:
+                yield "red", f"{site}: {one.what}", seen.at
+        refused = sum("refused" in one.what for one in tried)
+        yield "holds", f"{site}: {len(tried)} services asked for, {refused} refused", seen.at
+
+
+def _agreements(seen: Seen) -> Iterator[Told]:
+    """Contracts and standards of the vendors in use; and that none is used past its day."""
+    for site, office in seen.offices.items():
+        for name, entry in sorted(vendors_of(office).list().items()):
+            if not entry.approved_by or entry.offboarded:
+                continue
+            ends = entry.vendor.ends_on
+            used = [
+                one.address
+                for one in entry.vendor.services
+                if not unusable(office, one.kind, one.address, moment_of(f"{ends}{MIDNIGHT}"))
+            ]
+            if used:
+                yield "red", f"{site}: {name} would be used on {ends}, when it has ended", seen.at
+            standards = ", ".join(entry.vendor.standards)
+            state: Literal["holds", "look"] = "holds" if standards else "look"
+            said = f"{site}: {name} ({standards or 'no standard is named'}) ends on {ends}"
+            yield state, f"{said}; tried for that day, it is refused", seen.at
+        if not vendors_of(office).list():
+            yield "holds", f"{site} has no vendor, and every service of one is refused", seen.at
 
 
 def _trained(seen: Seen) -> Iterator[Told]:
@@ -255,7 +335,7 @@ EVIDENCE: Mapping[str, Callable[[Seen], Iterator[Told]]] = {
     "S5": _in_transit,
     "S7": _checked,
     "S8": _models,
-    "S9": _rights,
+    "S9": _model_rights,
     "S10": _models,
     "S11": _factors,
     "S12": _rights,
@@ -263,7 +343,7 @@ EVIDENCE: Mapping[str, Callable[[Seen], Iterator[Told]]] = {
     "S14": _watched,
     "S15": _incidents,
     "S16": _vendors,
-    "S17": _vendors,
+    "S17": _agreements,
     "S19": _checked,
     "S20": _trained,
     "S21": _logged,

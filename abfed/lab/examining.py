@@ -27,6 +27,7 @@ from abfed.site.rights import AccessPolicy
 from abfed.site.ring import read_ring
 
 KEY_DAYS = 365
+WITHDRAWN = "withdrawn"  # where a federation keeps certificates that were revoked
 SOON = timedelta(days=14)
 ANSWER_SOON = timedelta(days=7)
 LEFT_BEHIND = timedelta(hours=1)
@@ -128,7 +129,10 @@ def keys(office: Office, now: datetime) -> Iterator[Finding]:
 
 def certificates(office: Office, now: datetime) -> Iterator[Finding]:
     """Certificates that run out soon."""
-    for path in sorted(office.folder.parent.rglob("*.pem")):
+    home = office.folder.parent
+    for path in sorted((*home.rglob("*.pem"), *home.rglob("*.crt"))):
+        if path.parent.name == WITHDRAWN:
+            continue
         try:
             ends = expiry(read_private(path))
         except (AbfedError, ValueError):

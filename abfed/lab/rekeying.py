@@ -6,10 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abfed.lab.responding import vendors_of
 from abfed.protocol.errors import InputError
 from abfed.site.kms import FileKms, Pkcs11Kms
-from abfed.site.ring import Ring
+from abfed.site.ring import Ring, read_ring
 from abfed.site.rotation import renewed, rotate
+from abfed.site.vendors import key_service
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -40,11 +42,15 @@ def rekey(
     """Put a site under a new key-encryption key.
 
     Raises:
-        Refused: nobody is signed in at the site who may rotate its keys.
+        Refused: nobody is signed in at the site who may rotate its keys, or no approved vendor of
+            it has the key service.
         WorkspaceError: a key service can't be opened. The site is as it was then.
     """
     actor = workspace.authorise("keys.rotate", site)
     office = workspace.office(site)
+    address = key_service(to or read_ring(office.folder / "keys").current.kms)
+    if address:
+        vendors_of(office).require("keys", address)
     office.audit.append("keys.rotating", person=actor, to=to.kind if to else "the same")
     ring = rotate(
         office.folder / "keys", to=to, kept=kept, clock=workspace.clock, new_secret=renewed

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from abfed.lab.report_manifest import SUFFIX, manifest_of, read_manifest
+from abfed.lab.responding import vendors_of
 from abfed.lab.verifying import find_manifest
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.envelope import key_id
@@ -99,10 +100,12 @@ def share_report(
         workspace: whose report it is.
         report: its name, or one of its files.
         names: readers.
-        into: where sealed files go; beside the report where it isn't given.
+        into: where sealed files go; beside the report where it isn't given. A folder outside the
+            workspace may be synchronised by anybody, so it takes an approved vendor.
 
     Raises:
-        Refused: nobody is signed in, or somebody has no role that the report is for.
+        Refused: nobody is signed in, somebody has no role that the report is for, or no approved
+            vendor has the folder as a destination of reports.
         WorkspaceError: there is no such report or person, or no key is pinned for them.
         IntegrityError: the report isn't as it was made.
     """
@@ -125,6 +128,8 @@ def share_report(
             )  # fmt: skip
     content = _whole(path, manifest)  # 3
     folder = into or path.parent
+    if not folder.resolve().is_relative_to(workspace.path.resolve()):  # S16
+        vendors_of(workspace.office()).require("reports", str(folder.resolve()))
     if not folder.is_dir():
         make_private_folder(folder)
     made = []

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,6 +42,7 @@ from abfed.site.alarms import Alarm
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.files import read_private
 from abfed.site.health import Metrics
+from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 from abfed.site.sinks import Sink, deliver
 
@@ -63,9 +64,17 @@ class Settings(Frozen):
 
 
 class Told(Frozen):
-    """Alarms that every sink took, with when."""
+    """Alarms that every sink took, with when; and the last look, sealed with them.
+
+    Attributes:
+        alarms: when each was told.
+        looked_at: when it was looked last, by the site's clock; empty before the first look.
+        failed: how many sinks did not take what was new then.
+    """
 
     alarms: dict[str, At] = Field(default_factory=dict)
+    looked_at: At | Literal[""] = ""
+    failed: Annotated[int, Field(ge=0)] = 0
 
 
 class Look(NamedTuple):
@@ -113,7 +122,8 @@ class Watch:
             failed = self._tell(new)
             if not failed:
                 told |= {one.key: stamp(now) for one in new}
-                self._file.write(Told(alarms=told).model_dump(mode="json"))
+            kept = Told(alarms=told, looked_at=stamp(now), failed=len(failed))
+            self._file.write(kept.model_dump(mode="json"))
         self._count(standing, new, failed)
         return Look(new, standing, failed)
 
@@ -210,6 +220,16 @@ class Watch:
         for _ in failed:
             self.metrics.note("sink-failed")
         self.metrics.note("look")
+
+
+def last_look(folder: Path, keys: SiteKeys) -> Told | None:
+    """What the watch of a site kept after its last look; None where it never looked.
+
+    Raises:
+        IntegrityError: it was changed.
+    """
+    values = SealedFile(folder / TOLD, keys, "watch-told").read()
+    return None if values is None else parse_record(Told, values, where=TOLD)
 
 
 def load_settings(workspace: Path) -> Settings:

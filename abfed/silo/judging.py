@@ -31,6 +31,7 @@ from abfed.site.checkups import Checkups
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
+from abfed.site.vendors import Vendors, key_service
 
 FRESHNESS = timedelta(seconds=300)
 """How far a request's time may be from the silo's clock, either way."""
@@ -66,6 +67,7 @@ class Judge:
         self._access = Access(keys, policy_path.parent, clock)
         self._checkups = Checkups(policy_path.parent, keys)
         self._freezes = Freezes(policy_path.parent, keys, clock)
+        self._vendors = Vendors(policy_path.parent, keys, audit, clock)
         self._seen: dict[str, str] = {}
 
     def policy(self) -> Policy:
@@ -103,6 +105,16 @@ class Judge:
         """
         self._freezes.check({"silo": self._keys.site})
         self._freezes.check({"plan": plan_digest, "model": model_digest})
+
+    def _check_key_service(self) -> None:
+        """Refuse while this silo's keys lie with a vendor who may not be used now (S16)."""
+        address = key_service(self._keys.kms)
+        if not address:
+            return
+        try:
+            self._vendors.require("keys", address)
+        except Refused as cause:
+            raise Refused(cause.what, code="frozen", do=cause.do) from cause
 
     def claimed(self, envelope: bytes) -> Request | None:
         """The request that is refused, where its signature held."""
@@ -150,6 +162,7 @@ class Judge:
             raise Refused("the plan does not name this silo", code="not-for-us")
         self._freezes.check({"plan": plan.digest, "model": request.incoming_digest})
         self._checkups.require(policy.checkup_within_days, self._clock())
+        self._check_key_service()
         asker = self._access.judge(request.presented, plan, policy, holdings.epoch)  # 5, 6
         self._freezes.check({"key": asker.signer})
         made_up_only = plan.simulation is not None or plan.privacy.unprotected

@@ -36,12 +36,16 @@ class SiteKeys:
     Attributes:
         site: the site's name.
         public_key: 32 raw bytes; its `key_id` is the fingerprint that other sites pin.
+        kms: the key service that opened them.
     """
 
-    __slots__ = ("_root", "_signing", "public_key", "site")
+    __slots__ = ("_root", "_signing", "kms", "public_key", "site")
 
-    def __init__(self, site: str, root: bytes, signing: Ed25519PrivateKey) -> None:
+    def __init__(
+        self, site: str, root: bytes, signing: Ed25519PrivateKey, kms: FileKms | Pkcs11Kms
+    ) -> None:
         self.site = site
+        self.kms = kms
         self._root = root
         self._signing = signing
         self.public_key = signing.public_key().public_bytes_raw()
@@ -89,7 +93,7 @@ class SiteKeys:
         service.create(held.kek)
         write_private(folder / SIGNING_FILE, sealed)
         write_ring(folder, Ring(site=site, current=held, root=service.wrap(held.kek, root).hex()))
-        return cls(site, root, signing)
+        return cls(site, root, signing, held.kms)
 
     @classmethod
     def open(cls, folder: Path, secret: Secret = credential) -> SiteKeys:
@@ -114,7 +118,8 @@ class SiteKeys:
             read_private(folder / SIGNING_FILE),
             name=f"signing:{ring.site}",
         )
-        return cls(ring.site, root, Ed25519PrivateKey.from_private_bytes(raw))
+        signing = Ed25519PrivateKey.from_private_bytes(raw)
+        return cls(ring.site, root, signing, ring.current.kms)
 
     @staticmethod
     def site_of(folder: Path) -> str:

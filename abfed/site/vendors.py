@@ -27,6 +27,7 @@ from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
+from abfed.site.kms import FileKms, Pkcs11Kms
 from abfed.site.sealedfile import SealedFile
 
 FILE = "vendors.sealed"
@@ -170,6 +171,15 @@ def on_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def key_service(kms: FileKms | Pkcs11Kms) -> str:
+    """How the register names a key service; empty for files, which are nobody's service.
+
+    A PKCS#11 module may drive a card in this machine or a service far away, and doesn't say which:
+    so each takes an entry, by its library and token.
+    """
+    return "" if isinstance(kms, FileKms) else f"{kms.module}#{kms.token}"
 
 
 class Vendors:

@@ -11,22 +11,32 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from abfed.cli.main import main
+from abfed.coordinator.house import FOLDER, Places, Settings
+from abfed.coordinator.provision import Provisioner
 from abfed.lab.controls import CONTROLS
 from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
 from abfed.lab.posture import Posture, assess, keep, newest, read_posture
 from abfed.lab.reports import make_report, order
-from abfed.lab.responding import incidents_of
+from abfed.lab.responding import incidents_of, vendors_of
 from abfed.lab.subjects import find_subject
 from abfed.lab.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.protocol.plan import Plan
+from abfed.silo.models import KeptModel, Models
 from abfed.silo.subjects import Subjects
+from abfed.site.certificates import Authority, make_authority, make_server_certificate
 from abfed.site.checkups import Finding
-from abfed.site.files import write_private
+from abfed.site.files import read_private, write_private
 from abfed.site.people import People
+from abfed.site.vendors import Vendors
+from tests.examples import model_values
 from tests.signing import CHEAPEST_FOR_TESTS, PASSWORD
+from tests.silo.asking import model_arrays
+from tests.site.test_vendors import HOOK, vendor
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = CheckUp(LAB, LAB_CHECKS, (), None)
@@ -123,23 +133,170 @@ def _torn_ledger(workspace: Workspace) -> None:
     checked(workspace)
 
 
-WRONG: dict[str, tuple[Callable[[Workspace], None], str]] = {
-    "S4": (_wide, "0755"),
-    "S1b": (_late, "1 requests of people are past their day"),
-    "S8": (_open_model, "model.safetensors lies open"),
-    "S15": (_untold, "the authority was not told"),
-    "S21": (_cut_log, "aurora"),
-    "S2": (_torn_ledger, "aurora"),
+def _edit(path: Path, **changes: object) -> None:
+    values = yaml.safe_load(path.read_text())
+    write_private(path, yaml.safe_dump(values | changes).encode())
+
+
+def _policy(workspace: Workspace) -> Path:
+    return workspace.silo_folder("aurora") / "policy.yaml"
+
+
+def _lost_policy(workspace: Workspace) -> None:
+    _policy(workspace).unlink()
+
+
+def _founded(workspace: Workspace) -> Places:
+    """A federation's folder, as `abfed provision` makes it."""
+    places, text = Places(workspace.path / FOLDER), b"name: spring\nport: 19543\nlink_port: 19544\n"
+    made = Provisioner(places.folder, workspace.keys, workspace.audit, now)
+    made.found(Settings(name="spring", port=19543, link_port=19544), text)
+    return places
+
+
+def _foreign_certificate(workspace: Workspace) -> None:
+    other = make_authority("another", now(), 30)
+    _, foreign = make_server_certificate(other, ["localhost"], now(), 30)
+    write_private(_founded(workspace).tls / "proxy.crt", foreign)
+
+
+def _old_certificate(workspace: Workspace) -> None:
+    places = _founded(workspace)
+    raw = workspace.keys.unwrap(read_private(places.authority_key), name="federation authority")
+    authority = Authority(raw, read_private(places.authority_certificate))
+    _, old = make_server_certificate(authority, ["localhost"], now() - timedelta(days=40), 30)
+    write_private(places.tls / "proxy.crt", old)
+
+
+def _export_beside(workspace: Workspace) -> None:
+    write_private(workspace.silo_folder("aurora") / "export.csv", b"email\n")
+    checked(workspace)
+
+
+def _unchecked(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.silo_folder("aurora") / "checkups")
+    (workspace.silo_folder("aurora") / "checkup-last.sealed").unlink()
+
+
+def _made_up_people_heard(workspace: Workspace) -> None:
+    access = yaml.safe_load(_policy(workspace).read_text())["access"]
+    _edit(_policy(workspace), access=access | {"development_people": True})
+    checked(workspace)
+
+
+def _changed_model(workspace: Workspace) -> None:
+    folder, plan = workspace.silo_folder("aurora"), Plan.from_values(model_values())
+    kept = Models(folder / "models", workspace.office("aurora").keys)
+    digest = kept.keep(KeptModel(plan, model_arrays(plan), "ada@coordinator"))
+    path = folder / "models" / f"{digest}.sealed"
+    data = bytearray(path.read_bytes())
+    data[70] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _password_alone(workspace: Workspace) -> None:
+    access = yaml.safe_load(_policy(workspace).read_text())["access"]
+    _edit(_policy(workspace), access=access | {"factors": [["pwd"]]})
+
+
+def _unreviewed(workspace: Workspace) -> None:
+    workspace.office("aurora").people.reviewed(now() - timedelta(days=97))
+
+
+def _unwatched(workspace: Workspace) -> None:
+    """Nobody has looked for two days; a file that was touched since is no look."""
+    Watch(workspace, clock=lambda: now() - timedelta(days=2)).look()
+    (workspace.coordinator / "watch-told.sealed").touch()
+
+
+def _expired_vendor(workspace: Workspace) -> None:
+    yesterday = (now() - timedelta(days=1)).date().isoformat()
+    office = workspace.office()
+    before = Vendors(office.folder, office.keys, office.audit, lambda: now() - timedelta(days=9))
+    before.put(vendor(review_by=yesterday), by="ada@coordinator")
+    before.approve("postbox", by="sam@coordinator")
+    settings = {"sinks": [{"kind": "webhook", "url": HOOK}]}
+    write_private(workspace.path / "watch.yaml", yaml.safe_dump(settings).encode())
+
+
+def _no_standard(workspace: Workspace) -> None:
+    register = vendors_of(workspace.office())
+    later = (now() + timedelta(days=90)).date().isoformat()
+    agreed = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2999-01-01"}
+    register.put(vendor(standards=[], review_by=later, agreement=agreed), by="ada@coordinator")
+    register.approve("postbox", by="sam@coordinator")
+
+
+def _untrained(workspace: Workspace) -> None:
+    access = yaml.safe_load(_policy(workspace).read_text())["access"]
+    asked = [{"role": "privacy-officer", "module": "privacy-basics"}]
+    _edit(_policy(workspace), access=access | {"training": asked})
+
+
+def _critical(workspace: Workspace) -> None:
+    (workspace.silo_folder("aurora") / "ledger.db").chmod(0o644)
+    check_up(workspace, "aurora", now())
+    (workspace.silo_folder("aurora") / "ledger.db").chmod(0o600)
+
+
+def _nothing(workspace: Workspace) -> None:
+    """What is wrong is the installation: see `lab_of`."""
+
+
+WEAK = Finding(check="advisories", severity="high", what="a package has a known weakness")
+
+WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
+    "S1": (_lost_policy, "red", "policy"),
+    "S1b": (_late, "red", "1 requests of people are past their day"),
+    "S2": (_torn_ledger, "red", "aurora"),
+    "S3": (_foreign_certificate, "red", "not by this federation's authority"),
+    "S4": (_wide, "red", "0755"),
+    "S5": (_old_certificate, "red", "does not hold now"),
+    "S6": (_export_beside, "red", "export.csv"),
+    "S7": (_unchecked, "red", "aurora was never checked"),
+    "S8": (_open_model, "red", "model.safetensors lies open"),
+    "S9": (_made_up_people_heard, "red", "made-up people"),
+    "S10": (_changed_model, "red", "aurora"),
+    "S11": (_password_alone, "red", "a password alone: let in"),
+    "S12": (_made_up_people_heard, "red", "made-up people"),
+    "S13": (_unreviewed, "red", "97 days ago"),
+    "S14": (_unwatched, "red", "looked last on"),
+    "S15": (_untold, "red", "the authority was not told"),
+    "S16": (_expired_vendor, "look", "is refused: vendor postbox is not usable: review overdue"),
+    "S17": (_no_standard, "look", "no standard is named"),
+    "S18": (_nothing, "red", "a known weakness"),
+    "S19": (_critical, "red", "worst left: critical"),
+    "S20": (_untrained, "look", "lack privacy-basics"),
+    "S21": (_cut_log, "red", "aurora"),
+    "S22": (_lost_policy, "red", "policy"),
 }
+"""How each control is put wrong, the state that it must show, and words that must name why."""
+
+
+def test_no_control_is_without_a_way_to_break_it() -> None:
+    assert list(WRONG) == [one.id for one in CONTROLS]
 
 
 @pytest.mark.parametrize("control", WRONG)
-def test_what_is_put_wrong_is_red_and_named(control: str, workspace: Workspace) -> None:
-    put, reason = WRONG[control]
+def test_what_is_put_wrong_is_seen_and_named(control: str, workspace: Workspace) -> None:
+    put, state, reason = WRONG[control]
+    only = [one for one in CONTROLS if one.id == control]
+    lab = CheckUp(LAB, LAB_CHECKS, (WEAK,) if control == "S18" else (), None)
     put(workspace)
-    found = assess(workspace, CLEAN, now())
-    assert control in found.red, states(found)
+    found = assess(workspace, lab, now(), only)
+    assert states(found) == {control: state}, why(found, control)
     assert reason in why(found, control)
+
+
+def test_certificates_that_hold_are_read_and_a_port_that_is_closed_is_said(
+    workspace: Workspace,
+) -> None:
+    _founded(workspace)
+    only = [one for one in CONTROLS if one.id == "S5"]
+    found = assess(workspace, CLEAN, now(), only)
+    assert states(found) == {"S5": "holds"}
+    assert "proxy: its certificate holds until" in why(found, "S5")
+    assert "nothing listens on port 19543 now" in why(found, "S5")
 
 
 def test_what_grows_old_turns_red_by_itself(workspace: Workspace) -> None:
@@ -148,13 +305,11 @@ def test_what_grows_old_turns_red_by_itself(workspace: Workspace) -> None:
     assert "95 days ago" in why(later, "S13")
 
 
-def test_the_installation_counts(workspace: Workspace) -> None:
-    weak = Finding(check="advisories", severity="high", what="a package has a known weakness")
-    found = assess(workspace, CheckUp(LAB, LAB_CHECKS, (weak,), None), now())
-    assert found.red == ("S18",)
-    unasked = weak.model_copy(update={"severity": "medium", "what": "nothing was checked"})
-    found = assess(workspace, CheckUp(LAB, LAB_CHECKS, (unasked,), None), now())
-    assert states(found)["S18"] == "look"
+def test_what_was_not_asked_of_the_installation_is_said(workspace: Workspace) -> None:
+    only = [one for one in CONTROLS if one.id == "S18"]
+    unasked = WEAK.model_copy(update={"severity": "medium", "what": "nothing was checked"})
+    found = assess(workspace, CheckUp(LAB, LAB_CHECKS, (unasked,), None), now(), only)
+    assert states(found) == {"S18": "look"}
 
 
 def test_it_is_kept_signed_and_its_page_says_what_is_not_so(workspace: Workspace) -> None:

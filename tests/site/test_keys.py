@@ -100,7 +100,7 @@ def test_a_wrapped_key_is_bound_to_its_name_site_and_use(keys: SiteKeys, folder:
     other = SiteKeys.create(folder.parent / "other", site="aurora")
     with pytest.raises(IntegrityError):
         other.unwrap(wrapped, name="bucket-1")
-    renamed = SiteKeys("borealis", keys._root, keys._signing)
+    renamed = SiteKeys("borealis", keys._root, keys._signing, keys.kms)
     with pytest.raises(IntegrityError):
         renamed.unwrap(wrapped, name="bucket-1")
 
