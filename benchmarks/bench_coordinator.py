@@ -20,7 +20,7 @@ from abfed.coordinator.exchange import Desk, Requests  # noqa: E402
 from abfed.coordinator.inbox import Accepted, Inbox  # noqa: E402
 from abfed.coordinator.spool import Spool  # noqa: E402
 from abfed.coordinator.strategy import pack_model  # noqa: E402
-from abfed.learning.networks import initial_arrays  # noqa: E402
+from abfed.learning.shapes import initial_arrays  # noqa: E402
 from abfed.protocol.boxes import box_reply, box_request, unbox_reply, unbox_request  # noqa: E402
 from tests.coordinator.doubles import Federation, make_plan  # noqa: E402
 

@@ -68,7 +68,8 @@ def memory(pids: set[int]) -> float:
 def measure(command: list[str], folder: Path) -> Took | None:
     """Run a command to its end; None where it fails or takes too long."""
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "HOME": str(folder)}
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | quiet
+    spoilt = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # compiled modules are anybody's default
+    environment = {k: v for k, v in os.environ.items() if k not in spoilt} | quiet
     if command[0] == sys.executable:
         environment["PYTHONPATH"] = str(HERE.parent)
     with (folder / "log.txt").open("w") as log:

@@ -33,6 +33,7 @@ from abfed.coordinator.vault import Vault
 from abfed.learning.shapes import release_shapes
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
+from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 from abfed.site.audit import AuditLog
@@ -127,7 +128,6 @@ def step_names(plan: Plan) -> tuple[str, ...]:
     """The steps of a plan, in order."""
     if plan.model is None:
         return ("totals",)
-    from abfed.privacy.charges import training_step  # noqa: PLC0415 - brings dp-accounting
 
     rounds = (training_step(number) for number in range(1, plan.schedule.rounds + 1))
     return ("totals", *rounds, "evaluate")

@@ -24,7 +24,7 @@ from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.rounds import Closed, RunFolder
 from abfed.coordinator.strategy import VerifiedTraining, pack_model
 from abfed.coordinator.vault import Vault, model_digest
-from abfed.learning.shapes import parameter_shapes
+from abfed.learning.shapes import initial_arrays, parameter_shapes
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import Refusal
@@ -113,8 +113,6 @@ class Training:
             model = self._from_checkpoint(self._done[number - 1])
             if model is not None:
                 return self._made_again(model, number)
-        from abfed.learning.networks import initial_arrays  # noqa: PLC0415 - brings torch
-
         return self._made_again(dict(initial_arrays(self._desk.plan)), 0)
 
     def _from_checkpoint(self, step: str) -> Parameters | None:

@@ -24,7 +24,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.dpsgd import train_round
-from abfed.learning.networks import initial_arrays, logits, network_for, one_thread
+from abfed.learning.networks import logits, network_for, one_thread
+from abfed.learning.shapes import initial_arrays
 from abfed.privacy.accounting import sampled_multiplier
 from abfed.privacy.mechanisms import SystemNoise
 from abfed.protocol.plan import Plan

@@ -1,7 +1,6 @@
 """The network of a plan: a multi-layer perceptron with one logit, or logistic regression.
 
-1. A plan gives exactly one network and exactly one first model: its weights come from the plan's
-   digest through a generator of their own, so each side makes the same ones.
+1. A plan gives exactly one network.
 2. Torch's global generator is neither read nor moved.
 3. Parameters travel as flat arrays (`abfed.learning.shapes`); only here do they meet torch's.
 """
@@ -35,25 +34,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def initial_arrays(plan: Plan) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters of the first model, by their own names (`parameter_shapes`). Public.
-
-    Weights are uniform in ±√(6 / inputs) (He et al. 2015, for ReLU). Biases are 0, and so are the
-    weights of logistic regression, which needs nothing to break a symmetry.
-    """
-    shapes = parameter_shapes(plan)
-    generator = torch.Generator().manual_seed(int(plan.digest[:16], 16) >> 1)
-    arrays: dict[str, npt.NDArray[np.float32]] = {}
-    for name, (_, shape) in shapes.items():
-        if name.endswith(".bias") or len(shapes) == 2:
-            array = np.zeros(shape, dtype=np.float32)
-        else:
-            bound = (6.0 / shape[1]) ** 0.5
-            array = (torch.rand(shape, generator=generator).mul_(2 * bound) - bound).numpy()
-        arrays[name] = array
-    return arrays
 
 
 def network_for(plan: Plan, parameters: Arrays) -> nn.Sequential:

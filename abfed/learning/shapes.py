@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from abfed.learning.design_matrix import Design
 from abfed.learning.evaluation import BINS
 from abfed.learning.uplift import COLUMN_BINS, UPLIFT_BINS
@@ -57,6 +60,25 @@ def parameter_shapes(plan: Plan) -> dict[str, Shape]:
         shapes[f"{name}.weight"] = Shape("float32", (sizes[place + 1], sizes[place]))
         shapes[f"{name}.bias"] = Shape("float32", (sizes[place + 1],))
     return shapes
+
+
+def initial_arrays(plan: Plan) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters of the first model, by their own names (`parameter_shapes`). Public.
+
+    A plan gives exactly one: weights come from its digest through a generator of their own, so each
+    side makes the same ones. They are uniform in ±√(6 / inputs) (He et al. 2015, for ReLU). Biases
+    are 0, and so are the weights of logistic regression, which needs nothing to break a symmetry.
+    """
+    shapes = parameter_shapes(plan)
+    generator = np.random.default_rng(int(plan.digest[:32], 16))
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    for name, (_, shape) in shapes.items():
+        array = np.zeros(shape, dtype=np.float32)
+        if len(shapes) > 2 and not name.endswith(".bias"):
+            bound = (6.0 / shape[1]) ** 0.5
+            array = (generator.random(shape, dtype=np.float32) * 2 - 1) * np.float32(bound)
+        arrays[name] = array
+    return arrays
 
 
 def model_shapes(plan: Plan) -> dict[str, Shape]:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
 from abfed.protocol.errors import PlanError
 from abfed.protocol.messages import Charge
+from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
 
 
@@ -36,11 +37,6 @@ class NoiseMultipliers(NamedTuple):
     training: float
     evaluation: float
     final: float
-
-
-def training_step(number: int) -> str:
-    """The name of a training round, counted from 1."""
-    return f"train-{number:04d}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -164,6 +164,11 @@ Combine = Annotated[WeightedMean | TrimmedMean | MultiKrum, Field(discriminator=
 """How a round's verified updates become one."""
 
 
+def training_step(number: int) -> str:
+    """The name of a training round, counted from 1."""
+    return f"train-{number:04d}"
+
+
 class Training(Frozen):
     """Settings of federated DP-SGD (Abadi et al. 2016) at the level of recipients.
 

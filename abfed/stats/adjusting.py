@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abfed.privacy.accounting import gaussian_multiplier
 from abfed.protocol.analysis import Adjustment
 from abfed.protocol.metrics import Count, Mean, Metric, Proportion
 from abfed.protocol.plan import Plan
@@ -154,6 +153,8 @@ def noise_multiplier(plan: Plan) -> float:
     """Of the plan's release of totals; 0 for one that isn't private."""
     if plan.privacy.unprotected:
         return 0.0
+    from abfed.privacy.accounting import gaussian_multiplier  # noqa: PLC0415 - brings dp-accounting
+
     return gaussian_multiplier(plan.privacy.split.statistics, plan.privacy.delta)
 
 

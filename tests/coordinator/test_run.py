@@ -10,8 +10,7 @@ from abfed.coordinator.app import carry_out
 from abfed.coordinator.beside import REPORT, TIMINGS, read_beside
 from abfed.coordinator.conduct import Event, expected_shapes, step_names
 from abfed.coordinator.vault import Vault, model_digest
-from abfed.learning.networks import initial_arrays
-from abfed.learning.shapes import parameter_shapes
+from abfed.learning.shapes import initial_arrays, parameter_shapes
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError

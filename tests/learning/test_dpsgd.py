@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from abfed.learning.dpsgd import train_round
-from abfed.learning.networks import initial_arrays, logits, network_for
+from abfed.learning.networks import logits, network_for
+from abfed.learning.shapes import initial_arrays
 from abfed.privacy.accounting import sampled_multiplier
 from abfed.privacy.mechanisms import SystemNoise, UnsafeSeededNoise, grid_for
 from abfed.protocol.tensors import pack

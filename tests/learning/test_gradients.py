@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from abfed.learning.gradients import BatchGradients, clipped_sum
-from abfed.learning.networks import initial_arrays, network_for
+from abfed.learning.networks import network_for
+from abfed.learning.shapes import initial_arrays
 from tests.learning.signal_rows import learning_plan, made_rows
 
 CLIP = 0.7

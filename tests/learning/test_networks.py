@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from abfed.learning.networks import (
-    initial_arrays,
-    logits,
-    network_for,
-    one_thread,
-    parameters_of,
-)
+from abfed.learning.networks import logits, network_for, one_thread, parameters_of
 from abfed.learning.shapes import (
     MODEL,
+    initial_arrays,
     model_shapes,
     parameter_shapes,
     prefixed,

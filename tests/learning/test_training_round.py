@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from abfed.learning.dpsgd import train_round
-from abfed.learning.networks import initial_arrays, network_for, parameters_of
+from abfed.learning.networks import network_for, parameters_of
+from abfed.learning.shapes import initial_arrays
 from abfed.privacy.mechanisms import SystemNoise, UnsafeSeededNoise, grid_for
 from tests.learning.signal_rows import NoNoise, learning_plan, made_rows
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from abfed.privacy.accounting import epsilon_of
-from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon, training_step
+from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon
 from abfed.protocol.messages import Charge
+from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
 from tests.examples import make_model_plan, make_plan
 

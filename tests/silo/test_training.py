@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from abfed.learning.networks import initial_arrays
-from abfed.learning.shapes import MODEL, prefixed, release_shapes
+from abfed.learning.shapes import MODEL, initial_arrays, prefixed, release_shapes
 from abfed.privacy.charges import plan_charges
 from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.protocol.errors import IntegrityError
