@@ -1,6 +1,7 @@
 """How a run is carried out, from the first request to the signed manifest.
 
 1. Totals are asked of each silo that the plan names.
+   Where noise is added once, keys are asked first; see `coordinator.together`.
 2. They say which run this is. One that is complete is returned as it is; one that was begun goes on
    after its last closed step; else it begins.
 3. For a plan with a model: its rounds, through Flower, and one evaluation of the final model.
@@ -28,6 +29,7 @@ from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox
 from abfed.coordinator.rounds import Closed, RunFolder
 from abfed.coordinator.strategy import pack_model
+from abfed.coordinator.together import TOGETHER, answered_by, least_for, list_for, open_sums
 from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
 from abfed.learning.shapes import release_shapes
@@ -117,6 +119,10 @@ class RunOutcome:
 
 def expected_shapes(plan: Plan, step: str) -> Mapping[str, Shape]:
     """What the arrays of a step's release look like; both sides derive it from the plan."""
+    if plan.noise_once:
+        from abfed.stats.once import once_shapes  # noqa: PLC0415 - brings scipy
+
+        return once_shapes(plan, step)
     if step == "totals":
         from abfed.stats.totals import Layout  # noqa: PLC0415 - brings scipy
 
@@ -126,6 +132,8 @@ def expected_shapes(plan: Plan, step: str) -> Mapping[str, Shape]:
 
 def step_names(plan: Plan) -> tuple[str, ...]:
     """The steps of a plan, in order."""
+    if plan.noise_once:
+        return ("keys", *TOGETHER)
     if plan.model is None:
         return ("totals",)
 
@@ -205,11 +213,11 @@ class Conduct:
             WorkspaceError: another process is carrying it out.
         """
         self._person = self._site.front.admit(self._plan)[1].who
-        totals = self._ask(grid, "totals", b"", self._plan.silos)
+        totals = self._ask(grid, self._steps[0], b"", self._plan.silos)
         with RunFolder.open_or_create(
             self._site.runs, self._plan, totals, self._site.keys, plan_text=self._plan_text
         ) as folder:
-            self._tell("closed", "", "totals")
+            self._tell("closed", "", self._steps[0])
             missing = dict(totals.left_out)
             for silo in set(totals.accepted) - set(folder.epochs):
                 missing[silo] = LeftOut("not-in-run", "its model was begun without it")
@@ -238,6 +246,8 @@ class Conduct:
             event, run=folder.run, plan=self._plan.digest, step=done[-1], person=self._person
         )
         sealed = b""
+        if self._plan.noise_once:
+            self._together(grid, folder)
         if self._plan.model is not None:
             model = self._train(grid, folder)
             self._evaluate(grid, folder, model)
@@ -258,6 +268,17 @@ class Conduct:
         tellers = Tellers(self._asking, closed)
         training = Training(self._desk, folder, self._vault, steps, tellers)
         return training.carry_out(grid, self._timeout)
+
+    def _together(self, grid: Grid, folder: RunFolder) -> None:
+        """The steps of noise once that are still to do; the sum must open before it's signed."""
+        for step in TOGETHER:
+            if step not in folder.steps:
+                incoming, silos = list_for(folder, step), answered_by(folder, step)
+                answers = self._ask(grid, step, incoming, silos, least_for(folder, step))
+                folder.close_step(Closed(step, answers, sha256_hex(incoming)))
+                self._tell("closed", "", step)
+        stored = {step: stored_releases(self._desk, folder, step) for step in self._steps}
+        open_sums(self._plan, stored)
 
     def _evaluate(self, grid: Grid, folder: RunFolder, model: Parameters) -> None:
         """One evaluation of the final model."""
@@ -284,8 +305,11 @@ class Conduct:
         folder.write("manifest.json", content)
         folder.write("manifest.sig", self._site.keys.sign("manifest", content))
 
-    def _ask(self, grid: Grid, step: str, incoming: bytes, silos: Sequence[str]) -> Answers:
+    def _ask(
+        self, grid: Grid, step: str, incoming: bytes, silos: Sequence[str], least: int = 0
+    ) -> Answers:
         """One step outside Flower's strategy: ask, verify, count."""
+        least = least or self._plan.minimum_silos
         self._asking(step)
         requests = prepare(self._desk, grid, step, incoming, silos)
         answers = judge(
@@ -294,8 +318,8 @@ class Conduct:
         log_left_out(self._desk, step, answers.left_out)
         self._tell_answers(step, answers)
         self._lap(step)
-        if len(answers.accepted) < self._plan.minimum_silos:
-            raise too_few(self._plan, step, answers)
+        if len(answers.accepted) < least:
+            raise too_few(self._plan, step, answers, least)
         return answers
 
     def _heads(self, folder: RunFolder) -> dict[str, str]:

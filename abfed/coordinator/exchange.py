@@ -50,6 +50,8 @@ _ADVICE = {
     "budget": "see `abfed ledger show`, and ask for less",
     "too-few": "ask about larger groups: fewer arms or segments, a wider population",
     "expired": "the run that holds the answer still does; give the plan a new name to ask anew",
+    "noise-once": "see what it allows with `abfed silo show {silo}`, or ask with noise: each",
+    "peer": "a silo pins the others' keys in its policy, under noise_once.peers",
     "plan-epsilon": "ask for less, or ask the silos' privacy officers",
     "step-used": "a plan trains one model on the same data: give the plan a new name for another",
 }
@@ -302,8 +304,8 @@ def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> 
     return outcome
 
 
-def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
-    """The error for a step that fewer silos answered than the plan needs.
+def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedError:
+    """The error for a step that fewer silos answered than the plan needs (or the step itself).
 
     Where every missing silo said no, the run was refused; where none was believed, integrity is at
     stake; else it failed, also where silos said that they could not. A person needs to do another
@@ -311,7 +313,7 @@ def too_few(plan: Plan, step: str, answers: Answers) -> AbfedError:
     """
     reasons = {one.reason for one in answers.left_out.values()}
     listed = "; ".join(f"{silo}: {describe(one)}" for silo, one in sorted(answers.left_out.items()))
-    what = f"{len(answers.accepted)} of at least {plan.minimum_silos} silos answered"
+    what = f"{len(answers.accepted)} of at least {least or plan.minimum_silos} silos answered"
     where = f"{plan.name}, {step}"
     if reasons == {"refused"} and all(one.why != "failed" for one in answers.left_out.values()):
         silo, first = min(answers.left_out.items())

@@ -43,6 +43,9 @@ from abfed.protocol.messages import (
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 
+UNCHARGED = ("shares", "answered", "opening")
+"""Payloads of noise once that hold nothing of the data."""
+
 Shapes = Callable[[str], Mapping[str, Shape]]
 """What the arrays of a step's release look like."""
 
@@ -175,6 +178,10 @@ class Inbox:
             if claimed != 0.0 or release.charged:
                 raise IntegrityError("it was asked for without noise", where=where)
             return
+        if payload_of(release.step) in UNCHARGED:  # nobody's data are in it
+            if claimed is not None or release.charged:
+                raise IntegrityError("there is nothing to noise or to charge", where=where)
+            return
         if not release.charged or claimed != release.charged[0].noise_multiplier:
             raise IntegrityError("its noise is not what it says was charged", where=where)
 
@@ -186,7 +193,7 @@ class Inbox:
                 "it is simulated and the plan is not, or the other way round", where=where
             )
         bound = self._epochs.get(silo)
-        if bound is None and step != "totals":
+        if bound is None and step != self._plan.first_step:
             raise IntegrityError("the run has no totals of this silo", where=where)
         if bound is not None and release.epoch != bound:
             raise IntegrityError("the silo's data changed within the run", where=where)

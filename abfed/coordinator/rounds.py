@@ -150,7 +150,7 @@ class RunFolder:
             if not path.exists():
                 path = _begun_before(runs, plan, totals.digests(), keys) or path
             if not path.exists():
-                _begin(path, plan, Closed("totals", totals), keys, plan_text)
+                _begin(path, plan, Closed(plan.first_step, totals), keys, plan_text)
             folder = cls(path, plan, keys)
         try:
             folder._check_same(totals)
@@ -246,7 +246,7 @@ class RunFolder:
         return self.path / "checkpoints" / f"{step}.sealed"
 
     def _check_same(self, totals: Answers) -> None:
-        known = self.steps["totals"]["releases"]
+        known = self.steps[self.plan.first_step]["releases"]
         for silo, received in totals.digests().items():
             if known.get(silo, received) != received:
                 raise IntegrityError(
@@ -310,10 +310,10 @@ def _begun_before(runs: Path, plan: Plan, totals: Mapping[str, str], keys: SiteK
         if bodies[0].get("run") != path.name:
             continue  # a copy under another name is no run
         steps = _steps(bodies)
-        known = steps["totals"]["releases"]
+        known = steps[plan.first_step]["releases"]
         common = set(known) & set(totals)
         same = bool(common) and all(known[silo] == totals[silo] for silo in common)
-        begun = plan.model is not None and len(steps) > 1
+        begun = (plan.model is not None or plan.noise_once) and len(steps) > 1
         if same and (begun or set(totals) <= set(known)):
             found.append((len(steps), path.name, path))
     return max(found)[2] if found else None

@@ -39,6 +39,12 @@ def chosen(run: Run, brand: str) -> str:
     Raises:
         InputError: the run has no such brand.
     """
+    if run.plan.noise_once:
+        raise InputError(
+            "noise was added once, to the sum of all brands: there is nothing to say of one",
+            where=run.name,
+            do="ask with noise: each for a page by brand",
+        )
     if not brand:
         return run.silos[0]
     if brand not in run.silos:
@@ -50,7 +56,7 @@ def chosen(run: Run, brand: str) -> str:
 
 def headline(run: Run, brand: str) -> str:
     """Title, size and what is left of the budget."""
-    counts, noise = run.totals[brand].counts()
+    counts, noise = run.counts(brand)
     spread = SURE * noise * math.sqrt(len(counts))
     size = f"{count(float(counts.sum()))} ± {count(spread)} recipients took part"
     ledger = _ledger(run, brand)

@@ -22,6 +22,7 @@ from abfed.coordinator.inbox import Accepted
 from abfed.lab.runs import Run
 from abfed.learning.evaluation import ScoreHistogram, log_loss
 from abfed.learning.shapes import UPDATE, unprefixed
+from abfed.privacy.once import LISTS
 from abfed.site.alarms import CHECKS, STATES, Alarm
 
 BATCHES = 1.5
@@ -107,7 +108,7 @@ def _opposed(run: Run) -> Iterator[Alarm]:
 def _losses(run: Run) -> Iterator[Alarm]:
     """Silos on whose held-out recipients the model became worse while it was trained."""
     for silo, steps in run.releases.items():
-        seen = sorted((s for s in steps if s != "totals"), key=lambda s: (s == "evaluate", s))
+        seen = sorted((s for s in steps if s not in LISTS), key=lambda s: (s == "evaluate", s))
         losses = [log_loss(_histogram(steps[name])) for name in seen]
         known = [one for one in losses if one is not None]
         if len(known) < 2:

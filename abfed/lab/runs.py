@@ -20,9 +20,11 @@ from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox
 from abfed.lab.finished import Finished, open_finished
 from abfed.lab.frames import marked
+from abfed.lab.together import counted, pooled
 from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.charges import plan_epsilon
+from abfed.privacy.once import LISTS
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.site.files import read_private
@@ -30,8 +32,9 @@ from abfed.stats.between import differences
 from abfed.stats.checklist import checklist
 from abfed.stats.checks import sample_ratios
 from abfed.stats.effects import effects
+from abfed.stats.once import TOGETHER
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans
-from abfed.stats.totals import SiloTotals
+from abfed.stats.totals import Floats, SiloTotals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +96,7 @@ class Run(Finished):
     @property
     def silos(self) -> tuple[str, ...]:
         """Silos whose totals are in the run."""
-        return tuple(sorted(self.releases))
+        return tuple(sorted(silo for silo, one in self.releases.items() if "totals" in one))
 
     @property
     def absent(self) -> dict[str, str]:
@@ -116,7 +119,9 @@ class Run(Finished):
 
     @functools.cached_property
     def totals(self) -> dict[str, SiloTotals]:
-        """Noised totals by silo."""
+        """Noised totals by silo; under one name where noise was added once, to all together."""
+        if self.plan.noise_once:
+            return {TOGETHER: pooled(self)}
         return {
             silo: SiloTotals.of(
                 self.plan,
@@ -125,6 +130,10 @@ class Run(Finished):
             )
             for silo, steps in self.releases.items()
         }
+
+    def counts(self, silo: str) -> tuple[Floats, float]:
+        """A silo's noised recipients by arm, and the noise sd of each."""
+        return counted(self, silo) if self.plan.noise_once else self.totals[silo].counts()
 
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
@@ -195,7 +204,7 @@ class Run(Finished):
             (noised), auc, auc_se, log_loss, log_loss_se. Missing where noise drowns a figure; empty
             where the plan has no model.
         """
-        steps = [*sorted({s for one in self.releases.values() for s in one if s != "totals"})]
+        steps = [*{s for one in self.releases.values() for s in one if s not in LISTS}]
         rows: list[dict[str, Any]] = []
         for step in sorted(steps, key=lambda s: (s == "evaluate", s)):
             parts = [
@@ -231,12 +240,13 @@ class Run(Finished):
             policy doesn't show them, or nothing of it arrived.
         """
         rows = []
-        left_out = self.manifest["left_out"].get("totals", {})
+        first = self.plan.first_step
+        left_out = self.manifest["left_out"].get(first, {})
         for silo in self.plan.silos:
             steps = self.releases.get(silo)
             if steps is None and _charged_nothing(**left_out.get(silo, {})):
                 continue
-            budget = steps["totals"].release.budget if steps else None
+            budget = steps[first].release.budget if steps else None
             rows.append(
                 {
                     "silo": silo,

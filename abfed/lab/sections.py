@@ -21,11 +21,13 @@ from abfed.lab.readings import (
     training_reading,
     where,
 )
+from abfed.lab.together import guarantee
 from abfed.lab.units import NBSP, count, p_value, plain, unit_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.protocol.messages import REFUSAL_TEXT
 from abfed.protocol.plan import Condition
+from abfed.stats.once import NOTE
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
@@ -72,6 +74,8 @@ def one_brand(run: Run, brand: str, *, alpha: float = DEFAULT_ALPHA) -> str:
     """
     if not brand:
         return ""
+    if run.plan.noise_once:
+        raise InputError(f"{NOTE}; leave the brand out", where=run.name)
     if brand not in run.silos:
         raise InputError(
             f"the run has no brand {brand!r}", why=f"its brands are: {', '.join(run.silos)}"
@@ -128,7 +132,7 @@ def took_part(run: Run) -> str:
     """Which brands answered, how many recipients they have, and who was left out and why."""
     rows = []
     for silo in run.silos:
-        counts, noise = run.totals[silo].counts()
+        counts, noise = run.counts(silo)
         spread = 1.96 * noise * len(counts) ** 0.5
         steps = len(run.releases[silo])
         size = f"{count(float(counts.sum()))} ± {count(spread)}"
@@ -137,7 +141,8 @@ def took_part(run: Run) -> str:
         ["Brand", "Recipients (noised, ± 95 %)", "Releases", "Its data’s epoch"],
         rows, source=run.source, numeric=(2,), counts=(1,),
     )  # fmt: skip
-    return section("Who took part", shown, _left_out(run))
+    once = paragraph(f"{NOTE}. {guarantee(run.plan)}") if run.plan.noise_once else ""
+    return section("Who took part", shown, once, _left_out(run))
 
 
 def _left_out(run: Run) -> str:

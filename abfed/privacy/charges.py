@@ -12,6 +12,10 @@ Steps, in order:
   score histogram of the model that came in, on the recipients held out;
 * `evaluate`: tables for the final model, of which that histogram is one. Half of the evaluation's
   cost goes to it, whatever the number of rounds: it is what people decide by.
+
+With noise once there are five steps instead of the first: `keys`, with the silo's noised counts,
+which are a release of their own; `shares`, `answered` and `opening`, of which nobody's data are a
+part; and `totals`, charged at the noise that all silos but the colluding add together.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import math
 from typing import NamedTuple
 
 from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
+from abfed.privacy.once import own_share, split
 from abfed.protocol.errors import PlanError
 from abfed.protocol.messages import Charge
 from abfed.protocol.modelling import training_step
@@ -72,11 +77,20 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
     sigma = noise_multipliers(plan)
     if plan.privacy.unprotected:  # made-up people only (gate, check 5): there is nothing to charge
         return (("totals", ()),)
-    totals = Charge(event="gaussian", noise_multiplier=sigma.statistics)
+    if plan.noise_once:
+        counts, sums = (_gaussian(one) for one in split(sigma.statistics))
+        return (
+            ("keys", (counts,)),
+            ("shares", ()),
+            ("totals", (sums,)),
+            ("answered", ()),
+            ("opening", ()),
+        )
+    totals = _gaussian(sigma.statistics)
     steps: list[tuple[str, tuple[Charge, ...]]] = [("totals", (totals,))]
     if plan.model is not None:
         schedule = plan.schedule
-        histogram = Charge(event="gaussian", noise_multiplier=sigma.evaluation)
+        histogram = _gaussian(sigma.evaluation)
         training = Charge(
             event="sampled-gaussian",
             noise_multiplier=sigma.training,
@@ -87,9 +101,13 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
             (training_step(number), (training, histogram))
             for number in range(1, schedule.rounds + 1)
         ]
-        final = Charge(event="gaussian", noise_multiplier=sigma.final)
+        final = _gaussian(sigma.final)
         steps.append(("evaluate", (final,)))
     return tuple(steps)
+
+
+def _gaussian(sigma: float) -> Charge:
+    return Charge(event="gaussian", noise_multiplier=sigma)
 
 
 def plan_charges(plan: Plan) -> dict[str, tuple[Charge, ...]]:
@@ -116,3 +134,20 @@ def plan_epsilon(plan: Plan) -> float:
         return math.inf
     charges = [charge for _, step in _plan_charges(plan) for charge in step]
     return epsilon_of(charges, plan.privacy.delta)
+
+
+def silo_share(plan: Plan, least: float = 0.0) -> float:
+    """The noise multiplier that each silo adds, of a plan with noise once.
+
+    Args:
+        plan: with noise once.
+        least: of the silo's own policy: it never adds less.
+    """
+    return own_share(plan, split(noise_multipliers(plan).statistics)[1], least)
+
+
+def epsilon_alone(plan: Plan, least: float = 0.0) -> float:
+    """What a plan with noise once costs where all other silos tell what they added."""
+    counts = split(noise_multipliers(plan).statistics)[0]
+    alone = [_gaussian(counts), _gaussian(silo_share(plan, least))]
+    return epsilon_of(alone, plan.privacy.delta)

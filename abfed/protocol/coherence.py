@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def incoherence(plan: Plan) -> str:
     """The first thing that doesn't fit; empty where all does."""
     checks = (_check_silos, _check_arms, _check_metrics, _check_features, _check_model)
-    return next((problem for check in (*checks, _check_analysis) if (problem := check(plan))), "")
+    last = (_check_analysis, _check_noise)
+    return next((problem for check in (*checks, *last) if (problem := check(plan))), "")
 
 
 def _repeated(names: list[str]) -> str:
@@ -100,6 +101,48 @@ def _check_model(plan: Plan) -> str:
     if not (split.training and split.evaluation):
         return "privacy.split: a model needs ε for training and for evaluation"
     return _check_training(plan)
+
+
+MOST_TOGETHER = 100
+"""Silos of a plan with noise once: each shares its secrets with each other."""
+
+
+def _check_noise(plan: Plan) -> str:
+    """What noise once can't be had with, by name."""
+    privacy, silos, least = plan.privacy, len(plan.silos), plan.minimum_silos
+    if privacy.noise == "each":
+        return "" if privacy.colluders == 1 else "privacy.colluders: is for noise: once only"
+    if not 2 <= silos <= MOST_TOGETHER:
+        return f"privacy.noise: once is for 2 to {MOST_TOGETHER} silos, not {silos}"
+    if least - privacy.colluders < 2:
+        return (
+            f"privacy.noise: once needs minimum_silos (now {least}) of at least "
+            f"{privacy.colluders + 2}: with {privacy.colluders} colluding and fewer than two "
+            "others each silo would have to add all of the noise itself"
+        )
+    return _not_with_noise_once(plan)
+
+
+def _not_with_noise_once(plan: Plan) -> str:
+    """The first part of a plan that needs each silo's own figures."""
+    analysis = plan.analysis
+    parts = {
+        "model": plan.model is not None,
+        "analysis.segments": bool(analysis.segments),
+        "analysis.adjust": bool(analysis.adjust),
+        "analysis.balance": bool(analysis.balance),
+        "analysis.clicks_without_opens": analysis.clicks_without_opens is not None,
+        "analysis.sequential": analysis.sequential is not None,
+    }
+    parts |= {
+        f"metrics: {metric.name!r} ({metric.kind})": True
+        for metric in plan.metrics
+        if metric.kind not in {"proportion", "mean", "count"}
+    }
+    found = next((name for name, there in parts.items() if there), "")
+    if not found:
+        return ""
+    return f"privacy.noise: once is not built for {found}; leave it out, or use noise: each"
 
 
 def _check_training(plan: Plan) -> str:

@@ -27,8 +27,10 @@ MAX_HEADER = 1_048_576  # bytes
 _LENGTH = struct.Struct(">I")
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Payload = Literal["totals", "training", "evaluation"]
-Step = Annotated[str, Field(pattern=r"^(totals|train-\d{4}|evaluate)$")]
+Payload = Literal["totals", "training", "evaluation", "keys", "shares", "answered", "opening"]
+Step = Annotated[
+    str, Field(pattern=r"^(totals|train-\d{4}|evaluate|keys|shares|answered|opening)$")
+]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")]
 
 RefusalCode = Literal[
@@ -53,6 +55,8 @@ RefusalCode = Literal[
     "order",
     "population",
     "too-few",
+    "noise-once",
+    "peer",
     "expired",
     "damaged",
     "failed",
@@ -79,6 +83,8 @@ REFUSAL_TEXT: dict[str, str] = {
     "order": "this step needs an earlier one first",
     "population": "this silo holds no such experiment, or not these arms",
     "too-few": "an arm or cell of this plan holds too few recipients, by noised or declared counts",
+    "noise-once": "this silo's policy doesn't allow this plan's noise once, or asks for more cover",
+    "peer": "a silo's key isn't pinned here, or what came in its name wasn't signed by that key",
     "expired": "this was answered, and the answer is no longer kept; it is not noised anew",
     "damaged": "something that this silo keeps was changed or is missing; its own people must look",
     "failed": "the silo could not compute this step; its own log says why",
@@ -90,11 +96,21 @@ EMPTY_DIGEST = sha256_hex(b"")
 """The incoming digest of a request that comes without a model."""
 
 
+_PAYLOADS: dict[str, Payload] = {
+    "totals": "totals",
+    "evaluate": "evaluation",
+    "keys": "keys",
+    "shares": "shares",
+    "answered": "answered",
+    "opening": "opening",
+}
+
+
 def payload_of(step: str) -> Payload:
     """The kind of release that answers a step."""
-    if step == "totals":
-        return "totals"
-    return "evaluation" if step == "evaluate" else "training"
+    if step.startswith("train-"):
+        return "training"
+    return _PAYLOADS[step]
 
 
 def release_key(plan_digest: str, epoch: str, step: str, incoming_digest: str) -> str:

@@ -12,7 +12,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -126,6 +132,9 @@ class Privacy(Frozen):
         split: ε of the parts; they add up to `epsilon`.
         unit: what is protected: one recipient with all of their sends, in one silo.
         unprotected: set by `privacy: none`; never written by hand.
+        noise: `each` silo noises what it releases, or noise is added `once` to the sum of all
+            (docs/noise-once.md): narrower intervals, and nothing by brand.
+        colluders: with noise once, how many silos may tell what they know to the coordinator.
     """
 
     epsilon: Positive
@@ -133,6 +142,16 @@ class Privacy(Frozen):
     split: Split
     unit: ProtectedUnit = RECIPIENT
     unprotected: bool = False
+    noise: Literal["each", "once"] = "each"
+    colluders: Annotated[int, Field(ge=0, le=100)] = 1
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what older plans don't know, so that their digests stay theirs."""
+        values: dict[str, Any] = write(self)
+        if self.noise == "each":
+            del values["noise"], values["colluders"]
+        return values
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -302,6 +321,16 @@ class Plan(Frozen):
         return sha256_hex(self.canonical_bytes())
 
     @property
+    def noise_once(self) -> bool:
+        """Whether noise is added once, to the sum of all silos."""
+        return self.privacy.noise == "once"
+
+    @property
+    def first_step(self) -> Literal["totals", "keys"]:
+        """What silos are asked first; a run is bound to the answers."""
+        return "keys" if self.noise_once else "totals"
+
+    @property
     def control(self) -> Arm:
         """The arm that others are compared with."""
         return next(arm for arm in self.arms if arm.control)
@@ -334,7 +363,7 @@ class Plan(Frozen):
 
     def names(self) -> frozenset[str]:
         """All names in the plan that a silo's no may be about."""
-        named = {self.purpose, self.experiment, *self.columns()}
+        named = {self.purpose, self.experiment, *self.columns(), *self.silos}
         return frozenset(
             named.union((one.name for one in self.arms), (m.name for m in self.metrics))
         )

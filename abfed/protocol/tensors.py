@@ -19,7 +19,7 @@ from abfed.protocol.errors import IntegrityError
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 MAX_TENSOR_BYTES = 1 << 30  # bytes; a request or release above 1 GiB is refused unread
-DTYPES = ("float32", "float64", "int64")
+DTYPES = ("float32", "float64", "int64", "uint8")
 
 
 class Shape(NamedTuple):

@@ -10,7 +10,8 @@ rows, but on two figures that are not secret any more when they are used:
    of the plan is refused before anything is computed, since its totals never came.
 
 That totals were withheld follows from their noised counts alone: it is post-processing and tells no
-more than they would have (docs/decisions/0011-minimum-recipients.md).
+more than they would have (docs/decisions/0011-minimum-recipients.md). With noise once nobody sees
+one silo's totals; there the noised counts are a charged release of their own, and come first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from abfed.protocol.plan import Plan
 from abfed.silo.policy import Policy
 from abfed.stats.encoding import SCALE
 from abfed.stats.layout import Layout, cells_of
+from abfed.stats.once import too_small
 
 
 def check_declared_sizes(policy: Policy, plan: Plan) -> None:
@@ -35,6 +37,19 @@ def check_declared_sizes(policy: Policy, plan: Plan) -> None:
         here = one.experiment == plan.experiment and one.arm in {arm.name for arm in plan.arms}
         if here and one.recipients < policy.minimum_recipients:
             raise Refused(f"arm {one.arm!r} is declared too small", code="too-few", about=one.arm)
+
+
+def too_few_counted(policy: Policy, plan: Plan, counts: npt.NDArray[np.int64]) -> bool:
+    """The same of counts that were released by themselves, for noise once.
+
+    Also too few are those that noise hides: weights couldn't rest on them.
+
+    Args:
+        policy: with the minimum.
+        plan: what was asked.
+        counts: noised, by arm, in units of 1/`SCALE`.
+    """
+    return too_small(plan, counts) or bool(counts.min() < policy.minimum_recipients * SCALE)
 
 
 def too_few(policy: Policy, plan: Plan, totals: npt.NDArray[np.int64]) -> bool:

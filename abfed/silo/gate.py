@@ -32,17 +32,12 @@ The gate judges values. It cannot fetch rows; that they are whole it is told.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from abfed.learning.shapes import release_shapes
-from abfed.learning.uplift import counted_once
-from abfed.privacy.charges import plan_charges, plan_epsilon
+from abfed.privacy.charges import plan_charges, plan_epsilon, silo_share
 from abfed.privacy.mechanisms import Noise, SystemNoise, UnsafeSeededNoise
 from abfed.protocol.canonical import digest, sha256_hex
 from abfed.protocol.envelope import open_envelope
@@ -55,12 +50,11 @@ from abfed.protocol.messages import (
     Request,
     decode,
     encode,
-    payload_of,
     release_key,
 )
 from abfed.protocol.plan import Plan
-from abfed.protocol.tensors import Shape, pack, shapes_of, unpack
-from abfed.silo.disclosure import too_few
+from abfed.protocol.tensors import pack, unpack
+from abfed.silo.disclosure import too_few, too_few_counted
 from abfed.silo.entries import Given
 from abfed.silo.judging import Judge, Judged
 from abfed.silo.ledger import Ledger
@@ -68,6 +62,7 @@ from abfed.silo.models import KeptModel
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
+from abfed.silo.releasing import check_computed, expected_shapes
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, stamp, system_clock
 from abfed.site.keys import SiteKeys
@@ -81,13 +76,6 @@ class Answered(NamedTuple):
     """A request that was answered before: the same release again."""
 
     envelope: bytes
-
-
-def expected_shapes(plan: Plan, step: str) -> dict[str, Shape]:
-    """What the arrays that answer a step must look like."""
-    if step == "totals":
-        return {"totals": Shape("int64", Layout.of(plan).shape)}
-    return release_shapes(plan, step)
 
 
 class Gate:
@@ -137,7 +125,7 @@ class Gate:
         self._expire(policy)
         given = self._ledger.given(judged.key)
         if given is None:
-            if judged.request.step == "totals":
+            if judged.request.step in {"totals", "keys"}:
                 whole()  # 13
             return self._reserve(judged, policy, holdings)
         if given.state != "kept":  # 12
@@ -193,13 +181,8 @@ class Gate:
         """
         if permit.step == SCORE or not permit.key:
             raise IntegrityError("what was computed for the silo itself never leaves")
-        expected = expected_shapes(permit.plan, permit.step)
-        if computed.payload != payload_of(permit.step) or shapes_of(computed.arrays) != expected:
-            raise IntegrityError("the result is not of the reserved kind", where=permit.step)
-        if not all(np.isfinite(array).all() for array in computed.arrays.values()):
-            raise IntegrityError("the result is not finite", where=permit.step)
-        _check_noise(permit, computed)
-        if permit.step == "totals":
+        check_computed(permit, computed)
+        if permit.step == permit.plan.first_step:
             self._withhold_few(permit, computed)
         arrays = pack(computed.arrays)
         head = self._audit.append(
@@ -227,7 +210,9 @@ class Gate:
 
     def _withhold_few(self, permit: Permit, computed: Computed) -> None:
         """Totals about too few recipients never leave, by their own noised counts."""
-        if too_few(self._judge.policy(), permit.plan, computed.arrays["totals"]):
+        policy, plan, arrays = self._judge.policy(), permit.plan, computed.arrays
+        few = too_few_counted if plan.noise_once else too_few
+        if few(policy, plan, arrays["counts" if plan.noise_once else "totals"]):
             self._ledger.withhold(permit.key)
             self._audit.append(
                 "release.withheld",
@@ -270,7 +255,9 @@ class Gate:
     def _reserve(self, judged: Judged, policy: Policy, holdings: Holdings) -> Permit:
         request, plan = judged.request, judged.plan
         expected = None
-        if request.step != "totals":  # 11, continued: the totals say how many recipients to expect
+        before = self._before(plan, request.step, holdings.epoch)
+        if request.step.startswith("train-") or request.step == "evaluate":
+            # 11, continued: the totals say how many recipients to expect
             expected = self._expected_recipients(plan, holdings.epoch)
         steps = plan_charges(plan)
         charged = self._ledger.reserve(  # 14
@@ -305,9 +292,31 @@ class Gate:
             holdout_key=self._keys.derive(f"holdout:{plan.experiment}"),
             incoming=judged.incoming,
             expected_recipients=expected,
+            relayed=judged.relayed,
+            before=before,
+            peers=policy.peers(plan),
+            share=_share(plan, policy),
+            incoming_digest=request.incoming_digest,
             person=judged.asker.who,
             heard=judged.heard,
         )
+
+    def _before(self, plan: Plan, step: str, epoch: str) -> dict[str, bytes]:
+        """What this silo released for the earlier steps of a plan with noise once, in order."""
+        found: dict[str, bytes] = {}
+        if not plan.noise_once:
+            return found
+        for earlier in plan_charges(plan):
+            if earlier == step:
+                break
+            answered = self._ledger.answered(plan_digest=plan.digest, epoch=epoch, step=earlier)
+            if answered is None:
+                raise Refused(f"the {earlier} come first", code="order")
+            key, given = answered
+            if given.state != "kept":
+                raise _gone(given)
+            found[earlier] = self._releases.again(key, given.digest)
+        return found
 
     def _expected_recipients(self, plan: Plan, epoch: str) -> float:
         """The noised count of recipients, from this plan's own totals release."""
@@ -331,7 +340,7 @@ class Gate:
             silo=self._keys.site,
             plan_digest=plan.digest,
             step=permit.step,
-            incoming_digest=sha256_hex(pack(permit.incoming)),
+            incoming_digest=permit.incoming_digest,
             key=permit.key,
             epoch=permit.epoch,
             simulated=plan.simulation is not None,
@@ -366,25 +375,16 @@ def _plan_digest(request: Request | None) -> str:
     return sha256_hex(request.plan.encode()) if request else ""
 
 
-def _check_noise(permit: Permit, computed: Computed) -> None:
-    """Refuse a result whose noise, sampling or steps aren't those that were reserved."""
-    if permit.plan.privacy.unprotected:  # check 7 let it in: there is no noise
-        return
-    first = permit.charges[0]
-    reserved = {"noise_multiplier": first.noise_multiplier}
-    if computed.payload == "training":
-        reserved["sampling_rate"] = first.sampling_rate
-        reserved["steps"] = float(first.count)
-        reserved["evaluation_noise_multiplier"] = permit.charge("gaussian").noise_multiplier
-    if computed.payload == "evaluation":
-        reserved["sensitivity"] = math.sqrt(counted_once(len(permit.plan.arms)))
-    if any(computed.noise.get(name) != value for name, value in reserved.items()):
-        raise IntegrityError("the noise is not what was reserved", where=permit.step)
-
-
 def _noise(plan: Plan, request: Request) -> Noise:
     """The operating system's noise; seeded only for a simulation, which check 7 let in."""
     if plan.simulation is None:
         return SystemNoise()
     asked = [plan.simulation.seed, plan.digest, request.silo, request.step]
-    return UnsafeSeededNoise(int(digest([*asked, request.incoming_digest])[:32], 16))
+    incoming = EMPTY_DIGEST if plan.noise_once else request.incoming_digest  # keys are fresh there
+    return UnsafeSeededNoise(int(digest([*asked, incoming])[:32], 16))
+
+
+def _share(plan: Plan, policy: Policy) -> float:
+    """The noise multiplier that this silo adds to a sum over all; 0 where it noises its own."""
+    own = policy.noise_once
+    return silo_share(plan, own.least_share) if plan.noise_once and own is not None else 0.0

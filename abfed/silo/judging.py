@@ -47,6 +47,7 @@ class Judged(NamedTuple):
     incoming: dict[str, npt.NDArray[Any]]
     key: str
     heard: str = ""
+    relayed: bytes = b""
 
 
 class Judge:
@@ -170,6 +171,7 @@ class Judge:
             raise Refused("this silo holds real people", code="simulation")
         bases = policy.lawful_bases(plan)  # 8
         policy.check_columns(plan)  # 9
+        policy.peers(plan)
         _check_holdings(plan, holdings)
         check_declared_sizes(policy, plan)
         policy.check_plan_budget(plan)  # 10
@@ -181,8 +183,10 @@ class Judge:
             raise Refused("a plan with waves asks for one of them", code="order")
         if request.step not in steps:
             raise Refused("the plan has no such step", code="order")
-        incoming = _incoming(plan, request, arrays)
         key = release_key(plan.digest, holdings.epoch, request.step, request.incoming_digest)
+        if plan.noise_once:  # other silos' envelopes: read by `silo.together`, under the permit
+            return Judged(request, asker, plan, bases, {}, key, relayed=arrays)
+        incoming = _incoming(plan, request, arrays)
         return Judged(request, asker, plan, bases, incoming, key)
 
 

@@ -270,6 +270,13 @@ class Ledger:
         self.refresh()
         return self._books.given.get(key)
 
+    def answered(self, *, plan_digest: str, epoch: str, step: str) -> tuple[str, Given] | None:
+        """The key that a step is given to, and what became of it, if anything was answered."""
+        self.refresh()
+        key = self._books.begun.get((plan_digest, epoch, step), "")
+        given = self._books.given.get(key)
+        return None if given is None else (key, given)
+
     def kept_before(self, moment: str) -> tuple[tuple[str, str], ...]:
         """Key and digest of the releases that are kept and were made before a stamp."""
         self.refresh()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from abfed.privacy.mechanisms import Noise
 from abfed.protocol.errors import IntegrityError
-from abfed.protocol.messages import Charge, Payload
+from abfed.protocol.messages import EMPTY_DIGEST, Charge, Payload
 from abfed.protocol.plan import Plan
 
 
@@ -54,6 +54,11 @@ class Permit:
         incoming: the model's arrays, by name; empty for totals. Released, not sensitive.
         expected_recipients: noised count of recipients from this plan's own totals release;
             None for totals. Released, not sensitive.
+        relayed: what came with the request of other silos' envelopes, unverified; noise once only.
+        before: this silo's own releases of the plan's earlier steps, by step; noise once only.
+        peers: pinned public keys of the plan's other silos; noise once only.
+        share: the noise multiplier that this silo adds to sums over all silos; 0 for noise each.
+        incoming_digest: of what came with the request, hex.
         person: who asked, with the site whose word it is.
         heard: who asked, by key id, and the head of their audit log: kept in ours (S21).
     """
@@ -68,6 +73,11 @@ class Permit:
     holdout_key: bytes = field(repr=False)
     incoming: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
     expected_recipients: float | None = None
+    relayed: bytes = field(default=b"", repr=False)
+    before: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    peers: Mapping[str, bytes] = field(default_factory=dict)
+    share: float = 0.0
+    incoming_digest: str = EMPTY_DIGEST
     person: str = ""
     heard: str = ""
 

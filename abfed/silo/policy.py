@@ -78,6 +78,44 @@ class Coordinator(Frozen):
     public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Peer(Frozen):
+    """Another silo, by its pinned Ed25519 signing key (hex).
+
+    Attributes:
+        name: the silo, as plans call it.
+        public_key: 64 hex digits, compared by phone: a coordinator that could put a key of its own
+            in its place would see this silo's sums.
+    """
+
+    name: Name
+    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class NoiseOnce(Frozen):
+    """Whether this silo adds its noise together with others, and what it asks of that.
+
+    Attributes:
+        allowed: whether it does so at all.
+        peers: the other silos that it does so with; all that a plan names must be here.
+        colluders: how many of them may tell what they know to the coordinator, by this silo's fear:
+            a plan that covers fewer is refused.
+        least_share: the least noise that this silo adds, over the largest influence of one
+            recipient: what is left to its recipients if everybody else colludes.
+    """
+
+    allowed: bool = False
+    peers: tuple[Peer, ...] = ()
+    colluders: Annotated[int, Field(ge=0)] = 1
+    least_share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _are_others(self) -> NoiseOnce:
+        for what in ("name", "public_key"):
+            if len({getattr(one, what) for one in self.peers}) != len(self.peers):
+                raise ValueError(f"noise_once.peers: a {what} stands twice: one silo isn't two")
+        return self
+
+
 class Policy(Frozen):
     """What a silo allows.
 
@@ -106,6 +144,7 @@ class Policy(Frozen):
             answer, and that it left nothing critical; not asked for where left out (S7).
         show_budget: whether a release says how much was spent and is left.
         access: which people may do what; nobody anything where it is left out (S12).
+        noise_once: whether noise is added together with other silos; not where it is left out.
     """
 
     silo: Name
@@ -127,6 +166,7 @@ class Policy(Frozen):
     checkup_within_days: Annotated[int, Field(ge=1, le=366)] | None = None
     show_budget: bool = False
     access: AccessPolicy = AccessPolicy()
+    noise_once: NoiseOnce | None = None
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> Policy:
@@ -181,7 +221,10 @@ class Policy(Frozen):
     @property
     def version(self) -> str:
         """The digest that approvals are bound to."""
-        return digest(self.model_dump(mode="json"))
+        values = self.model_dump(mode="json")
+        if self.noise_once is None:  # so that approvals of before it was there stay bound
+            del values["noise_once"]
+        return digest(values)
 
     def trusted_keys(self) -> dict[str, bytes]:
         """Pinned public keys of coordinators, by key id."""
@@ -206,6 +249,44 @@ class Policy(Frozen):
             why=f"this silo allows: {allowed}",
             do="ask the silo's privacy officer, or state another purpose if it is the true one",
         )
+
+    def peers(self, plan: Plan) -> dict[str, bytes]:
+        """Pinned public keys of the other silos of a plan with noise once; none for other plans.
+
+        Raises:
+            Refused: the policy doesn't allow it, fears more colluders, or pins no key of one.
+        """
+        if not plan.noise_once:
+            return {}
+        allowed = self.noise_once
+        if allowed is None or not allowed.allowed:
+            raise Refused(
+                "noise once is not allowed",
+                code="noise-once",
+                where=self.silo,
+                do="ask the silo's privacy officer, or ask with noise: each",
+            )
+        if plan.privacy.colluders < allowed.colluders:
+            raise Refused(
+                f"the plan covers {plan.privacy.colluders} colluding silos",
+                code="noise-once",
+                where=self.silo,
+                why=f"this silo fears {allowed.colluders}",
+                do=f"set privacy.colluders to {allowed.colluders}, or ask its privacy officer",
+            )
+        pinned = {one.name: bytes.fromhex(one.public_key) for one in allowed.peers}
+        others = [silo for silo in sorted(plan.silos) if silo != self.silo]
+        for silo in others:
+            if silo not in pinned:
+                raise Refused(
+                    f"the key of {silo!r} is not pinned",
+                    code="peer",
+                    where=self.silo,
+                    about=silo,
+                    do="compare fingerprints with that silo and write its key under "
+                    "noise_once.peers, or leave it out of the plan",
+                )
+        return {silo: pinned[silo] for silo in others}
 
     def check_columns(self, plan: Plan) -> None:
         """Refuse columns and bounds that are not allowed.

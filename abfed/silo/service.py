@@ -36,6 +36,7 @@ from abfed.silo.releases import Releases
 from abfed.silo.retention import GRACE, cutoff_of, late_by, purge
 from abfed.silo.scoring import Scored, Scorer, Wanted
 from abfed.silo.store import Store
+from abfed.silo.together import Party, count_arms
 from abfed.site.access import Place
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
@@ -260,6 +261,8 @@ class SiloService:
         return released
 
     def _compute(self, permit: Permit) -> Computed:
+        if permit.plan.noise_once:
+            return self._compute_once(permit)
         if permit.step == "totals":
             rows = self.store.read(permit, totals.columns_needed(permit.plan))
             return totals.compute_totals(permit, rows)
@@ -271,6 +274,17 @@ class SiloService:
                 self._caches.drop(prepared.cache_name(permit, side))
             return computed
         return training.compute_training(permit, kept, self._checkpoint(permit))
+
+    def _compute_once(self, permit: Permit) -> Computed:
+        """A step of a plan whose noise is added once, to the sum of all silos."""
+        party = Party(permit, self.keys)
+        if permit.step == "keys":
+            return party.announce(count_arms(permit, self.store.read(permit, ())))
+        if permit.step == "totals":
+            rows = self.store.read(permit, totals.columns_needed(permit.plan))
+            return party.mask(totals.compute_totals(permit, rows, party.weights()))
+        steps = {"shares": party.share_out, "answered": party.confirm, "opening": party.open}
+        return steps[permit.step]()
 
     def _rows(self, permit: Permit) -> prepared.PreparedRows:
         """The rows of a plan's training, kept from round to round."""

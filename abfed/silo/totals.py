@@ -20,6 +20,7 @@ from abfed.silo.recipients import Recipients
 from abfed.stats.adjusting import chosen, covariate_of
 from abfed.stats.encoding import SCALE, Integers, encode_place, encode_square, encode_tensor
 from abfed.stats.layout import BALANCE, ORPHANS, Block, Layout
+from abfed.stats.once import weighed
 
 
 def columns_needed(plan: Plan) -> tuple[str, ...]:
@@ -34,13 +35,17 @@ def columns_needed(plan: Plan) -> tuple[str, ...]:
     return (*(name for name in OUTCOMES if name in needed), *dict.fromkeys(features))
 
 
-def compute_totals(permit: Permit, tables: Iterable[pa.Table]) -> Computed:
+def compute_totals(
+    permit: Permit, tables: Iterable[pa.Table], weights: Integers | None = None
+) -> Computed:
     """Sum over recipients and add noise.
 
     Args:
         permit: the right to compute; its charge is the noise.
         tables: rows of lawful recipients, sorted by recipient; each recipient's rows are all in one
             table and one arm. Sensitive.
+        weights: by arm, of a plan with noise once: its share of noise is added then, which alone
+            is not what was charged; such totals leave under masks only (`silo.together`).
 
     Returns:
         `totals`: int64 (arms, coordinates), in units of 1/`SCALE`, noised.
@@ -52,25 +57,30 @@ def compute_totals(permit: Permit, tables: Iterable[pa.Table]) -> Computed:
     sums = np.zeros(layout.shape, dtype=np.int64)
     for table in tables:
         if table.num_rows:
-            _add_table(sums, permit.plan, layout, table)
+            _add_table(sums, permit.plan, layout, table, weights)
     if permit.plan.privacy.unprotected:  # made-up people only: the gate's check 5
         return Computed(
             "totals", {"totals": sums}, {"noise_multiplier": 0.0, "scale": float(SCALE)}
         )
     sigma = permit.charge("gaussian").noise_multiplier
+    own = sigma if weights is None else permit.share
     for block in layout.blocks:
         part = np.ascontiguousarray(sums[:, block.columns])
-        sums[:, block.columns] = permit.noise.integers(part, sigma * block.sd * SCALE)
-    return Computed("totals", {"totals": sums}, {"noise_multiplier": sigma, "scale": float(SCALE)})
+        sums[:, block.columns] = permit.noise.integers(part, own * block.sd * SCALE)
+    said = {"noise_multiplier": sigma, "scale": float(SCALE)}
+    return Computed("totals", {"totals": sums}, said if weights is None else said | {"share": own})
 
 
-def _add_table(sums: Integers, plan: Plan, layout: Layout, table: pa.Table) -> None:
+def _add_table(
+    sums: Integers, plan: Plan, layout: Layout, table: pa.Table, weights: Integers | None
+) -> None:
     """Add one table's recipients to the sums, in place."""
     people = Recipients(table, plan)
     arms = people.arms(layout.arms)
     many = len(layout.arms)  # whoever is in none of them is numbered so, and counts nowhere
     cells = {one.name: _cells(plan, people, one.name) for one in plan.analysis.segments}
-    for block, encoded in _encoded(plan, layout, people):
+    for block, whole in _encoded(plan, layout, people):
+        encoded = whole if weights is None else weighed(whole, arms, weights)
         if not block.segment:
             sums[:, block.columns] += _sums_by(arms, many, encoded)
             continue

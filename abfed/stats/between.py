@@ -14,6 +14,7 @@ import pandas as pd
 
 from abfed.protocol.plan import Plan
 from abfed.stats import pooling
+from abfed.stats.once import NOTE
 
 BRANDS = "brands"
 """What effects are compared over, where it isn't a segmentation."""
@@ -52,6 +53,11 @@ def differences(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         for over, parts in _compared(plan, frame)
         for (metric, arm), seen in parts.groupby(["metric", "arm"], sort=False)
     ]
+    if plan.noise_once:
+        rows = [
+            _row(metric, arm, plan.control.name, BRANDS, seen[:0]) | {"note": NOTE}
+            for (metric, arm), seen in frame.groupby(["metric", "arm"], sort=False)
+        ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -37,6 +37,7 @@ from abfed.stats.contrasts import (
 )
 from abfed.stats.decisions import decide
 from abfed.stats.layout import cells_of
+from abfed.stats.once import NOTE
 from abfed.stats.readouts import read_arms
 from abfed.stats.sequential import Looks
 from abfed.stats.totals import SiloTotals
@@ -76,6 +77,7 @@ def effects(
         `p_adjusted` is corrected over arms × metrics of a scope; a guardrail has a one-sided
         p-value of its own instead. `shrunk` is a brand's effect pulled towards the brands' mean.
         `segment` names the segmentation where the scope is one of its cells, over these brands.
+        Of totals that were noised once there is one scope, these brands, and the note says so.
         Where a value can't be had, it is missing and `note` says why.
 
     Raises:
@@ -96,6 +98,8 @@ def effects(
     if plan.analysis.sequential is not None:
         before = [_rows(plan, waves[:look], alpha) for look in range(1, len(waves))]
         rows = _sequential(plan, [*before, rows], alpha)
+    if any(one.mixture is not None for one in totals.values()):
+        rows = [row | {"note": joined(row["note"], NOTE)} for row in rows]
     decide(rows, alpha, plan.analysis.correction)
     return pd.DataFrame(rows)[list(COLUMNS)]
 

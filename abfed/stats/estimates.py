@@ -96,6 +96,17 @@ def estimate(metric: Metric, totals: SiloTotals, arm: str) -> Estimate:
 
 def read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
     """Read a metric off the noised totals of an arm, in all releases of their leading axes."""
+    reading = _read(metric, totals, arm)
+    if totals.mixture is None:
+        return reading
+    place = totals.layout.arms.index(arm)
+    return reading._replace(
+        sampling=reading.sampling * totals.mixture.sampling[place],
+        privacy=reading.privacy + reading.sampling * totals.mixture.doubt[place],
+    )
+
+
+def _read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
     counts, sd = totals.counts()
     size = counts[..., totals.layout.arms.index(arm)]
     sums, noise = totals.arm(arm, metric.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,19 @@ __all__ = [
 ]
 
 
+class Mixture(NamedTuple):
+    """Of totals that were weighed and added before anybody saw them (noise once), by arm.
+
+    Attributes:
+        sampling: the most that any recipient weighs: what the variance of a mean is multiplied by.
+        doubt: what is added to that factor because weights rest on noised counts; 0 unless a brand
+            is small.
+    """
+
+    sampling: Floats
+    doubt: Floats
+
+
 @dataclass(frozen=True, eq=False)
 class SiloTotals:
     """Noised totals, in natural units. Released, not sensitive.
@@ -57,11 +71,16 @@ class SiloTotals:
         layout: where each metric stands.
         values: (…, arms, coordinates).
         noise_multiplier: σ, combined over the silos that were added: √(Σσ²); 0 for none.
+        counted: recipients in each arm and the noise sd of each, where they were released by
+            themselves.
+        mixture: of totals that were added under one noise; such totals are added to no others.
     """
 
     layout: Layout
     values: Floats
     noise_multiplier: float
+    counted: tuple[Floats, float] | None = None
+    mixture: Mixture | None = None
 
     @classmethod
     def of(cls, plan: Plan, released: Integers, noise_multiplier: float) -> SiloTotals:
@@ -79,6 +98,8 @@ class SiloTotals:
         """Pool two silos."""
         if self.layout != other.layout:
             raise ValueError("totals of different layouts can't be added")
+        if self.mixture is not None or other.mixture is not None:
+            raise ValueError("totals of all brands together can't be added to others")
         sigma = math.hypot(self.noise_multiplier, other.noise_multiplier)
         return SiloTotals(self.layout, self.values + other.values, sigma)
 
@@ -111,5 +132,7 @@ class SiloTotals:
 
     @functools.cached_property
     def _counts(self) -> tuple[Floats, float]:
+        if self.counted is not None:
+            return self.counted
         counts, sd = self.layout.counts(self.values)
         return counts, sd * self.noise_multiplier

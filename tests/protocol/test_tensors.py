@@ -162,5 +162,5 @@ def test_random_bytes_are_refused(data: bytes) -> None:
         unpack(data, {"a": Shape("float32", (1,))}, where="x")
 
 
-def test_only_three_types_are_known() -> None:
-    assert DTYPES == ("float32", "float64", "int64")
+def test_only_these_types_are_known() -> None:
+    assert DTYPES == ("float32", "float64", "int64", "uint8")

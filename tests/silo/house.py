@@ -12,10 +12,11 @@ import numpy as np
 from abfed.learning.uplift import counted_once
 from abfed.protocol.messages import payload_of
 from abfed.protocol.plan import Plan
-from abfed.silo.gate import Answered, Gate, expected_shapes
+from abfed.silo.gate import Answered, Gate
 from abfed.silo.ledger import Ledger
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.releases import Releases
+from abfed.silo.releasing import expected_shapes
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
 from tests.silo.asking import (

@@ -9,8 +9,9 @@ import pytest
 
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.silo import disclosure
-from abfed.silo.gate import Answered, expected_shapes
+from abfed.silo.gate import Answered
 from abfed.silo.permit import Permit
+from abfed.silo.releasing import expected_shapes
 from abfed.site.keys import SiteKeys
 from abfed.stats.encoding import SCALE
 from abfed.stats.layout import Layout

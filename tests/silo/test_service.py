@@ -27,8 +27,8 @@ from abfed.protocol.messages import MAX_HEADER, Decoded, Refusal, Release, encod
 from abfed.protocol.tensors import unpack
 from abfed.silo import service as service_module
 from abfed.silo import totals
-from abfed.silo.gate import expected_shapes
 from abfed.silo.permit import Computed
+from abfed.silo.releasing import expected_shapes
 from abfed.silo.service import SiloService
 from abfed.site.keys import SiteKeys
 from abfed.stats.totals import SCALE, Layout

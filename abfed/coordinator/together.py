@@ -1,0 +1,162 @@
+"""Noise once, from outside: carry what silos say to one another, and open the sum.
+
+The coordinator learns the sum over those who answered, and each silo's noised counts. It carries
+envelopes that silos sign for one another and can't change one, nor put a silo in another's place;
+what it may do is lose them. What a list must be for a silo to answer it, see `silo.together`.
+
+1. `keys`: asked of all; the run is bound to the answers. 2. `shares`: on all keys. 3. `totals`:
+masked, on keys and shares. 4. `answered`: each says whose masked values it saw. 5. `opening`: a
+share of one secret of each. After each step its answers are on disk, so the next list is the same
+if the run is gone on with.
+
+Up to 3, silos that are lost only get fewer; the least number that the plan wants must be there. For
+4 and 5 `needed` silos are enough, of whom all must have come as far as 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from abfed.coordinator.inbox import Accepted
+from abfed.coordinator.rounds import RunFolder
+from abfed.privacy.once import AGREED, LISTS, OWN, bound_to, mask_context, needed, place_of
+from abfed.privacy.secure_sum import (
+    Integers,
+    Share,
+    Words,
+    agreed_seed,
+    opened_sum,
+    put_together,
+)
+from abfed.protocol.errors import IntegrityError
+from abfed.protocol.plan import Plan
+from abfed.protocol.relayed import pack_lists
+
+TOGETHER = tuple(step for step in LISTS if step != "keys")
+"""The steps after the keys."""
+
+_EARLIER = {step: before for before, step in pairwise(LISTS)}
+
+Steps = Mapping[str, Mapping[str, Accepted]]
+"""Verified releases by step and silo."""
+
+
+class Opened(NamedTuple):
+    """What came of a run with noise once.
+
+    Attributes:
+        sums: weighted sums over those who answered, noised once, (arms, coordinates).
+        counts: noised recipients by arm of each silo that agreed on weights.
+        answered: silos in the sum.
+        noise: noise multiplier of the sum, by what each silo says it added.
+    """
+
+    sums: Integers
+    counts: dict[str, Integers]
+    answered: tuple[str, ...]
+    noise: float
+
+
+def list_for(folder: RunFolder, step: str) -> bytes:
+    """What silos are told with a step: envelopes of the steps before."""
+    return pack_lists(
+        {
+            earlier: {silo: folder.release(silo, earlier) for silo in _silos(folder, earlier)}
+            for earlier in LISTS[step]
+        }
+    )
+
+
+def answered_by(folder: RunFolder, step: str) -> list[str]:
+    """Who is asked: those that answered the step before."""
+    return _silos(folder, _EARLIER[step])
+
+
+def least_for(folder: RunFolder, step: str) -> int:
+    """How many must answer."""
+    if step in {"answered", "opening"}:
+        return needed(len(_silos(folder, "keys")), folder.plan.privacy.colluders)
+    return folder.plan.minimum_silos
+
+
+def open_sums(plan: Plan, steps: Steps) -> Opened:
+    """Take the masks off the sum.
+
+    Raises:
+        IntegrityError: shares are missing, or aren't of what silos were bound to; or a silo adds
+            less noise than the plan needs.
+    """
+    keys, masked = steps["keys"], steps["totals"]
+    least = _noise_of(plan, masked)
+    many = needed(len(keys), plan.privacy.colluders)
+    own_seeds: dict[str, bytes] = {}
+    dropped: dict[str, dict[str, bytes]] = {}
+    for silo in steps["shares"]:
+        published = keys[silo].arrays["keys"]
+        kind = OWN if silo in masked else AGREED
+        secret = _put_together(plan, steps["opening"], silo, kind, many)
+        if kind == OWN:
+            if bound_to(secret) != published[2].tobytes():
+                raise _unbound(silo)
+            own_seeds[silo] = secret
+            continue
+        private = X25519PrivateKey.from_private_bytes(secret)
+        if private.public_key().public_bytes_raw() != published[0].tobytes():
+            raise _unbound(silo)
+        dropped[silo] = {
+            other: agreed_seed(
+                private,
+                keys[other].arrays["keys"][0].tobytes(),
+                mask_context(plan.digest),
+                (silo, other),
+            )
+            for other in masked
+        }
+    answers: dict[str, Words] = {
+        silo: one.arrays["masked"].view(np.uint64) for silo, one in masked.items()
+    }
+    counts = {silo: keys[silo].arrays["counts"] for silo in steps["shares"]}
+    return Opened(opened_sum(answers, own_seeds, dropped), counts, tuple(sorted(masked)), least)
+
+
+def _noise_of(plan: Plan, masked: Mapping[str, Accepted]) -> float:
+    """The noise multiplier of the sum."""
+    from abfed.privacy.charges import silo_share  # noqa: PLC0415 - brings dp-accounting
+
+    least = silo_share(plan)
+    shares = {silo: one.release.noise.get("share", 0.0) for silo, one in masked.items()}
+    for silo, share in shares.items():
+        if share < least:
+            raise IntegrityError("it adds less noise than the plan needs", where=silo)
+    return float(np.sqrt(sum(share**2 for share in shares.values())))
+
+
+def _put_together(
+    plan: Plan, opening: Mapping[str, Accepted], silo: str, kind: int, many: int
+) -> bytes:
+    """A secret of a silo, of the shares that others gave of it."""
+    place = place_of(plan, silo) - 1
+    shares = [
+        Share(place_of(plan, holder), int.from_bytes(one.arrays["shares"][place].tobytes(), "big"))
+        for holder, one in opening.items()
+        if one.arrays["kinds"][place] == kind
+    ]
+    try:
+        return put_together(shares, many)
+    except ValueError as cause:
+        raise IntegrityError(
+            f"its secret doesn't open: {cause}", where=f"{silo}, opening"
+        ) from cause
+
+
+def _unbound(silo: str) -> IntegrityError:
+    return IntegrityError("the shares aren't of what it was bound to", where=f"{silo}, opening")
+
+
+def _silos(folder: RunFolder, step: str) -> list[str]:
+    return sorted(folder.steps[step]["releases"])

@@ -1,0 +1,63 @@
+"""A run with noise once: its sum is opened from its releases each time it is read.
+
+Nothing of it is kept beside them: what silos signed is what is shown, and anybody who holds the run
+can open it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from abfed.coordinator.together import open_sums
+from abfed.privacy.charges import epsilon_alone, noise_multipliers, plan_epsilon, silo_share
+from abfed.privacy.once import LISTS, split
+from abfed.protocol.plan import Plan
+from abfed.stats.encoding import SCALE, Floats
+from abfed.stats.once import pooled_totals
+from abfed.stats.totals import SiloTotals
+
+if TYPE_CHECKING:
+    from abfed.lab.runs import Run
+
+
+def pooled(run: Run) -> SiloTotals:
+    """The totals of all brands together.
+
+    Raises:
+        IntegrityError: the releases don't open.
+    """
+    steps = {
+        step: {silo: one[step] for silo, one in run.releases.items() if step in one}
+        for step in LISTS
+    }
+    opened = open_sums(run.plan, steps)
+    return pooled_totals(run.plan, opened.sums, opened.counts, opened.answered, opened.noise)
+
+
+def counted(run: Run, silo: str) -> tuple[Floats, float]:
+    """A brand's noised recipients by arm, and the noise sd of each: released by themselves."""
+    noise = split(noise_multipliers(run.plan).statistics)[0]
+    return run.releases[silo]["keys"].arrays["counts"] / SCALE, noise
+
+
+def guarantee(plan: Plan, least: float = 0.0) -> str:
+    """What a plan with noise once costs, in a sentence.
+
+    Args:
+        plan: with noise once.
+        least: the least noise multiplier of a silo's own, by its policy.
+    """
+    covered, alone = plan_epsilon(plan), epsilon_alone(plan, least)
+    share, delta = silo_share(plan, least), plan.privacy.delta
+    colluders = plan.privacy.colluders
+    return (
+        f"Noise once: with {colluders} colluding silo{'' if colluders == 1 else 's'} the guarantee "
+        f"is ε = {_up(covered)} at δ = {delta:g}; alone, by this silo's own share of the noise "
+        f"({share:.3g} of one person's largest influence), ε = {_up(alone)}."
+    )
+
+
+def _up(epsilon: float) -> str:
+    """Rounded against us."""
+    return f"{math.ceil(epsilon * 1000) / 1000:.3f}"
