@@ -1,15 +1,15 @@
 """Sums over silos of which nobody sees a part: masks, and noise that is added once (SecAgg+).
 
 Pure functions: no network, no clock, no file. They are the arithmetic of "noise once" (Bonawitz et
-al. 2017; Bell et al. 2020; Kairouz, Liu and Steinke 2021); no plan can ask for it yet, see
-docs/decisions/0098-noise-once.md for what is still to be decided and built around them.
+al. 2017; Bell et al. 2020; Kairouz, Liu and Steinke 2021). `abfed.silo.together` is a silo's part in
+it, `abfed.coordinator.together` the coordinator's; docs/noise-once.md says what is promised.
 
 1. Values are whole numbers modulo 2⁶⁴, so a mask that is uniform hides them perfectly.
 2. Each two silos agree on a seed: X25519, then HKDF-SHA256 over plan, step and both names. One adds
    the mask, the other subtracts it. Each silo adds a mask of its own besides.
 3. Seeds are shared by Shamir among all silos. Of a silo that answered, its own mask is opened; of
    one that dropped out, what it agreed on with those who answered. Never both of one silo: both
-   together open its value. `Holder` gives one of the two, once.
+   together open its value. The silo's ledger sees to that.
 4. Each silo's noise is `share_of` what the sum needs, for as many silos as must answer and aren't
    colluding. The guarantee is that of the noise of the others: `sigma_left`.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -145,30 +145,6 @@ def put_together(shares: Collection[Share], needed: int) -> bytes:
         message = "the shares aren't of one secret"
         raise ValueError(message)
     return secret.to_bytes(SEED_BYTES, "big")
-
-
-class Holder:
-    """What a silo holds of the others' secrets; it gives one of the two kinds for each silo.
-
-    Args:
-        own: shares of the seeds of silos' own masks, by silo.
-        agreed: shares of silos' key-agreement secrets, by silo.
-    """
-
-    def __init__(self, own: Mapping[str, Share], agreed: Mapping[str, Share]) -> None:
-        self._shares = {"own": dict(own), "agreed": dict(agreed)}
-        self._given: dict[str, str] = {}
-
-    def give(self, name: str, kind: Literal["own", "agreed"]) -> Share:
-        """A share of a silo's secret: "own" if it answered, "agreed" if it dropped out.
-
-        Raises:
-            ValueError: the other kind was given before; both would open the silo's value.
-        """
-        if self._given.setdefault(name, kind) != kind:
-            message = f"the other kind of share of {name!r} was given before"
-            raise ValueError(message)
-        return self._shares[kind][name]
 
 
 def share_of(sigma: float, silos: int, tolerated: int) -> float:

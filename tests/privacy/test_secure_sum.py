@@ -13,7 +13,6 @@ from scipy import stats
 
 from abfed.privacy.mechanisms import SystemNoise
 from abfed.privacy.secure_sum import (
-    Holder,
     Share,
     agreed_seed,
     mask_of,
@@ -132,15 +131,6 @@ def test_a_changed_share_is_found_where_there_is_one_more():
 
 
 @pytest.mark.privacy
-def test_nobody_gives_both_shares_of_one_silo():
-    """A coordinator that says a silo answered, and then that it didn't, would see its value."""
-    holder = Holder({"aurora": Share(1, 5)}, {"aurora": Share(1, 6)})
-    assert holder.give("aurora", "own") == Share(1, 5)
-    assert holder.give("aurora", "own") == Share(1, 5)
-    with pytest.raises(ValueError, match="given before"):
-        holder.give("aurora", "agreed")
-
-
 def test_seeds_of_other_silos_open_nothing():
     round_ = Round(np.ones((4, 2), dtype=np.int64))
     with pytest.raises(ValueError, match="seeds"):
