@@ -63,6 +63,7 @@ def preview(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a plan would cost and leave in each silo, before it is run. Charges nothing."""
+    from abfed.lab.together import figures, guarantee
     from abfed.lab.workspace import Workspace
     from abfed.privacy.charges import plan_epsilon
     from abfed.protocol.plan import Plan
@@ -71,9 +72,13 @@ def preview(
     here = [name for name in loaded.silos if name in opened.silos]
     shown: list[dict[str, Any]] = []
     charged: list[str] = []
+    least: dict[str, float] = {}
     for name in [silo] if silo else here:
         with opened.silo(name) as service:
             found = service.forecast(loaded)
+            own = service.policy().noise_once
+        if loaded.noise_once:
+            least[name] = own.least_share if own is not None else 0.0
         charged += [] if found else [name]
         shown += [
             {
@@ -92,9 +97,12 @@ def preview(
         facts = {"plan": loaded.name, "digest": loaded.digest, "epsilon": cost}
         fits = all(one["fits"] for one in shown)
         facts |= {"method": "PLD", "delta": loaded.privacy.delta, "fits": fits}
+        facts |= {"noise_once": figures(loaded, least)} if least else {}
         say_json(facts | {"silos": shown, "charged": charged})
         return
     say(f"{loaded.name}: ε = {cost:.3f} at δ = {loaded.privacy.delta:g} by itself (PLD).")
+    for name, floor in least.items():
+        say(f"{name}: {guarantee(loaded, floor)}")
     if shown:
         table(shown, title="What it takes of each budget (Rényi filter, at the budget's δ)")
         short = sorted({one["silo"] for one in shown if not one["fits"]})

@@ -12,6 +12,7 @@ from pathlib import Path
 from scipy import stats
 
 from abfed.lab.runs import Run
+from abfed.lab.together import in_this_run
 from abfed.lab.workspace import Workspace
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import plan_epsilon
@@ -55,7 +56,7 @@ def explain(run: Run, release: Release) -> Explained:
     """Headings with sentences."""
     plan = run.plan
     delta = plan.privacy.delta
-    alone = epsilon_of(release.charged, delta)
+    alone = epsilon_of(release.charged, delta) if release.charged else 0.0
     whole = plan_epsilon(plan)
     return {
         "What was released": _what(plan, release),
@@ -68,10 +69,13 @@ def explain(run: Run, release: Release) -> Explained:
                 f"settings fixed beforehand; `abfed ledger show` counts all plans, by a Rényi "
                 f"filter at the budget's own δ, and more for it."
             ),
-            f"What was charged: {'; '.join(_event(charge) for charge in release.charged)}.",
+            f"What was charged: {_charged(release)}.",
+            *(in_this_run(run, release) if plan.noise_once else ()),
         ],
-        "What it rests on": _assumptions(release),
-        "What an attacker could learn": _learnable(alone, delta, release.charged),
+        "What it rests on": _assumptions(plan, release),
+        "What an attacker could learn": _learnable(alone, delta, release.charged)
+        if release.charged
+        else ["Nothing about anybody: nobody's data are in it."],
         "What remains": _residual(plan, release),
     }
 
@@ -84,13 +88,27 @@ def _what(plan: Plan, release: Release) -> list[str]:
         "training": "How one round of training moved the model in this brand, clipped for each "
         "recipient and noised; and how the model that came in scored people kept for evaluation, "
         "as a noised histogram.",
+        "keys": f"Public keys for one question, and the noised number of recipients in each of "
+        f"{arms} arms.",
+        "shares": "Secrets in shares, each sealed to another silo, so that a silo that drops out "
+        "doesn't spoil the sum.",
+        "answered": "Which silos' masked sums this silo saw.",
+        "opening": "A share of one secret of each silo: it takes masks off the sum of all.",
         "evaluation": "How the final model scored people kept for evaluation, and what it and its "
         "single leading column say of who reacts to which arm, as noised counts.",
     }
+    if plan.noise_once:
+        kinds["totals"] = f"For {metrics}, sums over the recipients of each of {arms} arms, with a "
+        kinds["totals"] += "share of the noise, under masks that come off in the sum of all only."
     made = [kinds[release.payload], f"Made by {release.silo} at {release.made_at}."]
     if release.simulated:
         made.append("A SIMULATION on people who don't exist: its noise may be known to others.")
     return made
+
+
+def _charged(release: Release) -> str:
+    """All that was charged for it, in words."""
+    return "; ".join(_event(charge) for charge in release.charged) or "nothing"
 
 
 def _event(charge: Charge) -> str:
@@ -101,7 +119,7 @@ def _event(charge: Charge) -> str:
     return f"{noise}, {times}"
 
 
-def _assumptions(release: Release) -> list[str]:
+def _assumptions(plan: Plan, release: Release) -> list[str]:
     said = [
         (
             "Each person's rows carry the same pseudonym in this brand: someone with two addresses "
@@ -113,6 +131,11 @@ def _assumptions(release: Release) -> list[str]:
     ]
     if release.payload == "training":
         said.append("Who was in a step was drawn by independent coins, and stayed secret.")
+    if plan.noise_once and release.step == "totals":
+        said[2] = (
+            f"At most {plan.privacy.colluders} of the other silos tell what they added; each "
+            "silo's noise came from its own operating system."
+        )
     if release.simulated:
         said[2] = "None of the above about noise: it was seeded."
     return said

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from abfed.lab.designing import design_notes, design_rows, plot_design
 from abfed.lab.page import facts, paragraph, picture, plan_source, section, table
 from abfed.lab.plots import as_svg
+from abfed.lab.together import guarantee
 from abfed.lab.units import NBSP, NONE, count, percent, plain
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon
+from abfed.privacy.once import LISTS
 from abfed.stats.design import Design, design
 
 if TYPE_CHECKING:
@@ -123,10 +125,11 @@ def cost(plan: Plan) -> str:
         return section("Cost for each silo", paragraph("The plan is not private: no charge."))
     sigma = noise_multipliers(plan)
     delta = plan.privacy.delta
+    charged = plan_charges(plan)
     parts = {
-        "statistics": (sigma.statistics, [s for s in plan_charges(plan) if s == "totals"]),
-        "training": (sigma.training, [s for s in plan_charges(plan) if s.startswith("train")]),
-        "evaluation": (sigma.evaluation, [s for s in plan_charges(plan) if s == "evaluate"]),
+        "statistics": (sigma.statistics, [s for s in charged if s in LISTS and charged[s]]),
+        "training": (sigma.training, [s for s in charged if s.startswith("train")]),
+        "evaluation": (sigma.evaluation, [s for s in charged if s == "evaluate"]),
     }
     rows = []
     for name, (multiplier, steps) in parts.items():
@@ -135,7 +138,7 @@ def cost(plan: Plan) -> str:
         given = getattr(plan.privacy.split, name)
         rows.append([name, str(len(steps)), f"{multiplier:.3g}", plain(given, 2)])
     total = plan_epsilon(plan)
-    one = epsilon_of(list(plan_charges(plan)["totals"]), delta)
+    one = epsilon_of([c for step in parts["statistics"][1] for c in charged[step]], delta)
     said = (
         f"Each recipient of each of the {len(plan.silos)} brands would be charged ε = "
         f"{plain(total, 2)} at δ = {delta:g} for all of it (asked for: "
@@ -144,4 +147,5 @@ def cost(plan: Plan) -> str:
     )
     head = ["Part", "Steps", f"Noise multiplier{NBSP}σ", "ε of its own"]
     shown = table(head, rows, source=plan_source(plan), numeric=(1, 2, 3))
-    return section("Cost for each silo", paragraph(said), shown)
+    once = paragraph(guarantee(plan)) if plan.noise_once else ""
+    return section("Cost for each silo", paragraph(said), once, shown)

@@ -7,11 +7,13 @@ can open it again.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from abfed.coordinator.together import open_sums
 from abfed.privacy.charges import epsilon_alone, noise_multipliers, plan_epsilon, silo_share
 from abfed.privacy.once import LISTS, split
+from abfed.protocol.messages import Release
 from abfed.protocol.plan import Plan
 from abfed.stats.encoding import SCALE, Floats
 from abfed.stats.once import pooled_totals
@@ -56,6 +58,40 @@ def guarantee(plan: Plan, least: float = 0.0) -> str:
         f"is ε = {_up(covered)} at δ = {delta:g}; alone, by this silo's own share of the noise "
         f"({share:.3g} of one person's largest influence), ε = {_up(alone)}."
     )
+
+
+def figures(plan: Plan, least: Mapping[str, float]) -> dict[str, Any]:
+    """The same as figures: for all, and what each silo is left with alone.
+
+    Args:
+        plan: with noise once.
+        least: the least noise multiplier of each silo's own, by its policy.
+    """
+    return {
+        "colluders": plan.privacy.colluders,
+        "epsilon": plan_epsilon(plan),
+        "alone": {silo: epsilon_alone(plan, floor) for silo, floor in least.items()},
+    }
+
+
+def in_this_run(run: Run, release: Release) -> list[str]:
+    """What is promised about one release of a run with noise once."""
+    plan = run.plan
+    said = [guarantee(plan, release.noise.get("share", 0.0))]
+    if release.step != "totals":
+        return said
+    answered, colluders = len(run.silos), plan.privacy.colluders
+    others = {s: run.releases[s]["totals"].release.noise["share"] for s in run.silos}
+    del others[release.silo]
+    kept = sorted(others.values())[: answered - 1 - colluders]
+    left = math.hypot(release.noise["share"], *kept)
+    said.append(
+        f"{answered} silos are in the sum. Whatever {colluders} of the others tell, noise of "
+        f"{math.floor(left * 1000) / 1000:.3f} times one person's largest influence stays in it; "
+        f"{release.charged[0].noise_multiplier:.3f} was charged. By itself what this silo sent is "
+        "hidden by masks and says nothing."
+    )
+    return said
 
 
 def _up(epsilon: float) -> str:

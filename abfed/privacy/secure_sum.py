@@ -1,8 +1,8 @@
 """Sums over silos of which nobody sees a part: masks, and noise that is added once (SecAgg+).
 
 Pure functions: no network, no clock, no file. They are the arithmetic of "noise once" (Bonawitz et
-al. 2017; Bell et al. 2020; Kairouz, Liu and Steinke 2021). `abfed.silo.together` is a silo's part in
-it, `abfed.coordinator.together` the coordinator's; docs/noise-once.md says what is promised.
+al. 2017; Bell et al. 2020; Kairouz, Liu and Steinke 2021). `silo.together` is a silo's part in
+it, `coordinator.together` the coordinator's; docs/noise-once.md says what is promised.
 
 1. Values are whole numbers modulo 2⁶⁴, so a mask that is uniform hides them perfectly.
 2. Each two silos agree on a seed: X25519, then HKDF-SHA256 over plan, step and both names. One adds
