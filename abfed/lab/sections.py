@@ -128,6 +128,9 @@ def _condition(one: Condition) -> str:
     return f"{one.column} is {' and '.join(bounds)}"
 
 
+SAID_ONCE = "Noise was added once, to the sum of all brands: nothing is known of effects by brand."
+
+
 def took_part(run: Run) -> str:
     """Which brands answered, how many recipients they have, and who was left out and why."""
     rows = []
@@ -141,7 +144,7 @@ def took_part(run: Run) -> str:
         ["Brand", "Recipients (noised, ± 95 %)", "Releases", "Its data’s epoch"],
         rows, source=run.source, numeric=(2,), counts=(1,),
     )  # fmt: skip
-    once = paragraph(f"{NOTE}. {guarantee(run.plan)}") if run.plan.noise_once else ""
+    once = paragraph(f"{SAID_ONCE} {guarantee(run.plan)}") if run.plan.noise_once else ""
     return section("Who took part", shown, once, _left_out(run))
 
 
