@@ -131,8 +131,7 @@ def _models(seen: Seen) -> Iterator[Told]:
             broken += 1
             yield "red", f"{site}: {name}: {what}"[:300], seen.at
     if not loose and not broken:
-        oldest = min((run.made_at for run in runs), default=seen.at)
-        yield "holds", f"{len(runs)} runs and every model were opened; none lies open", oldest
+        yield "holds", f"{len(runs)} runs and every model were opened; none lies open", seen.at
 
 
 def _rights(seen: Seen) -> Iterator[Told]:

@@ -35,7 +35,15 @@ LARGEST_EPSILON = 10.0
 """A budget above this says little to a recipient; the doctor asks whether it is meant."""
 
 OPEN = frozenset(
-    {"audit.jsonl", "policy.yaml", "access.yaml", "openid.yaml", "silos.json", "site.json"}
+    {
+        "audit.jsonl",
+        "policy.yaml",
+        "access.yaml",
+        "openid.yaml",
+        "silos.json",
+        "site.json",
+        "readers.json",
+    }
 )
 """Files of a site that are not sealed: signed or written by people, public, or the key itself."""
 DATA = frozenset({".csv", ".tsv", ".xlsx", ".json", ".txt", ".pickle", ".pkl", ".npy"})

@@ -55,7 +55,7 @@ def asking(review: Mapping[str, Any]) -> str:
         (
             escape(one["id"]),
             pill(*WORDS[one["state"]]),
-            "<br>".join(escape(line) for line in one["evidence"][:FEW]),
+            _lines(one["evidence"][:FEW]),
             escape(one["owner"] or "nobody"),
         )
         for state in ("red", "look")
@@ -86,8 +86,14 @@ def every(review: Mapping[str, Any]) -> str:
 
 
 def _evidence(lines: Sequence[str]) -> str:
-    shown = "<br>".join(escape(line) for line in lines[:FEW])
+    shown = _lines(lines[:FEW])
     if len(lines) <= FEW:
         return shown
-    rest = "<br>".join(escape(line) for line in lines[FEW:])
+    rest = _lines(lines[FEW:])
     return f"{shown}<details><summary>{len(lines) - FEW} more</summary>{rest}</details>"
+
+
+def _lines(lines: Sequence[str]) -> str:
+    """Lines of evidence, told apart where there are several: one may wrap."""
+    mark = "· " if len(lines) > 1 else ""
+    return "<br>".join(f"{mark}{escape(line)}" for line in lines)

@@ -88,8 +88,8 @@ def assess(
     owners = {one.owner: _owners(offices, one.owner, now) for one in controls}
     standings = []
     for control in controls:
-        told = [*gone, *_of_checkups(control, offices, now), *_of_lab(control, lab, now)]
-        told += _of_evidence(control, seen)
+        told = [*gone, *_of_evidence(control, seen)]
+        told += [*_of_checkups(control, offices, now), *_of_lab(control, lab, now)]
         if not owners[control.owner]:
             words = control.owner.replace("-", " ")
             told.append(("look", f"nobody here is {words}, who answers for it", stamp(now)))

@@ -111,8 +111,10 @@ def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:
 def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
     """Refuse a second look at a fixed horizon; silos that aren't on this machine aren't asked.
 
+    Asking again after people were erased, or objected, is no second look: no send was added.
+
     Raises:
-        InputError: the same question was read before, on other data.
+        InputError: the same question was read before, and sends were added since.
     """
     from abfed.stats.effects import PEEKING
 
@@ -122,9 +124,7 @@ def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
         if _question(before) != _question(plan):
             continue
         epochs = verify(folder, workspace.keys.public_key)["epochs"]
-        changed = [
-            silo for silo, epoch in epochs.items() if _epoch(workspace, silo, epoch) != epoch
-        ]
+        changed = [silo for silo, epoch in epochs.items() if _grew(workspace, silo, epoch, before)]
         if changed:
             raise InputError(
                 PEEKING,
@@ -148,9 +148,18 @@ def _question(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _epoch(workspace: Workspace, silo: str, known: str) -> str:
-    """The state of a silo's data now; as known where it isn't on this machine."""
+def _grew(workspace: Workspace, silo: str, known: str, plan: Plan) -> bool:
+    """Whether a silo of this machine took sends in after it released for a plan, by its own log."""
     if silo not in workspace.silos:
-        return known
+        return False
     with workspace.silo(silo) as service:
-        return service.holdings().epoch
+        if service.holdings().epoch == known:
+            return False
+        grew = False
+        for entry in service.audit.entries():
+            event, facts = entry["body"]["event"], entry["body"]["facts"]
+            if event == "release.made" and facts["plan"] == plan.digest:
+                grew = False
+            elif event == "data.ingested":
+                grew = grew or facts["changed"]
+        return grew
