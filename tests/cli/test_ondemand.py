@@ -73,3 +73,10 @@ def test_a_hint_names_the_workspace_where_the_command_takes_one(monkeypatch):
     assert settings.typed("run x", "other", root) == "abfed run x"
     for line in (["-w", "a"], ["--workspace", "a"], ["--workspace=a"], ["-wa"]):
         assert settings.workspace_in(["run", "p", *line]) == "a"
+
+
+def test_the_package_runs_as_the_console_script_does():
+    command = [sys.executable, "-m", "abfed", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "PLAN" in done.stderr
