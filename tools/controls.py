@@ -24,8 +24,11 @@ REASON = re.compile(r"# noqa.*|S\d{3}")  # the linter's rules are called S311 an
 
 HEAD = """# Controls
 
-Made by `python tools/controls.py` from `abfed/lab/controls.py`; not edited by hand. The tool fails
-where a module, a command or a test that is named here doesn't exist. How each control stands at
+Made by `python tools/controls.py` from `abfed/lab/controls.py` and `abfed/lab/breaking.py`; not
+edited by hand. The tool fails where a module, a command or a test (under `tests/`) that is named
+here doesn't exist, and where a control has no test that breaks it. In `abfed review` each control
+is broken once more: `tests/lab/test_posture.py` puts one after the other wrong, and fails where
+one has no such way. How each control stands at
 your sites, with evidence, date and owner, is what `abfed review` finds out.
 
 """
@@ -34,12 +37,22 @@ your sites, with evidence, date and owner, is what `abfed review` finds out.
 def missing(one: Control) -> list[str]:
     """What a control names and isn't there."""
     gone = [name for name in one.where if importlib.util.find_spec(name) is None]
-    gone += [name for name in one.tests if not (ROOT / name).is_file()]
+    gone += [name for name in one.tests if not _is_test(name)]
+    gone += [] if one.tests else ["a test that breaks it"]
     words = one.command.split()[1:]
     command = load(words[0], entry.COMMANDS[words[0]]) if words[0] in entry.COMMANDS else None
     for word in words[1:]:
         command = command.commands.get(word) if isinstance(command, click.Group) else None
     return gone if command is not None else [*gone, one.command]
+
+
+def _is_test(name: str) -> bool:
+    """Whether a test of this name stands in its file, at the margin where pytest collects it."""
+    file, _, function = name.partition("::")
+    path = ROOT / file
+    if not path.is_file() or not function:
+        return False
+    return f"\ndef {function}(" in path.read_text(encoding="utf-8")
 
 
 def marked() -> dict[str, list[str]]:
@@ -71,7 +84,7 @@ def page() -> str:
         named = [f"{name.replace('.', '/')}.py" for name in one.where]
         more = [name for name in also.get(one.id, []) if name not in named]
         where = ", ".join(f"`{name}`" for name in [*named, *more])
-        tests = ", ".join(f"`{name}`" for name in one.tests)
+        tests = ", ".join(f"`{name.removeprefix('tests/')}`" for name in one.tests)
         rows.append(
             f"| {one.id} | {one.asked} | {where} | `{one.command}` | {tests} "
             f"| {one.owner.replace('-', ' ')} |"

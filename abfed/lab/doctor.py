@@ -82,7 +82,7 @@ def check_up(workspace: Workspace, site: str, now: datetime, *, fix: bool = Fals
         findings.append(_unopened(error))
         return CheckUp(site, FILE_CHECKS, _worst_first(findings), None)
     findings += examine(office, now)
-    checks = (*FILE_CHECKS, *SITE_CHECKS)
+    checks = (*FILE_CHECKS, *SITE_CHECKS, "access")  # the policy's check looks at access too
     return CheckUp(site, checks, _worst_first(findings), _kept(office, checks, findings, now))
 
 

@@ -197,6 +197,10 @@ def _of_checkups(control: Control, offices: dict[str, Office], now: datetime) ->
             yield "red", f"{site} was not checked within {OLDEST.days} days (`abfed doctor`)", ""
             continue
         last = records[-1]
+        if unmade := sorted(wanted - set(last["checks"])):
+            what = f"{site}: the last check-up did not look at {', '.join(unmade)}"
+            yield "red", what, last["at"]
+            continue
         found = [one for one in last["findings"] if one["check"] in wanted and not one.get("fixed")]
         for one in found:
             yield _state_of(one["severity"]), f"{site}: {one['what']}", last["at"]

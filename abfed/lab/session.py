@@ -226,9 +226,11 @@ def sign_in_by_device(
     from abfed.site.openid import OpenId, load_provider
 
     provider = load_provider(office.folder)
+    trusted = OpenId(office.people, office.folder, provider)
+    trusted.require_vendor()
     answered = ask_by_device(provider, show, wait)
     key = Ed25519PrivateKey.generate()
-    token = OpenId(office.people, office.folder, provider).sign_in(
+    token = trusted.sign_in(
         answered.id_token,
         answered.keys,
         holder=key.public_key().public_bytes_raw(),

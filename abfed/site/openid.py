@@ -147,7 +147,7 @@ class OpenId:
             Refused: the provider's vendor is not approved, or the ID token is not good enough; says
                 which check failed, never its content.
         """
-        self._require_vendor()
+        self.require_vendor()
         try:
             said = self._check(id_token, self._provider.keys or keys)
             person = self._known(said)
@@ -168,8 +168,12 @@ class OpenId:
             )
         )
 
-    def _require_vendor(self) -> None:
-        """A provider elsewhere is a vendor's service (S16); this machine's is nobody's."""
+    def require_vendor(self) -> None:
+        """A provider elsewhere is a vendor's service (S16); this machine's is nobody's.
+
+        Raises:
+            Refused: no approved vendor has it. Asked before the provider is.
+        """
         issuer = self._provider.issuer
         if not on_this_machine(urlsplit(issuer).hostname or ""):
             people = self._people

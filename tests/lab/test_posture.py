@@ -16,6 +16,7 @@ import yaml
 from abfed.cli.main import main
 from abfed.coordinator.house import FOLDER, Places, Settings
 from abfed.coordinator.provision import Provisioner
+from abfed.lab import controls
 from abfed.lab.controls import CONTROLS
 from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
 from abfed.lab.posture import Posture, assess, keep, newest, read_posture
@@ -37,6 +38,7 @@ from tests.examples import model_values
 from tests.signing import CHEAPEST_FOR_TESTS, PASSWORD
 from tests.silo.asking import model_arrays
 from tests.site.test_vendors import HOOK, vendor
+from tools.controls import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = CheckUp(LAB, LAB_CHECKS, (), None)
@@ -333,6 +335,18 @@ def test_it_is_kept_signed_and_its_page_says_what_is_not_so(workspace: Workspace
         read_posture(path, workspace.keys.public_key)
     with pytest.raises(IntegrityError):
         find_subject(workspace, "security")
+
+
+def test_a_control_that_nothing_breaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {one.id: missing(one) for one in CONTROLS if missing(one)} == {}
+    monkeypatch.setattr(controls, "BROKEN_BY", {})
+    assert missing(CONTROLS[0]) == ["a test that breaks it"]
+    named = {"lab/test_posture.py": ("test_that_is_not_there",), "lab/none.py": ("test_it",)}
+    monkeypatch.setattr(controls, "BROKEN_BY", {CONTROLS[0].id: named})
+    assert missing(CONTROLS[0]) == [
+        "tests/lab/test_posture.py::test_that_is_not_there",
+        "tests/lab/none.py::test_it",
+    ]
 
 
 def test_the_page_of_controls_is_what_the_tool_writes() -> None:
