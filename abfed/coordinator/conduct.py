@@ -26,18 +26,16 @@ from abfed.coordinator.aggregation import Parameters
 from abfed.coordinator.anchors import Anchors
 from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_out, prepare, too_few
 from abfed.coordinator.front import Front
-from abfed.coordinator.inbox import Inbox
+from abfed.coordinator.inbox import Inbox, expected_shapes
 from abfed.coordinator.rounds import Closed, RunFolder
 from abfed.coordinator.strategy import pack_model
 from abfed.coordinator.together import TOGETHER, answered_by, least_for, list_for, open_sums
 from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
-from abfed.learning.shapes import release_shapes
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
-from abfed.protocol.tensors import Shape
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
 from abfed.site.keys import SiteKeys
@@ -115,19 +113,6 @@ class RunOutcome:
     def run(self) -> str:
         """The run's name."""
         return self.folder.name
-
-
-def expected_shapes(plan: Plan, step: str) -> Mapping[str, Shape]:
-    """What the arrays of a step's release look like; both sides derive it from the plan."""
-    if plan.noise_once:
-        from abfed.stats.once import once_shapes  # noqa: PLC0415 - brings scipy
-
-        return once_shapes(plan, step)
-    if step == "totals":
-        from abfed.stats.totals import Layout  # noqa: PLC0415 - brings scipy
-
-        return {"totals": Shape("int64", Layout.of(plan).shape)}
-    return release_shapes(plan, step)
 
 
 def step_names(plan: Plan) -> tuple[str, ...]:

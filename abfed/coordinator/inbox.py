@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from abfed.learning.shapes import release_shapes
 from abfed.protocol import tensors
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import MAX_HEAD, key_id, open_envelope
@@ -80,6 +81,19 @@ class Accepted:
     def envelope(self) -> bytes:
         """The bytes as they came."""
         return self._envelope
+
+
+def expected_shapes(plan: Plan, step: str) -> Mapping[str, Shape]:
+    """What the arrays of a step's release look like; both sides derive it from the plan."""
+    if plan.noise_once:
+        from abfed.stats.once import once_shapes  # noqa: PLC0415 - brings scipy
+
+        return once_shapes(plan, step)
+    if step == "totals":
+        from abfed.stats.totals import Layout  # noqa: PLC0415 - brings scipy
+
+        return {"totals": Shape("int64", Layout.of(plan).shape)}
+    return release_shapes(plan, step)
 
 
 class Inbox:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from abfed.coordinator.beside import TIMINGS, read_beside
-from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
 from abfed.lab.finished import Finished, open_finished
 from abfed.lab.frames import marked
 from abfed.lab.together import counted, pooled
@@ -310,8 +310,6 @@ def _verified(
     folder: Path, plan: Plan, manifest: Mapping[str, Any]
 ) -> dict[str, dict[str, Accepted]]:
     """Each release that the manifest names, its own signature and shape checked again."""
-    from abfed.coordinator.conduct import expected_shapes
-
     keys = {silo: bytes.fromhex(key) for silo, key in manifest["public_keys"].items()}
     inbox = Inbox(keys, plan, lambda step: expected_shapes(plan, step))
     inbox.bind(manifest["epochs"])

@@ -77,8 +77,11 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
 
 
 def subject_of(job: Mapping[str, Any]) -> Subject:
-    """What a job is about, opened and verified by this very process."""
-    from abfed.lab.runs import Run
+    """What a job is about, its manifest verified by this very process.
+
+    Figures are read by the kernel only, which verifies each release that they come from.
+    """
+    from abfed.lab.finished import open_finished
     from abfed.lab.subjects import of_plan, of_run, of_runs
     from abfed.protocol.plan import Plan
 
@@ -86,11 +89,11 @@ def subject_of(job: Mapping[str, Any]) -> Subject:
     about = job["about"]
     match about["kind"]:
         case "run":
-            return of_run(Run.open(Path(about["folder"]), coordinator_key=key))
+            return of_run(open_finished(Path(about["folder"]), key))
         case "runs":
             folder = Path(about["folder"])
             names = sorted(about["runs"])
-            runs = [Run.open(folder / name, coordinator_key=key) for name in names]
+            runs = [open_finished(folder / name, key) for name in names]
             return of_runs(runs, folder)
         case _:
             return of_plan(Plan.load(about["file"]), Path(about["file"]).read_bytes())
