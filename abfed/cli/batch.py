@@ -36,12 +36,11 @@ def batch(
 
     Ends with exit code 1 where a report failed; the others are made all the same.
     """
-    from abfed.lab.batch_index import NAME, index_page
+    from abfed.lab.batch_index import write_index
     from abfed.lab.batch_run import Ways, carry_out
     from abfed.lab.batches import BatchSpec, items_of
     from abfed.lab.forking import CAN_FORK
     from abfed.lab.workspace import Workspace
-    from abfed.site.files import write_private
 
     opened = Workspace(workspace)
     spec = BatchSpec.load(file)
@@ -51,8 +50,7 @@ def batch(
     ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
     with ReportsBar(len(items), quiet=as_json) as tell:
         outcomes = carry_out(items, folder, opened.keys, ways, tell)
-    index = folder / NAME
-    write_private(index, index_page(spec.name, outcomes).encode())
+    index = write_index(spec.name, outcomes, folder, opened.keys)
     counted = Counter(one.status for one in outcomes)
     if as_json:
         reports = [

@@ -102,7 +102,7 @@ def verify(
              "differences": verdict.differences}
         )  # fmt: skip
     elif verdict.identical:
-        say("identical: made again, every file came out with the same bytes")
+        say(f"identical: {verdict.held}")
     else:
         for name in verdict.damaged:
             say(f"changed on disk since it was made: {name}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import subprocess
 import sys
 import threading
@@ -26,14 +25,13 @@ from typing import IO, Any, Literal
 
 from abfed.lab.batches import Item, job_of
 from abfed.lab.kernels import environment
-from abfed.lab.report_manifest import SUFFIX, read_manifest
-from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.lab.report_manifest import SUFFIX, damaged, read_manifest
+from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.files import make_private_folder, write_private
 from abfed.site.keys import SiteKeys
 
 How = Literal["fork", "spawn"]
-_IMAGE = re.compile(rb'<img\b[^>]*\bsrc="(data:image/[^"]+)"')
 _LONGEST_WAIT = 10.0  # seconds for a worker to end
 
 
@@ -47,7 +45,6 @@ class Outcome:
         seconds: what it took.
         reason: why it failed.
         partial: a file that shows how far it came; empty where there is none.
-        thumbnail: its key figure as a data URI.
     """
 
     item: Item
@@ -55,7 +52,6 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     partial: str = ""
-    thumbnail: str = ""
 
 
 Tell = Callable[[Outcome], None]
@@ -132,15 +128,7 @@ def _complete(item: Item, folder: Path, public_key: bytes) -> Outcome | None:
     wanted = {f"{asked.name}.{form}" for form in asked.formats}
     if manifest["key"] != asked.key or set(manifest["files"]) != wanted:
         return None
-    thumbnail = ""
-    for name, digest in manifest["files"].items():
-        path = folder / name
-        content = path.read_bytes() if path.is_file() else b""
-        if sha256_hex(content) != digest:
-            return None
-        if (picture := _IMAGE.search(content)) and path.suffix == ".html":
-            thumbnail = picture[1].decode()
-    return Outcome(item, "kept", thumbnail=thumbnail)
+    return None if damaged(manifest, folder) else Outcome(item, "kept")
 
 
 def _closed(item: Item, result: Mapping[str, Any], folder: Path, keys: SiteKeys) -> Outcome:
@@ -151,7 +139,7 @@ def _closed(item: Item, result: Mapping[str, Any], folder: Path, keys: SiteKeys)
         )
     signed = keys.sign("report", canonical_bytes(result["manifest"]))
     write_private(folder / f"{item.order.name}{SUFFIX}", signed)
-    return Outcome(item, "made", result["seconds"], thumbnail=result["thumbnail"])
+    return Outcome(item, "made", result["seconds"])
 
 
 def _results(

@@ -63,14 +63,6 @@ def _settle(output: NotebookNode) -> None:
             data["text/plain"] = _ADDRESS.sub("", data["text/plain"])
 
 
-def key_figure(document: NotebookNode) -> str:
-    """The first picture on the page, as a data URI; empty where it has none."""
-    from abfed.lab.exporters import body_of
-
-    found = re.search(r'<img\b[^>]*\bsrc="(data:image/[^"]+)"', body_of(document))
-    return found[1] if found else ""
-
-
 def as_html(document: NotebookNode, title: str, *, banner: str = "", footer: str = "") -> str:
     """One page that loads nothing."""
     from abfed.lab.exporters import body_of

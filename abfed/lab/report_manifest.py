@@ -75,6 +75,16 @@ def read_manifest(path: Path, public_key: bytes) -> dict[str, Any]:
     return manifest_of(read_private(path), public_key, where=path.name)
 
 
+def damaged(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+    """Files that aren't, byte for byte, what a manifest names."""
+    found = []
+    for name, wanted in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256_hex(path.read_bytes()) != wanted:
+            found.append(name)
+    return found
+
+
 def manifest_of(signed: bytes, public_key: bytes, *, where: str) -> dict[str, Any]:
     """A manifest from its envelope.
 

@@ -74,13 +74,11 @@ class Made:
         files: name to bytes.
         manifest: what is to be signed; None where it failed.
         failure: why it stopped, where it did.
-        thumbnail: the key figure as SVG or PNG data URI; empty where it has none.
     """
 
     files: Mapping[str, bytes]
     manifest: dict[str, Any] | None
     failure: Failure | None
-    thumbnail: str = ""
 
 
 def order(
@@ -164,7 +162,7 @@ def make_report(
 
 def _finished(asked: Order, done: Executed, seed: int) -> Made:
     from abfed.lab.disclosure import cleared
-    from abfed.lab.exporting import export, key_figure, readable
+    from abfed.lab.exporting import export, readable
 
     subject = asked.subject
     shown = cleared(readable(done.document), subject.allowed(), where=asked.name)
@@ -184,7 +182,7 @@ def _finished(asked: Order, done: Executed, seed: int) -> Made:
         "confinement": done.confinement,
         "files": {name: sha256_hex(content) for name, content in files.items()},
     }
-    return Made(files, manifest, None, key_figure(shown))
+    return Made(files, manifest, None)
 
 
 def _footer(asked: Order) -> str:

@@ -1,9 +1,11 @@
 """Making a report again, to see whether it still follows from its run.
 
 1. The manifest's signature holds, and each file has the bytes that it names.
-2. The run (or plan) and the notebook are the very ones: their digests are compared first, so that
+2. A batch's index follows from its reports: each one's own manifest and files must be those that
+   it was made beside, and the page comes out the same again. To make a report again, name it.
+3. The run (or plan) and the notebook are the very ones: their digests are compared first, so that
    a difference is named by its cause.
-3. It is made again, in a fresh kernel, with the same parameters; every file must be the same bytes.
+4. It is made again, in a fresh kernel, with the same parameters; every file must be the same bytes.
    Where one isn't, the lines that differ are shown: they are of pages that may be shown.
 """
 
@@ -15,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.batch_index import NAME, STEM, damage, index_page
 from abfed.lab.notebooks import find_notebook
-from abfed.lab.report_manifest import SUFFIX, code_digest, read_manifest, versions
+from abfed.lab.report_manifest import SUFFIX, code_digest, damaged, read_manifest, versions
 from abfed.lab.subjects import Subject, of_plan, of_review, of_run, of_runs
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError, WorkspaceError
@@ -39,11 +42,13 @@ class Verdict:
         damaged: files on disk that aren't what the manifest names.
         causes: what is different in what it was made from.
         differences: by file, lines that differ.
+        held: what it means that nothing does, in words.
     """
 
     damaged: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
     differences: dict[str, list[str]] = field(default_factory=dict)
+    held: str = "made again, every file came out with the same bytes"
 
     @property
     def identical(self) -> bool:
@@ -59,6 +64,7 @@ def find_manifest(workspace: Workspace, report: str) -> Path:
     """
     given = Path(report)
     candidates = [given, given.with_suffix(SUFFIX), given.with_name(f"{given.name}{SUFFIX}")]
+    candidates.append(workspace.reports_folder / given / f"{STEM}{SUFFIX}")  # a batch, by its name
     candidates += sorted(workspace.reports_folder.rglob(f"{given.name}{SUFFIX}"))
     for path in candidates:
         if path.suffix == SUFFIX and path.is_file():
@@ -95,13 +101,9 @@ def verify_report(
 
     path = find_manifest(workspace, report)
     manifest = read_manifest(path, workspace.keys.public_key)
-    verdict = Verdict()
-    old: dict[str, bytes] = {}
-    for name, wanted in manifest["files"].items():
-        file = path.with_name(name)
-        old[name] = file.read_bytes() if file.is_file() else b""
-        if sha256_hex(old[name]) != wanted:
-            verdict.damaged.append(name)
+    if manifest["subject"]["kind"] == "batch":
+        return _verify_index(path.parent, manifest, workspace.keys.public_key)
+    verdict = Verdict(damaged(manifest, path.parent))
     subject = _subject(workspace, manifest, plan)
     source = find_notebook(notebook or manifest["notebook"]["name"])
     verdict.causes = _causes(manifest, subject, source)
@@ -116,8 +118,24 @@ def verify_report(
         return verdict
     for name, content in made.files.items():
         if sha256_hex(content) != manifest["files"][name]:
-            verdict.differences[name] = _lines(old.get(name, b""), content, name)
+            verdict.differences[name] = _lines(_content(path.with_name(name)), content, name)
     return verdict
+
+
+def _verify_index(folder: Path, manifest: dict[str, Any], public_key: bytes) -> Verdict:
+    """A batch's page, and each report on it by its manifest."""
+    verdict = Verdict(damage(manifest, folder, public_key))
+    verdict.held = "the index follows from its reports, and each of them is as it was signed"
+    again = index_page(manifest["subject"], manifest["audience"], folder).encode()
+    if sha256_hex(again) != manifest["files"][NAME]:
+        if manifest["code"] != code_digest():
+            verdict.causes.append("abfed’s source was changed")
+        verdict.differences[NAME] = _lines(_content(folder / NAME), again, NAME)
+    return verdict
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _subject(workspace: Workspace, manifest: dict[str, Any], plan: Path | None) -> Subject:

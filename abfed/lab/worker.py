@@ -46,7 +46,7 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
     """Make one report of a batch and write its files.
 
     Returns:
-        `manifest` to be signed, `thumbnail`, `seconds`; or `error` and `partial`, a file's name.
+        `manifest` to be signed, `seconds`; or `error` and `partial`, a file's name.
     """
     from abfed.lab.execution import Limits
     from abfed.lab.reports import FAILED, make_report, order
@@ -73,7 +73,7 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
         return result | {"error": f"{made.failure} ({made.failure.reason})", "partial": partial}
     for ending in ("html", "ipynb"):
         (folder / f"{job['name']}{FAILED}.{ending}").unlink(missing_ok=True)
-    return result | {"manifest": made.manifest, "thumbnail": made.thumbnail}
+    return result | {"manifest": made.manifest}
 
 
 def subject_of(job: Mapping[str, Any]) -> Subject:

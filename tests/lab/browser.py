@@ -31,3 +31,36 @@ def browser():
             yield opened
         finally:
             opened.close()
+
+
+def layout_problems(pages):
+    """What is wrong with pages (name to markup) at desktop and at phone width, in words."""
+    problems = []
+    with browser() as opened:
+        for width in (1280, 375):
+            context = opened.new_context(
+                viewport={"width": width, "height": 900}, bypass_csp=True, offline=True
+            )
+            for name, html in pages.items():
+                page = context.new_page()
+                page.set_content(html)
+                problems += [f"{name} at {width}: {one}" for one in _problems_of(page)]
+                page.close()
+            context.close()
+    return problems
+
+
+def _problems_of(page):
+    """What is wrong with a page, in words."""
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    if wide > 0:
+        yield f"{wide} pixels stick out"
+    broken = page.evaluate(
+        "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+    )
+    if broken:
+        yield f"{broken} pictures are broken"
+    page.add_script_tag(path=str(AXE / "axe.min.js"))
+    for one in page.evaluate("axe.run()")["violations"]:
+        first = one["nodes"][0]["html"][:120]
+        yield f"{one['id']}: {one['help']} ({len(one['nodes'])} times, as in {first})"

@@ -8,13 +8,15 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab.batch_index import index_page
+from abfed.cli.main import main
+from abfed.lab.batch_index import write_index
 from abfed.lab.batch_run import Ways, carry_out
 from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.forking import CAN_FORK
 from abfed.lab.report_manifest import read_manifest
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
+from tests.lab.browser import browser, layout_problems, needs_axe, needs_chromium
 from tests.lab.example import make_run, statistics_only
 
 CELLS = (
@@ -33,6 +35,9 @@ CELLS = (
     ),
     "run",
 )
+
+
+FASTEST = "fork" if CAN_FORK else "spawn"
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +138,77 @@ def test_forked_pages_are_spawned_pages_failures_stop_nothing_and_a_batch_resume
     assert manifest["confinement"]
     assert manifest["parameters"]["brand"] == "aurora"
 
-    index = index_page("try", again)
-    assert index.count("<li ") == 4
-    assert "how far it came" in index
-    assert "http:" not in index
-    assert "<script>" in index
-    assert "script-src 'sha256-" in index
+
+LONG = "a-brand-with-a-name-that-is-as-long-as-names-may-be-and-longer-than-phones-are-wide"
+PICTURE = """from pathlib import Path
+from abfed.lab.runs import Run
+Run.open(Path(run_folder)).plot_effects()"""
+
+
+@pytest.fixture(scope="module")
+def batch(workspace, tmp_path_factory):
+    """A batch with a report that failed, and its index."""
+    source = tmp_path_factory.mktemp("grid")
+    notebook(source, cells=(CELLS[1], PICTURE))
+    found = items(workspace, source, name="shown", brands=["", "broken", LONG])
+    folder = workspace.reports_folder / "shown"
+    outcomes = carry_out(found, folder, workspace.keys, Ways(1, FASTEST), lambda _: None)
+    return outcomes, write_index("shown", outcomes, folder, workspace.keys)
+
+
+def test_the_index_shows_each_report_and_loads_nothing(batch):
+    outcomes, index = batch
+    page = index.read_text()
+    assert [one.status for one in outcomes] == ["made", "failed", "made"]
+    assert page.count("<li ") == 3
+    assert page.count('src="data:image/') == 2  # the key figures of those that were made
+    assert "how far it came" in page
+    assert LONG in page
+    assert "http:" not in page
+    assert "script-src 'sha256-" in page
+
+
+@needs_chromium
+@needs_axe
+def test_the_index_holds_its_layout_is_accessible_and_is_searched(batch):
+    page = batch[1].read_text()
+    assert layout_problems({"index": page}) == []
+    with browser() as opened:
+        shown = opened.new_page()
+        shown.goto(batch[1].as_uri())  # its own policy holds here
+        shown.locator("#q").fill("broken fail")
+        assert shown.locator("#said").inner_text() == "1 of 3 reports"
+        assert shown.locator(".cards li:visible").count() == 1
+
+
+def verified(workspace, capsys):
+    capsys.readouterr()
+    code = main(["report", "verify", "shown", "-w", str(workspace.path), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_the_index_is_verified_with_each_report_on_it(batch, workspace, capsys):
+    outcomes, index = batch
+    assert verified(workspace, capsys)[0] == 0
+    report = index.with_name(f"{outcomes[0].item.order.name}.html")
+    for file, found in ((index, index.name), (report, report.name)):
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b"</main>", b"!</main>"))
+        code, told = verified(workspace, capsys)
+        file.write_bytes(whole)
+        assert (code, told["damaged"]) == (4, [found])
+    # A report that was signed anew is another report than the one that the index was made beside.
+    manifest = report.with_suffix(".report")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(index.with_suffix(".report").read_bytes())
+    assert verified(workspace, capsys)[1]["damaged"][0] == manifest.name
+    manifest.write_bytes(whole)
+    assert verified(workspace, capsys)[0] == 0
+
+
+def test_a_changed_index_manifest_is_no_manifest(batch, workspace):
+    manifest = batch[1].with_suffix(".report")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole.replace(b'"failed"', b'"made"', 1))
+    assert main(["report", "verify", "shown", "-w", str(workspace.path)]) == 4
+    manifest.write_bytes(whole)

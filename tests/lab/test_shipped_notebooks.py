@@ -10,11 +10,14 @@ from abfed.lab.intake import shipped
 from abfed.lab.kernels import Spawned
 from abfed.lab.notebooks import find_notebook, known_notebooks
 from abfed.lab.pages_utility import Grid, simulate
-from abfed.lab.reports import make_report, order
+from abfed.lab.report_manifest import read_manifest
+from abfed.lab.reports import make_report, order, write_report
 from abfed.lab.subjects import of_plan, of_run, of_runs
+from abfed.lab.verifying import verify_report
+from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
-from tests.lab.browser import AXE, browser, needs_axe, needs_chromium
+from tests.lab.browser import layout_problems, needs_axe, needs_chromium
 from tests.lab.example import example_values, make_run
 
 SMALL_GRID = {"epsilons": "0.3, 3", "brands": "1, 2", "sizes": "500", "repetitions": 50}
@@ -84,35 +87,30 @@ def test_what_a_page_says_is_computed(pages, run):
 @needs_axe
 def test_pages_hold_their_layout_and_are_accessible(pages):
     """At desktop and phone width: nothing sticks out, every picture is there, axe finds nothing."""
-    problems = []
-    with browser() as opened:
-        for width in (1280, 375):
-            context = opened.new_context(
-                viewport={"width": width, "height": 900}, bypass_csp=True, offline=True
-            )
-            for name, html in pages.items():
-                page = context.new_page()
-                page.set_content(html)
-                problems += [f"{name} at {width}: {one}" for one in problems_of(page)]
-                page.close()
-            context.close()
-    assert problems == []
+    assert layout_problems(pages) == []
 
 
-def problems_of(page):
-    """What is wrong with a page, in words."""
-    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    if wide > 0:
-        yield f"{wide} pixels stick out"
-    broken = page.evaluate(
-        "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+def test_a_simulation_runs_again_from_its_seed_to_the_same_bytes(run, kernels):
+    """`abfed report verify` runs every made-up experiment anew; another seed is another report."""
+    path = shipped("experiments/spring-waves.yaml")
+    subject = of_plan(Plan.load(path), path.read_bytes())
+    workspace = Workspace(run.folder.parents[1])
+    pages = [
+        write_report(
+            subject, workspace.reports_folder, notebook="privacy_utility", kernels=kernels,
+            parameters=SMALL_GRID | {"seed": seed}, formats=("html", "md"), signer=workspace.keys,
+        ).read_text()
+        for seed in (5, 6)
+    ]  # fmt: skip
+    figures = [re.findall(r"<td[^>]*>([^<]*)", html) for html in pages]
+    assert figures[0] != figures[1]
+    manifest = read_manifest(
+        workspace.reports_folder / f"{subject.name}-privacy_utility.report",
+        workspace.keys.public_key,
     )
-    if broken:
-        yield f"{broken} pictures are broken"
-    page.add_script_tag(path=str(AXE / "axe.min.js"))
-    for one in page.evaluate("axe.run()")["violations"]:
-        first = one["nodes"][0]["html"][:120]
-        yield f"{one['id']}: {one['help']} ({len(one['nodes'])} times, as in {first})"
+    assert manifest["parameters"]["seed"] == 6
+    verdict = verify_report(workspace, manifest["report"], plan=path, kernels=kernels)
+    assert verdict.identical
 
 
 def test_a_plan_that_expects_nothing_says_so(kernels):
