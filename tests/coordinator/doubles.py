@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from abfed.coordinator.conduct import Coordinator, expected_shapes
+from abfed.coordinator.conduct import Coordinator
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.front import Front
 from abfed.coordinator.grid import EmbeddedGrid
+from abfed.coordinator.inbox import expected_shapes
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.messages import (

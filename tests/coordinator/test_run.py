@@ -8,7 +8,8 @@ import pytest
 from abfed.coordinator import manifest
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.beside import REPORT, TIMINGS, read_beside
-from abfed.coordinator.conduct import Event, expected_shapes, step_names
+from abfed.coordinator.conduct import Event, step_names
+from abfed.coordinator.inbox import expected_shapes
 from abfed.coordinator.vault import Vault, model_digest
 from abfed.learning.shapes import initial_arrays, parameter_shapes
 from abfed.protocol.canonical import sha256_hex
