@@ -60,7 +60,9 @@ flex-direction:column;background:#fff}
 overflow:hidden}
 .abfed .thumb img{width:100%;height:100%;object-fit:contain;object-position:center;display:block;
 padding:.5em;box-sizing:border-box}
-.abfed .none{display:flex;align-items:center;justify-content:center;color:#5b6875;font-size:.9em;
+.abfed .thumb{text-decoration:none}
+.abfed .none{height:100%;box-sizing:border-box;display:flex;align-items:center;
+justify-content:center;color:#5b6875;font-size:.9em;
 padding:1em;text-align:center}
 .abfed .text{padding:.8em 1em 1em;display:flex;flex-direction:column;gap:.45em;flex:1}
 .abfed .text h2{font-size:1em;margin:0;line-height:1.3}

@@ -74,6 +74,7 @@ background:#fff}
 .abfed dd{margin-bottom:.55em}.abfed h1{font-size:1.5em}}
 """
 
+# A part that is wider than the screen shows a shadow at the edge behind which there is more.
 _PAGE_STYLE = """
 :root{color-scheme:light}
 body{margin:0;background:#f3f5f7}
@@ -82,11 +83,19 @@ box-shadow:0 1px 3px rgba(20,35,50,.12);box-sizing:border-box}
 main section{margin:0;padding:1.5em 0 .5em;border-top:1px solid #dfe4e9}
 main section.first{border:0;padding-top:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
+main .scroll{background:linear-gradient(to right,#fff 1.6em,#fff0 3.2em) left,
+linear-gradient(to left,#fff 1.6em,#fff0 3.2em) right,
+radial-gradient(farthest-side at 0 50%,#1b273340,#1b273300) left,
+radial-gradient(farthest-side at 100% 50%,#1b273340,#1b273300) right;background-repeat:no-repeat;
+background-size:3.2em 100%,3.2em 100%,.9em 100%,.9em 100%;
+background-attachment:local,local,scroll,scroll}
+main figure img{mix-blend-mode:multiply}
 main.wide{max-width:1280px}
 main footer{border-top:1px solid #dfe4e9;margin-top:1.5em;padding-top:.8em}
 @media (max-width:700px){main{margin:0;padding:1.3em 1.1em;border-radius:0}}
 @media print{body{background:#fff}main{box-shadow:none;margin:0;padding:0;max-width:none}
-section,figure,tr{break-inside:avoid}details{display:none}.abfed{font-size:12px}}
+main .scroll{background:none}section,figure,tr{break-inside:avoid}details{display:none}
+.abfed{font-size:12px}}
 """
 
 

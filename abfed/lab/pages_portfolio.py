@@ -26,7 +26,7 @@ from abfed.lab.periods import PERIOD, within
 from abfed.lab.plots import as_svg, drawing, wrapped
 from abfed.lab.readings import DEFAULT_ALPHA, effects_at, widest
 from abfed.lab.runs import Run
-from abfed.lab.units import NONE, plain, unit_of
+from abfed.lab.units import NONE, level, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.decisions import DECISIONS
 
@@ -40,15 +40,15 @@ def open_runs(folder: Path, period: str = "") -> list[Run]:
     """All complete runs that lie in a folder, those of a period where one is named, oldest first.
 
     Raises:
-        InputError: it's no period, or no run is in it.
+        InputError: it's no period, or no run lies there at all.
         IntegrityError: a run was changed.
     """
     if period and not PERIOD.fullmatch(period):
         raise InputError(f"{period!r} is no period", do="write 2026, 2026-Q2 or 2026-05")
     found = [Run.open(one.parent) for one in sorted(folder.glob("*/manifest.sig"))]
+    if not found:
+        raise InputError("there is no complete run in it", where=folder.name)
     kept = [run for run in found if within(run.made_at, period)]
-    if not kept:
-        raise InputError("there is no complete run in it", where=period or folder.name)
     return sorted(kept, key=lambda run: run.made_at)
 
 
@@ -62,7 +62,7 @@ def headline(runs: Sequence[Run], period: str, *, alpha: float = DEFAULT_ALPHA) 
         f"{arms} arms with their controls: {decided['good']} better, {decided['bad']} worse, "
         f"{decided['open']} open, by their primary metrics."
     )
-    said = [counted, budget_reading(runs)]
+    said = [counted, budget_reading(runs)] if runs else ["No experiment was completed in it."]
     simulated = any(run.plan.simulation is not None for run in runs)
     note = paragraph("Some of these are simulations on made-up brands.")
     return (
@@ -81,7 +81,9 @@ def _primary(run: Run, alpha: float) -> list[str]:
 
 
 def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
-    """What came of each experiment."""
+    """What came of each experiment; nothing where there was none."""
+    if not runs:
+        return ""
     rows = []
     for run in runs:
         frame = effects_at(run, alpha, run.plan.primary)
@@ -104,8 +106,8 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
                     pill(decision, TONES[DECISIONS[decision]]),
                 ]
             )
-    head = ["Experiment", "Ended", "Brands", "Primary metric", "Arm", "Effect, 95 %", "Decision"]
-    shown = "".join([table(head, rows, source=runs[-1].source, numeric=(2, 5)) if rows else ""])
+    head = ["Experiment", "Ended", "Brands", "Primary metric", "Arm", f"Effect, {level(alpha)}"]
+    shown = table([*head, "Decision"], rows, source=runs[-1].source, numeric=(2, 5))
     how = f"Over each experiment’s brands, against its control, at a level of {alpha:g}."
     svg = as_svg(plot_wins(runs, alpha=alpha))
     return section(
@@ -114,7 +116,7 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
 
 
 def wins_reading(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
-    """Which experiment moved its primary metric most, in its own standard errors."""
+    """Which experiment bettered its primary metric most, relative to its control."""
     best, words = 0.0, "No experiment moved its primary metric clearly."
     for run in runs:
         frame = effects_at(run, alpha, run.plan.primary)
@@ -159,7 +161,9 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
 
 
 def learning(runs: Sequence[Run]) -> str:
-    """What the period taught: models, and whether brands agree; nothing where there is neither."""
+    """What the period taught: models, and whether brands agree; nothing where none was."""
+    if not runs:
+        return ""
     rows = []
     for run in runs:
         agree = run.heterogeneity
@@ -209,7 +213,9 @@ def budget_reading(runs: Sequence[Run]) -> str:
 
 
 def budgets(runs: Sequence[Run]) -> str:
-    """What is left to each brand after the period."""
+    """What is left to each brand after the period; nothing where nothing was asked in it."""
+    if not runs:
+        return ""
     found = _last(runs)
     if not found:
         return section("Budget left", paragraph(budget_reading(runs)))

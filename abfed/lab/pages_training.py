@@ -125,13 +125,15 @@ def plot_calibration(run: Run) -> Figure:
     """Observed against predicted, with intervals; the diagonal is perfect."""
     bins = [one for one in calibration(pool(histograms(run, LAST).values())) if one.standard_error]
     with drawing(8.2, 3.6) as (figure, (axes,)):
-        most = max([0.1, *(max(one.predicted, one.observed or 0.0) for one in bins)]) * 1.12
-        axes.plot([0, most], [0, most], color=INK, lw=0.9, ls=":", label="perfect")
+        # Each axis as far as its own figures go: predictions are often close to one another.
+        wide = min(1.0, 1.12 * max([0.02, *(one.predicted for one in bins)]))
+        high = min(1.0, 1.12 * max([wide, *(one.observed or 0.0 for one in bins)]))
+        axes.plot([0, wide], [0, wide], color=INK, lw=0.9, ls=":", label="perfect")
         for one in bins:
             reach = SURE * (one.standard_error or 0.0)
             axes.errorbar(one.predicted, one.observed or 0.0, yerr=reach, fmt="o", color=BLUE, ms=5)
-        axes.set_xlim(0, most)
-        axes.set_ylim(0, most)
+        axes.set_xlim(0, wide)
+        axes.set_ylim(0, high)
         axes.set_xlabel("predicted probability")
         axes.set_ylabel("share that did")
         axes.grid(color=RULE, lw=0.6)
@@ -192,6 +194,8 @@ def who_gains(run: Run) -> str:
         rows, source=run.source, numeric=(1, 2, 3),
     )  # fmt: skip
     parts = [paragraph(said), shown]
+    if len(seen) < len(frame):
+        parts.append(paragraph(f"{NONE} where noise drowns a brand by itself.", "soft"))
     if not seen.empty:
         parts.append(picture(as_svg(_plot_gains(seen)), "AUC by brand, before and after."))
     return section("Who gains", *parts)

@@ -203,6 +203,8 @@ def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
 def plot_training(run: Run) -> Figure:
     """How the model got better: AUC and log-loss by round, each with a band of one standard error.
 
+    A round whose figure noise drowns is a gap.
+
     Raises:
         InputError: the plan has no model.
     """
@@ -217,6 +219,10 @@ def plot_training(run: Run) -> Figure:
             axes.fill_between(x, (y - se).clip(lowest, highest), (y + se).clip(lowest, highest),
                               color=colour, alpha=0.18, lw=0)  # fmt: skip
             axes.plot(x, y.clip(lowest, highest), "o-", color=colour, lw=1.8, ms=4.5)
+            alone = y.notna() & y.shift().isna() & y.shift(-1).isna()  # a band has no width there
+            axes.errorbar(x[alone], y[alone].clip(lowest, highest), yerr=se[alone], fmt="none",
+                          ecolor=colour, alpha=0.35, elinewidth=4)  # fmt: skip
+            axes.set_xlim(-0.3, max(x.max(), 1) + 0.3)
             if name == "auc":
                 axes.axhline(0.5, color=INK, lw=0.9, ls=":")
             if ((y < lowest) | (y > highest)).any():

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from abfed.lab import pages_portfolio
 from abfed.lab.forking import CAN_FORK, Forked, warm
 from abfed.lab.intake import shipped
 from abfed.lab.kernels import Spawned
@@ -75,6 +76,19 @@ def test_a_page_reads_as_a_story(name, pages):
     assert len(figures) == html.count("<figure>") >= 1
     assert all(len(words) > 20 for words in figures)
     assert "nan" not in re.sub(r"<[^>]*>", " ", html).split()
+
+
+def test_a_period_without_an_experiment_is_a_page_that_says_so(run):
+    """A month in which nothing ended fails no schedule; a folder without any run is a mistake."""
+    runs = pages_portfolio.open_runs(run.folder.parent, "1999-Q1")
+    assert runs == []
+    said = pages_portfolio.headline(runs, "1999-Q1")
+    assert "Experiments of 1999-Q1" in said
+    assert "No experiment was completed in it." in said
+    assert not pages_portfolio.wins(runs) + pages_portfolio.learning(runs)
+    assert pages_portfolio.budgets(runs) == ""
+    with pytest.raises(InputError, match="no complete run"):
+        pages_portfolio.open_runs(run.folder)
 
 
 def test_what_a_page_says_is_computed(pages, run):
