@@ -3,9 +3,10 @@
 1. Updates are *combined* first: their weighted mean, a trimmed mean, or Multi-Krum.
 2. The *server* then moves the model by the combined update: FedAvg takes it as it is; FedAvgM,
    FedAdam and FedYogi take it for a gradient and keep moments from round to round.
-3. Silos come in the order of their names and sums are float64; the model is rounded to float32
+3. The last round's model is the mean of the last rounds' models where the plan says so.
+4. Silos come in the order of their names and sums are float64; the model is rounded to float32
    once. The same releases, weights, moments and round number give the same model, bit for bit.
-4. The weighted mean reads one silo's arrays at a time. Trimmed mean and Multi-Krum compare silos
+5. The weighted mean reads one silo's arrays at a time. Trimmed mean and Multi-Krum compare silos
    with each other, and hold all of them.
 
 Everything here is post-processing of releases: no rule costs budget, and none can hurt privacy.
@@ -38,6 +39,7 @@ Parameters = dict[str, npt.NDArray[Any]]
 
 WEIGHT = "weight"
 FIRST, SECOND = "moment1/", "moment2/"
+MEAN = "mean/"  # of the models since averaging began
 
 
 class Combined(NamedTuple):
@@ -78,6 +80,8 @@ def moment_shapes(plan: Plan) -> dict[str, Shape]:
     """The arrays that the server keeps from round to round beside the model."""
     server = plan.schedule.server
     kinds = {Momentum: (FIRST,), Adaptive: (FIRST, SECOND)}.get(type(server), ())
+    if plan.schedule.averaged_rounds:
+        kinds = (*kinds, MEAN)
     shapes = parameter_shapes(plan)
     return {
         kind + name: Shape("float64", shape.shape)
@@ -87,7 +91,7 @@ def moment_shapes(plan: Plan) -> dict[str, Shape]:
 
 
 class Aggregation:
-    """A plan's rule, and its moments.
+    """A plan's rule, and what it keeps from round to round.
 
     Args:
         settings: of the training.
@@ -95,7 +99,21 @@ class Aggregation:
 
     def __init__(self, settings: Training) -> None:
         self._settings = settings
-        self.moments: Parameters = {}
+        self._moments: Parameters = {}
+        self._mean: Parameters = {}
+
+    @property
+    def kept(self) -> Parameters:
+        """What a checkpoint must keep beside the model (`moment_shapes`)."""
+        return self._moments | {MEAN + name: array for name, array in self._mean.items()}
+
+    def restore(self, kept: Arrays) -> None:
+        """Go on from what a checkpoint kept."""
+        found = {name: np.asarray(array) for name, array in kept.items()}
+        self._mean = {
+            name.removeprefix(MEAN): array for name, array in found.items() if name.startswith(MEAN)
+        }
+        self._moments = {n: array for n, array in found.items() if not n.startswith(MEAN)}
 
     def round(
         self,
@@ -104,7 +122,7 @@ class Aggregation:
         weights: Mapping[str, float],
         number: int,
     ) -> Combined:
-        """The model after a round; moments are moved on.
+        """The model after a round; moments and the mean are moved on.
 
         Args:
             model: the model that was sent; float32.
@@ -120,13 +138,23 @@ class Aggregation:
         target = {name: start[name] + update[name] for name in start}
         moved = self._served(start, target, number)
         limit = LARGEST_PARAMETER
-        return Combined(
-            {
-                name: np.clip(array, -limit, limit).astype(np.float32)
-                for name, array in moved.items()
-            },
-            used,
-        )
+        moved = {name: np.clip(array, -limit, limit) for name, array in moved.items()}
+        last = self._averaged(moved, number)
+        return Combined({name: array.astype(np.float32) for name, array in last.items()}, used)
+
+    def _averaged(self, model: Parameters, number: int) -> Parameters:
+        """The model, or after the last round the mean of the last rounds' models."""
+        many = self._settings.averaged_rounds
+        if not many:
+            return model
+        seen = number - (self._settings.rounds - many)
+        if not self._mean:
+            self._mean = {name: np.zeros(array.shape) for name, array in model.items()}
+        if seen >= 1:
+            self._mean = {
+                name: mean + (model[name] - mean) / seen for name, mean in self._mean.items()
+            }
+        return self._mean if number == self._settings.rounds else model
 
     def _combined(
         self, model: Arrays, accepted: Mapping[str, Accepted], weights: Mapping[str, float]
@@ -175,12 +203,12 @@ class Aggregation:
             server_momentum=server.momentum,
         )
         rule.current_arrays = to_record(start)
-        if self.moments:
-            rule.momentum_vector = [self.moments[FIRST + name] for name in start]
+        if self._moments:
+            rule.momentum_vector = [self._moments[FIRST + name] for name in start]
         moved = _by(rule, target, number)
         vector = rule.momentum_vector
         if vector is not None:  # without momentum there is none to keep
-            self.moments = {FIRST + name: one for name, one in zip(start, vector, strict=True)}
+            self._moments = {FIRST + name: one for name, one in zip(start, vector, strict=True)}
         return moved
 
     def _adapted(
@@ -195,12 +223,12 @@ class Aggregation:
             tau=server.tau,
         )
         rule.current_arrays = start
-        if self.moments:
-            rule.m_t = {name: self.moments[FIRST + name] for name in start}
-            rule.v_t = {name: self.moments[SECOND + name] for name in start}
+        if self._moments:
+            rule.m_t = {name: self._moments[FIRST + name] for name in start}
+            rule.v_t = {name: self._moments[SECOND + name] for name in start}
         moved = _by(rule, target, number)
         kept = ((FIRST, rule.m_t), (SECOND, rule.v_t))
-        self.moments = {
+        self._moments = {
             place + name: one for place, moment in kept for name, one in (moment or {}).items()
         }
         return moved

@@ -97,7 +97,7 @@ class Training:
     ) -> None:
         """Make a round durable; Flower asks for the next when this returns."""
         model = combined.model
-        kept = model | self._aggregation.moments
+        kept = model | self._aggregation.kept
         checkpoint = self._vault.seal(kept, name=self._folder.run, version=step)
         closed = Closed(step, answers, incoming, combined.weights, model_digest(model), checkpoint)
         self._folder.close_step(closed)
@@ -129,7 +129,7 @@ class Training:
         if not model or model_digest(model) != self._folder.steps[step]["model"]:
             self._desk.audit.append("checkpoint.unusable", run=self._folder.run, step=step)
             return None
-        self._aggregation.moments = {name: kept[name] for name in moments}
+        self._aggregation.restore({name: kept[name] for name in moments})
         return model
 
     def _made_again(self, model: Parameters, done: int) -> Parameters:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from abfed.protocol.metrics import BinaryOutcome
 from abfed.protocol.schema import Frozen, Name
@@ -184,6 +184,8 @@ class Training(Frozen):
             by this factor.
         combine: how silos' updates become one.
         server: what the server makes of it.
+        averaged: share of the rounds, the last ones, whose models' mean is the final model (Polyak
+            and Juditsky 1992): their noise evens out, at no cost. 0 for the last model alone.
         largest_update: L2 norm above which a silo's update is an outlier and left out of the round;
             no bound where it is not given.
     """
@@ -198,7 +200,22 @@ class Training(Frozen):
     proximal: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 0.0
     combine: Combine = WeightedMean()
     server: Server = Average()
+    averaged: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     largest_update: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what older plans don't know, so that their digests stay theirs."""
+        values: dict[str, Any] = write(self)
+        if not self.averaged:
+            del values["averaged"]
+        return values
+
+    @property
+    def averaged_rounds(self) -> int:
+        """How many rounds' models the final one is the mean of; 0 for the last one alone."""
+        many = math.ceil(self.averaged * self.rounds - 1e-9)
+        return many if many > 1 else 0
 
     def silos_needed(self) -> int:
         """Silos that must answer each round for `combine` to mean something."""

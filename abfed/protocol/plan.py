@@ -300,6 +300,8 @@ class Plan(Frozen):
             IntegrityError: the bytes are not the canonical form of a plan.
         """
         values = parse_canonical(data, where=where)
+        if isinstance(values, dict) and isinstance(values.get("training"), dict):
+            values["training"].setdefault("averaged", 0.0)  # older plans: the last model
         try:
             plan = cls.from_values(values, where=where)
         except PlanError as cause:

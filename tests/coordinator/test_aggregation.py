@@ -127,6 +127,7 @@ RULES = {
     "fedyogi": {"server": {"kind": "fedyogi"}},
     "trimmed-mean": {"combine": {"kind": "trimmed-mean", "cut": 0.34}},
     "multi-krum": {"combine": {"kind": "multi-krum", "hostile": 1}},
+    "averaged": {"averaged": 0.75},
 }
 
 
@@ -199,3 +200,38 @@ def test_an_outlier_is_left_out_recorded_and_asked_again(tmp_path):
 def test_rules_that_make_no_sense_are_refused(training, problem):
     with pytest.raises(PlanError, match=problem):
         make_plan(training=training)
+
+
+def test_the_final_model_is_the_mean_of_the_last_rounds():
+    """Polyak and Juditsky's average, also when a run goes on from what a checkpoint kept."""
+    updates = updates_of(5)
+    plain = rounds_of(Aggregation(settings(rounds=5)), updates)
+    rule = Aggregation(settings(rounds=5, averaged=0.5))
+    np.testing.assert_array_equal(rounds_of(rule, updates)[:-1], plain[:-1])
+    model, rule = {"w": np.ones(WIDTH, np.float32)}, Aggregation(settings(rounds=5, averaged=0.5))
+    for number, each in enumerate(updates, start=1):
+        held = {silo: accepted(update) for silo, update in each.items()}
+        model = rule.round(model, held, dict.fromkeys(each, 1.0), number).model
+        kept = {name: array.copy() for name, array in rule.kept.items()}
+        rule = Aggregation(settings(rounds=5, averaged=0.5))
+        rule.restore(kept)
+    np.testing.assert_allclose(model["w"], np.mean(plain[-3:], axis=0), rtol=1e-6)
+
+
+def test_averaging_goes_with_moments_and_into_checkpoints():
+    server = {"kind": "fedavgm", "learning_rate": 0.5}
+    plan = make_plan(
+        silos=list(NAMES),
+        minimum_silos=5,
+        training={"rounds": 4, "local_steps": 2, "averaged": 0.5, "server": server},
+    )
+    rule = Aggregation(plan.schedule)
+    rounds_of(rule, updates_of(1))
+    names = {name.partition("/")[0] for name in moment_shapes(plan)}
+    assert names == {"moment1", "mean"} == {name.partition("/")[0] for name in rule.kept}
+
+
+def test_one_round_is_averaged_with_nothing():
+    assert settings(rounds=1, averaged=1.0).averaged_rounds == 0
+    assert settings(rounds=3, averaged=0.3).averaged_rounds == 0
+    assert settings(rounds=6, averaged=0.5).averaged_rounds == 3
