@@ -72,7 +72,7 @@ def status(
     office = Workspace(workspace).office(site)
     ring = read_ring(office.folder / "keys")
     if as_json:
-        say_json(ring.model_dump(mode="json", exclude={"root"}))
+        say_json(ring.model_dump(mode="json", exclude={"root", "mark"}))
         return
     rows = [
         {"key": held.kek, "lives in": _where(held.kms), "made": held.made_at[:10], "state": state}
@@ -94,7 +94,7 @@ def _where(kms: FileKms | Pkcs11Kms) -> str:
 
 def _told(ring: Ring, *, as_json: bool) -> None:
     if as_json:
-        say_json(ring.model_dump(mode="json", exclude={"root"}))
+        say_json(ring.model_dump(mode="json", exclude={"root", "mark"}))
         return
     lives = _where(ring.current.kms)
     say(f"{ring.site} is under key {ring.current.kek} now, in {lives}; no row was written.")

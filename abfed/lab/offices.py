@@ -68,7 +68,7 @@ class Office:
         self.folder = folder
         self.keys = SiteKeys.open(folder / "keys")
         self.audit = AuditLog(folder / "audit.jsonl", self.keys, clock)
-        destroy_due(folder / "keys", self.audit.append, clock)
+        destroy_due(folder / "keys", self.keys.ring_marker, self.audit.append, clock)
         self.people = People(folder, self.keys, self.audit, clock)
         self.stops = Stops(folder, self.keys, clock)
         self._policy = policy

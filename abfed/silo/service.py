@@ -102,7 +102,7 @@ class SiloService:
         self.clock = clock
         self.keys = SiteKeys.open(self.paths.keys)
         self.audit = AuditLog(self.paths.audit, self.keys, clock)
-        destroy_due(self.paths.keys, self.audit.append, clock)
+        destroy_due(self.paths.keys, self.keys.ring_marker, self.audit.append, clock)
         check_there(self.paths)  # a lost ledger is never begun anew: it is the budget
         self.store = Store.open(self.paths.store, self.keys)
         self.ledger = Ledger(self.paths.ledger, self.keys, clock)

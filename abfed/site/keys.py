@@ -24,7 +24,7 @@ from abfed.site.credentials import credential
 from abfed.site.files import check_private, make_private_folder, read_private, write_private
 from abfed.site.key_services import open_kms
 from abfed.site.kms import FileKms, Pkcs11Kms, Secret
-from abfed.site.ring import FILE, Ring, read_ring, write_ring
+from abfed.site.ring import FILE, Marker, Ring, hold_to, marker_of, read_ring, write_ring
 from abfed.site.rotation import new_held
 
 SIGNING_FILE = "signing.sealed"
@@ -92,7 +92,8 @@ class SiteKeys:
         service = open_kms(held.kms, folder, site, secret)
         service.create(held.kek)
         write_private(folder / SIGNING_FILE, sealed)
-        write_ring(folder, Ring(site=site, current=held, root=service.wrap(held.kek, root).hex()))
+        ring = Ring(site=site, current=held, root=service.wrap(held.kek, root).hex())
+        write_ring(folder, ring, marker_of(root))
         return cls(site, root, signing, held.kms)
 
     @classmethod
@@ -105,7 +106,7 @@ class SiteKeys:
 
         Raises:
             WorkspaceError: there are none, or the key service can't be opened.
-            IntegrityError: they are open to others, or damaged.
+            IntegrityError: they are open to others, damaged, or the ring was edited.
         """
         check_private(folder)
         ring = read_ring(folder)
@@ -113,6 +114,7 @@ class SiteKeys:
         root = service.unwrap(ring.current.kek, bytes.fromhex(ring.root))
         if len(root) != KEY_BYTES:
             raise IntegrityError("the root has the wrong length", where=str(folder))
+        hold_to(ring, marker_of(root), folder)
         raw = unseal(
             derive_key(root, "signing-key"),
             read_private(folder / SIGNING_FILE),
@@ -153,6 +155,11 @@ class SiteKeys:
     def derive(self, purpose: str) -> bytes:
         """A secret of 32 bytes for one purpose; the same each time, different for each purpose."""
         return derive_key(self._root, f"derived:{purpose}")
+
+    @property
+    def ring_marker(self) -> Marker:
+        """What marks this site's key rings (see `ring`)."""
+        return marker_of(self._root)
 
     def exchange_private_key(self) -> X25519PrivateKey:
         """The key that opens boxes sealed to this site; made from the root, so it lies nowhere."""

@@ -1,15 +1,19 @@
 """A site's key ring: which key-encryption key wraps the site's root secret, and which are to go.
 
-One small private file, replaced whole or not at all, so that a site is under the old key or under
-the new one and never between them. Nothing in it is secret: the root is wrapped. Changes happen one
-after another (`changing`).
+1. One small private file, replaced whole or not at all, so that a site is under the old key or
+   under the new one and never between them. Nothing in it is secret: the root is wrapped.
+2. It bears a mark that only who holds the root can make. Whoever opens a site, rotates its key or
+   destroys old ones checks it: a date or a name that somebody edited is found before it is acted
+   on. `read_ring` alone does for showing what it says.
+3. Changes happen one after another (`changing`).
 """
 
 from __future__ import annotations
 
 import fcntl
+import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +25,7 @@ from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen, Name
+from abfed.protocol.sealing import derive_key
 from abfed.site.files import FILE_MODE, read_private, write_private
 from abfed.site.kms import KekId, KmsSettings
 
@@ -52,6 +57,7 @@ class Ring(Frozen):
         root: the site's root secret, wrapped (hex).
         old: keys to be destroyed.
         begun: a key that a rotation is making, or was making when it was killed.
+        mark: HMAC-SHA256 (hex) of all the rest, under a key derived from the root.
     """
 
     site: Name
@@ -59,6 +65,22 @@ class Ring(Frozen):
     root: Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", repr=False)]
     old: tuple[Old, ...] = ()
     begun: Held | None = None
+    mark: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", repr=False)] = ""
+
+
+Marker = Callable[[Ring], str]
+"""Gives the mark that a ring of a site must bear."""
+
+
+def marker_of(root: bytes) -> Marker:
+    """What marks the rings of the site whose root this is."""
+    key = derive_key(root, "ring")
+
+    def mark(ring: Ring) -> str:
+        content = ring.model_dump(mode="json", exclude={"mark"})
+        return hmac.new(key, canonical_bytes(content), "sha256").hexdigest()
+
+    return mark
 
 
 def read_ring(folder: Path) -> Ring:
@@ -78,9 +100,27 @@ def read_ring(folder: Path) -> Ring:
         ) from cause
 
 
-def write_ring(folder: Path, ring: Ring) -> None:
-    """Replace the ring, durably."""
-    write_private(folder / FILE, canonical_bytes(ring.model_dump(mode="json")))
+def hold_to(ring: Ring, marker: Marker, folder: Path) -> Ring:
+    """The ring, if it bears its site's mark.
+
+    Raises:
+        IntegrityError: it was changed by somebody who doesn't hold the root.
+    """
+    if not hmac.compare_digest(ring.mark, marker(ring)):
+        raise IntegrityError(
+            "the key ring was changed",
+            where=str(folder / FILE),
+            why="its mark is not the one that the site made: a date, a name or a key differs",
+            do="restore it from a backup, and find out who wrote to it",
+        )
+    return ring
+
+
+def write_ring(folder: Path, ring: Ring, marker: Marker) -> Ring:
+    """Replace the ring, durably; returns it with its mark."""
+    marked = ring.model_copy(update={"mark": marker(ring)})
+    write_private(folder / FILE, canonical_bytes(marked.model_dump(mode="json")))
+    return marked
 
 
 @contextmanager

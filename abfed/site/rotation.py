@@ -25,7 +25,17 @@ from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.credentials import credential
 from abfed.site.key_services import open_kms
 from abfed.site.kms import FileKms, KeyService, Pkcs11Kms, Secret
-from abfed.site.ring import Held, Old, Ring, changing, read_ring, write_ring
+from abfed.site.ring import (
+    Held,
+    Marker,
+    Old,
+    Ring,
+    changing,
+    hold_to,
+    marker_of,
+    read_ring,
+    write_ring,
+)
 
 KEPT = timedelta(days=30)
 """How long an old key is kept where nothing else is said."""
@@ -69,12 +79,14 @@ def rotate(
         IntegrityError: the ring or the root is damaged. The site is as it was then.
     """
     with changing(folder):
-        ring = _swept(folder, read_ring(folder), secret)  # 1
-        root = _service(ring.current, folder, ring.site, secret).unwrap(
-            ring.current.kek, bytes.fromhex(ring.root)
+        found = read_ring(folder)
+        root = _service(found.current, folder, found.site, secret).unwrap(
+            found.current.kek, bytes.fromhex(found.root)
         )
+        marker = marker_of(root)
+        ring = _swept(folder, hold_to(found, marker, folder), secret, marker)  # 1
         made = new_held(to or ring.current.kms, clock)
-        write_ring(folder, ring.model_copy(update={"begun": made}))  # 2
+        write_ring(folder, ring.model_copy(update={"begun": made}), marker)  # 2
         service = _service(made, folder, ring.site, new_secret or secret)
         service.create(made.kek)  # 3
         wrapped = service.wrap(made.kek, root)  # 4
@@ -84,28 +96,33 @@ def rotate(
         after = Ring(
             site=ring.site, current=made, root=wrapped.hex(), old=(*ring.old, gone), begun=None
         )
-        write_ring(folder, after)  # 5
-        return after
+        return write_ring(folder, after, marker)  # 5
 
 
-def destroy_due(folder: Path, note: Note, clock: Clock = system_clock) -> tuple[str, ...]:
+def destroy_due(
+    folder: Path, marker: Marker, note: Note, clock: Clock = system_clock
+) -> tuple[str, ...]:
     """Destroy the old keys whose day has come; whoever opens a site does that first.
 
     A key whose service can't be opened today is tried again tomorrow.
 
     Args:
         folder: the site's `keys` folder.
+        marker: of the site's rings (`SiteKeys.ring_marker`).
         note: the site's log; told of each key before it is destroyed.
         clock: where the time comes from.
 
     Returns:
         Ids of those that are gone now.
+
+    Raises:
+        IntegrityError: somebody edited the ring; no key is destroyed on its word.
     """
     if not _due(read_ring(folder), clock):
         return ()
     gone: list[str] = []
     with changing(folder):
-        ring = read_ring(folder)
+        ring = hold_to(read_ring(folder), marker, folder)
         for one in _due(ring, clock):
             left = tuple(old for old in ring.old if old != one)
             try:
@@ -117,7 +134,7 @@ def destroy_due(folder: Path, note: Note, clock: Clock = system_clock) -> tuple[
                 again = one.model_copy(update={"destroy_on": stamp(clock() + TRIED_AGAIN)})
                 left = (*left, again)
             ring = ring.model_copy(update={"old": left})
-            write_ring(folder, ring)
+            write_ring(folder, ring, marker)
     return tuple(gone)
 
 
@@ -138,14 +155,13 @@ def renewed(name: str) -> str:
         return credential(name)
 
 
-def _swept(folder: Path, ring: Ring, secret: Secret) -> Ring:
+def _swept(folder: Path, ring: Ring, secret: Secret, marker: Marker) -> Ring:
     """The ring without what a killed rotation left."""
     if ring.begun is None:
         return ring
     _service(ring.begun, folder, ring.site, secret).destroy(ring.begun.kek)
     after = ring.model_copy(update={"begun": None})
-    write_ring(folder, after)
-    return after
+    return write_ring(folder, after, marker)
 
 
 def _service(held: Held, folder: Path, site: str, secret: Secret) -> KeyService:

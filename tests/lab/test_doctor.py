@@ -30,6 +30,7 @@ from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
 from abfed.site.checkups import Checkups, Finding, read_record
 from abfed.site.clock import stamp
 from abfed.site.files import write_private
+from abfed.site.keys import SiteKeys
 from abfed.site.ring import read_ring, write_ring
 from tests.lab.test_people_commands import Desk
 
@@ -83,7 +84,8 @@ def _old_key(workspace: Workspace) -> None:
     ring = read_ring(folder)
     long_ago = stamp(datetime.now(UTC) - timedelta(days=400))
     held = ring.current.model_copy(update={"made_at": long_ago})
-    write_ring(folder, ring.model_copy(update={"current": held}))
+    marker = SiteKeys.open(folder).ring_marker
+    write_ring(folder, ring.model_copy(update={"current": held}), marker)
 
 
 def _loose_policy(workspace: Workspace) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
 from abfed.site.kms import FileKms, Pkcs11Kms
-from abfed.site.ring import Old, read_ring, write_ring
+from abfed.site.ring import Old, hold_to, read_ring, write_ring
 from abfed.site.rotation import destroy_due, rotate
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,12 +36,17 @@ def _later(**how: float) -> Callable[[], datetime]:
     return lambda: NOW + timedelta(**how)
 
 
+def _far() -> datetime:
+    return NOW + timedelta(days=40_000)
+
+
 def _keks(folder: Path) -> set[str]:
     return {path.name.removeprefix("kek-") for path in folder.glob("kek-*")}
 
 
 def _destroy(folder: Path, clock: Callable[[], datetime]) -> tuple[str, ...]:
-    return destroy_due(folder, lambda event, **facts: None, clock)
+    marker = SiteKeys.open(folder).ring_marker
+    return destroy_due(folder, marker, lambda event, **facts: None, clock)
 
 
 def test_only_the_ring_and_the_key_change(keys: SiteKeys, folder: Path) -> None:
@@ -82,7 +87,7 @@ def test_the_old_key_goes_on_its_day_and_a_backup_with_it(keys: SiteKeys, folder
     assert _destroy(folder, _later(days=6.9)) == ()
     assert old in _keks(folder)
     log = AuditLog(folder.parent / "audit.jsonl", keys, _later(days=7))
-    assert destroy_due(folder, log.append, _later(days=7)) == (old,)
+    assert destroy_due(folder, keys.ring_marker, log.append, _later(days=7)) == (old,)
     assert [entry["body"]["facts"] for entry in log.entries()] == [{"kek": old}]
     assert _keks(folder) == {ring.current.kek}
     assert read_ring(folder).old == ()
@@ -100,15 +105,15 @@ def test_an_old_key_that_cant_be_reached_is_tried_again_tomorrow(
     away = Pkcs11Kms(module="/nowhere/module.so", token="t")
     held = ring.old[0].held.model_copy(update={"kms": away})
     old = (Old(held=held, destroy_on=ring.old[0].destroy_on),)
-    write_ring(folder, ring.model_copy(update={"old": old}))
+    write_ring(folder, ring.model_copy(update={"old": old}), keys.ring_marker)
     told: list[str] = []
 
     def note(event: str, **_: str) -> None:
         told.append(event)
 
-    assert destroy_due(folder, note, _later()) == ()
+    assert destroy_due(folder, keys.ring_marker, note, _later()) == ()
     assert told[-1] == "keys.not-destroyed"
-    assert destroy_due(folder, note, _later(hours=23)) == ()
+    assert destroy_due(folder, keys.ring_marker, note, _later(hours=23)) == ()
     assert len(told) == told.index("keys.not-destroyed") + 1
     assert read_ring(folder).old[0].held == held
 
@@ -214,9 +219,47 @@ def test_killed_amid_destroying_it_is_destroyed_the_next_time(
     assert number > 6
 
 
+@pytest.mark.parametrize("when", ["2026-03-01T12:00:01.000000Z", "2099-01-01T00:00:00.000000Z"])
+def test_a_date_that_somebody_edited_is_found_before_a_key_is_destroyed(
+    keys: SiteKeys, folder: Path, when: str
+) -> None:
+    """Sooner, and a backup opens no more; later, and one that was stolen opens for ever."""
+    ring = rotate(folder, kept=timedelta(days=30), clock=_later())
+    path = folder / "site.json"
+    whole = path.read_bytes()
+    day = ring.old[0].destroy_on.encode()
+    assert day in whole
+    path.write_bytes(whole.replace(day, when.encode()))
+    before = _keks(folder)
+    for act in (
+        lambda: SiteKeys.open(folder),
+        lambda: rotate(folder, clock=_later()),
+        lambda: destroy_due(folder, keys.ring_marker, lambda event, **facts: None, _far),
+    ):
+        with pytest.raises(IntegrityError, match="the key ring was changed"):
+            act()
+    assert _keks(folder) == before
+    path.write_bytes(whole)
+    SiteKeys.open(folder)
+
+
+def test_every_field_of_the_ring_is_under_its_mark(keys: SiteKeys, folder: Path) -> None:
+    ring = rotate(folder, kept=timedelta(days=30), clock=_later())
+    marker = keys.ring_marker
+    other = ring.current.model_copy(update={"kek": "0" * 16})
+    changes = (
+        {"site": "borealis"}, {"current": other}, {"root": ring.root[:-2] + "00"}, {"old": ()},
+        {"begun": other}, {"mark": ""}, {"mark": "0" * 64},
+    )  # fmt: skip
+    for change in changes:
+        with pytest.raises(IntegrityError, match="was changed"):
+            hold_to(ring.model_copy(update=change), marker, folder)
+    assert hold_to(ring, marker, folder) == ring
+
+
 def test_a_ring_that_was_changed_never_costs_the_key_in_use(keys: SiteKeys, folder: Path) -> None:
     ring = rotate(folder, kept=timedelta(), clock=_later())
     own = Old(held=ring.current, destroy_on=ring.old[0].destroy_on)
-    write_ring(folder, ring.model_copy(update={"old": (own,)}))
+    write_ring(folder, ring.model_copy(update={"old": (own,)}), keys.ring_marker)
     assert _destroy(folder, _later(days=1)) == ()
     assert SiteKeys.open(folder).key_id == keys.key_id
