@@ -117,7 +117,10 @@ class Month(Sites):
     # ---- every day, every week
 
     def watch(self) -> None:
-        """Look, as every morning."""
+        """Purge what is past retention, and look, as every morning."""
+        for silo in BRANDS:
+            with self.workspace.silo(silo) as service:
+                service.purge()
         for alarm in Watch(self.workspace).look().new:
             self.alarms.append((self.day, alarm.rule, f"{alarm.site} {alarm.subject}".strip()))
             self.tell(f"day {self.day:2}: alarm {alarm.rule} at {alarm.site}: {alarm.what}")

@@ -81,22 +81,12 @@ def contain(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a silo, person, key, model, plan or vendor from the next message on."""
-    from abfed.lab.responding import contain as contain_at
-    from abfed.lab.responding import incidents_of
+    from abfed.lab.containing import contain_everywhere
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
-    kept = incidents_of(opened.office(site))
-    kept.find(incident)
-    sites = at or [site]
-    actors = {one: opened.authorise("incident.contain", one) for one in sites}
-    done = []
-    for one in sites:
-        made = contain_at(opened.office(one), kind, name, by=actors[one], reason=incident)
-        kept.contained(
-            incident, kind, made.name, by=f"{actors[one]} at {one}", durable_ms=made.durable_ms
-        )
-        done.append(made)
+    actors = {one: opened.authorise("incident.contain", one) for one in at or [site]}
+    done = contain_everywhere(opened, incident, kind, name, site=site, actors=actors)
     if as_json:
         say_json([one._asdict() for one in done])
         return
@@ -119,22 +109,16 @@ def lift(
     as_json: JsonOption = False,
 ) -> None:
     """Let something be used again. Needs a second factor of the last minutes."""
-    from abfed.lab.responding import incidents_of
-    from abfed.lab.responding import lift as lift_at
+    from abfed.lab.containing import lift_everywhere
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
-    kept = incidents_of(opened.office(site))
-    kept.find(incident)
-    sites = at or [site]
-    actors = {one: opened.authorise("freeze.lift", one) for one in sites}
-    for one in sites:
-        lift_at(opened.office(one), kind, name, by=actors[one])
-        kept.lifted(incident, kind, name, by=actors[one])
+    actors = {one: opened.authorise("freeze.lift", one) for one in at or [site]}
+    who = lift_everywhere(opened, incident, kind, name, site=site, actors=actors)
     if as_json:
-        say_json({"kind": kind, "name": name, "sites": sites})
+        say_json({"kind": kind, "name": who, "sites": list(actors)})
         return
-    say(f"{kind} {name} may be used again at {', '.join(sites)}.")
+    say(f"{kind} {who} may be used again at {', '.join(actors)}.")
 
 
 @app.command()

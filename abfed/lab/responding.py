@@ -24,7 +24,11 @@ from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_he
 from abfed.protocol.chain import head_of
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id, open_envelope, signature_bytes, verify_bytes
-from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.protocol.errors import (
+    InputError,
+    IntegrityError,
+    WorkspaceError,
+)
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private, write_private
@@ -74,6 +78,8 @@ def contain(office: Office, kind: str, name: str, *, by: str, reason: str) -> Co
         person, home = parse_who(name, office.site)
         stop = office.revoke(f"{person}@{home}", by=by, reason=reason)
         return Contained(office.site, kind, f"{person}@{home}", stop.durable_ms)
+    if kind == "vendor" and name not in vendors_of(office).list():
+        raise InputError(f"{office.site} has no vendor {name!r:.60}", do="see `abfed vendor show`")
     made = freezes_of(office).freeze(_kind(kind), name, office.audit, by=by, reason=reason)
     return Contained(office.site, kind, name, made.durable_ms)
 

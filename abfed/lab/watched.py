@@ -18,6 +18,8 @@ from abfed.lab.playbook import playbooks
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.silo.budgets import Standing
+from abfed.silo.retention import late_by
+from abfed.silo.service import SiloService
 from abfed.silo.subjects import open_by_day
 from abfed.site.alarms import STATES, Alarm, judge_log
 from abfed.site.clock import moment_of, stamp
@@ -26,6 +28,8 @@ KEPT = timedelta(days=400)
 SOON = 14  # days before a vendor's review or agreement ends that it is told
 DUE_SOON = 7  # days before a person's request must be answered that it is told
 PACE = timedelta(days=30)
+OVERDUE = timedelta(days=2)
+"""How late a purge may be: it goes by whole days, and a schedule may miss one."""
 
 
 def of_log(office: Office, now: datetime) -> Iterator[Alarm]:
@@ -117,6 +121,24 @@ def of_budgets(
                 f"{one.left / pace:.0f} days at the pace of the last {PACE.days}"
             )
             yield state_alarm("budget-burn", site, one.scope, now, what)
+
+
+def of_retention(site: str, silo: SiloService, now: datetime) -> Iterator[Alarm]:
+    """A silo that is not purged on schedule: sends past retention may lie there, if unread."""
+    days = silo.policy().retention_days
+    if days is None:
+        return
+    first = next(
+        (
+            moment_of(entry["body"]["at"])
+            for entry in silo.audit.entries()
+            if entry["body"]["event"] == "data.ingested"
+        ),
+        now,
+    )
+    if min(late_by(silo.store, days, now), now - first) > OVERDUE:
+        what = f"it was not purged of sends older than {days} days: `abfed silo purge`, daily"
+        yield state_alarm("retention-overdue", site, "", now, what)
 
 
 def of_playbooks(workspace: Path, now: datetime) -> Iterator[Alarm]:

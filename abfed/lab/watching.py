@@ -28,6 +28,7 @@ from abfed.lab.watched import (
     of_models,
     of_playbooks,
     of_requests,
+    of_retention,
     of_vendors,
     state_alarm,
     unreadable,
@@ -172,9 +173,11 @@ class Watch:
             with self._workspace.silo(site) as silo:
                 standings = silo.standing()
                 charged = [moment_of(one.at) for one in silo.ledger.reservations()]
+                late = tuple(of_retention(site, silo, now))
         except AbfedError as error:
             yield unreadable(site, now, error)
             return
+        yield from late
         for one in standings:
             self.metrics.state.labels(state=f"budget-left-{site}-{one.scope}").set(one.left)
         yield from of_budgets(site, standings, charged, now, self._settings.burn_days)

@@ -196,6 +196,7 @@ STATES: Mapping[str, Severity] = {
     "request-overdue": "high",
     "request-due": "low",
     "backup-overdue": "medium",
+    "retention-overdue": "high",
     "vendor-review-due": "medium",
     "vendor-expired": "high",
     "playbook-review-due": "low",

@@ -176,6 +176,17 @@ class Incidents:
             )
         return incidents[name]
 
+    def find_open(self, name: str) -> Incident:
+        """An incident that isn't closed.
+
+        Raises:
+            InputError: there is none of this id, or it is closed.
+        """
+        incident = self.find(name)
+        if incident.closed_at:
+            raise InputError("the incident is closed", where=name, do="open a new one")
+        return incident
+
     def open(
         self,
         title: str,
@@ -234,7 +245,7 @@ class Incidents:
         )
 
     def lifted(self, name: str, kind: str, what: str, *, by: str) -> Incident:
-        """Record that something was let go again."""
+        """Record that something was let go again; also after the incident was closed."""
         now = self._now()
 
         def change(one: Incident) -> dict[str, object]:
@@ -247,10 +258,11 @@ class Incidents:
                 )
             }
 
-        return self._change(name, "incident.lifted", by, change, {"kind": kind, "name": what})
+        facts = {"kind": kind, "name": what}
+        return self._change(name, "incident.lifted", by, change, facts, afterwards=True)
 
     def bundled(self, name: str, digest: str, *, by: str) -> Incident:
-        """Record that evidence was written."""
+        """Record that evidence was written; also after the incident was closed."""
         made = Evidence(at=self._now(), by=by, digest=digest)
         return self._change(
             name,
@@ -258,6 +270,7 @@ class Incidents:
             by,
             lambda one: {"evidence": (*one.evidence, made)},
             {"digest": digest},
+            afterwards=True,
         )
 
     def told(self, name: str, to: str, reference: str, *, by: str) -> Incident:
@@ -302,12 +315,12 @@ class Incidents:
         by: str,
         change: Callable[[Incident], dict[str, object]],
         facts: dict[str, str],
+        *,
+        afterwards: bool = False,
     ) -> Incident:
         with self._file.alone():
             incidents = self.list()
-            incident = self.find(name)
-            if incident.closed_at:
-                raise InputError("the incident is closed", where=name, do="open a new one")
+            incident = self.find(name) if afterwards else self.find_open(name)
             changed = incident.model_copy(update=change(incident))
             self._audit.append(event, incident=name, by=by, **facts)
             self._write(incidents | {name: changed})

@@ -14,8 +14,10 @@ from abfed.lab.playbook import copy_playbooks, find_playbook, playbooks
 from abfed.lab.responding import contain, incidents_of, verify_evidence, write_evidence
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, RunFailed
-from tests.lab.test_people_commands import Desk
+from tests.lab.test_people_commands import Desk, desk
 from tests.site.test_vendors import values as vendor_values
+
+__all__ = ["desk"]  # a fixture, used by its name
 
 PLAYBOOKS = sorted(playbooks())
 
@@ -156,3 +158,52 @@ def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[
     (row,) = json.loads(desk.says("vendor", "show", "--json"))
     assert row["standing"] == "agreement ended" or row["standing"] == "approved"
     assert "not done" in desk.refused("vendor", "offboard", "postbox")
+
+
+def test_a_person_means_the_same_one_at_every_site(desk: Desk) -> None:
+    desk.add("eve", "analyst")
+    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    sites = ["--at", "coordinator", "--at", "aurora"]
+    told = desk.says("incident", "contain", "inc-2026-001", "person", "eve", *sites)
+    assert told.count("person eve@coordinator is frozen at") == 2
+    frozen = json.loads(desk.says("incident", "show", "-s", "aurora", "--json"))["frozen"]
+    assert [one["name"] for one in frozen] == ["eve@coordinator"]
+    assert "nobody called 'evil'" in desk.refused(
+        "incident", "contain", "inc-2026-001", "person", "evil", *sites
+    )
+    assert "no vendor 'nobody'" in desk.types(
+        "incident", "contain", "inc-2026-001", "vendor", "nobody"
+    )[1]  # fmt: skip
+
+
+def test_a_site_that_fails_keeps_no_other_from_freezing(desk: Desk) -> None:
+    desk.add("eve", "analyst")
+    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    desk.says("incident", "contain", "inc-2026-001", "silo", "aurora", "--at", "coordinator")
+    code, told = desk.types(
+        "incident", "contain", "inc-2026-001", "silo", "aurora",
+        "--at", "coordinator", "--at", "aurora",
+    )  # fmt: skip
+    assert code == 1
+    assert "was not frozen at coordinator" in told
+    assert "frozen at aurora" in told
+    shown = json.loads(desk.says("incident", "show", "-s", "aurora", "--json"))
+    assert [one["name"] for one in shown["frozen"]] == ["aurora"]
+
+
+def test_what_is_frozen_is_lifted_wholly_or_not_at_all_and_also_afterwards(desk: Desk) -> None:
+    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    desk.says("incident", "contain", "inc-2026-001", "plan", "ab" * 32, "--at", "coordinator")
+    lift = ["incident", "lift", "inc-2026-001", "plan", "ab" * 32, "--at", "coordinator"]
+    assert "is not frozen at aurora" in desk.refused(*lift, "--at", "aurora")
+    assert json.loads(desk.says("incident", "show", "--json"))["frozen"], "nothing was lifted"
+    desk.says("incident", "told", "inc-2026-001", "nobody: a test")
+    assert "Still frozen" in desk.says("incident", "close", "inc-2026-001", "found again")
+    contain = ["incident", "contain", "inc-2026-001", "plan", "cd" * 32]
+    assert "is closed" in desk.refused(*contain)
+    assert len(json.loads(desk.says("incident", "show", "--json"))["frozen"]) == 1
+    desk.says(*lift)
+    shown = json.loads(desk.says("incident", "show", "--json"))
+    assert shown["frozen"] == []
+    assert shown["incidents"][0]["contained"][0]["lifted_at"]
+    desk.says("incident", "evidence", "inc-2026-001", str(desk.folder / "late.zip"))

@@ -12,6 +12,7 @@ import yaml
 
 from abfed.lab.backups import BACKUP_DAYS, back_up
 from abfed.lab.doctor import check_up
+from abfed.lab.intake import ingest_export
 from abfed.lab.models import damaged_models, registry_of
 from abfed.lab.playbook import copy_playbooks
 from abfed.lab.responding import contain, incidents_of, vendors_of
@@ -35,6 +36,18 @@ BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PASSPHRASE = "only for this test, made up"
 ELSEWHERE = {"update-norm", "update-direction", "noise-missing", "noise-untold", "loss-rises"}
 """Put wrong in tests/lab/test_watching.py, over a run's releases."""
+
+
+MAPPING = """
+experiment: {constant: spring}
+recipient: {columns: [who]}
+arm: {column: arm, values: {a: a, b: b}}
+sent_at: {column: at}
+outcomes: {opened: {column: opened, yes: ["yes"], no: ["no"]}}
+basis: {column: basis, values: {consent: consent}}
+opted_out: {column: out, yes: ["yes"], no: ["no"]}
+region: {constant: EU}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +139,19 @@ def _bad_playbook(workspace: Workspace) -> None:
     write_private(workspace.path / "playbooks" / "stolen-laptop.yaml", b"name: [")
 
 
+def _unpurged(workspace: Workspace) -> None:
+    path = workspace.silo_folder("dahlia") / "policy.yaml"
+    values = yaml.safe_load(path.read_text()) | {"retention_days": 30}
+    write_private(path, yaml.safe_dump(values).encode())
+    rows = workspace.path.parent / "rows.csv"
+    sent = f"{workspace.clock() - timedelta(days=40):%Y-%m-%dT%H:%M:%S}Z"
+    rows.write_text(f"who,arm,at,opened,basis,out\nx@example.org,a,{sent},no,consent,no\n")
+    mapping = workspace.path.parent / "mapping.yaml"
+    mapping.write_text(MAPPING)
+    ingest_export(workspace, "dahlia", rows, mapping)
+    forward(workspace, days=3)
+
+
 WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "chain-or-seal-broken": (_changed_log, "dahlia", ""),
     "site-unreadable": (_lost_silo, "dahlia", ""),
@@ -138,6 +164,7 @@ WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "backup-overdue": (
         lambda ws: forward(ws, days=BACKUP_DAYS + 1), "dahlia", "never backed up"
     ),
+    "retention-overdue": (_unpurged, "dahlia", "older than 30 days"),
     "vendor-review-due": (lambda ws: _vendor(ws, 7), "coordinator", "ends by"),
     "vendor-expired": (lambda ws: _vendor(ws, 21), "coordinator", "not used any more"),
     "playbook-review-due": (lambda ws: forward(ws, days=800), "coordinator", "last reviewed"),
