@@ -14,11 +14,15 @@ app = typer.Typer(help="Run a federation and look after it.", no_args_is_help=Tr
 
 
 @app.command()
-def up(workspace: WorkspaceOption, metrics: MetricsOption = None) -> None:
+def up(
+    workspace: WorkspaceOption, metrics: MetricsOption = None, as_json: JsonOption = False
+) -> None:
     """Coordinator: run SuperLink, SuperExec and TLS proxy; ends them all when it ends."""
     from abfed.lab.operations import keep_coordinator
 
-    keep_coordinator(workspace, metrics)
+    starts = keep_coordinator(workspace, metrics)
+    if as_json:
+        say_json({"starts": starts})
 
 
 @app.command()
@@ -29,11 +33,14 @@ def node(
         list[str] | None,
         typer.Option(help="Take the bundle of a neighbouring release too, by its SHA-256."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Brand: run the SuperNode and its SuperExec; ends them when it ends."""
     from abfed.lab.operations import keep_node
 
-    keep_node(folder, metrics, also or ())
+    starts = keep_node(folder, metrics, also or ())
+    if as_json:
+        say_json({"starts": starts})
 
 
 @app.command()
@@ -82,13 +89,21 @@ def stop(
 def logs(
     workspace: WorkspaceOption,
     lines: Annotated[int, typer.Option(help="The last so many of each file.")] = 20,
+    as_json: JsonOption = False,
 ) -> None:
     """The last lines of each process's log, and the events of each run."""
     from abfed.lab.operations import log_files
 
-    for path in log_files(workspace):
-        say(f"== {path.name}")
-        for line in path.read_text(errors="replace").splitlines()[-lines:]:
+    last = {
+        path.name: path.read_text(errors="replace").splitlines()[-lines:]
+        for path in log_files(workspace)
+    }
+    if as_json:
+        say_json([{"file": name, "lines": told} for name, told in last.items()])
+        return
+    for name, told in last.items():
+        say(f"== {name}")
+        for line in told:
             say(line)
 
 

@@ -270,6 +270,7 @@ def serve(
         typer.Option(help="A user whose processes may connect; may be repeated. Default: oneself."),
     ] = None,
     metrics: MetricsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve a silo to its node, through a Unix socket, until it is told to end."""
     from abfed.lab.workspace import Workspace
@@ -278,7 +279,9 @@ def serve(
     opened = Workspace(workspace)
     path = socket or opened.path / "nodes" / name / "silo.sock"
     with opened.silo(name) as service:
-        serve_silo(service, path, peer or [], metrics)
+        served = serve_silo(service, path, peer or [], metrics)
+    if as_json:
+        say_json({"silo": name, **served})
 
 
 def _short(value: object) -> str:

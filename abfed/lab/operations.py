@@ -19,8 +19,8 @@ from abfed.site.health import Metrics, served
 from abfed.site.processes import Keeper, log_line
 
 
-def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> None:
-    """Run SuperLink, SuperExec and proxy until they are told to end."""
+def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> dict[str, int]:
+    """Run SuperLink, SuperExec and proxy until they are told to end; how often each was started."""
     house = House(workspace / FOLDER)
     write_private(house.places.pin, bundle_digest().encode())  # it may have been upgraded
     metrics = Metrics()
@@ -37,15 +37,14 @@ def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> None:
         metrics.state.labels(state="run-going-on").set(going)
 
     programs = coordinator_programs(workspace, house)
-    _keep(
-        Keeper(programs, house.places.log, started, _both(metrics)), metrics, metrics_port, collect
-    )
+    keeper = Keeper(programs, house.places.log, started, _both(metrics))
+    return _keep(keeper, metrics, metrics_port, collect)
 
 
 def keep_node(
     folder: Path, metrics_port: int | None = None, neighbours: Sequence[str] = ()
-) -> None:
-    """Run a brand's SuperNode and SuperExec until they are told to end.
+) -> dict[str, int]:
+    """Run a brand's SuperNode and SuperExec until they are told to end; how often each was started.
 
     Args:
         folder: the node's.
@@ -56,16 +55,19 @@ def keep_node(
     node.take_bundles([bundle_digest(), *neighbours])
     metrics = Metrics()
     keeper = Keeper(node_programs(node), node.folder / "log", log=_both(metrics))
-    _keep(keeper, metrics, metrics_port, lambda: None)
+    return _keep(keeper, metrics, metrics_port, lambda: None)
 
 
-def _keep(keeper: Keeper, metrics: Metrics, port: int | None, collect: Callable[[], None]) -> None:
+def _keep(
+    keeper: Keeper, metrics: Metrics, port: int | None, collect: Callable[[], None]
+) -> dict[str, int]:
     def gauges() -> None:
         metrics.state.labels(state="process-running").set(keeper.running)
         collect()
 
     with served(port, metrics, lambda: keeper.ready, gauges):
         keeper.keep()
+    return keeper.starts
 
 
 def _both(metrics: Metrics) -> Callable[..., None]:

@@ -66,7 +66,7 @@ REFUSAL_TEXT: dict[str, str] = {
     "policy": "this silo has no policy that allows requests",
     "version": "this site speaks another version of the protocol",
     "not-for-us": "the plan does not name this silo",
-    "stale": "the request is too old, too new, or was seen before",
+    "stale": "by this site's clock the request is over five minutes old or ahead, or it was seen",
     "sign-in": "nobody whom this silo knows is signed in and asks this plan",
     "revoked": "this person's access was revoked here",
     "frozen": "this silo, or something that the request rests on, is frozen here",

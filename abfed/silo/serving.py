@@ -182,8 +182,8 @@ class SiloServer:
 
 def serve_silo(
     service: SiloService, path: Path, users: Sequence[str], metrics_port: int | None = None
-) -> None:
-    """Serve a silo until SIGTERM or SIGINT.
+) -> dict[str, int]:
+    """Serve a silo until SIGTERM or SIGINT; how many it answered and turned away.
 
     Args:
         service: the silo.
@@ -212,6 +212,7 @@ def serve_silo(
         signal.signal(number, lambda *_: server.stop())
     with served(metrics_port, metrics, path.exists, lambda: None):
         server.serve()
+    return {"answered": server.answered, "turned_away": server.turned_away}
 
 
 def _refused(answer: bytes) -> bool:

@@ -87,6 +87,7 @@ class Keeper:
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
+        self.starts: dict[str, int] = {}  # how often each was started
 
     @property
     def running(self) -> int:
@@ -142,6 +143,7 @@ class Keeper:
             )
         self._running[program.name] = process
         self._born[program.name] = time.monotonic()
+        self.starts[program.name] = self.starts.get(program.name, 0) + 1
         self._log("process.started", name=program.name, pid=process.pid)
 
     def _open_log(self, name: str) -> IO[bytes]:

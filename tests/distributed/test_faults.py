@@ -17,8 +17,10 @@ from abfed.coordinator.grid import EmbeddedGrid
 from abfed.lab.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import RunFailed
+from abfed.protocol.messages import REFUSAL_TEXT
 from abfed.protocol.plan import Plan
 from abfed.silo.ingest import ingest
+from abfed.silo.judging import FRESHNESS
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.service import SiloService
 from abfed.site.clock import system_clock
@@ -65,6 +67,8 @@ def test_a_silo_whose_clock_is_wrong_is_left_out_and_the_run_ends(founded):
         for service in services.values():
             service.close()
     assert outcome.missing_now["borealis"] == ("refused", "stale")
+    assert "clock" in REFUSAL_TEXT["stale"]
+    assert timedelta(minutes=5) == FRESHNESS  # as the text says
     assert set(outcome.manifest["epochs"]) == {"aurora"}
 
 

@@ -164,6 +164,9 @@ def test_logs_show_every_process_and_every_run(rig):
     for name in ("superlink.log", "superexec.log", "executor.log", "proxy.log"):
         assert f"== {name}" in said
     assert '"event":"end"' in said
+    files = json.loads(rig.say("federation", "logs", "--lines", "2", "--json").stdout)
+    assert {"superlink.log", "proxy.log"} <= {one["file"] for one in files}
+    assert all(len(one["lines"]) <= 2 for one in files)
 
 
 def test_certificates_are_renewed_while_a_run_goes_on(rig):

@@ -22,6 +22,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
     rig = Rig(tmp_path_factory.mktemp("fed"))
+    rig.options = {name: ("--json",) for name in ("coordinator", "aurora.node", "aurora.silo")}
     try:
         rig.up()
         yield rig
@@ -68,3 +69,11 @@ def test_everything_ends_and_nothing_is_left(rig, done):
     rig.down()
     assert [pid for pid in below if alive(pid)] == []
     assert not list(rig.folder.rglob("*.sock"))
+    told = {name: (rig.folder / f"{name}.log").read_text() for name in rig.options}
+    said = {name: json.loads(text[text.index("\n{\n") :]) for name, text in told.items()}
+    names = {"superlink", "executor", "superexec", "proxy"}
+    assert said["coordinator"]["starts"] == dict.fromkeys(names, 1)
+    assert said["aurora.node"]["starts"] == dict.fromkeys(("executor", "supernode", "superexec"), 1)
+    assert said["aurora.silo"]["silo"] == "aurora"
+    assert said["aurora.silo"]["answered"] >= 4  # totals, two rounds, evaluation
+    assert said["aurora.silo"]["turned_away"] == 0
