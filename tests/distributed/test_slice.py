@@ -22,7 +22,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
     rig = Rig(tmp_path_factory.mktemp("fed"))
-    rig.options = {name: ("--json",) for name in ("coordinator", "aurora.node", "aurora.silo")}
+    rig.options = dict.fromkeys(("coordinator", "aurora.node", "aurora.silo"), ("--json",))
     try:
         rig.up()
         yield rig
