@@ -134,13 +134,23 @@ class Aggregation:
             RunFailed: there is nothing to combine.
         """
         update, used = self._combined(model, accepted, weights)
+        return Combined(self.moved(model, update, number), used)
+
+    def moved(self, model: Arrays, update: Arrays, number: int) -> Parameters:
+        """The model that the server makes of a combined update; moments are moved on.
+
+        Args:
+            model: the model that was sent; float32.
+            update: float64, by parameter.
+            number: of the round, from 1.
+        """
         start = {name: array.astype(np.float64) for name, array in sorted(model.items())}
         target = {name: start[name] + update[name] for name in start}
-        moved = self._served(start, target, number)
         limit = LARGEST_PARAMETER
-        moved = {name: np.clip(array, -limit, limit) for name, array in moved.items()}
+        served = self._served(start, target, number)
+        moved = {name: np.clip(array, -limit, limit) for name, array in served.items()}
         last = self._averaged(moved, number)
-        return Combined({name: array.astype(np.float32) for name, array in last.items()}, used)
+        return {name: array.astype(np.float32) for name, array in last.items()}
 
     def _averaged(self, model: Parameters, number: int) -> Parameters:
         """The model, or after the last round the mean of the last rounds' models."""

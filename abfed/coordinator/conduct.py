@@ -28,10 +28,12 @@ from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_o
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox, expected_shapes
 from abfed.coordinator.rounds import Closed, RunFolder
+from abfed.coordinator.rounds_together import RoundsTogether
 from abfed.coordinator.strategy import pack_model
-from abfed.coordinator.together import TOGETHER, answered_by, least_for, list_for, open_sums
+from abfed.coordinator.together import asked_for, least_for, list_for, open_sums
 from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
+from abfed.privacy.once import steps_of, sum_of
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import training_step
@@ -117,13 +119,13 @@ class RunOutcome:
 
 def step_names(plan: Plan) -> tuple[str, ...]:
     """The steps of a plan, in order."""
-    if plan.noise_once:
-        return ("keys", *TOGETHER)
+    first = steps_of() if plan.noise_once else ("totals",)
     if plan.model is None:
-        return ("totals",)
-
-    rounds = (training_step(number) for number in range(1, plan.schedule.rounds + 1))
-    return ("totals", *rounds, "evaluate")
+        return first
+    rounds = [training_step(number) for number in range(1, plan.schedule.rounds + 1)]
+    if plan.noise_once:
+        rounds = [step for one in rounds for step in steps_of(sum_of(one))]
+    return (*first, *rounds, "evaluate")
 
 
 def _unknown(silo: str, plan: Plan, known: Iterable[str]) -> InputError:
@@ -233,6 +235,8 @@ class Conduct:
         sealed = b""
         if self._plan.noise_once:
             self._together(grid, folder)
+            stored = {step: stored_releases(self._desk, folder, step) for step in steps_of()}
+            open_sums(self._plan, stored)  # what doesn't open isn't signed
         if self._plan.model is not None:
             model = self._train(grid, folder)
             self._evaluate(grid, folder, model)
@@ -243,6 +247,8 @@ class Conduct:
 
     def _train(self, grid: Grid, folder: RunFolder) -> Parameters:
         """The rounds that are still to do; returns the final model."""
+        if self._plan.noise_once:
+            return self._train_together(grid, folder)
 
         def closed(step: str, answers: Answers) -> None:
             self._lap(step)
@@ -255,15 +261,47 @@ class Conduct:
         return training.carry_out(grid, self._timeout)
 
     def _together(self, grid: Grid, folder: RunFolder) -> None:
-        """The steps of noise once that are still to do; the sum must open before it's signed."""
-        for step in TOGETHER:
+        """The steps of the totals' sum that are still to do."""
+        for step in steps_of():
             if step not in folder.steps:
-                incoming, silos = list_for(folder, step), answered_by(folder, step)
-                answers = self._ask(grid, step, incoming, silos, least_for(folder, step))
-                folder.close_step(Closed(step, answers, sha256_hex(incoming)))
-                self._tell("closed", "", step)
-        stored = {step: stored_releases(self._desk, folder, step) for step in self._steps}
-        open_sums(self._plan, stored)
+                self._close_together(folder, step, *self._ask_together(grid, folder, step))
+
+    def _ask_together(
+        self, grid: Grid, folder: RunFolder, step: str, model: bytes = b""
+    ) -> tuple[bytes, Answers]:
+        """What was told with a step of a sum, and what was answered."""
+        told, silos = list_for(folder, step, model), asked_for(folder, step)
+        return told, self._ask(grid, step, told, silos, least_for(folder, step))
+
+    def _close_together(
+        self, folder: RunFolder, step: str, told: bytes, answers: Answers, model_digest: str = ""
+    ) -> None:
+        folder.close_step(Closed(step, answers, sha256_hex(told), model_digest=model_digest))
+        self._tell("closed", "", step)
+
+    def _train_together(self, grid: Grid, folder: RunFolder) -> Parameters:
+        """Rounds of training whose noise is added once, one after the other."""
+        rounds = RoundsTogether(self._plan)
+        for number in rounds.numbers:
+            *before, last = steps_of(number)
+            told = pack_model(rounds.model)
+            for step in before:
+                if step not in folder.steps:
+                    asked = self._ask_together(grid, folder, step, told)
+                    self._close_together(folder, step, *asked)
+            known = ("keys", *before, last)
+            stored = {
+                step: stored_releases(self._desk, folder, step)
+                for step in known
+                if step in folder.steps
+            }
+            if last in folder.steps:
+                rounds.step(stored, number, expected=folder.steps[last]["model"])
+                continue
+            opening, answers = self._ask_together(grid, folder, last)
+            made = rounds.step(stored | {last: answers.accepted}, number)
+            self._close_together(folder, last, opening, answers, made)
+        return rounds.model
 
     def _evaluate(self, grid: Grid, folder: RunFolder, model: Parameters) -> None:
         """One evaluation of the final model."""

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from abfed.learning.shapes import release_shapes
+from abfed.learning.shapes import release_shapes, summed_shapes
+from abfed.privacy.once import role_of
 from abfed.protocol import tensors
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import MAX_HEAD, key_id, open_envelope
@@ -85,10 +86,10 @@ class Accepted:
 
 def expected_shapes(plan: Plan, step: str) -> Mapping[str, Shape]:
     """What the arrays of a step's release look like; both sides derive it from the plan."""
-    if plan.noise_once:
+    if plan.noise_once and role_of(step):
         from abfed.stats.once import once_shapes  # noqa: PLC0415 - brings scipy
 
-        return once_shapes(plan, step)
+        return summed_shapes(plan) if step.startswith("train-") else once_shapes(plan, step)
     if step == "totals":
         from abfed.stats.totals import Layout  # noqa: PLC0415 - brings scipy
 
@@ -192,7 +193,8 @@ class Inbox:
             if claimed != 0.0 or release.charged:
                 raise IntegrityError("it was asked for without noise", where=where)
             return
-        if payload_of(release.step) in UNCHARGED:  # nobody's data are in it
+        uncharged = payload_of(release.step) in UNCHARGED or release.step.startswith("keys-")
+        if uncharged:  # nobody's data are in it
             if claimed is not None or release.charged:
                 raise IntegrityError("there is nothing to noise or to charge", where=where)
             return

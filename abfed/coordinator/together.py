@@ -10,13 +10,13 @@ share of one secret of each. After each step its answers are on disk, so the nex
 if the run is gone on with.
 
 Up to 3, silos that are lost only get fewer; the least number that the plan wants must be there. For
-4 and 5 `needed` silos are enough, of whom all must have come as far as 4.
+4 and 5 `needed` silos are enough, of whom all must have come as far as 4. A round of training goes
+through the same five steps, with keys of its own (`keys-0001` …), and `train-0001` for 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,20 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.rounds import RunFolder
-from abfed.privacy.once import AGREED, LISTS, OWN, bound_to, mask_context, needed, place_of
+from abfed.privacy.once import (
+    AGREED,
+    MODEL,
+    OWN,
+    bound_to,
+    carried_with,
+    mask_context,
+    needed,
+    place_of,
+    role_of,
+    step_of,
+    steps_of,
+    sum_of,
+)
 from abfed.privacy.secure_sum import (
     Integers,
     Share,
@@ -36,11 +49,6 @@ from abfed.privacy.secure_sum import (
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.protocol.relayed import pack_lists
-
-TOGETHER = tuple(step for step in LISTS if step != "keys")
-"""The steps after the keys."""
-
-_EARLIER = {step: before for before, step in pairwise(LISTS)}
 
 Steps = Mapping[str, Mapping[str, Accepted]]
 """Verified releases by step and silo."""
@@ -62,44 +70,55 @@ class Opened(NamedTuple):
     noise: float
 
 
-def list_for(folder: RunFolder, step: str) -> bytes:
-    """What silos are told with a step: envelopes of the steps before."""
-    return pack_lists(
-        {
-            earlier: {silo: folder.release(silo, earlier) for silo in _silos(folder, earlier)}
-            for earlier in LISTS[step]
-        }
-    )
+def list_for(folder: RunFolder, step: str, model: bytes = b"") -> bytes:
+    """What silos are told with a step: envelopes of the steps before, and a model to train."""
+    number = sum_of(step)
+    lists: dict[str, dict[str, bytes]] = {}
+    for role in carried_with(step):
+        if role == MODEL:
+            lists[MODEL] = {MODEL: model}
+            continue
+        earlier = step_of(role, number)
+        lists[role] = {silo: folder.release(silo, earlier) for silo in _silos(folder, earlier)}
+    return pack_lists(lists) if lists else b""
 
 
-def answered_by(folder: RunFolder, step: str) -> list[str]:
-    """Who is asked: those that answered the step before."""
-    return _silos(folder, _EARLIER[step])
+def asked_for(folder: RunFolder, step: str) -> list[str]:
+    """Who is asked: those that answered the step before; all of the run where it is the first."""
+    steps = steps_of(sum_of(step))
+    place = steps.index(step)
+    return _silos(folder, steps[place - 1]) if place else sorted(folder.epochs)
 
 
 def least_for(folder: RunFolder, step: str) -> int:
     """How many must answer."""
-    if step in {"answered", "opening"}:
-        return needed(len(_silos(folder, "keys")), folder.plan.privacy.colluders)
+    if role_of(step) in {"answered", "opening"}:
+        keys = _silos(folder, step_of("keys", sum_of(step)))
+        return needed(len(keys), folder.plan.privacy.colluders)
     return folder.plan.minimum_silos
 
 
-def open_sums(plan: Plan, steps: Steps) -> Opened:
-    """Take the masks off the sum.
+def open_sums(plan: Plan, steps: Steps, number: str = "") -> Opened:
+    """Take the masks off a sum.
+
+    Args:
+        plan: with noise once.
+        steps: verified releases of its five steps, by step.
+        number: of the round of training; empty for the totals.
 
     Raises:
         IntegrityError: shares are missing, or aren't of what silos were bound to; or a silo adds
             less noise than the plan needs.
     """
-    keys, masked = steps["keys"], steps["totals"]
-    least = _noise_of(plan, masked)
+    keys, shares, masked, _, opening = (steps[step] for step in steps_of(number))
+    noise = _noise_of(plan, masked, step_of("masked", number))
     many = needed(len(keys), plan.privacy.colluders)
     own_seeds: dict[str, bytes] = {}
     dropped: dict[str, dict[str, bytes]] = {}
-    for silo in steps["shares"]:
+    for silo in shares:
         published = keys[silo].arrays["keys"]
         kind = OWN if silo in masked else AGREED
-        secret = _put_together(plan, steps["opening"], silo, kind, many)
+        secret = _put_together(plan, opening, silo, kind, many)
         if kind == OWN:
             if bound_to(secret) != published[2].tobytes():
                 raise _unbound(silo)
@@ -112,7 +131,7 @@ def open_sums(plan: Plan, steps: Steps) -> Opened:
             other: agreed_seed(
                 private,
                 keys[other].arrays["keys"][0].tobytes(),
-                mask_context(plan.digest),
+                mask_context(plan.digest, number),
                 (silo, other),
             )
             for other in masked
@@ -120,15 +139,15 @@ def open_sums(plan: Plan, steps: Steps) -> Opened:
     answers: dict[str, Words] = {
         silo: one.arrays["masked"].view(np.uint64) for silo, one in masked.items()
     }
-    counts = {silo: keys[silo].arrays["counts"] for silo in steps["shares"]}
-    return Opened(opened_sum(answers, own_seeds, dropped), counts, tuple(sorted(masked)), least)
+    counts = {silo: steps["keys"][silo].arrays["counts"] for silo in shares}
+    return Opened(opened_sum(answers, own_seeds, dropped), counts, tuple(sorted(masked)), noise)
 
 
-def _noise_of(plan: Plan, masked: Mapping[str, Accepted]) -> float:
+def _noise_of(plan: Plan, masked: Mapping[str, Accepted], step: str) -> float:
     """The noise multiplier of the sum."""
     from abfed.privacy.charges import silo_share  # noqa: PLC0415 - brings dp-accounting
 
-    least = silo_share(plan)
+    least = silo_share(plan, step=step)
     shares = {silo: one.release.noise.get("share", 0.0) for silo, one in masked.items()}
     for silo, share in shares.items():
         if share < least:

@@ -204,7 +204,7 @@ class Evaluation:
         return sum(others, start=first)
 
     def _weights(self, silo: str, arms: tuple[int, ...]) -> Floats:
-        return arm_weights(self.run.totals[silo].counts()[0], arms)
+        return arm_weights(self.run.counts(silo)[0], arms)
 
     def _table(self, one: Accepted, key: str, weights: Floats, place: int | None = None) -> Table:
         released: Released = one.arrays[key] if place is None else one.arrays[key][place]

@@ -16,6 +16,7 @@ from abfed.lab.together import in_this_run
 from abfed.lab.workspace import Workspace
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import plan_epsilon
+from abfed.privacy.once import role_of
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.messages import Charge, Release
 from abfed.protocol.plan import Plan
@@ -98,6 +99,10 @@ def _what(plan: Plan, release: Release) -> list[str]:
         "single leading column say of who reacts to which arm, as noised counts.",
     }
     if plan.noise_once:
+        kinds["keys"] = kinds["keys"] if release.step == "keys" else "Public keys for one round."
+        kinds["training"] = "The sum of one batch's clipped gradients with a share of the noise, "
+        kinds["training"] += "under masks that come off in the sum of all only; and how the model "
+        kinds["training"] += "that came in scored people kept for evaluation, noised by itself."
         kinds["totals"] = f"For {metrics}, sums over the recipients of each of {arms} arms, with a "
         kinds["totals"] += "share of the noise, under masks that come off in the sum of all only."
     made = [kinds[release.payload], f"Made by {release.silo} at {release.made_at}."]
@@ -131,7 +136,7 @@ def _assumptions(plan: Plan, release: Release) -> list[str]:
     ]
     if release.payload == "training":
         said.append("Who was in a step was drawn by independent coins, and stayed secret.")
-    if plan.noise_once and release.step == "totals":
+    if plan.noise_once and role_of(release.step) == "masked":
         said[2] = (
             f"At most {plan.privacy.colluders} of the other silos tell what they added; each "
             "silo's noise came from its own operating system."

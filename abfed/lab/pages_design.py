@@ -16,7 +16,7 @@ from abfed.lab.together import guarantee
 from abfed.lab.units import NBSP, NONE, count, percent, plain
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon
-from abfed.privacy.once import LISTS
+from abfed.privacy.once import steps_of
 from abfed.stats.design import Design, design
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def cost(plan: Plan) -> str:
     delta = plan.privacy.delta
     charged = plan_charges(plan)
     parts = {
-        "statistics": (sigma.statistics, [s for s in charged if s in LISTS and charged[s]]),
+        "statistics": (sigma.statistics, [s for s in charged if s in steps_of() and charged[s]]),
         "training": (sigma.training, [s for s in charged if s.startswith("train")]),
         "evaluation": (sigma.evaluation, [s for s in charged if s == "evaluate"]),
     }

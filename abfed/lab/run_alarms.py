@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from abfed.coordinator.inbox import Accepted
-from abfed.lab.runs import Run
+from abfed.lab.runs import Run, is_scored
 from abfed.learning.evaluation import ScoreHistogram, log_loss
 from abfed.learning.shapes import UPDATE, unprefixed
-from abfed.privacy.once import LISTS
 from abfed.site.alarms import CHECKS, STATES, Alarm
 
 BATCHES = 1.5
@@ -69,8 +68,8 @@ def _updates(run: Run) -> Iterator[Alarm]:
     rate = run.plan.schedule.learning_rate
     for silo, steps in run.releases.items():
         for step, accepted in steps.items():
-            if not step.startswith("train-"):
-                continue
+            if not step.startswith("train-") or run.plan.noise_once:
+                continue  # under masks nothing can be told of one silo's step
             if not set(accepted.release.noise) >= DECLARED:
                 what = f"its release of {step} does not say by which noise it was made"
                 yield _alarm(run, "noise-untold", silo, what, "ask which version it runs")
@@ -93,7 +92,7 @@ def _opposed(run: Run) -> Iterator[Alarm]:
     ways = {
         silo: np.sum([_flat(steps[name]) for name in _trained(steps)], axis=0)
         for silo, steps in run.releases.items()
-        if _trained(steps)
+        if _trained(steps) and not run.plan.noise_once
     }
     if len(ways) < 3:
         return
@@ -108,7 +107,7 @@ def _opposed(run: Run) -> Iterator[Alarm]:
 def _losses(run: Run) -> Iterator[Alarm]:
     """Silos on whose held-out recipients the model became worse while it was trained."""
     for silo, steps in run.releases.items():
-        seen = sorted((s for s in steps if s not in LISTS), key=lambda s: (s == "evaluate", s))
+        seen = sorted(filter(is_scored, steps), key=lambda s: (s == "evaluate", s))
         losses = [log_loss(_histogram(steps[name])) for name in seen]
         known = [one for one in losses if one is not None]
         if len(known) < 2:

@@ -24,7 +24,6 @@ from abfed.lab.together import counted, pooled
 from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
 from abfed.privacy.charges import plan_epsilon
-from abfed.privacy.once import LISTS
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.site.files import read_private
@@ -204,7 +203,7 @@ class Run(Finished):
             (noised), auc, auc_se, log_loss, log_loss_se. Missing where noise drowns a figure; empty
             where the plan has no model.
         """
-        steps = [*{s for one in self.releases.values() for s in one if s not in LISTS}]
+        steps = [*{s for one in self.releases.values() for s in one if is_scored(s)}]
         rows: list[dict[str, Any]] = []
         for step in sorted(steps, key=lambda s: (s == "evaluate", s)):
             parts = [
@@ -295,6 +294,11 @@ class Run(Finished):
         from abfed.lab.display import run_card
 
         return run_card(self)
+
+
+def is_scored(step: str) -> bool:
+    """Whether a step's release holds a histogram of scores on people kept for evaluation."""
+    return step == "evaluate" or step.startswith("train-")
 
 
 def _pinned_key(folder: Path) -> bytes:

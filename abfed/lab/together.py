@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.coordinator.together import open_sums
 from abfed.privacy.charges import epsilon_alone, noise_multipliers, plan_epsilon, silo_share
-from abfed.privacy.once import LISTS, split
+from abfed.privacy.once import role_of, split, steps_of
 from abfed.protocol.messages import Release
 from abfed.protocol.plan import Plan
 from abfed.stats.encoding import SCALE, Floats
@@ -31,7 +31,7 @@ def pooled(run: Run) -> SiloTotals:
     """
     steps = {
         step: {silo: one[step] for silo, one in run.releases.items() if step in one}
-        for step in LISTS
+        for step in steps_of()
     }
     opened = open_sums(run.plan, steps)
     return pooled_totals(run.plan, opened.sums, opened.counts, opened.answered, opened.noise)
@@ -77,13 +77,17 @@ def figures(plan: Plan, least: Mapping[str, float]) -> dict[str, Any]:
 def in_this_run(run: Run, release: Release) -> list[str]:
     """What is promised about one release of a run with noise once."""
     plan = run.plan
-    said = [guarantee(plan, release.noise.get("share", 0.0))]
-    if release.step != "totals":
+    said = [guarantee(plan)]
+    if role_of(release.step) != "masked":
         return said
-    answered, colluders = len(run.silos), plan.privacy.colluders
-    others = {s: run.releases[s]["totals"].release.noise["share"] for s in run.silos}
-    del others[release.silo]
-    kept = sorted(others.values())[: answered - 1 - colluders]
+    colluders = plan.privacy.colluders
+    others = [
+        steps[release.step].release.noise["share"]
+        for silo, steps in run.releases.items()
+        if release.step in steps and silo != release.silo
+    ]
+    answered = len(others) + 1
+    kept = sorted(others)[: len(others) - colluders]
     left = math.hypot(release.noise["share"], *kept)
     said.append(
         f"{answered} silos are in the sum. Whatever {colluders} of the others tell, noise of "

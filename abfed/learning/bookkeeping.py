@@ -34,12 +34,12 @@ from abfed.learning.fixedpoint import (
     CACHED,
     EXACT,
     PIECE,
-    UNIT_BITS,
     largest,
     powers_above,
 )
 from abfed.learning.losses import Loss
 from abfed.learning.passes import Kept, Passes
+from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
 
 ROUNDED_UP = 1 + 2.0**-40

@@ -37,11 +37,10 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.fixedpoint import UNIT_BITS
 from abfed.learning.gradients import BatchGradients, in_losses_unit
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
-from abfed.learning.shapes import LARGEST_PARAMETER
+from abfed.learning.shapes import LARGEST_PARAMETER, UNIT_BITS
 from abfed.privacy.mechanisms import Noise, grid_for
 from abfed.protocol.modelling import Training
 
@@ -109,6 +108,45 @@ def train_round(
                 progress.took()
         parameters.part()
     return {name: after - before[name] for name, after in parameters_of(network).items()}
+
+
+def summed_step(
+    network: nn.Module,
+    data: RecipientRows | TrainingRows,
+    settings: Training,
+    *,
+    share: float,
+    noise: Noise,
+    loss: Loss = LOGISTIC,
+) -> npt.NDArray[np.int64]:
+    """One step's clipped gradients summed, with this silo's share of a noise that is added once.
+
+    By itself it isn't noised as it was charged: it leaves under masks only (`silo.together`).
+
+    Args:
+        network: with the incoming model's parameters; left as it is.
+        data: recipients to train on. Rows: sensitive.
+        settings: sampling rate and clip; one local step.
+        share: noise sd over `clip` that this silo adds.
+        noise: where the batch and the share come from.
+        loss: what is made small.
+
+    Returns:
+        `(parameters,)`, in 2⁻⁴⁰ of the clip: one recipient moves it by at most 2⁴⁰, exactly.
+
+    Raises:
+        ValueError: a share that is no noise, or a plan of more than one step a round.
+    """
+    if not 0 < share <= LARGEST_MULTIPLIER or settings.local_steps != 1:
+        message = f"one step with a share of noise, not {settings.local_steps} with {share}"
+        raise ValueError(message)
+    rows = InMemory(data) if isinstance(data, RecipientRows) else data
+    with one_thread(), torch.no_grad():
+        gradients = BatchGradients(network, loss)
+        ((_, batch),) = _steps(rows, settings, noise, first=0)
+        units = gradients.clipped_units(batch, settings.clip).numpy()
+    drawn = noise.fork(1).integers(np.zeros_like(units), share * 2.0**UNIT_BITS)
+    return np.asarray(units + drawn)
 
 
 class Parameters:

@@ -29,9 +29,6 @@ BITS = 18
 WEIGHT_BITS = 26
 """Of weights, at most: more than float32 has; fewer where sums are long (`weights`)."""
 
-UNIT_BITS = 40
-"""Clipped gradients are whole multiples of 2⁻⁴⁰ of the clip."""
-
 PIECE = 1 << 10  # rows at a time: they stay in the cache, and their sums below 2⁵³
 ALONE = 1 << 12  # the same where each recipient has one row
 CACHED = 1 << 18  # numbers of one layer that a piece holds, about: 2 MiB

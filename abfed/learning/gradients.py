@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
-from abfed.learning.fixedpoint import UNIT_BITS
 from abfed.learning.losses import LOGISTIC, Loss
+from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
 
 

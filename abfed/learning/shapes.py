@@ -7,6 +7,7 @@ under `model/` and comes back, as a noised difference, under `update/`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -21,6 +22,12 @@ from abfed.protocol.tensors import Shape
 
 MODEL = "model/"
 UPDATE = "update/"
+MASKED = "masked"
+"""Sums of gradients of all parameters, in 2⁻⁴⁰ of the clip, under masks."""
+
+UNIT_BITS = 40
+"""Clipped gradients are whole multiples of 2⁻⁴⁰ of the clip."""
+
 HISTOGRAM = "histogram"
 SINGLE = "single-column"
 """Histogram of the outcome by the single column that the model leans on most."""
@@ -105,6 +112,12 @@ def release_shapes(plan: Plan, step: str) -> dict[str, Shape]:
         message = f"step {step!r} neither trains nor evaluates"
         raise ValueError(message)
     return prefixed(UPDATE, parameter_shapes(plan)) | histogram
+
+
+def summed_shapes(plan: Plan) -> dict[str, Shape]:
+    """What answers a round of training whose noise is added once: gradients under masks."""
+    size = sum(math.prod(shape.shape) for shape in parameter_shapes(plan).values())
+    return {MASKED: Shape("int64", (size,)), HISTOGRAM: Shape("int64", (2, BINS))}
 
 
 def prefixed(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:

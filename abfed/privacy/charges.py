@@ -15,7 +15,8 @@ Steps, in order:
 
 With noise once there are five steps instead of the first: `keys`, with the silo's noised counts,
 which are a release of their own; `shares`, `answered` and `opening`, of which nobody's data are a
-part; and `totals`, charged at the noise that all silos but the colluding add together.
+part; and `totals`, charged at the noise that all silos but the colluding add together. A round of
+training has five as well, of which one is charged.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import math
 from typing import NamedTuple
 
 from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
-from abfed.privacy.once import own_share, split
+from abfed.privacy.once import own_share, role_of, split, steps_of, sum_of
 from abfed.protocol.errors import PlanError
 from abfed.protocol.messages import Charge
 from abfed.protocol.modelling import training_step
@@ -77,17 +78,10 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
     sigma = noise_multipliers(plan)
     if plan.privacy.unprotected:  # made-up people only (gate, check 5): there is nothing to charge
         return (("totals", ()),)
+    steps: dict[str, tuple[Charge, ...]] = {"totals": (_gaussian(sigma.statistics),)}
     if plan.noise_once:
         counts, sums = (_gaussian(one) for one in split(sigma.statistics))
-        return (
-            ("keys", (counts,)),
-            ("shares", ()),
-            ("totals", (sums,)),
-            ("answered", ()),
-            ("opening", ()),
-        )
-    totals = _gaussian(sigma.statistics)
-    steps: list[tuple[str, tuple[Charge, ...]]] = [("totals", (totals,))]
+        steps = dict.fromkeys(steps_of(), ()) | {"keys": (counts,), "totals": (sums,)}
     if plan.model is not None:
         schedule = plan.schedule
         histogram = _gaussian(sigma.evaluation)
@@ -97,13 +91,13 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
             sampling_rate=schedule.sampling_rate,
             count=schedule.local_steps,
         )
-        steps += [
-            (training_step(number), (training, histogram))
-            for number in range(1, schedule.rounds + 1)
-        ]
-        final = _gaussian(sigma.final)
-        steps.append(("evaluate", (final,)))
-    return tuple(steps)
+        for number in range(1, schedule.rounds + 1):
+            step = training_step(number)
+            if plan.noise_once:
+                steps |= dict.fromkeys(steps_of(sum_of(step)), ())
+            steps[step] = (training, histogram)
+        steps["evaluate"] = (_gaussian(sigma.final),)
+    return tuple(steps.items())
 
 
 def _gaussian(sigma: float) -> Charge:
@@ -136,18 +130,26 @@ def plan_epsilon(plan: Plan) -> float:
     return epsilon_of(charges, plan.privacy.delta)
 
 
-def silo_share(plan: Plan, least: float = 0.0) -> float:
-    """The noise multiplier that each silo adds, of a plan with noise once.
+def silo_share(plan: Plan, least: float = 0.0, step: str = "totals") -> float:
+    """The noise multiplier that each silo adds to a sum, of a plan with noise once.
 
     Args:
         plan: with noise once.
         least: of the silo's own policy: it never adds less.
+        step: that is masked: the totals, or a round of training.
     """
-    return own_share(plan, split(noise_multipliers(plan).statistics)[1], least)
+    sigma = noise_multipliers(plan)
+    whole = sigma.training if step.startswith("train-") else split(sigma.statistics)[1]
+    return own_share(plan, whole, least)
 
 
 def epsilon_alone(plan: Plan, least: float = 0.0) -> float:
     """What a plan with noise once costs where all other silos tell what they added."""
-    counts = split(noise_multipliers(plan).statistics)[0]
-    alone = [_gaussian(counts), _gaussian(silo_share(plan, least))]
+    alone: list[Charge] = []
+    for step, charges in plan_charges(plan).items():
+        first, *others = charges or (None,)
+        if first is not None and role_of(step) == "masked":
+            share = silo_share(plan, least, step)
+            first = first.model_copy(update={"noise_multiplier": share})
+        alone += [one for one in (first, *others) if one is not None]
     return epsilon_of(alone, plan.privacy.delta)

@@ -52,14 +52,51 @@ def own_share(plan: Plan, sigma: float, least: float = 0.0) -> float:
     return max(share * (1.0 + 2.0**-40), least)  # rounding works against the askers
 
 
-LISTS: dict[str, tuple[str, ...]] = {
+ROLES = ("keys", "shares", "masked", "answered", "opening")
+"""What the five steps of one sum do, in order."""
+
+CARRIED: dict[str, tuple[str, ...]] = {
     "keys": (),
     "shares": ("keys",),
-    "totals": ("keys", "shares"),
-    "answered": ("totals",),
+    "masked": ("keys", "shares"),
+    "answered": ("masked",),
     "opening": ("answered", "keys", "shares"),
 }
-"""The steps in order, and whose answers travel with the request for each."""
+"""Whose answers travel with the request for each."""
+
+MODEL = "model"
+"""What travels beside them to be trained: the list of a model has this one entry."""
+
+
+def role_of(step: str) -> str:
+    """What a step does in its sum; empty for `evaluate`, which is in none."""
+    if step == "totals" or step.startswith("train-"):
+        return "masked"
+    return "" if step == "evaluate" else step.partition("-")[0]
+
+
+def sum_of(step: str) -> str:
+    """Which sum a step is of: a round's number, such as "0001", or empty for the totals."""
+    return step.partition("-")[2]
+
+
+def step_of(role: str, number: str = "") -> str:
+    """The step that does this in one sum."""
+    if role == "masked":
+        return f"train-{number}" if number else "totals"
+    return f"{role}-{number}" if number else role
+
+
+def steps_of(number: str = "") -> tuple[str, ...]:
+    """The steps of one sum, in order."""
+    return tuple(step_of(role, number) for role in ROLES)
+
+
+def carried_with(step: str) -> tuple[str, ...]:
+    """Which lists travel with the request for a step."""
+    lists = CARRIED[role_of(step)]
+    return (*lists, MODEL) if step.startswith("train-") else lists
+
 
 SHARE_BYTES = 66
 """Of one share: a number below 2⁵²¹."""
@@ -74,14 +111,14 @@ UNKNOWN, OWN, AGREED = 0, 1, 2
 """Which share of a silo's secrets is given: none, of its own mask's seed, of its agreement key."""
 
 
-def mask_context(plan_digest: str) -> bytes:
-    """What two silos agree on a mask for: a plan's totals."""
-    return f"{plan_digest} totals".encode()
+def mask_context(plan_digest: str, number: str = "") -> bytes:
+    """What two silos agree on a mask for: one sum of a plan."""
+    return f"{plan_digest} {step_of('masked', number)}".encode()
 
 
-def sealing_context(plan_digest: str) -> bytes:
+def sealing_context(plan_digest: str, number: str = "") -> bytes:
     """What two silos agree on a key for: shares that one has for the other."""
-    return f"{plan_digest} shares".encode()
+    return f"{plan_digest} {step_of('shares', number)}".encode()
 
 
 def bound_to(seed: bytes) -> bytes:

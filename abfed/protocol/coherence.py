@@ -127,7 +127,6 @@ def _not_with_noise_once(plan: Plan) -> str:
     """The first part of a plan that needs each silo's own figures."""
     analysis = plan.analysis
     parts = {
-        "model": plan.model is not None,
         "analysis.segments": bool(analysis.segments),
         "analysis.adjust": bool(analysis.adjust),
         "analysis.balance": bool(analysis.balance),
@@ -139,6 +138,16 @@ def _not_with_noise_once(plan: Plan) -> str:
         for metric in plan.metrics
         if metric.kind not in {"proportion", "mean", "count"}
     }
+    if plan.model is not None:
+        schedule = plan.schedule
+        parts |= {
+            f"training.combine: {schedule.combine.kind}": schedule.combine.kind != "mean",
+            "training.local_steps above 1": schedule.local_steps > 1,
+            "training.weighting: equal": schedule.weighting == "equal",
+            "training.proximal": schedule.proximal > 0,
+            "training.largest_update": schedule.largest_update is not None,
+            "waiting.silo_share below 1": plan.waiting.silo_share < 1,
+        }
     found = next((name for name, there in parts.items() if there), "")
     if not found:
         return ""

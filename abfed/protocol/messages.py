@@ -29,7 +29,11 @@ _LENGTH = struct.Struct(">I")
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Payload = Literal["totals", "training", "evaluation", "keys", "shares", "answered", "opening"]
 Step = Annotated[
-    str, Field(pattern=r"^(totals|train-\d{4}|evaluate|keys|shares|answered|opening)$")
+    str,
+    Field(
+        pattern=r"^(totals|train-\d{4}|evaluate|(keys|shares|answered|opening)(-\d{4})?)$",
+        max_length=16,
+    ),
 ]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")]
 
@@ -110,7 +114,7 @@ def payload_of(step: str) -> Payload:
     """The kind of release that answers a step."""
     if step.startswith("train-"):
         return "training"
-    return _PAYLOADS[step]
+    return _PAYLOADS[step.partition("-")[0]]
 
 
 def release_key(plan_digest: str, epoch: str, step: str, incoming_digest: str) -> str:

@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 from abfed.privacy.charges import plan_charges, plan_epsilon, silo_share
 from abfed.privacy.mechanisms import Noise, SystemNoise, UnsafeSeededNoise
+from abfed.privacy.once import role_of, steps_of, sum_of
 from abfed.protocol.canonical import digest, sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import IntegrityError, Refused
@@ -256,7 +257,7 @@ class Gate:
         request, plan = judged.request, judged.plan
         expected = None
         before = self._before(plan, request.step, holdings.epoch)
-        if request.step.startswith("train-") or request.step == "evaluate":
+        if not plan.noise_once and request.step != "totals":
             # 11, continued: the totals say how many recipients to expect
             expected = self._expected_recipients(plan, holdings.epoch)
         steps = plan_charges(plan)
@@ -295,18 +296,23 @@ class Gate:
             relayed=judged.relayed,
             before=before,
             peers=policy.peers(plan),
-            share=_share(plan, policy),
+            share=_share(plan, policy, request.step),
             incoming_digest=request.incoming_digest,
             person=judged.asker.who,
             heard=judged.heard,
         )
 
     def _before(self, plan: Plan, step: str, epoch: str) -> dict[str, bytes]:
-        """What this silo released for the earlier steps of a plan with noise once, in order."""
+        """What this silo released for the earlier steps of the same sum, by role; noise once only.
+
+        The counts, which come first of all, are asked for too: where they were withheld, nothing
+        that follows is answered.
+        """
         found: dict[str, bytes] = {}
         if not plan.noise_once:
             return found
-        for earlier in plan_charges(plan):
+        same = steps_of(sum_of(step)) if role_of(step) else ()
+        for earlier in dict.fromkeys((plan.first_step, *same, step)):
             if earlier == step:
                 break
             answered = self._ledger.answered(plan_digest=plan.digest, epoch=epoch, step=earlier)
@@ -315,7 +321,8 @@ class Gate:
             key, given = answered
             if given.state != "kept":
                 raise _gone(given)
-            found[earlier] = self._releases.again(key, given.digest)
+            if earlier in same:
+                found[role_of(earlier)] = self._releases.again(key, given.digest)
         return found
 
     def _expected_recipients(self, plan: Plan, epoch: str) -> float:
@@ -384,7 +391,9 @@ def _noise(plan: Plan, request: Request) -> Noise:
     return UnsafeSeededNoise(int(digest([*asked, incoming])[:32], 16))
 
 
-def _share(plan: Plan, policy: Policy) -> float:
+def _share(plan: Plan, policy: Policy, step: str) -> float:
     """The noise multiplier that this silo adds to a sum over all; 0 where it noises its own."""
     own = policy.noise_once
-    return silo_share(plan, own.least_share) if plan.noise_once and own is not None else 0.0
+    if not plan.noise_once or own is None or role_of(step) != "masked":
+        return 0.0
+    return silo_share(plan, own.least_share, step)

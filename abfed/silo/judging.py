@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from abfed.learning.shapes import LARGEST_PARAMETER, model_shapes
 from abfed.privacy.charges import plan_charges
+from abfed.privacy.once import MODEL, carried_with, role_of
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, PlanError, Refused
 from abfed.protocol.messages import PROTOCOL_VERSION, Request, decode, release_key
 from abfed.protocol.plan import Plan
+from abfed.protocol.relayed import unpack_lists
 from abfed.protocol.tensors import unpack
 from abfed.silo.access import Access
 from abfed.silo.disclosure import check_declared_sizes
@@ -184,15 +187,31 @@ class Judge:
         if request.step not in steps:
             raise Refused("the plan has no such step", code="order")
         key = release_key(plan.digest, holdings.epoch, request.step, request.incoming_digest)
-        if plan.noise_once:  # other silos' envelopes: read by `silo.together`, under the permit
-            return Judged(request, asker, plan, bases, {}, key, relayed=arrays)
-        incoming = _incoming(plan, request, arrays)
+        if plan.noise_once and role_of(request.step):
+            # other silos' envelopes: read by `silo.together`, under the permit
+            incoming = self._carried(plan, request, arrays)
+            return Judged(request, asker, plan, bases, incoming, key, relayed=arrays)
+        incoming = _incoming(plan, request.step, arrays)
         return Judged(request, asker, plan, bases, incoming, key)
 
+    def _carried(self, plan: Plan, request: Request, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
+        """The model that travels among lists of envelopes; nothing where none does."""
+        lists = carried_with(request.step)
+        if MODEL not in lists:
+            return {}
+        try:
+            carried = unpack_lists(arrays, lists, where="request")[MODEL]
+        except IntegrityError as cause:
+            raise Refused(cause.what, code="version") from cause
+        if set(carried) != {MODEL}:
+            raise Refused("there is no one model among the lists", code="version")
+        self._freezes.check({"model": sha256_hex(carried[MODEL])})
+        return _incoming(plan, request.step, carried[MODEL])
 
-def _incoming(plan: Plan, request: Request, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
+
+def _incoming(plan: Plan, step: str, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
     """The model that came with a request, checked."""
-    expected = {} if request.step == "totals" else model_shapes(plan)
+    expected = {} if step == "totals" else model_shapes(plan)
     try:
         incoming = unpack(arrays, expected, where="request")
     except IntegrityError as cause:

@@ -6,6 +6,7 @@ that a change takes effect at the next message.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -216,7 +217,7 @@ class Policy(Frozen):
         Raises:
             InputError: it is malformed.
         """
-        return parse_record(cls, parse_yaml(data, where=where), where=where)
+        return _parsed(data, where)
 
     @property
     def version(self) -> str:
@@ -332,3 +333,9 @@ class Policy(Frozen):
                 why=f"the plan asks for ε = {asked.epsilon:g}, δ = {asked.delta:g}",
                 do="ask for less, or ask the silo's privacy officer",
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(data: bytes, where: str) -> Policy:
+    """The policy of these bytes. It's read for each request; the same bytes say the same."""
+    return parse_record(Policy, parse_yaml(data, where=where), where=where)

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from abfed.learning.shapes import release_shapes
+from abfed.learning.shapes import release_shapes, summed_shapes
 from abfed.learning.uplift import counted_once
+from abfed.privacy.once import role_of
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import payload_of
 from abfed.protocol.plan import Plan
@@ -19,8 +20,8 @@ from abfed.stats.totals import Layout
 
 def expected_shapes(plan: Plan, step: str) -> dict[str, Shape]:
     """What the arrays that answer a step must look like."""
-    if plan.noise_once:
-        return once_shapes(plan, step)
+    if plan.noise_once and role_of(step):
+        return summed_shapes(plan) if step.startswith("train-") else once_shapes(plan, step)
     if step == "totals":
         return {"totals": Shape("int64", Layout.of(plan).shape)}
     return release_shapes(plan, step)
@@ -50,7 +51,7 @@ def _reserved(permit: Permit, computed: Computed) -> dict[str, float]:
         return {}
     first = permit.charges[0]
     reserved = {"noise_multiplier": first.noise_multiplier}
-    if permit.plan.noise_once and permit.step == "totals":
+    if permit.plan.noise_once and role_of(permit.step) == "masked":
         reserved["share"] = permit.share
     if computed.payload == "training":
         reserved["sampling_rate"] = first.sampling_rate

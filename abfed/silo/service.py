@@ -18,6 +18,7 @@ import numpy as np
 from abfed.learning.evaluation import ScoreHistogram, recalibration
 from abfed.learning.shapes import HISTOGRAM
 from abfed.privacy.charges import plan_charges
+from abfed.privacy.once import role_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, prepared, totals, training
@@ -261,7 +262,7 @@ class SiloService:
         return released
 
     def _compute(self, permit: Permit) -> Computed:
-        if permit.plan.noise_once:
+        if permit.plan.noise_once and role_of(permit.step):
             return self._compute_once(permit)
         if permit.step == "totals":
             rows = self.store.read(permit, totals.columns_needed(permit.plan))
@@ -283,8 +284,14 @@ class SiloService:
         if permit.step == "totals":
             rows = self.store.read(permit, totals.columns_needed(permit.plan))
             return party.mask(totals.compute_totals(permit, rows, party.weights()))
-        steps = {"shares": party.share_out, "answered": party.confirm, "opening": party.open}
-        return steps[permit.step]()
+        steps = {
+            "keys": party.announce,
+            "shares": party.share_out,
+            "masked": lambda: party.mask(training.compute_summed(permit, self._rows(permit))),
+            "answered": party.confirm,
+            "opening": party.open,
+        }
+        return steps[role_of(permit.step)]()
 
     def _rows(self, permit: Permit) -> prepared.PreparedRows:
         """The rows of a plan's training, kept from round to round."""

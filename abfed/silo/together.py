@@ -1,5 +1,8 @@
 """This silo's part in a sum that is noised once: keys, shares, a masked value, an opening.
 
+A plan has one such sum for its totals, and one for each round of training: five steps each, with
+keys of their own, so that what is opened of one says nothing of another.
+
 What other silos said comes through the coordinator, who is not trusted with it:
 
 1. Each envelope is verified against the key that this silo's own policy pins, and must be a release
@@ -29,16 +32,18 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.privacy.once import (
     AGREED,
-    LISTS,
     OWN,
     SEALED_BYTES,
     SHARE_BYTES,
     UNKNOWN,
     bound_to,
+    carried_with,
     mask_context,
     needed,
     place_of,
     sealing_context,
+    step_of,
+    sum_of,
 )
 from abfed.privacy.secure_sum import Words, agreed_seed, masked, shared_out
 from abfed.protocol.canonical import sha256_hex
@@ -50,9 +55,10 @@ from abfed.protocol.sealing import seal, unseal
 from abfed.protocol.tensors import Arrays, unpack
 from abfed.silo.permit import Computed, Permit
 from abfed.silo.recipients import Recipients
+from abfed.silo.releasing import expected_shapes
 from abfed.site.keys import SiteKeys
 from abfed.stats.encoding import SCALE, Integers
-from abfed.stats.once import once_shapes, weights_of
+from abfed.stats.once import weights_of
 
 
 class Heard(NamedTuple):
@@ -88,7 +94,8 @@ class Party:
         self._permit = permit
         self._plan = permit.plan
         self._site = keys.site
-        question = f"{permit.plan.digest}:{permit.epoch}"
+        self._number = sum_of(permit.step)
+        question = f"{permit.plan.digest}:{permit.epoch}:{step_of('masked', self._number)}"
         self._mask_key, self._share_key = (
             X25519PrivateKey.from_private_bytes(keys.derive(f"noise-once:{use}:{question}"))
             for use in ("masks", "shares")
@@ -97,17 +104,24 @@ class Party:
         self._trusted = {**permit.peers, keys.site: keys.public_key}
         self._lists = self._read_lists()
 
-    def announce(self, counts: Integers) -> Computed:
-        """Step `keys`: public keys for this question only, and noised counts by arm."""
-        sigma = self._permit.charge("gaussian").noise_multiplier
-        noised = self._permit.noise.integers(counts * SCALE, sigma * SCALE)
+    def announce(self, counts: Integers | None = None) -> Computed:
+        """Step `keys`: public keys for this sum only; before the totals also counts by arm.
+
+        Args:
+            counts: recipients by arm, not noised yet; of the totals only. Sensitive.
+        """
         rows = [
             self._mask_key.public_key().public_bytes_raw(),
             self._share_key.public_key().public_bytes_raw(),
             bound_to(self._own_seed),
         ]
-        arrays: Arrays = {"counts": noised, "keys": np.stack([_bytes(row) for row in rows])}
-        return Computed("keys", arrays, {"noise_multiplier": sigma, "scale": float(SCALE)})
+        public = np.stack([_bytes(row) for row in rows])
+        if counts is None:
+            return Computed("keys", {"keys": public}, {})
+        sigma = self._permit.charge("gaussian").noise_multiplier
+        noised = self._permit.noise.integers(counts * SCALE, sigma * SCALE)
+        said = {"noise_multiplier": sigma, "scale": float(SCALE)}
+        return Computed("keys", {"counts": noised, "keys": public}, said)
 
     def share_out(self) -> Computed:
         """Step `shares`: both secrets in shares, each sealed to its holder."""
@@ -134,25 +148,26 @@ class Party:
         return weights_of({silo: keys[silo].arrays["counts"] for silo in sharing})[self._site]
 
     def mask(self, computed: Computed) -> Computed:
-        """Step `totals`: noised sums under the masks towards all who shared."""
+        """Steps `totals` and `train-…`: noised sums under the masks towards all who shared."""
         keys, sharing = self._heard("keys"), self._sharing()
         seeds = {
             silo: agreed_seed(
                 self._mask_key,
                 keys[silo].arrays["keys"][0].tobytes(),
-                mask_context(self._plan.digest),
+                mask_context(self._plan.digest, self._number),
                 (self._site, silo),
             )
             for silo in sharing
             if silo != self._site
         }
-        hidden: Words = masked(computed.arrays["totals"], self._site, seeds, self._own_seed)
-        return Computed("totals", {"masked": hidden.view(np.int64)}, computed.noise)
+        hidden: Words = masked(computed.arrays["masked"], self._site, seeds, self._own_seed)
+        arrays = {**computed.arrays, "masked": hidden.view(np.int64)}
+        return Computed(computed.payload, arrays, computed.noise)
 
     def confirm(self) -> Computed:
         """Step `answered`: whose masked values were seen."""
-        heard = self._heard("totals")
-        own = self._own("totals")
+        heard = self._heard("masked")
+        own = self._own("masked")
         for silo, one in heard.items():
             if one.header.incoming_digest != own.incoming_digest:
                 raise _another(silo)
@@ -162,10 +177,7 @@ class Party:
 
     def open(self) -> Computed:
         """Step `opening`: a share of one secret of each who shared, by whether they answered."""
-        own, mine = self._own("answered"), self._own("totals")
-        lists = {step: self._lists[step] for step in LISTS["totals"]}
-        if sha256_hex(pack_lists(lists)) != mine.incoming_digest:
-            raise Refused("these aren't the lists that were masked for", code="peer")
+        own = self._own("answered")
         keys, sharing, said = self._heard("keys"), self._sharing(), self._heard("answered")
         for silo, one in said.items():
             if one.header.incoming_digest != own.incoming_digest or silo not in keys:
@@ -194,7 +206,7 @@ class Party:
     def _seal_key(self, keys: Mapping[str, Heard], silo: str) -> bytes:
         """What seals shares between this silo and another, either way; to itself as well."""
         public = keys[silo].arrays["keys"][1].tobytes()
-        context = sealing_context(self._plan.digest)
+        context = sealing_context(self._plan.digest, self._number)
         return agreed_seed(self._share_key, public, context, (self._site, silo))
 
     def _sharing(self) -> dict[str, Heard]:
@@ -219,21 +231,21 @@ class Party:
         if len(silos) < self._plan.minimum_silos:
             raise Refused(f"only {len(silos)} silos are left", code="order")
 
-    def _own(self, step: str) -> Release:
+    def _own(self, role: str) -> Release:
         """What this silo answered before."""
         content = open_envelope(
-            self._permit.before[step],
+            self._permit.before[role],
             {key_id(self._trusted[self._site]): self._trusted[self._site]},
             kind="release",
             where="own release",
         ).content
         header = decode("release", content, where="own release").header
         if not isinstance(header, Release):
-            raise IntegrityError("an own release is of another kind", where=step)
+            raise IntegrityError("an own release is of another kind", where=role)
         return header
 
     def _read_lists(self) -> dict[str, dict[str, bytes]]:
-        wanted = LISTS[self._permit.step]
+        wanted = carried_with(self._permit.step)
         if not wanted:
             return {}
         try:
@@ -241,19 +253,19 @@ class Party:
         except IntegrityError as cause:
             raise Refused(cause.what, code="version") from cause
 
-    def _heard(self, step: str) -> dict[str, Heard]:
+    def _heard(self, role: str) -> dict[str, Heard]:
         """The releases of a list, each verified.
 
         Raises:
             Refused: one isn't by the pinned key of its silo, or not of this plan and step.
         """
         found: dict[str, Heard] = {}
-        for silo, envelope in self._lists[step].items():
+        for silo, envelope in self._lists[role].items():
             if silo not in self._trusted or silo not in self._plan.silos:
                 raise Refused("a silo whose key isn't pinned", code="peer")
-            if silo == self._site and envelope != self._permit.before[step]:
+            if silo == self._site and envelope != self._permit.before[role]:
                 raise Refused("not what this silo answered", code="peer", about=silo)
-            found[silo] = self._verified(silo, step, envelope)
+            found[silo] = self._verified(silo, step_of(role, self._number), envelope)
         return found
 
     def _verified(self, silo: str, step: str, envelope: bytes) -> Heard:
@@ -263,7 +275,7 @@ class Party:
         try:
             opened = open_envelope(envelope, {key_id(public): public}, kind="release", where=where)
             decoded = decode("release", opened.content, where=where)
-            arrays = unpack(decoded.arrays, once_shapes(self._plan, step), where=where)
+            arrays = unpack(decoded.arrays, expected_shapes(self._plan, step), where=where)
         except IntegrityError as cause:
             raise Refused(cause.what, code="peer", about=silo) from cause
         header = decoded.header

@@ -68,7 +68,9 @@ def compute_totals(
         part = np.ascontiguousarray(sums[:, block.columns])
         sums[:, block.columns] = permit.noise.integers(part, own * block.sd * SCALE)
     said = {"noise_multiplier": sigma, "scale": float(SCALE)}
-    return Computed("totals", {"totals": sums}, said if weights is None else said | {"share": own})
+    if weights is None:
+        return Computed("totals", {"totals": sums}, said)
+    return Computed("totals", {"masked": sums}, said | {"share": own})  # not masked yet
 
 
 def _add_table(

@@ -8,16 +8,16 @@
 
 from __future__ import annotations
 
-from abfed.learning.dpsgd import Checkpoint, train_round
+from abfed.learning.dpsgd import Checkpoint, summed_step, train_round
 from abfed.learning.networks import network_for
-from abfed.learning.shapes import HISTOGRAM, MODEL, UPDATE, prefixed, unprefixed
+from abfed.learning.shapes import HISTOGRAM, MASKED, MODEL, UPDATE, prefixed, unprefixed
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import Charge
 from abfed.silo.heldout import noised_histogram
 from abfed.silo.permit import Computed, Permit
 from abfed.silo.prepared import PreparedRows, columns_needed, prepare
 
-__all__ = ["PreparedRows", "columns_needed", "compute_training", "prepare"]
+__all__ = ["PreparedRows", "columns_needed", "compute_summed", "compute_training", "prepare"]
 
 
 def compute_training(
@@ -57,6 +57,39 @@ def compute_training(
             "clip": settings.clip,
             "steps": float(steps.count),
             "expected_batch": expected_batch,
+            "evaluation_noise_multiplier": evaluation.noise_multiplier,
+        },
+    )
+
+
+def compute_summed(permit: Permit, prepared: PreparedRows) -> Computed:
+    """The same where noise is added once: one step's gradients, with a share of the noise.
+
+    Args:
+        permit: pays for the round.
+        prepared: the plan's rows.
+
+    Returns:
+        `masked`: not masked yet; and the histogram, with noise of this silo's own.
+
+    Raises:
+        IntegrityError: the permit or the rows are for something else.
+    """
+    prepared.require(permit)
+    steps, evaluation = _paid_steps(permit), permit.charge("gaussian")
+    settings = permit.plan.schedule
+    network = network_for(permit.plan, unprefixed(MODEL, permit.incoming))
+    counts = noised_histogram(network, prepared.held_out, permit)
+    sums = summed_step(network, prepared.batches, settings, share=permit.share, noise=permit.noise)
+    return Computed(
+        payload="training",
+        arrays={MASKED: sums, HISTOGRAM: counts},
+        noise={
+            "noise_multiplier": steps.noise_multiplier,
+            "share": permit.share,
+            "sampling_rate": steps.sampling_rate,
+            "clip": settings.clip,
+            "steps": float(steps.count),
             "evaluation_noise_multiplier": evaluation.noise_multiplier,
         },
     )

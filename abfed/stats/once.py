@@ -32,7 +32,7 @@ from fractions import Fraction
 import numpy as np
 
 from abfed.privacy.charges import noise_multipliers
-from abfed.privacy.once import KEY_ROWS, SEALED_BYTES, SHARE_BYTES, split
+from abfed.privacy.once import KEY_ROWS, SEALED_BYTES, SHARE_BYTES, role_of, split, sum_of
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 from abfed.stats.encoding import SCALE, Integers
@@ -47,19 +47,20 @@ NOTE = "noise once: nothing by brand, nor whether brands differ"
 
 
 def once_shapes(plan: Plan, step: str) -> dict[str, Shape]:
-    """The arrays of a step of a plan with noise once."""
+    """The arrays of a step of a plan with noise once, but for those of training."""
     silos, arms = len(plan.silos), len(plan.arms)
+    keys = {"keys": Shape("uint8", (KEY_ROWS, 32))}
     shapes = {
-        "keys": {"counts": Shape("int64", (arms,)), "keys": Shape("uint8", (KEY_ROWS, 32))},
+        "keys": keys if sum_of(step) else keys | {"counts": Shape("int64", (arms,))},
         "shares": {"shares": Shape("uint8", (silos, SEALED_BYTES))},
-        "totals": {"masked": Shape("int64", Layout.of(plan).shape)},
+        "masked": {"masked": Shape("int64", Layout.of(plan).shape)},
         "answered": {"answered": Shape("uint8", (silos,))},
         "opening": {
             "kinds": Shape("uint8", (silos,)),
             "shares": Shape("uint8", (silos, SHARE_BYTES)),
         },
     }
-    return shapes[step]
+    return shapes[role_of(step)]
 
 
 def weights_of(counts: Mapping[str, Integers]) -> dict[str, Integers]:

@@ -63,8 +63,23 @@ def test_parts_of_an_analysis_that_noise_once_lacks_are_named(part: str, value: 
     assert f"once is not built for analysis.{part}" in str(refused.value)
 
 
-def test_training_with_noise_once_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"local_steps": 2}, "training.local_steps above 1"),
+        ({"combine": {"kind": "trimmed-mean", "cut": 0.4}}, "training.combine: trimmed-mean"),
+        ({"weighting": "equal"}, "training.weighting: equal"),
+        ({"proximal": 0.1}, "training.proximal"),
+        ({"largest_update": 2.0}, "training.largest_update"),
+    ],
+)
+def test_rules_that_look_at_one_silos_update_are_refused_by_name(
+    training: dict[str, Any], said: str
+) -> None:
     privacy = model_values()["privacy"] | {"noise": "once"}
+    values = {"privacy": privacy, "silos": ["a", "b", "c"], "minimum_silos": 3}
+    one_step = {"rounds": 2, "local_steps": 1}
+    assert make_model_plan(**values, training=one_step).noise_once
     with pytest.raises(PlanError) as refused:
-        make_model_plan(privacy=privacy, silos=["a", "b", "c"], minimum_silos=3)
-    assert "once is not built for model" in str(refused.value)
+        make_model_plan(**values, training=one_step | training)
+    assert f"once is not built for {said}" in str(refused.value)

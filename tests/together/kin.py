@@ -20,7 +20,7 @@ from abfed.coordinator.front import Front
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.together import open_sums
 from abfed.lab.runs import Run
-from abfed.privacy.once import LISTS
+from abfed.privacy.once import steps_of
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.chain import GENESIS
 from abfed.protocol.envelope import open_envelope
@@ -188,7 +188,7 @@ def exact(plan: Plan, tables: Mapping[str, pa.Table], run: Run) -> Any:
     """The weighted sums over those who answered, without noise."""
     steps = {
         step: {silo: one[step] for silo, one in run.releases.items() if step in one}
-        for step in LISTS
+        for step in steps_of()
     }
     opened = open_sums(plan, steps)
     weights, layout = weights_of(opened.counts), Layout.of(plan)

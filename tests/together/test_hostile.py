@@ -11,7 +11,9 @@ from abfed.protocol.messages import encode
 from abfed.protocol.relayed import pack_lists, unpack_lists
 from abfed.protocol.tensors import pack, unpack
 from abfed.stats.once import once_shapes
+from tests.silo.asking import model_arrays
 from tests.together.kin import SILOS, Kin, once_plan
+from tests.together.test_training import training_plan
 
 PLAN = once_plan()
 THREE = SILOS[:3]
@@ -36,7 +38,7 @@ def upto(kin: Kin, last: str, silos: tuple[str, ...] = SILOS) -> dict[str, dict[
     if last in {"totals", "answered"}:
         lists["totals"] = kin.ask_all(PLAN, "totals", lists, silos)
     if last == "answered":
-        lists["answered"] = kin.ask_all(PLAN, "answered", {"totals": lists["totals"]}, silos)
+        lists["answered"] = kin.ask_all(PLAN, "answered", {"masked": lists["totals"]}, silos)
     return lists
 
 
@@ -123,7 +125,7 @@ def test_a_lone_silo_cant_be_taken_out_of_its_list(kin):
     lone = lists | {"shares": {s: lists["shares"][s] for s in THREE}}
     totals = {silo: kin.ask(PLAN, silo, "totals", lists) for silo in SILOS[1:]}
     totals["aurora"] = kin.ask(PLAN, "aurora", "totals", lone)
-    code = kin.code("borealis", kin.ask(PLAN, "borealis", "answered", {"totals": totals}))
+    code = kin.code("borealis", kin.ask(PLAN, "borealis", "answered", {"masked": totals}))
     assert code == ("peer", "aurora")
 
 
@@ -131,12 +133,12 @@ def test_nobody_opens_for_two_stories_of_who_answered(kin):
     """The attack for which there is a step of its own: both kinds of share of one silo."""
     lists = upto(kin, "totals")
     whole, without = lists["totals"], {s: lists["totals"][s] for s in THREE}
-    answered = kin.ask_all(PLAN, "answered", {"totals": whole}, ("aurora", "borealis"))
-    answered["corona"] = kin.ask(PLAN, "corona", "answered", {"totals": without})
+    answered = kin.ask_all(PLAN, "answered", {"masked": whole}, ("aurora", "borealis"))
+    answered["corona"] = kin.ask(PLAN, "corona", "answered", {"masked": without})
     for one in ("aurora", "corona"):
         told = opening(lists | {"answered": answered})
         assert kin.code(one, kin.ask(PLAN, one, "opening", told))[0] == "peer"
-    again = kin.ask(PLAN, "corona", "answered", {"totals": whole})
+    again = kin.ask(PLAN, "corona", "answered", {"masked": whole})
     assert kin.code("corona", again)[0] == "step-used"
     two = opening(lists | {"answered": {s: answered[s] for s in ("aurora", "borealis")}})
     assert kin.code("aurora", kin.ask(PLAN, "aurora", "opening", two))[0] == "order"
@@ -157,7 +159,7 @@ def test_each_silo_gives_one_kind_of_share_and_the_same_after_a_restart(kin):
 def test_of_a_silo_that_dropped_out_only_the_agreement_key_is_given(kin):
     lists = upto(kin, "shares")
     lists["totals"] = kin.ask_all(PLAN, "totals", lists, THREE)
-    lists["answered"] = kin.ask_all(PLAN, "answered", {"totals": lists["totals"]}, THREE)
+    lists["answered"] = kin.ask_all(PLAN, "answered", {"masked": lists["totals"]}, THREE)
     for silo in THREE:
         answer = kin.ask(PLAN, silo, "opening", opening(lists))
         arrays = unpack(kin.read(silo, answer).arrays, once_shapes(PLAN, "opening"), where="x")
@@ -254,3 +256,32 @@ def test_lists_have_one_form(kin):
         unpack_lists(packed, ("shares",), where="x")
     raw = kin.ask_all(PLAN, "keys")
     assert kin.code("aurora", kin.ask(PLAN, "aurora", "shares", {"shares": raw}))[0] == "version"
+
+
+def test_silos_that_were_sent_unlike_models_dont_answer_for_one_another(kin):
+    """A coordinator that trains one silo on another model would learn of it by the difference."""
+    plan = training_plan()
+    kin.ask_all(plan, "keys")
+    keys = kin.ask_all(plan, "keys-0001")
+    lists = {"keys": keys, "shares": kin.ask_all(plan, "shares-0001", {"keys": keys})}
+    model, other = (pack(model_arrays(plan, fill)) for fill in (0.0, 0.5))
+    told = {silo: lists | {"model": {"model": model}} for silo in SILOS}
+    told["dawn"] = lists | {"model": {"model": other}}
+    totals = {silo: kin.ask(plan, silo, "train-0001", told[silo]) for silo in SILOS}
+    answer = kin.ask(plan, "aurora", "answered-0001", {"masked": totals})
+    assert kin.code("aurora", answer) == ("peer", "dawn")
+    broken = lists | {"model": {"model": b"no arrays"}}
+    assert kin.code("aurora", kin.ask(plan, "aurora", "train-0002", broken))[0] in {
+        "version",
+        "order",
+    }
+    assert kin.code("aurora", kin.ask(plan, "aurora", "train-0002", lists))[0] == "version"
+
+
+def test_shares_of_another_round_open_nothing(kin):
+    plan = training_plan()
+    kin.ask_all(plan, "keys")
+    first = kin.ask_all(plan, "keys-0001")
+    kin.ask_all(plan, "keys-0002")
+    code = kin.code("aurora", kin.ask(plan, "aurora", "shares-0002", {"keys": first}))
+    assert code == ("peer", "aurora")

@@ -143,6 +143,7 @@ def test_a_silo_that_drops_out_costs_at_most_its_own_part(kin, steps, inside):
     assert run.effects["estimate"].notna().all()
 
 
+@pytest.mark.slow
 def test_fewer_than_must_be_in_the_sum_end_the_run_and_it_goes_on_later(kin):
     plan = once_plan()
     gone = {one: failing(kin, one, ("totals",)) for one in ("aurora", "dawn")}
@@ -192,7 +193,9 @@ def test_a_silo_never_adds_less_than_its_floor(kin):
 
 def test_a_silo_that_adds_less_is_not_believed(kin, monkeypatch):
     plan = once_plan()
-    monkeypatch.setattr("abfed.silo.gate.silo_share", lambda plan, least: 0.5 * silo_share(plan))
+    monkeypatch.setattr(
+        "abfed.silo.gate.silo_share", lambda plan, least, step: 0.5 * silo_share(plan)
+    )
     with pytest.raises(IntegrityError, match="less noise"):
         kin.run(plan)
 
