@@ -188,6 +188,10 @@ class Requests(Sequence[Message]):
         self.silos = sorted([*self.silos, *now])
         self.unconnected = [silo for silo in self.unconnected if silo not in addresses]
 
+    def reaches(self, silo: str) -> bool:
+        """Whether a silo's node was connected when last looked; it may have gone since it was."""
+        return silo in self._addresses
+
     def deliver(self, silo: str, push: Callable[[Message], str]) -> str:
         """Make a fresh message to a silo and push it; returns its id. It is not kept."""
         message, asked = self._make(silo)

@@ -202,7 +202,7 @@ class _Step:
         self._requests.connect(self._grid.addresses())
         for silo in due:
             del self._due[silo]
-            if silo in self._requests.silos:
+            if self._requests.reaches(silo):
                 self._ask(silo)
             else:
                 self._tries[silo] = self._tries.get(silo, 0) + 1

@@ -11,6 +11,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from abfed.coordinator import patience
 from abfed.coordinator.conduct import Conduct
+from abfed.coordinator.exchange import addresses_of
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.patience import PatientGrid
 from abfed.protocol.errors import RunFailed
@@ -121,6 +122,22 @@ def test_a_silo_that_comes_later_is_asked_then(federation, grid):
     grid.absences["borealis"] = 3
     outcome = carry(federation, grid)
     assert "borealis" in grid.asked
+    assert not outcome.missing_now
+
+
+def test_a_silo_that_failed_and_went_is_asked_when_it_is_back(federation, grid, monkeypatch):
+    """A killed node is away when its silo's next try is due; in an outage everyone is."""
+    grid.failures["aurora"] = 1
+    looks = []
+
+    def addresses(self):
+        looks.append(len(grid.asked))
+        return {} if len(looks) < 3 else addresses_of(grid)
+
+    monkeypatch.setattr(PatientGrid, "addresses", addresses)
+    outcome = carry(federation, grid)
+    assert grid.asked == ["aurora", "borealis", "aurora"]
+    assert looks == [2, 2, 2]
     assert not outcome.missing_now
 
 
