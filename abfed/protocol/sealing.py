@@ -21,14 +21,26 @@ TAG_BYTES = 16
 MAGIC = b"ABFEDSEAL1"
 
 
-def new_key() -> bytes:
+class Unseen(bytes):
+    """Bytes that don't show themselves: a traceback with variables, a log or a cell prints none."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secret bytes>"
+
+    __str__ = __repr__
+
+
+def new_key() -> Unseen:
     """A fresh 256-bit key from the operating system."""
-    return secrets.token_bytes(KEY_BYTES)
+    return Unseen(secrets.token_bytes(KEY_BYTES))
 
 
-def derive_key(key: bytes, purpose: str) -> bytes:
+def derive_key(key: bytes, purpose: str) -> Unseen:
     """A key for one purpose only (HKDF-SHA256, RFC 5869), so that uses can't be mixed up."""
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(key)
+    kdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
+    return Unseen(kdf.derive(key))
 
 
 def seal(key: bytes, plain: bytes, *, name: str) -> bytes:

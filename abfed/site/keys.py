@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.protocol.envelope import Kind, enclose, key_id, sign_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.protocol.sealing import KEY_BYTES, derive_key, new_key, seal, unseal
+from abfed.protocol.sealing import KEY_BYTES, Unseen, derive_key, new_key, seal, unseal
 from abfed.site.clock import Clock, system_clock
 from abfed.site.credentials import credential
 from abfed.site.files import check_private, make_private_folder, read_private, write_private
@@ -46,7 +46,7 @@ class SiteKeys:
     ) -> None:
         self.site = site
         self.kms = kms
-        self._root = root
+        self._root = Unseen(root)
         self._signing = signing
         self.public_key = signing.public_key().public_bytes_raw()
 
@@ -111,14 +111,16 @@ class SiteKeys:
         check_private(folder)
         ring = read_ring(folder)
         service = open_kms(ring.current.kms, folder, ring.site, secret)
-        root = service.unwrap(ring.current.kek, bytes.fromhex(ring.root))
+        root = Unseen(service.unwrap(ring.current.kek, bytes.fromhex(ring.root)))
         if len(root) != KEY_BYTES:
             raise IntegrityError("the root has the wrong length", where=str(folder))
         hold_to(ring, marker_of(root), folder)
-        raw = unseal(
-            derive_key(root, "signing-key"),
-            read_private(folder / SIGNING_FILE),
-            name=f"signing:{ring.site}",
+        raw = Unseen(
+            unseal(
+                derive_key(root, "signing-key"),
+                read_private(folder / SIGNING_FILE),
+                name=f"signing:{ring.site}",
+            )
         )
         signing = Ed25519PrivateKey.from_private_bytes(raw)
         return cls(ring.site, root, signing, ring.current.kms)

@@ -15,7 +15,7 @@ from pathlib import Path
 from argon2.low_level import Type, hash_secret_raw
 
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.protocol.sealing import KEY_BYTES, derive_key, new_key, seal, unseal
+from abfed.protocol.sealing import KEY_BYTES, Unseen, derive_key, new_key, seal, unseal
 from abfed.site.files import flush_folder, read_private, write_private
 from abfed.site.kms import FileKms, Secret
 
@@ -46,7 +46,7 @@ class FileService:
         path = self._path(kek)
         if path.exists():
             raise WorkspaceError("there is a key already", where=str(path))
-        key = new_key()
+        key: bytes = new_key()
         if self._settings.passphrase:
             salt = secrets.token_bytes(SALT_BYTES)
             key = SEALED_MAGIC + salt + seal(self._stretched(salt), key, name=self._name(kek))
@@ -85,7 +85,7 @@ class FileService:
         """The sealing key of a key-encryption key, whose file holds what it should."""
         path = self._path(kek)
         try:
-            content = read_private(path)
+            content = Unseen(read_private(path))
         except WorkspaceError as cause:
             raise IntegrityError(
                 "the key-encryption key is missing",
@@ -97,12 +97,13 @@ class FileService:
             if not content.startswith(SEALED_MAGIC):
                 raise IntegrityError("is not under a passphrase", where=str(path))
             salt = content[len(SEALED_MAGIC) : start]
-            content = unseal(self._stretched(salt), content[start:], name=self._name(kek))
+            stretched = self._stretched(salt)
+            content = Unseen(unseal(stretched, content[start:], name=self._name(kek)))
         if len(content) != KEY_BYTES:
             raise IntegrityError("the key file has the wrong length", where=str(path))
         return derive_key(content, "wrap-root")
 
     def _stretched(self, salt: bytes) -> bytes:
         """A key from the passphrase (Argon2id)."""
-        passphrase = self._secret(f"{self._site}.passphrase").encode()
-        return hash_secret_raw(passphrase, salt, PASSES, MEMORY, LANES, KEY_BYTES, Type.ID)
+        passphrase = Unseen(self._secret(f"{self._site}.passphrase").encode())
+        return Unseen(hash_secret_raw(passphrase, salt, PASSES, MEMORY, LANES, KEY_BYTES, Type.ID))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.protocol.sealing import Unseen
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.credentials import credential
 from abfed.site.key_services import open_kms
@@ -80,9 +81,8 @@ def rotate(
     """
     with changing(folder):
         found = read_ring(folder)
-        root = _service(found.current, folder, found.site, secret).unwrap(
-            found.current.kek, bytes.fromhex(found.root)
-        )
+        holder = _service(found.current, folder, found.site, secret)
+        root = Unseen(holder.unwrap(found.current.kek, bytes.fromhex(found.root)))
         marker = marker_of(root)
         ring = _swept(folder, hold_to(found, marker, folder), secret, marker)  # 1
         made = new_held(to or ring.current.kms, clock)
