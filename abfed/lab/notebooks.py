@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -28,8 +29,11 @@ OURS = ("run_folder", "plan_file", "runs_folder", "review_file")
 """Parameters that follow from what the report is about: a run, a plan, all runs, a review."""
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+FORMAT = 4  # nbformat's major version
 LONGEST = 200  # characters of a text; longer ones are data, not parameters
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
+"""What nbformat raises for documents that have another form than it takes for granted."""
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
 
 
@@ -95,8 +99,12 @@ def parse_notebook(data: bytes, *, where: str) -> NotebookNode:
 
     formats = nbformat()
     try:
-        document: NotebookNode = formats.reads(data.decode(), as_version=4)
-    except (formats.reader.NotJSONError, formats.ValidationError, UnicodeDecodeError) as cause:
+        values = json.loads(data.decode())
+        if not isinstance(values, dict) or values.get("nbformat") != FORMAT:
+            raise InputError(f"it isn't a notebook of format {FORMAT}", where=where)
+        formats.validate(values)  # before it is read: reading takes for granted that it holds
+        document: NotebookNode = formats.reads(data.decode(), as_version=FORMAT)
+    except (formats.ValidationError, *_MALFORMED) as cause:
         raise InputError("it isn't a notebook", where=where) from cause
     return document
 
