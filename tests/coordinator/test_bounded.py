@@ -80,3 +80,18 @@ def test_a_spool_whose_disk_gives_other_bytes_back_is_found_out():
     spool._file.write(b"AN")
     with pytest.raises(IntegrityError, match="other bytes"):
         _ = kept.envelope
+
+
+def test_a_share_of_the_silos_is_asked_in_each_round_drawn_anew(tmp_path):
+    federation = Federation(tmp_path, names(12))
+    plan = make_plan(
+        silos=list(names(12)),
+        minimum_silos=2,
+        training={"rounds": 4, "local_steps": 2},
+        waiting={"silo_share": 0.25},
+    )
+    outcome = carry_out(plan, federation.grid(), federation.coordinator)
+    asked = [frozenset(outcome.manifest["weights"][f"train-{n:04d}"]) for n in range(1, 5)]
+    assert [len(one) for one in asked] == [3] * 4
+    assert len(set(asked)) > 1
+    assert all(one < set(names(12)) for one in asked)

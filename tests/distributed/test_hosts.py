@@ -170,18 +170,33 @@ def rig(network, place):
         rig.down()
 
 
-def disturb(rig, over):
+DELAYS = (
+    ("netem", "delay", "300ms", "100ms", "rate", "256kbit"),
+    ("tbf", "rate", "256kbit", "burst", "32k", "latency", "800ms"),  # kernels without netem queue
+)
+
+
+def delay(link):
+    """Delay a link by the first discipline that the kernel has; its name, or nothing."""
+    for words in DELAYS:
+        command = ["tc", "qdisc", "add", "dev", link, "root", *words]
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            return words[0]
+    return ""
+
+
+def disturb(rig, over, told_of):
     """Cut one brand's link for a while in the first round, and slow another's down."""
     orders = rig.folder / "c" / "federation" / "orders"
     while not over.is_set():
         time.sleep(0.2)
         told = "".join(path.read_text() for path in orders.glob("*.events"))
         if '"step":"train-0001"' in told:
-            slow = ("root", "tbf", "rate", "256kbit", "burst", "32k", "latency", "800ms")
-            subprocess.run(["tc", "qdisc", "add", "dev", "abcorvid", *slow], check=False)
+            told_of.append(delay("abcorvid"))
             ip("link", "set", "abboreal", "down")
             time.sleep(15)
             ip("link", "set", "abboreal", "up")
+            told_of.append("cut")
             return
 
 
@@ -189,13 +204,14 @@ def disturb(rig, over):
 def done(rig, capture):
     plan = plan_file(rig.folder / "plan.yaml", silos=list(BRANDS), minimum_silos=3)
     plan.chmod(0o644)
-    over = threading.Event()
-    disturbing = threading.Thread(target=disturb, args=(rig, over), daemon=True)
+    over, told_of = threading.Event(), []
+    disturbing = threading.Thread(target=disturb, args=(rig, over, told_of), daemon=True)
     disturbing.start()
     finished = rig.run(plan, seconds=900)
     over.set()
     disturbing.join(30)
     assert finished.returncode == 0, finished.stdout + finished.stderr + rig.told()
+    assert told_of in (["netem", "cut"], ["tbf", "cut"]), "the links were not disturbed"
     capture[1].send_signal(signal.SIGINT)
     capture[1].wait(60)
     return json.loads(finished.stdout)
