@@ -8,6 +8,9 @@ from abfed.lab.notebooks import parse_notebook
 from abfed.protocol.errors import InputError
 from tests.parsers import PARSERS, SEEDS, tried
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""nbformat warns of what is malformed, beside refusing it."""
+
 CASES = {"policy-yaml": 60, "notebook": 60, "plan-yaml": 100}
 """For parsers that take milliseconds; 250 for each other one."""
 
