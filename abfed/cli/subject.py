@@ -20,6 +20,8 @@ app = typer.Typer(
     help="Answer people about their data: export, erase, opt out, restrict.", no_args_is_help=True
 )
 
+MOST_PEOPLE = 64 << 20  # bytes of a file of identifiers
+
 SiloArgument = Annotated[str, typer.Argument(help="The brand.")]
 WhoArgument = Annotated[
     str, typer.Argument(help="The person, as in the brand's exports; left out with --file.")
@@ -51,10 +53,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write everything that is held about a person, for machines and for them to read."""
-    from abfed.lab.answering import write_answer
+    from abfed.lab.answering import room_for_answer, write_answer
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
+    room_for_answer(into)  # before the act: what can't be written then was answered to nobody
     opened = Workspace(workspace)
     actor = opened.authorise("subject.export", silo)
     with opened.silo(silo) as service:
@@ -204,11 +207,13 @@ def _act(
     as_json: bool,
 ) -> None:
     """Carry one kind of request out for a person or a file of people."""
-    from abfed.lab.answering import write_receipts
+    from abfed.lab.answering import room_for_receipts, write_receipts
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
     people = _people(who, file)
+    if into is not None:
+        room_for_receipts(into)  # before the act: one that can't be written then is lost
     opened = Workspace(workspace)
     actor = opened.authorise(right, silo)
     with opened.silo(silo) as service:
@@ -245,9 +250,12 @@ def _people(who: str, file: Path | None) -> list[str]:
         raise InputError("name a person, or a file of them with --file")
     if file is None:
         return [_identifier(who)]
+    from abfed.protocol.documents import read_document
+
+    data = read_document(file, "file of people", most=MOST_PEOPLE)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as cause:
         raise InputError("the file can't be read as UTF-8 text", where=str(file)) from cause
     people = [_identifier(line) for line in lines if line.strip()]
     if not people:

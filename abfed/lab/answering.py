@@ -11,7 +11,7 @@ from typing import Any
 
 from abfed.protocol.errors import WorkspaceError
 from abfed.silo.subjects import Receipt
-from abfed.site.files import make_private_folder, write_private
+from abfed.site.files import check_place, make_private_folder, write_private
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -20,16 +20,40 @@ STYLE = (
 )
 
 
+def room_for_answer(folder: Path) -> tuple[Path, Path]:
+    """Where a person's data goes; asked before anything is logged as answered.
+
+    Raises:
+        WorkspaceError: there are such files already, or none can be made there.
+    """
+    files = (folder / "data.json", folder / "data.html")
+    if folder.exists() and not folder.is_dir():
+        raise WorkspaceError("it is a file, not a folder", where=str(folder), do="name a folder")
+    check_place(files[0] if folder.is_dir() else folder)
+    for path in files:
+        if path.exists():
+            raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    return files
+
+
+def room_for_receipts(path: Path) -> None:
+    """See that receipts can be written, before what they are for is done.
+
+    Raises:
+        WorkspaceError: there is a file already, or none can be made there.
+    """
+    if path.exists():
+        raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    check_place(path)
+
+
 def write_answer(folder: Path, receipt: Receipt, data: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write a person's data as JSON and as a page; private files.
 
     Raises:
         WorkspaceError: there are such files already.
     """
-    files = (folder / "data.json", folder / "data.html")
-    for path in files:
-        if path.exists():
-            raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    files = room_for_answer(folder)
     make_private_folder(folder)
     answer = {"receipt": receipt.as_dict(), **data}
     text = json.dumps(answer, indent=1, ensure_ascii=False, default=_plain) + "\n"
@@ -44,8 +68,7 @@ def write_receipts(path: Path, receipts: Iterable[Receipt]) -> None:
     Raises:
         WorkspaceError: there is a file already.
     """
-    if path.exists():
-        raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    room_for_receipts(path)
     lines = [json.dumps(one.as_dict(), separators=(",", ":")) for one in receipts]
     write_private(path, ("\n".join(lines) + "\n").encode())
 

@@ -34,7 +34,7 @@ from abfed.site.anchors import Anchor, verify_against
 from abfed.site.archive import read_archive, write_archive
 from abfed.site.audit import AuditLog
 from abfed.site.clock import moment_of
-from abfed.site.files import ASIDE, FILE_MODE, flush_folder, make_private_folder
+from abfed.site.files import ASIDE, FILE_MODE, check_place, flush_folder, make_private_folder
 from abfed.site.keys import SiteKeys
 
 LEFT_OUT = (ASIDE, "cache-", ".")
@@ -61,6 +61,7 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
     """
     if path.exists():
         raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    check_place(path)
     folder = workspace.silo_folder(silo)
     _refuse_damaged(folder)
     paths = SiloPaths(folder)

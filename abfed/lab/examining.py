@@ -6,6 +6,7 @@ None shows content: names, modes, dates and counts of files only.
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -78,9 +79,11 @@ def permissions(folder: Path) -> Iterator[Finding]:
 def leftovers(folder: Path, now: datetime) -> Iterator[Finding]:
     """Files that a crash left behind, and files that nobody knows."""
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.is_symlink():
+        inside = any(one.startswith(ASIDE) for one in path.relative_to(folder).parts[:-1])
+        aside = path.name.startswith(ASIDE)
+        if path.is_symlink() or inside or not (path.is_file() or (aside and path.is_dir())):
             continue
-        if path.name.startswith(ASIDE):
+        if aside:
             age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
             if age > LEFT_BEHIND:
                 yield Finding(
@@ -324,9 +327,13 @@ def mend(folder: Path, now: datetime) -> int:
             mended += 1
     for path in sorted(folder.rglob(f"{ASIDE}*")):
         age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
-        if path.is_file() and not path.is_symlink() and age > LEFT_BEHIND:
+        if path.is_symlink() or age <= LEFT_BEHIND:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
             path.unlink()
-            mended += 1
+        mended += 1
     return mended
 
 

@@ -31,7 +31,8 @@ State = Literal["holds", "look", "red"]
 STATES: tuple[State, ...] = ("holds", "look", "red")
 FOLDER, SUFFIX = "reviews", ".posture"
 OLDEST = timedelta(days=31)
-"""A check-up older than this shows nothing."""
+"""A check-up older than this shows nothing; nor does one that lies in the future."""
+HOUR = timedelta(hours=1)
 
 
 class Standing(NamedTuple):
@@ -193,7 +194,7 @@ def _of_checkups(control: Control, offices: dict[str, Office], now: datetime) ->
     clean = []
     for site, office in offices.items():
         records = Checkups(office.folder, office.keys).records()
-        if not records or now - moment_of(records[-1]["at"]) > OLDEST:
+        if not records or not -HOUR <= now - moment_of(records[-1]["at"]) <= OLDEST:
             yield "red", f"{site} was not checked within {OLDEST.days} days (`abfed doctor`)", ""
             continue
         last = records[-1]

@@ -23,6 +23,7 @@ from abfed.lab.offices import Office, parse_who
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.chain import head_of
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import read_document
 from abfed.protocol.envelope import key_id, open_envelope, signature_bytes, verify_bytes
 from abfed.protocol.errors import (
     InputError,
@@ -31,7 +32,7 @@ from abfed.protocol.errors import (
 )
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import read_private, write_private
+from abfed.site.files import check_place, read_private, write_private
 from abfed.site.freezes import Freezes, Kind
 from abfed.site.incidents import Incidents, Severity
 from abfed.site.vendors import Vendor, Vendors
@@ -148,10 +149,7 @@ def load_vendor(path: Path) -> Vendor:
         InputError: it can't be read, or is malformed.
     """
     where = str(path)
-    try:
-        data = path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"it can't be read ({cause.strerror})", where=where) from cause
+    data = read_document(path, "vendor's entry")
     return parse_record(Vendor, parse_yaml(data, where=where, error=InputError), where=where)
 
 
@@ -177,6 +175,7 @@ def write_evidence(
     """
     if path.exists():
         raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    check_place(path)
     kept = incidents_of(office)
     found = kept.find(incident)
     since = stamp(moment_of(found.known_at) - BEFORE)

@@ -39,6 +39,7 @@ from abfed.site.sealedfile import SealedFile
 FILE = "subjects.sealed"
 QUEUE = "retraining.sealed"
 CCPA_DAYS = 45
+LONGEST_AGO = timedelta(days=3653)
 
 Act = Literal["export", "erase", "opt-out", "opt-in", "restrict", "unrestrict"]
 Law = Literal["gdpr", "ccpa"]
@@ -171,8 +172,9 @@ class Subjects:
         """
         now = self._clock()
         came = received or now
-        if came > now:
-            raise InputError("a request can't be received in the future")
+        if not now - LONGEST_AGO <= came <= now:
+            when = "in the future" if came > now else "so long ago"
+            raise InputError(f"a request can't be received {when}")
         digests = [self._digest(one, normalise) for one in identifiers]
         with self._file.alone():
             known = self._requests()

@@ -93,7 +93,7 @@ def _reason(*reasons: str) -> Callable[[Facts], bool]:
 
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-_LOG = "read the site's log: `abfed audit show`"
+_LOG = "read the site's log: `abfed audit query`"
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -124,7 +124,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "refusals", "medium", "request.refused", 25, HOUR,
-        "many requests are refused", "see `abfed audit show` for the codes",
+        "many requests are refused", "see `abfed audit query` for the codes",
     ),
     Rule(
         "silo-damaged", "critical", "request.failed", 1, HOUR,

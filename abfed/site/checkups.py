@@ -30,6 +30,7 @@ from abfed.site.sealedfile import SealedFile
 
 FOLDER = "checkups"
 LAST = "checkup-last.sealed"
+CLOCKS_DIFFER = timedelta(minutes=5)
 Worst = Severity | Literal["none"]
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 
@@ -139,6 +140,13 @@ class Checkups:
         last = self.last()
         if last is None or now - moment_of(last.at) > timedelta(days=days):
             raise Refused("the last check-up is too old", code="checkup", do="`abfed doctor`")
+        if moment_of(last.at) - now > CLOCKS_DIFFER:  # else it would never be too old
+            raise Refused(
+                "the last check-up lies in the future",
+                code="checkup",
+                why="the site's clock went back",
+                do="see to its time service; then `abfed doctor`",
+            )
         if last.worst == "critical":
             raise Refused("the last check-up left something critical", code="checkup")
 

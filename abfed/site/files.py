@@ -62,6 +62,20 @@ def read_private(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def check_place(path: Path) -> None:
+    """See that a file can be made somewhere, before anything is done that it is to tell of.
+
+    Raises:
+        WorkspaceError: its folder isn't there or can't be written.
+    """
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise WorkspaceError(
+            "its folder isn't there, or can't be written",
+            where=str(path),
+            do="make the folder first, or name another place",
+        )
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a mixture.
 

@@ -32,6 +32,7 @@ from abfed.site.vendors import Vendors, on_this_machine
 
 SECONDS = 10.0
 SIGNATURE = "X-Abfed-Signature"
+LOGS = (".jsonl", ".log")
 
 
 class LogSink(Frozen):
@@ -99,20 +100,43 @@ def deliver(sink: Sink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path)
     if not alarms:
         return
     if isinstance(sink, LogSink):
-        _append(folder / sink.path, alarms)
+        _append(_place_of(sink, folder), alarms)
     elif isinstance(sink, WebhookSink):
         _post(sink, alarms, vendors, folder)
     else:
         _mail(sink, alarms, vendors, folder)
 
 
+def _place_of(sink: LogSink, folder: Path) -> Path:
+    """Where alarms are appended: never to a file of a site, a run or the workspace's own.
+
+    Raises:
+        WorkspaceError: it is one of these.
+    """
+    path = (folder / sink.path).resolve()
+    inside = path.is_relative_to(folder.resolve())
+    if (inside and path.parent != folder.resolve()) or path.suffix not in LOGS:
+        raise WorkspaceError(
+            "alarms don't go into this file",
+            where=sink.path,
+            why="a site's own files, appended to, would be damaged",
+            do=f"name a file in the workspace itself, or outside, that ends in {' or '.join(LOGS)}",
+        )
+    return path
+
+
 def _append(path: Path, alarms: Sequence[Alarm]) -> None:
     lines = b"".join(_line(one) for one in alarms)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-    with os.fdopen(descriptor, "ab") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        with os.fdopen(os.open(path, flags, FILE_MODE), "ab") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as cause:
+        raise RunFailed(
+            f"the file did not take the alarms ({cause.strerror})", where=str(path)
+        ) from cause
 
 
 def _post(sink: WebhookSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:

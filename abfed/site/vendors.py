@@ -12,11 +12,11 @@ questions answered yes, over all weights. An entry below the site's threshold ca
 from __future__ import annotations
 
 import ipaddress
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
@@ -36,8 +36,22 @@ LOWEST_SCORE = 0.7
 
 ServiceKind = Literal["identity", "webhook", "mail", "keys", "reports", "connector"]
 Category = Literal["none", "contact", "engagement", "purchases", "security-events", "credentials"]
-Text = Annotated[str, Field(min_length=1, max_length=300)]
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+
+
+def _shown_as_is(text: str) -> str:
+    """What a terminal, a page or a reader could take for something else stands in no register."""
+    if not text.isprintable():
+        raise ValueError("holds a character that can't be shown")
+    return text
+
+
+def _of_the_calendar(text: str) -> str:
+    date.fromisoformat(text)  # 2027-02-31 would compare, and never come
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_shown_as_is)]
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_of_the_calendar)]
 
 
 class Service(Frozen):
@@ -49,7 +63,7 @@ class Service(Frozen):
     """
 
     kind: ServiceKind
-    address: Annotated[str, Field(min_length=1, max_length=300)]
+    address: Text
 
 
 class Agreement(Frozen):

@@ -65,6 +65,14 @@ def _aside(workspace: Workspace) -> None:
     os.utime(path, (time.time() - 90_000,) * 2)
 
 
+def _aside_folder(workspace: Workspace) -> None:
+    """What a backup that was killed leaves: a copy of the ledger in a folder aside."""
+    folder = workspace.silo_folder("aurora") / ".aside-backup"
+    folder.mkdir(mode=0o700)
+    write_private(folder / "ledger.db", b"half")
+    os.utime(folder, (time.time() - 90_000,) * 2)
+
+
 def _export(workspace: Workspace) -> None:
     write_private(workspace.silo_folder("aurora") / "export.csv", b"email\n")
 
@@ -107,6 +115,7 @@ WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "a folder open to others": (_wide, "permissions", "critical"),
     "a link": (_link, "permissions", "high"),
     "a file a crash left": (_aside, "leftovers", "low"),
+    "a folder a crash left": (_aside_folder, "leftovers", "low"),
     "an export beside the store": (_export, "leftovers", "high"),
     "a ledger with other bytes": (_torn_seal, "seals", "critical"),
     "a log with another word": (_changed_log, "seals", "critical"),
@@ -133,6 +142,7 @@ def test_each_wrong_is_found_and_on_record(what: str, workspace: Workspace) -> N
 def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     _wide(workspace)
     _aside(workspace)
+    _aside_folder(workspace)
     _export(workspace)
     done = check_up(workspace, "aurora", datetime.now(UTC), fix=True)
     state = {(one.check, one.severity): one.fixed for one in done.findings}
@@ -141,6 +151,7 @@ def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     assert not state[("leftovers", "high")]
     assert (workspace.silo_folder("aurora") / "export.csv").exists()
     assert not (workspace.silo_folder("aurora") / ".aside-0123").exists()
+    assert not (workspace.silo_folder("aurora") / ".aside-backup").exists()
     assert (workspace.silo_folder("aurora") / "releases").stat().st_mode & 0o777 == 0o700
 
 
@@ -167,6 +178,8 @@ def test_a_policy_can_ask_for_a_check_up_before_anything_is_answered(workspace: 
     checkups.require(7, NOW + timedelta(days=6))
     with pytest.raises(Refused, match="too old"):
         checkups.require(7, NOW + timedelta(days=8))
+    with pytest.raises(Refused, match="in the future"):  # a clock that was set back
+        checkups.require(7, NOW - timedelta(days=30))
     worst = Finding(check="seals", severity="critical", what="a test")
     checkups.keep(["seals"], [worst], office.audit, NOW)
     with pytest.raises(Refused, match="critical"):

@@ -6,8 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import click
 import yaml
 
+from abfed.cli import main as entry
+from abfed.cli.ondemand import load
 from abfed.lab.watching import Settings
 from abfed.protocol.declared import parse_record
 from abfed.site.alarms import CHECKS, RULES, STATES
@@ -66,3 +69,16 @@ def test_the_example_of_settings_is_one() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     settings = parse_record(Settings, yaml.safe_load(block), where="page")
     assert [one.kind for one in settings.sinks] == ["log", "webhook", "mail"]
+
+
+def test_every_command_that_an_alarm_names_is_one() -> None:
+    named = {one for rule in RULES for one in re.findall(r"`abfed ([^`]+)`", rule.do)}
+    assert len(named) >= 5
+    for text in named:
+        words = text.split()
+        command = load(words[0], entry.COMMANDS[words[0]])
+        for word in words[1:]:
+            if not isinstance(command, click.Group):
+                break  # from here on they are arguments
+            assert word in command.commands, text
+            command = command.commands[word]

@@ -85,6 +85,29 @@ def test_a_file_gets_a_line_each_and_is_private(tmp_path: Path, vendors: Vendors
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    "path", ["coordinator/audit.jsonl", "coordinator/../silos/aurora/audit.jsonl", "watch.yaml"]
+)
+def test_alarms_are_not_appended_to_files_of_a_site(
+    path: str, tmp_path: Path, vendors: Vendors
+) -> None:
+    (tmp_path / "coordinator").mkdir()
+    with pytest.raises(WorkspaceError, match="don't go into this file"):
+        deliver(sink(kind="log", path=path), [ALARM], vendors, tmp_path)
+    (tmp_path / "alarms.jsonl").symlink_to(tmp_path / "coordinator" / "audit.jsonl")
+    with pytest.raises(WorkspaceError, match="don't go into this file"):
+        deliver(sink(kind="log", path="alarms.jsonl"), [ALARM], vendors, tmp_path)
+
+
+def test_a_file_that_can_t_be_written_is_a_sink_that_failed(
+    tmp_path: Path, vendors: Vendors
+) -> None:
+    (tmp_path / "folder.log").mkdir()
+    for path in ("/nowhere/at/all.log", "folder.log"):
+        with pytest.raises(RunFailed, match="did not take the alarms"):
+            deliver(sink(kind="log", path=path), [ALARM], vendors, tmp_path)
+
+
 def test_a_webhook_gets_signed_json(tmp_path: Path, vendors: Vendors, hook: Hook) -> None:
     write_private(tmp_path / "secret", b"hush")
     chosen = sink(kind="webhook", url=hook.url, secret_file="secret")

@@ -149,6 +149,22 @@ def test_entries_that_say_too_little_are_refused(changes: dict[str, Any], proble
         vendor(**changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"review_by": "2027-02-31"},
+        {"review_by": "0000-00-00"},
+        {"agreement": {"reference": "DPA", "signed_on": "2026-01-01", "ends_on": "2027-13-01"}},
+        {"services": [{"kind": "webhook", "address": "https://a.example/\u202egpj"}]},
+        {"services": [{"kind": "webhook", "address": "https://a.example/\x1b[31m"}]},
+        {"purpose": "carries\x00alarms"},
+    ],
+)
+def test_days_are_of_the_calendar_and_nothing_hides(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        vendor(**changes)
+
+
 def test_two_vendors_cannot_have_one_service(site: Site) -> None:
     site.vendors.put(vendor(), by="pat@hub")
     with pytest.raises(InputError, match="already"):

@@ -32,7 +32,7 @@ def looked(posture: Posture) -> set[str]:
     return {one.id for one in posture.standings if one.state == "look"}
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.privacy]
+pytestmark = [pytest.mark.slow, pytest.mark.privacy, pytest.mark.timeout(1800)]
 
 
 def test_it_ends_without_red_and_each_control_has_evidence(month: Month) -> None:
