@@ -1,18 +1,13 @@
 """Each parser that reads bytes of others, and bytes that it takes: for Hypothesis and for atheris.
 
-`tests/protocol/test_parsers.py` gives each a fixed number of changed and made-up inputs. Guided by
-coverage, where atheris is installed (`pip install atheris`; it isn't locked, wheels exist for some
-Pythons only):
-
-    PYTHONPATH=. python tests/parsers.py PARSER 100000
+`tests/protocol/test_parsers.py` gives each a fixed number of changed and made-up inputs;
+`tests/fuzz.py` lets coverage guide them.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -103,19 +98,3 @@ def tried(parser: str, data: bytes) -> None:
         PARSERS[parser](data)
     except AbfedError as error:
         str(error)  # it can be shown as well
-
-
-def main(parser: str, times: str) -> None:
-    """Fuzz one parser, guided by the coverage of abfed's own code."""
-    import atheris  # type: ignore[import-not-found]
-
-    atheris.instrument_all()
-    arguments: list[Any] = [sys.argv[0], f"-runs={times}", "-max_len=8192", "-seed=1"]
-    atheris.Setup(arguments, lambda data: tried(parser, bytes(data)))
-    for seed in SEEDS:
-        tried(parser, seed)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
