@@ -190,17 +190,17 @@ class Training(Frozen):
             no bound where it is not given.
     """
 
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 6
-    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 20
-    sampling_rate: Annotated[float, Field(ge=1e-4, le=1, allow_inf_nan=False)] = 0.05
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 8
+    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 30
+    sampling_rate: Annotated[float, Field(ge=1e-4, le=1, allow_inf_nan=False)] = 0.1
     clip: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 4.0
-    learning_rate: Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)] = 0.5
+    learning_rate: Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)] = 1.0
     holdout: Annotated[float, Field(ge=0.05, le=0.5, allow_inf_nan=False)] = 0.2
     weighting: Literal["equal", "size"] = "size"
     proximal: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 0.0
     combine: Combine = WeightedMean()
     server: Server = Average()
-    averaged: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    averaged: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
     largest_update: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
 
     @model_serializer(mode="wrap")

@@ -287,9 +287,14 @@ class Plan(Frozen):
     def from_values(cls, values: dict[str, Any], *, where: str = "plan") -> Plan:
         """Build a plan from plain values, as YAML gives them.
 
+        Settings of training that are left out are written out: they are part of the question, and
+        other defaults give another digest.
+
         Raises:
             PlanError: with each problem on it.
         """
+        if values.get("model") is not None:
+            values = values | {"training": values.get("training") or {}}
         return parse_record(cls, values, where=where, error=PlanError)
 
     @classmethod
@@ -300,7 +305,9 @@ class Plan(Frozen):
             IntegrityError: the bytes are not the canonical form of a plan.
         """
         values = parse_canonical(data, where=where)
-        if isinstance(values, dict) and isinstance(values.get("training"), dict):
+        if not isinstance(values, dict):
+            raise IntegrityError("not a plan", where=where)
+        if isinstance(values.get("training"), dict):
             values["training"].setdefault("averaged", 0.0)  # older plans: the last model
         try:
             plan = cls.from_values(values, where=where)

@@ -62,7 +62,7 @@ def plan_values(**changes: Any) -> dict[str, Any]:
             {"name": "past", "kind": "numeric", "low": 0.0, "high": 20.0},
         ],
         "model": {"outcome": "clicked"},
-        "training": {"rounds": 3, "local_steps": 2},
+        "training": {"rounds": 3, "local_steps": 2, "averaged": 0.0},
         "privacy": {
             "epsilon": 3.0,
             "delta": 1e-6,

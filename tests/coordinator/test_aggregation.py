@@ -27,7 +27,9 @@ def accepted(update):
 def settings(**changes):
     count = 5
     return make_plan(
-        silos=list(NAMES), minimum_silos=count, training={"rounds": 3, "local_steps": 2} | changes
+        silos=list(NAMES),
+        minimum_silos=count,
+        training={"rounds": 3, "local_steps": 2, "averaged": 0.0} | changes,
     ).schedule
 
 
@@ -162,7 +164,7 @@ def test_a_run_stopped_between_rounds_goes_on_to_the_same_model(rule, tmp_path):
 
 
 def test_moments_have_the_shapes_of_the_model():
-    plan = make_plan(training={"server": {"kind": "fedadam"}})
+    plan = make_plan(training={"server": {"kind": "fedadam"}, "averaged": 0.0})
     shapes = moment_shapes(plan)
     assert {name.split("/")[0] + "/" for name in shapes} == {FIRST, SECOND}
     assert {shape.dtype for shape in shapes.values()} == {"float64"}

@@ -20,7 +20,7 @@ from tests.examples import make_model_plan, make_plan, model_values, plan_values
 
 GOLDEN = "65b5b4106d2565e29e68bc55464c5af06dc346cd884a53bec93ff9a18dc27c8b"
 """Digest of `make_plan()`. If it changes, every silo's approvals and ledgers lose their meaning."""
-GOLDEN_MODEL = "047954b924846ae5f5bff6de799c65135bff7a1ed5dc6db31a73a930554794f0"
+GOLDEN_MODEL = "65ba0717428a4936892e336e69a20eb9dfc7768a79981248e53067bcb79cbaf0"
 
 AGE = {"name": "age", "kind": "numeric", "low": 0.0, "high": 100.0}
 SPLIT = {"statistics": 1.0, "training": 1.5, "evaluation": 0.5}
