@@ -198,8 +198,9 @@ def review(
     actor = opened.authorise("access.review", site)
     lines = office.review_lines()
     if template is not None:
-        write_template(template, lines)
-        say(f"{sum(bool(line.marks) for line in lines)} marked of {len(lines)}: {template}")
+        others = [line for line in lines if f"{line.person}@{site}" != actor]
+        write_template(template, others)
+        say(f"{sum(bool(line.marks) for line in others)} marked of {len(others)}: {template}")
         return
     if decisions is not None:
         verdicts = read_verdicts(decisions)

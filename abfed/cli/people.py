@@ -44,11 +44,14 @@ def add(
 ) -> None:
     """Enrol a person: a password, a one-time code's QR code and recovery codes, shown once."""
     from abfed.lab.workspace import Workspace
+    from abfed.site.files import check_new
     from abfed.site.people import parse_role
 
     opened = Workspace(workspace)
     office = opened.office(site)
     actor = opened.authorise("people.manage", site)
+    if secrets_file is not None:
+        check_new(secrets_file)
     roles = [parse_role(one) for one in role]
     password = typed_password(password_file, confirm=True)
     enrolled = office.people.enrol(name, password, by=actor)
@@ -78,10 +81,12 @@ def service(
     from abfed.lab.workspace import Workspace
     from abfed.protocol.plan import Plan
     from abfed.site.accounts import add_account, keep_key, parse_hours
+    from abfed.site.files import check_new
 
     opened = Workspace(workspace)
     office = opened.office(site)
     actor = opened.authorise("people.manage", site)
+    check_new(key)
     plans = [Plan.load(path) for path in plan]
     bound = parse_hours(hours, weekdays)
     made = add_account(office.people, name, [one.digest for one in plans], hours=bound, by=actor)
@@ -181,9 +186,12 @@ def recover(
 ) -> None:
     """Enrol a new second factor with a recovery code, when the old one is lost."""
     from abfed.lab.workspace import Workspace
+    from abfed.site.files import check_new
     from abfed.site.signin import SignIn
 
     office = Workspace(workspace).office(site)
+    if secrets_file is not None:
+        check_new(secrets_file)
     password = typed_password(password_file)
     typed = code or typer.prompt("Recovery code", hide_input=True)
     enrolled = SignIn(office.people).recover(name, password, typed)

@@ -159,7 +159,7 @@ def require(token: Token, right: Right, place: Place, *, submitter: str = "") ->
             code="rights",
             where=place.site,
             why="; ".join(decision.steps),
-            do=f"see `abfed access why {token.person} {right}`",
+            do=f"see `abfed access why {token.person} {right} --site {token.site}`",
         )
 
 

@@ -76,6 +76,17 @@ def check_place(path: Path) -> None:
         )
 
 
+def check_new(path: Path) -> None:
+    """See that a file of secrets that are told once can be made, before they are made.
+
+    Raises:
+        WorkspaceError: there is one already, its folder isn't there, or it can't be written.
+    """
+    check_place(path)
+    if path.exists() or path.is_symlink():
+        raise WorkspaceError("there is a file already", where=str(path), do="name another file")
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a mixture.
 

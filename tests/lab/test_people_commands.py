@@ -111,11 +111,12 @@ def _review(desk: Desk) -> None:
     """The file-driven flow; olga's auditor grant expires within two weeks, so it is marked."""
     template = desk.folder / "review.yaml"
     told = desk.says("access", "review", "-s", "aurora", "--template", str(template))
-    assert "1 marked of 3" in told
+    assert "1 marked of 2" in told
     values = yaml.safe_load(template.read_text())
+    assert "sam" not in [row["person"] for row in values["verdicts"]], "nobody reviews their own"
     assert "keep, or revoke" in [row["decision"] for row in values["verdicts"]]
     assert desk.types("access", "review", "-s", "aurora", "--decisions", str(template))[0] == 2
-    rows = [row for row in values["verdicts"] if row["person"] != "sam"]
+    rows = values["verdicts"]
     for row in rows:
         row["decision"] = "revoke" if row["role"] == "auditor" else "keep"
     own = [{"person": "sam", "role": "security-officer", "decision": "keep"}]
@@ -126,6 +127,26 @@ def _review(desk: Desk) -> None:
     told = desk.says("access", "review", "-s", "aurora", "--decisions", str(template))
     assert "1 kept, 1 revoked" in told
     assert "auditor" not in desk.says("people", "list", "-s", "aurora")
+
+
+def test_secrets_told_once_go_over_no_file_and_nobody_comes_in_without_them(desk: Desk) -> None:
+    desk.add("sam", "security-officer", "aurora")
+    kept = (desk.folder / "sam.json").read_bytes()
+    desk.login("sam", "aurora")
+    plan = desk.folder / "plan.yaml"
+    plan.write_text(yaml.safe_dump(plan_values(silos=["aurora"])))
+    files = ["--password-file", str(desk.folder / "pw"), "--reason", "x", "-s", "aurora"]
+    for place in (desk.folder / "sam.json", desk.folder / "nowhere" / "x.json"):
+        desk.refused(
+            "people", "add", "eve", "--role", "auditor", *files, "--secrets-file", str(place)
+        )
+        desk.refused(
+            "people", "service", "bat", "--plan", str(plan), "--key", str(place),
+            "--reason", "x", "-s", "aurora",
+        )  # fmt: skip
+    assert (desk.folder / "sam.json").read_bytes() == kept
+    listed = desk.says("people", "list", "-s", "aurora")
+    assert ("eve" in listed, "bat" in listed) == (False, False)
 
 
 def test_the_interactive_review_asks_until_it_has_an_answer(
