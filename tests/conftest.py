@@ -29,6 +29,8 @@ settings.register_profile(
 )
 settings.load_profile("abfed")
 
+collect_ignore = ["fuzz.py"]  # a program of its own, for whoever has atheris
+
 FONTS = Path.home() / ".cache" / "abfed" / "matplotlib"
 """One list of fonts for all kernels, although each test worker has a home of its own."""
 

@@ -23,8 +23,17 @@ ASIDE = ".aside-"
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter, and with it the parents that are missing."""
+    """Make a folder that only its owner can enter, and with it the parents that are missing.
+
+    Raises:
+        WorkspaceError: there is something else of that name (a file, a device), or a folder that is
+            everybody's (`/tmp`): neither may be closed to others because it was named by mistake.
+    """
     missing = [one for one in (path, *path.parents) if not one.exists()]
+    if path not in missing and not path.is_dir():
+        raise WorkspaceError("is no folder", where=str(path), do="name a folder, or a new one")
+    if path not in missing and path.stat().st_mode & stat.S_ISVTX:
+        raise WorkspaceError("is a folder for everybody", where=str(path), do="name a folder in it")
     for one in reversed(missing):
         one.mkdir(mode=FOLDER_MODE, exist_ok=True)
     path.chmod(FOLDER_MODE)

@@ -183,7 +183,13 @@ def seen(place):
             "PYTHONUNBUFFERED": "1",
             "IPYTHONDIR": str(ipython),
         }
-        client.execute(cwd=str(place), env=environment, stdout=log, stderr=log)
+        try:
+            client.execute(cwd=str(place), env=environment, stdout=log, stderr=log)
+        finally:  # nbclient ends only the managers that it made
+            if client.kc is not None:
+                client.kc.stop_channels()
+            manager.shutdown_kernel(now=True)
+            manager.cleanup_resources()
     nbformat.write(document, place / "saved.ipynb")
     return document, {
         "the saved notebook": (place / "saved.ipynb").read_bytes(),

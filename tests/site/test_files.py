@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,15 @@ def test_a_folder_is_flushed_and_a_file_is_not_one(tmp_path: Path) -> None:
     write_private(tmp_path / "x", b"")
     with pytest.raises(NotADirectoryError):
         flush_folder(tmp_path / "x")
+
+
+def test_what_is_no_folder_or_everybodys_is_not_closed_to_others(tmp_path: Path) -> None:
+    """A device or /tmp that was named by mistake keeps its mode."""
+    file, shared = tmp_path / "file", tmp_path / "shared"
+    file.write_text("")
+    shared.mkdir()
+    for place, mode in ((file, 0o644), (shared, 0o1777)):
+        place.chmod(mode)
+        with pytest.raises(WorkspaceError, match="folder"):
+            make_private_folder(place)
+        assert stat.S_IMODE(place.stat().st_mode) == mode
