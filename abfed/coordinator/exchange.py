@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
@@ -32,11 +33,14 @@ from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.chain import GENESIS
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
+from abfed.protocol.identity import Presented
 from abfed.protocol.messages import PROTOCOL_VERSION, REFUSAL_TEXT, Refusal, Request, encode
 from abfed.protocol.plan import Plan
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, stamp
 from abfed.site.keys import SiteKeys
+
+ADMITTED_SECONDS = 5.0  # the person is judged anew after so long within a step
 
 _ADVICE = {
     "sign-in": "run `abfed login`; if that was done, ask whether the silos trust that site's word",
@@ -158,6 +162,8 @@ class Requests(Sequence[Message]):
         self._incoming = incoming
         self._addresses = addresses
         self._head = desk.audit.head
+        self._plan = desk.plan.canonical_bytes().decode()
+        self._presented: tuple[float, Presented] | None = None
         self._messages: dict[str, Message] = {}
         self._made: list[tuple[Message, Asked]] = []
         self._delivered: dict[str, Asked] = {}
@@ -221,7 +227,7 @@ class Requests(Sequence[Message]):
     def _envelope(self, silo: str) -> bytes:
         desk = self._desk
         request = Request(
-            plan=self._desk.plan.canonical_bytes().decode(),
+            plan=self._plan,
             step=self.step,
             silo=silo,
             incoming_digest=self.incoming_digest,
@@ -229,9 +235,19 @@ class Requests(Sequence[Message]):
             issued_at=stamp(self._desk.clock()),
             head=self._head,
             known_head=GENESIS if desk.anchors is None else desk.anchors.newest(silo),
-            presented=self._desk.front.admit(self._desk.plan)[0],
+            presented=self._admitted(),
         )
         return self._desk.keys.sign("request", encode(request, self._incoming))
+
+    def _admitted(self) -> Presented:
+        """What the person shows, judged anew with each step and every `ADMITTED_SECONDS` in it.
+
+        It names all silos, so making and judging it for each of them would cost their square.
+        """
+        now = time.monotonic()
+        if self._presented is None or now - self._presented[0] > ADMITTED_SECONDS:
+            self._presented = now, self._desk.front.admit(self._desk.plan)[0]
+        return self._presented[1]
 
 
 def addresses_of(grid: Grid) -> dict[str, int]:

@@ -5,9 +5,11 @@ import tracemalloc
 import pytest
 from flwr.serverapp import ServerApp
 
+from abfed.coordinator import exchange
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.conduct import Conduct
 from abfed.coordinator.courier import make_courier
+from abfed.coordinator.front import Front
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.patience import PatientGrid
@@ -95,3 +97,20 @@ def test_a_share_of_the_silos_is_asked_in_each_round_drawn_anew(tmp_path):
     assert [len(one) for one in asked] == [3] * 4
     assert len(set(asked)) > 1
     assert all(one < set(names(12)) for one in asked)
+
+
+def test_who_asks_is_judged_anew_in_each_step_and_not_for_each_silo(tmp_path, monkeypatch):
+    """What a person shows names all silos: once for each would cost the square of their number."""
+    federation = Federation(tmp_path, names(12))
+    plan = make_plan(silos=list(names(12)), training={"rounds": 2, "local_steps": 2})
+    judged = []
+    admit = Front.admit
+    monkeypatch.setattr(Front, "admit", lambda self, p: judged.append(p) or admit(self, p))
+    monkeypatch.setattr(exchange, "ADMITTED_SECONDS", 3600.0)
+    carry_out(plan, federation.grid(), federation.coordinator)
+    assert len(plan.schedule) <= len(judged) <= len(plan.schedule) + 1  # and once at the door
+    monkeypatch.setattr(exchange, "ADMITTED_SECONDS", -1.0)  # as if a step took very long
+    (tmp_path / "runs").rename(tmp_path / "before")
+    judged.clear()
+    carry_out(plan, federation.grid(), federation.coordinator)
+    assert len(judged) >= 12 * len(plan.schedule)
