@@ -61,9 +61,9 @@ def verify(
         return
     for name, one in shown.items():
         say(f"{name}: {one['entries']} entries hold, head {one['head'][:16]}")
-        say(f"  {one['anchors']} heads that others keep are in it; {one['unanchored']} entries are")
-        say(f"  newer. {one['bytes_per_entry']} bytes and"
-            f" {one['microseconds_per_entry']} µs an entry.")  # fmt: skip
+        say(f"  {one['anchors']} heads that others keep are in it. {one['unanchored']} entries are")
+        say("  newer: that none is missing after them rests on this machine alone.")
+        say(f"  {one['bytes_per_entry']} bytes and {one['microseconds_per_entry']} µs an entry.")
 
 
 @app.command()

@@ -101,10 +101,18 @@ def verify_site(workspace: Workspace, site: str, anchors: Iterable[Anchor]) -> V
     """Verify a site's log against every head of it that others keep.
 
     Raises:
-        IntegrityError: see `verify_against`.
+        IntegrityError: it is empty or gone, though founding a site is its first entry; or see
+            `verify_against`.
     """
     own = [one for one in anchors if one.of == site]
-    return verify_against(log_of(workspace, site), own, where=f"{site}'s log")
+    verdict = verify_against(log_of(workspace, site), own, where=f"{site}'s log")
+    if not verdict.state.entries:
+        raise IntegrityError(
+            "the log is gone: founding the site was its first entry",
+            where=f"{site}'s log",
+            do="find out who took it away; `abfed doctor` says what else is missing",
+        )
+    return verdict
 
 
 def ask(

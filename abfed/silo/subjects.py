@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import calendar
 import secrets
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
@@ -310,6 +311,12 @@ class Subjects:
     def _digest(self, identifier: str, normalise: Normalise) -> str:
         if not normalised(identifier, normalise):
             raise InputError("an identifier holds nothing", do="check the file's lines")
+        if any(unicodedata.category(one) == "Cc" for one in identifier.strip()):
+            raise InputError(
+                "an identifier holds control characters",
+                why="no address has any; the file may be damaged, and nobody would be found",
+                do="check the file's lines and its encoding",
+            )
         return _digest_of(self._pseudonyms.of(identifier, normalise=normalise))
 
     def _requests(self) -> tuple[Request, ...]:

@@ -87,6 +87,19 @@ def test_a_cut_log_of_a_silo_is_convicted_by_its_own_release(
     assert "aurora/totals.release" in told
 
 
+def test_a_log_that_is_gone_or_empty_is_no_log_that_holds(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(workspace / "runs")  # nobody keeps a head
+    (workspace / "runs").mkdir(mode=0o700)
+    log = workspace / "silos" / "aurora" / "audit.jsonl"
+    for change in (lambda: log.write_bytes(b""), log.unlink):
+        change()
+        code, told = _says(capsys, workspace, "audit", "verify", "aurora")
+        assert code == 4
+        assert "the log is gone" in told
+
+
 def test_a_cut_log_of_the_coordinator_is_convicted_by_a_silo(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

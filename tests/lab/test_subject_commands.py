@@ -141,6 +141,9 @@ def test_deadlines_run_from_receipt_and_an_open_request_is_taken_up_again(brands
             subjects.receive("erase", [who], received=now + timedelta(days=1))
         with pytest.raises(InputError, match="holds nothing"):
             subjects.receive("erase", ["   "])
+        for damaged in ("a\x00b@example.com", "\x1b[2Ja@example.com"):
+            with pytest.raises(InputError, match="control characters"):
+                subjects.receive("erase", [who, damaged])
     assert due_on(datetime(2026, 1, 31, tzinfo=UTC).date(), "gdpr").isoformat() == "2026-02-28"
     assert due_on(datetime(2026, 12, 15, tzinfo=UTC).date(), "gdpr").isoformat() == "2027-01-15"
 
