@@ -126,7 +126,7 @@ def outcomes(plan: Plan) -> tuple[str, ...]:
         found = (metric.numerator, metric.denominator) if isinstance(metric, Ratio) else ()
         named += found or (getattr(metric, "column", ""),)
     if plan.model is not None:
-        named.append(plan.model.outcome)
+        named += plan.model.outcome_columns
     return tuple(one for one in dict.fromkeys(named) if one and one != "sends")
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from abfed.learning.design_matrix import Design, Floats
+from abfed.learning.heads import SIZE_STEP
 from abfed.learning.losses import sigmoid
-from abfed.learning.networks import logits
+from abfed.learning.networks import scores_of
 
 
 class Column(NamedTuple):
@@ -49,12 +50,66 @@ class Leading(NamedTuple):
 
 def chances(network: nn.Module, design: Design, features: Floats) -> npt.NDArray[np.float64]:
     """The chance of the outcome under each arm, `(rows, arms)`. Rows: sensitive."""
-    rows = len(features)
-    found = np.empty((rows, len(design.arms)), dtype=np.float64)
-    for arm in range(len(design.arms)):
-        lines = design.expand(features, np.full(rows, arm, dtype=np.int8))
-        found[:, arm] = sigmoid(torch.from_numpy(logits(network, lines))).numpy()
+    heads = design.heads
+    outputs = under_each_arm(network, design, features)
+    found = _sigmoid(_quantity(outputs, design, 0))
+    if heads.shares:
+        effects = heads.effects(outputs[0])
+        control = found[:, [design.control]]
+        found[:, list(design.treated)] = np.clip(control + effects, 0.0, 1.0)
     return found
+
+
+def further_chances(
+    network: nn.Module, design: Design, features: Floats
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Chances of further outcomes, and expected revenue, under each arm, `(rows, arms)` each."""
+    heads = design.heads
+    if not heads.further:
+        return {}
+    outputs = under_each_arm(network, design, features)
+    found = {
+        name: _sigmoid(_quantity(outputs, design, number))
+        for number, name in enumerate(heads.outcomes)
+        if number
+    }
+    if heads.bound:
+        first = len(heads.outcomes)
+        buys, sizes = (_quantity(outputs, design, first + part) for part in (0, 1))
+        found["revenue"] = heads.bound * revenue_share(buys, sizes)
+    return found
+
+
+def revenue_share(
+    buys: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Expected revenue as a share of its bound, from the outputs of its two parts."""
+    return _sigmoid(buys) * np.clip(SIZE_STEP * sizes, 0.0, 1.0)
+
+
+def under_each_arm(
+    network: nn.Module, design: Design, features: Floats
+) -> list[npt.NDArray[np.float64]]:
+    """For each arm all outputs, `(rows, outputs)`: had everybody got it. Rows: sensitive."""
+    rows, arms = len(features), range(len(design.arms))
+    if design.learner == "x":  # lines are the same whatever the arm
+        return [scores_of(network, features)] * len(arms)
+    lines = (design.expand(features, np.full(rows, arm, dtype=np.int8)) for arm in arms)
+    return [scores_of(network, each) for each in lines]
+
+
+def _quantity(
+    outputs: list[npt.NDArray[np.float64]], design: Design, quantity: int
+) -> npt.NDArray[np.float64]:
+    """One quantity's outputs under each arm, `(rows, arms)`."""
+    heads = design.heads
+    each = (scores[:, heads.place(quantity, arm)] for arm, scores in enumerate(outputs))
+    return np.stack(list(each), axis=1)
+
+
+def _sigmoid(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    flat = sigmoid(torch.from_numpy(np.ascontiguousarray(scores).ravel()))
+    return np.asarray(flat.numpy().reshape(scores.shape))
 
 
 def uplifts(chance: npt.NDArray[np.float64], design: Design) -> npt.NDArray[np.float64]:

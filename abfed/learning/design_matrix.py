@@ -7,7 +7,8 @@
 3. A line of the design matrix is, for the learner "s": features, arm one-hot, and for each arm but
    the control the features once more (arm × feature), so that a logistic model can already tell who
    reacts to what. For the learner "t" each arm has columns of its own, a constant and the features,
-   and nothing is shared: as if there were one model for each arm, in one network.
+   and nothing is shared: as if there were one model for each arm, in one network. For the learner
+   "x" a line is the features alone: its network has outputs for each arm (`abfed.learning.heads`).
 
 Lines are made of compact features when they are needed: interactions are never stored.
 """
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from abfed.learning.heads import ONE_OUTPUT, Heads
 from abfed.protocol.modelling import HashedText, Learner, SendTime
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import CategoryFeature, Feature, NumericFeature
@@ -37,7 +39,8 @@ class Design:
         features: declared pre-send features, texts and the moment of sending.
         arms: names of the arms, in the plan's order: an arm's code is its place here.
         control: code of the control.
-        learner: how arms share columns: "s" or "t" (Künzel et al. 2019).
+        learner: how arms share columns: "s", "t" or "x" (Künzel et al. 2019).
+        heads: what the network's outputs stand for.
 
     Example:
         >>> age = NumericFeature(name="age", low=18.0, high=98.0)
@@ -49,6 +52,7 @@ class Design:
     arms: tuple[str, ...]
     control: int
     learner: Learner = "s"
+    heads: Heads = ONE_OUTPUT
 
     @classmethod
     def of(cls, plan: Plan) -> Design:
@@ -59,7 +63,7 @@ class Design:
             return cls(plan.features, arms, control)
         own = (plan.model.send_time,) if plan.model.send_time is not None else ()
         features = (*plan.features, *plan.model.texts, *own)
-        return cls(features, arms, control, plan.model.learner)
+        return cls(features, arms, control, plan.model.learner, Heads.of(plan))
 
     @property
     def feature_width(self) -> int:
@@ -68,7 +72,9 @@ class Design:
 
     @property
     def width(self) -> int:
-        """Columns of the design matrix: arms × (features + 1)."""
+        """Columns of the design matrix: arms × (features + 1), or the features alone."""
+        if self.learner == "x":
+            return self.feature_width
         return len(self.arms) * (self.feature_width + 1)
 
     @property
@@ -105,6 +111,8 @@ class Design:
     def column_names(self) -> tuple[str, ...]:
         """What each column of the design matrix is."""
         names = self.feature_names
+        if self.learner == "x":
+            return names
         arms = [f"arm={arm}" for arm in self.arms]
         if self.learner == "t":
             return tuple(
@@ -124,6 +132,8 @@ class Design:
             `(rows, width)`. Rows: sensitive.
         """
         inner = self.feature_width
+        if self.learner == "x":
+            return features
         lines = np.zeros((len(features), self.width), dtype=np.float32)
         if self.learner == "t":
             for code in range(len(self.arms)):
@@ -140,11 +150,17 @@ class Design:
             start += inner
         return lines
 
-    def compact(self, lines: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    def compact(
+        self, lines: Floats, labels: Floats | None = None
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
         """The encoded features and arm codes that lines of the design matrix were made of.
 
         Args:
             lines: `(rows, width)`. Rows: sensitive.
+            labels: of the rows; for the learner "x" they tell the arm.
+
+        Raises:
+            ValueError: lines don't tell the arm, and there are no labels.
 
         Returns:
             Features `(rows, feature_width)` and arms `(rows,)`.
@@ -154,6 +170,11 @@ class Design:
             blocks = lines.reshape(len(lines), count, inner + 1)
             arms = blocks[:, :, 0].argmax(axis=1)
             return blocks[np.arange(len(lines)), arms, 1:], arms
+        if self.learner == "x":
+            if labels is None:
+                message = "lines of an x-learner don't tell the arm"
+                raise ValueError(message)
+            return lines, labels[:, -1].astype(np.int64)
         return lines[:, :inner], lines[:, inner : inner + count].argmax(axis=1)
 
 
@@ -200,7 +221,8 @@ class RecipientRows:
         design: how lines are made of them.
         features: encoded features, `(rows, feature_width)`.
         arms: arm codes, `(rows,)`.
-        labels: 0 or 1, `(rows,)`.
+        labels: 0 or 1, `(rows,)`; where there are several columns (`Heads.labels`), all of them,
+            `(rows, columns)`, and NaN where an outcome other than the first isn't known.
         offsets: recipient i owns rows offsets[i] to offsets[i + 1], `(recipients + 1,)`.
     """
 

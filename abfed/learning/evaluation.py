@@ -32,6 +32,11 @@ EDGES: npt.NDArray[np.float64] = np.round(np.arange(-25, 6) * BIN_WIDTH, 10)
 BINS = len(EDGES) + 1
 """32 bins of the score, for each of two outcomes."""
 
+AMOUNT_EDGES: npt.NDArray[np.float64] = np.array([0.0, 0.002, 0.01, 0.05, 0.125, 0.25, 0.5])
+"""Inner edges of bins of an amount as a share of its bound; the first holds nothing at all."""
+
+AMOUNT_BINS = len(AMOUNT_EDGES) + 1
+
 _MIDDLES = np.concatenate([[EDGES[0]], (EDGES[1:] + EDGES[:-1]) / 2, [EDGES[-1]]])
 ROUNDED = 1 / 12  # variance of rounding noised counts to whole ones (Sheppard 1898)
 SHOWN = 3.0  # a count below this many sds of its noise is not shown; a class below it isn't ranked
@@ -53,6 +58,22 @@ def histogram(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -
     bins = np.searchsorted(EDGES, np.asarray(logits, dtype=np.float64), side="right")
     flat = np.bincount(np.asarray(labels, dtype=np.int64) * BINS + bins, minlength=2 * BINS)
     return flat.reshape(2, BINS).astype(np.int64)
+
+
+def amount_counts(
+    predicted: npt.NDArray[np.floating[Any]], found: npt.NDArray[np.floating[Any]]
+) -> Counts:
+    """Count recipients by predicted amount and amount that was, both as shares of its bound.
+
+    Returns:
+        `(AMOUNT_BINS, AMOUNT_BINS)`. Sensitive: noise must be added. One recipient is one count.
+    """
+    rows, columns = (
+        np.searchsorted(AMOUNT_EDGES, np.asarray(each, dtype=np.float64), side="left")
+        for each in (predicted, found)
+    )
+    flat = np.bincount(rows * AMOUNT_BINS + columns, minlength=AMOUNT_BINS**2)
+    return flat.reshape(AMOUNT_BINS, AMOUNT_BINS).astype(np.int64)
 
 
 class Estimate(NamedTuple):

@@ -9,12 +9,15 @@ it stands (decision 0060): torch's own sigmoid differs in its last bit at the en
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
+
+from abfed.learning.heads import EFFECT_STEP, SIZE_STEP, Heads
 
 
 class Loss(Protocol):
@@ -69,3 +72,82 @@ _LEVELS = torch.tensor(
 _STEPS = _LEVELS.diff(append=_LEVELS[-1:])
 
 LOGISTIC = LogisticLoss()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsLoss:
+    """The loss of a network with several outputs (`abfed.learning.heads`).
+
+    Cross-entropy for outcomes and for buying; Huber's loss (1964) for the size of what is bought
+    and for effects, so that one row's signal stays within ±1 in each. What effects are compared
+    with (the other arm's chance, as the network has it now) is held fixed: nothing goes back
+    through it. A row whose label isn't known has no loss there.
+
+    Labels are `(rows, heads.labels)`: outcomes, revenue's share of its bound, code of the arm.
+    """
+
+    heads: Heads
+
+    def total(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """See `Loss.total`."""
+        sums = []
+        for place, target, step, known in self._targets(scores.detach().double(), labels):
+            score = scores.gather(1, place[:, None])[:, 0]
+            aim = target.to(scores.dtype)
+            if step:
+                each = huber_loss(score * step, aim, reduction="none") / step
+            else:
+                each = binary_cross_entropy_with_logits(score, aim, reduction="none")
+            sums.append((each * known).sum())
+        return torch.stack(sums).sum()
+
+    def signals(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """See `Loss.signals`: what was said minus what was so, for each output that a row has."""
+        found = torch.zeros_like(scores)
+        for place, target, step, known in self._targets(scores, labels):
+            score = scores.gather(1, place[:, None])[:, 0]
+            if step:
+                each = (score * step).nan_to_num_(0.0).sub_(target).clamp_(-1.0, 1.0)
+            else:
+                each = sigmoid(score).sub_(target)
+            found.scatter_(1, place[:, None], torch.where(known, each, 0.0)[:, None])
+        return found
+
+    def _targets(
+        self, scores: Tensor, labels: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
+        """For each output that rows may have: which, what it should be, step, and who has it.
+
+        A step of 0 stands for a logit.
+        """
+        heads = self.heads
+        table = labels.double().view(len(labels), heads.labels)
+        arms = table[:, -1].long() if heads.by_arm else torch.zeros(len(table), dtype=torch.int64)
+        places = [arms + quantity * heads.arms if heads.by_arm else arms + quantity
+                  for quantity in range(heads.quantities)]  # fmt: skip
+        first = len(heads.outcomes)
+        for quantity in range(first):
+            known = ~torch.isnan(table[:, quantity])
+            yield places[quantity], table[:, quantity].nan_to_num(0.0), 0.0, known
+        if heads.bound:
+            share = table[:, first]
+            known, bought = ~torch.isnan(share), share > 0.0
+            yield places[first], bought.double(), 0.0, known
+            yield places[first + 1], share.nan_to_num(0.0), SIZE_STEP, bought
+        if not heads.shares:
+            return
+        label, control = table[:, 0], arms == heads.control
+        for number, arm in enumerate(heads.treated):
+            of_arm = sigmoid(scores[:, arm]).sub_(label)
+            of_control = label - sigmoid(scores[:, heads.control])
+            for from_control, aim, known in (
+                (True, of_arm, control),
+                (False, of_control, arms == arm),
+            ):
+                place = torch.full_like(arms, heads.effect(number, from_control=from_control))
+                yield place, aim, EFFECT_STEP, known
+
+
+def loss_of(heads: Heads) -> Loss:
+    """What makes a network with these outputs learn."""
+    return LOGISTIC if heads.outputs == 1 else HeadsLoss(heads)

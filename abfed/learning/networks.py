@@ -1,4 +1,4 @@
-"""The network of a plan: a multi-layer perceptron with one logit, or logistic regression.
+"""The network of a plan: a multi-layer perceptron or logistic regression.
 
 1. A plan gives exactly one network.
 2. Torch's global generator is neither read nor moved.
@@ -64,21 +64,32 @@ def parameters_of(network: nn.Module) -> dict[str, npt.NDArray[Any]]:
 
 
 def logits(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Scores of lines of the design matrix, `(rows,)`. Rows: sensitive.
+    """The first score of each line of the design matrix, `(rows,)`. Rows: sensitive."""
+    return scores_of(network, lines)[:, 0]
+
+
+def scores_of(network: nn.Module, lines: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """All scores of lines of the design matrix, `(rows, outputs)`. Rows: sensitive.
 
     A row's score is a function of the parameters and of that row, bit for bit: which other rows are
     there changes nothing (decision 0060). A model may be so large that a score overflows; what
     isn't a number scores 0.
     """
-    scores = np.zeros(len(lines))
+    scores = np.zeros((len(lines), _outputs(network)))
     stack, rows = Stack.of(network), torch.from_numpy(lines)
     with torch.no_grad():
         if stack is None or not stack.takes(rows):
             for place, row in enumerate(rows):
-                scores[place] = float(network(row.clone()[None]).squeeze())
+                scores[place] = network(row.clone()[None]).double().numpy()[0]
         elif (passes := Passes(stack)).finite:
             for start in range(0, len(rows), ALONE):
                 piece = rows[start : start + ALONE]
                 found = passes.forward(piece, len(piece))
-                scores[start : start + ALONE] = torch.where(found.alive, found.scores[:, 0], 0.0)
+                scores[start : start + ALONE] = torch.where(found.alive[:, None], found.scores, 0.0)
     return np.where(np.isnan(scores), 0.0, scores)
+
+
+def _outputs(network: nn.Module) -> int:
+    """How many numbers a network gives a row: as its last layer with a bias has."""
+    last = [value for value in network.parameters() if value.dim() > 0][-1]
+    return int(last.shape[0])

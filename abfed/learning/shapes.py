@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from abfed.learning.design_matrix import Design
-from abfed.learning.evaluation import BINS
+from abfed.learning.evaluation import AMOUNT_BINS, BINS
+from abfed.learning.heads import Heads
 from abfed.learning.uplift import COLUMN_BINS, UPLIFT_BINS
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
@@ -41,6 +42,12 @@ UPLIFT_SINGLE = "uplift-single-column"
 POLICY = "policy"
 """Recommended arm by arm and outcome."""
 
+FURTHER = "further-outcomes"
+"""For each logit but the first, the histogram of its outcome by its score."""
+
+REVENUE = "revenue"
+"""Revenue that was predicted by revenue that there was, both in bins."""
+
 LARGEST_PARAMETER = 1e6
 """Parameters stay within ± this; an incoming model beyond it is refused."""
 
@@ -61,7 +68,7 @@ def parameter_shapes(plan: Plan) -> dict[str, Shape]:
     if plan.model is None:
         message = "the plan has no model"
         raise ValueError(message)
-    sizes = (Design.of(plan).width, *plan.model.hidden, 1)
+    sizes = (Design.of(plan).width, *plan.model.hidden, Heads.of(plan).outputs)
     shapes: dict[str, Shape] = {}
     for place, name in enumerate(layer_names(plan.model.hidden)):
         shapes[f"{name}.weight"] = Shape("float32", (sizes[place + 1], sizes[place]))
@@ -101,7 +108,11 @@ def release_shapes(plan: Plan, step: str) -> dict[str, Shape]:
     """
     histogram = {HISTOGRAM: Shape("int64", (2, BINS))}
     if step == "evaluate":
-        arms = len(plan.arms)
+        arms, heads = len(plan.arms), Heads.of(plan)
+        if heads.further:
+            histogram |= {FURTHER: Shape("int64", (heads.further, 2, BINS))}
+        if heads.bound:
+            histogram |= {REVENUE: Shape("int64", (AMOUNT_BINS, AMOUNT_BINS))}
         return histogram | {
             SINGLE: Shape("int64", (2, COLUMN_BINS)),
             UPLIFT: Shape("int64", (arms - 1, 2, 2, UPLIFT_BINS)),

@@ -43,14 +43,18 @@ COLUMN_BINS = len(COLUMN_EDGES) + 1
 DECILES = 10
 
 
-def counted_once(arms: int) -> int:
+def counted_once(arms: int, further: int = 0) -> int:
     """Tables that one recipient can stand in: the squared L2 sensitivity of all together.
 
     The score histogram, that of the best single column, and the table of the policy count everybody
     once. A contrast's two tables (model and single column) count its own arm and the control; the
     control stands in all of them.
+
+    Args:
+        arms: how many there are.
+        further: tables of further outcomes and of revenue (`Heads.tables`).
     """
-    return 3 + 2 * (arms - 1)
+    return 3 + 2 * (arms - 1) + further
 
 
 def contrast_counts(

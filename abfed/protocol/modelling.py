@@ -6,13 +6,20 @@ import math
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from abfed.protocol.metrics import BinaryOutcome
 from abfed.protocol.schema import Frozen, Name
 
-Learner = Literal["s", "t"]
-"""How arms share a network (Künzel et al. 2019): all columns with interactions, or none."""
+Learner = Literal["s", "t", "x"]
+"""How arms share a network (Künzel et al. 2019): all columns with interactions, none, or the hidden
+layers, with outputs of their own and of their effects."""
 
 
 class HashedText(Frozen):
@@ -65,14 +72,27 @@ class SendTime(Frozen):
         return 4
 
 
+class Revenue(Frozen):
+    """Revenue of a send as a model in two parts: the chance to buy, and the size given buying.
+
+    Attributes:
+        high: the largest revenue that counts; what lies above is taken for it.
+    """
+
+    high: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+
 class Model(Frozen):
     """An engagement model: probability of `outcome` from features, arm and their interactions.
 
     `hidden: []` is logistic regression, the default for small data.
 
     Attributes:
-        outcome: what is predicted for a send.
-        learner: how arms share columns: all, with interactions ("s"), or none ("t").
+        outcome: what is predicted for a send; arms are recommended by it.
+        also: further outcomes, told by the same network and trained by the same steps.
+        revenue: the revenue of a send, in two parts, by the same network too.
+        learner: how arms share the network: all columns, with interactions ("s"), nothing ("t"), or
+            an X-learner ("x").
         texts: texts known before the send, beside the plan's features.
         send_time: whether hour and weekday of the send are features too.
         hidden: sizes of the hidden layers.
@@ -84,6 +104,34 @@ class Model(Frozen):
     texts: Annotated[tuple[HashedText, ...], Field(max_length=4)] = ()
     send_time: SendTime | None = None
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=4)] = ()
+    also: Annotated[tuple[BinaryOutcome, ...], Field(max_length=6)] = ()
+    revenue: Revenue | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Model:
+        named = (self.outcome, *self.also)
+        if len(set(named)) < len(named):
+            message = "also: an outcome stands twice, or is the model's first"
+            raise ValueError(message)
+        if self.learner == "t" and len(self.hidden) > 1:
+            message = "a t-learner has at most one hidden layer: a second would be shared by arms"
+            raise ValueError(message)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what older plans don't know, so that their digests stay theirs."""
+        values: dict[str, Any] = write(self)
+        if not self.also:
+            del values["also"]
+        if self.revenue is None:
+            del values["revenue"]
+        return values
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns that labels are made of."""
+        return (self.outcome, *self.also, *(("revenue",) if self.revenue is not None else ()))
 
 
 Rate = Annotated[float, Field(ge=1e-6, le=1e3, allow_inf_nan=False)]

@@ -367,7 +367,7 @@ class Plan(Frozen):
         needed = {column for metric in self.metrics for column in metric.columns()}
         needed |= set(self.analysis.outcome_columns())
         if self.model is not None:
-            needed.add(self.model.outcome)
+            needed.update(self.model.outcome_columns)
         return tuple(name for name in OUTCOMES if name in needed)
 
     def names(self) -> frozenset[str]:

@@ -18,14 +18,23 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from abfed.learning.counterfactual import Leading, chances, leading_columns, uplifts
+from abfed.learning.counterfactual import (
+    Leading,
+    chances,
+    leading_columns,
+    revenue_share,
+    uplifts,
+)
 from abfed.learning.design_matrix import Design
-from abfed.learning.evaluation import histogram
-from abfed.learning.networks import logits, network_for, one_thread
+from abfed.learning.evaluation import amount_counts, histogram
+from abfed.learning.heads import Heads, column
+from abfed.learning.networks import network_for, one_thread, scores_of
 from abfed.learning.shapes import (
+    FURTHER,
     HISTOGRAM,
     MODEL,
     POLICY,
+    REVENUE,
     SINGLE,
     UPLIFT,
     UPLIFT_SINGLE,
@@ -62,7 +71,7 @@ def compute_evaluation(permit: Permit, prepared: PreparedRows) -> Computed:
         raise IntegrityError("the permit pays for more than one evaluation", where=permit.step)
     network = network_for(permit.plan, unprefixed(MODEL, permit.incoming))
     counts = _tables(network, prepared.held_out, permit)
-    sensitivity = math.sqrt(counted_once(len(permit.plan.arms)))
+    sensitivity = math.sqrt(counted_once(len(permit.plan.arms), Heads.of(permit.plan).tables))
     scale = charge.noise_multiplier * sensitivity
     return Computed(
         payload="evaluation",
@@ -92,10 +101,13 @@ def _of_block(
     network: nn.Module, design: Design, leading: Leading, lines: Lines, labels: Lines
 ) -> Iterator[tuple[str, Counts]]:
     """What some held-out rows add to each table. Rows: sensitive."""
-    features, arms = design.compact(lines)
+    features, arms = design.compact(lines, labels)
+    yield from _of_further(network, design, lines, labels)
+    own = design.heads.own(scores_of(network, lines), labels)
+    labels = column(labels)
     chance = chances(network, design, features)
     uplift = uplifts(chance, design)
-    yield HISTOGRAM, histogram(logits(network, lines), labels)
+    yield HISTOGRAM, histogram(own, labels)
     single = leading.outcome.scores(features)
     everybody = np.zeros(len(arms), dtype=np.bool_)
     yield SINGLE, contrast_counts(single, everybody, labels, COLUMN_EDGES)[0]
@@ -104,8 +116,31 @@ def _of_block(
         here = (arms == arm) | (arms == design.control)
         treated, outcome = arms[here] == arm, labels[here]
         by_model.append(contrast_counts(uplift[here, place], treated, outcome, UPLIFT_EDGES))
-        column = leading.uplift[place].scores(features[here])
-        by_column.append(contrast_counts(column, treated, outcome, COLUMN_EDGES))
+        by_one = leading.uplift[place].scores(features[here])
+        by_column.append(contrast_counts(by_one, treated, outcome, COLUMN_EDGES))
     yield UPLIFT, np.stack(by_model)
     yield UPLIFT_SINGLE, np.stack(by_column)
     yield POLICY, policy_counts(chance.argmax(axis=1), arms, labels, len(design.arms))
+
+
+def _of_further(
+    network: nn.Module, design: Design, lines: Lines, labels: Lines
+) -> Iterator[tuple[str, Counts]]:
+    """What held-out rows add to the tables of further outcomes and of revenue. Rows: sensitive."""
+    heads = design.heads
+    if not heads.further:
+        return
+    scores = scores_of(network, lines)
+    tables = []
+    for number in range(1, heads.further + 1):
+        label = column(labels, number)
+        known = ~np.isnan(label)
+        happened = label[known] > 0
+        tables.append(histogram(heads.own(scores, labels, number)[known], happened))
+    yield FURTHER, np.stack(tables)
+    if heads.bound:
+        first = len(heads.outcomes)
+        buys, sizes = (heads.own(scores, labels, first + part) for part in (0, 1))
+        spent = column(labels, first)
+        known = ~np.isnan(spent)
+        yield REVENUE, amount_counts(revenue_share(buys, sizes)[known], spent[known])

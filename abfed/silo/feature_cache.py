@@ -315,8 +315,8 @@ def _label(name: CacheName) -> str:
 
 
 def _width(design: Design) -> int:
-    """Bytes of a packed row: features in half precision, a label, an arm."""
-    return 2 * design.feature_width + 4 + 1
+    """Bytes of a packed row: features in half precision, labels, an arm."""
+    return 2 * design.feature_width + 4 * design.heads.labels + 1
 
 
 def _packed(rows: RecipientRows) -> Bytes:
@@ -324,8 +324,9 @@ def _packed(rows: RecipientRows) -> Bytes:
     packed = np.empty((len(rows.labels), _width(rows.design)), dtype=np.uint8)
     inner = 2 * rows.design.feature_width
     packed[:, :inner] = np.ascontiguousarray(rows.features, np.float16).view(np.uint8)
-    packed[:, inner : inner + 4] = rows.labels.astype(np.float32)[:, None].view(np.uint8)
-    packed[:, inner + 4] = rows.arms.view(np.uint8)
+    labels = np.ascontiguousarray(rows.labels.reshape(len(packed), -1), np.float32)
+    packed[:, inner:-1] = labels.view(np.uint8)
+    packed[:, -1] = rows.arms.view(np.uint8)
     return packed
 
 
@@ -334,5 +335,7 @@ def _unpacked(design: Design, packed: Bytes) -> tuple[Floats, Floats]:
     inner, width = 2 * design.feature_width, design.feature_width
     halves = np.frombuffer(packed[:, :inner].tobytes(), np.float16).reshape(-1, width).copy()
     features = torch.from_numpy(halves).float().numpy()  # ten times as quick as numpy's
-    labels = np.frombuffer(packed[:, inner : inner + 4].tobytes(), np.float32).copy()
-    return design.expand(features, packed[:, inner + 4].astype(np.int8)), labels
+    labels = np.frombuffer(packed[:, inner:-1].tobytes(), np.float32).copy()
+    if design.heads.labels > 1:
+        labels = labels.reshape(len(packed), -1)
+    return design.expand(features, packed[:, -1].astype(np.int8)), labels

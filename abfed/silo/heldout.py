@@ -17,7 +17,8 @@ import numpy.typing as npt
 from torch import nn
 
 from abfed.learning.evaluation import BINS, histogram
-from abfed.learning.networks import logits, one_thread
+from abfed.learning.heads import Heads, column
+from abfed.learning.networks import one_thread, scores_of
 from abfed.privacy.mechanisms import Noise
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.permit import Permit
@@ -68,10 +69,11 @@ def noised_histogram(
         raise IntegrityError("the permit pays for more than one histogram", where=permit.step)
     if held_out.rows != held_out.recipients:
         raise IntegrityError("a held-out recipient has more than one row", where=permit.step)
-    counts = np.zeros((2, BINS), dtype=np.int64)
+    counts, heads = np.zeros((2, BINS), dtype=np.int64), Heads.of(permit.plan)
     with one_thread():
         for lines, labels in held_out.blocks(BLOCK):
-            counts += histogram(logits(network, lines), labels)
+            own = heads.own(scores_of(network, lines), labels)
+            counts += histogram(own, column(labels))
     return noised_counts(counts, charge.noise_multiplier, permit.noise)
 
 

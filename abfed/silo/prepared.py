@@ -97,8 +97,8 @@ class _Part:
 
 
 def columns_needed(plan: Plan) -> tuple[str, ...]:
-    """Columns to read beside recipient, arm and time: the outcome, then the features."""
-    outcome = (plan.model.outcome,) if plan.model is not None else ()
+    """Columns to read beside recipient, arm and time: the outcomes, then the features."""
+    outcome = plan.model.outcome_columns if plan.model is not None else ()
     texts = tuple(text.name for text in plan.model.texts) if plan.model is not None else ()
     return outcome + tuple(feature.name for feature in plan.features) + texts
 
@@ -199,11 +199,12 @@ def _part(permit: Permit, design: Design, table: pa.Table) -> _Part:
     table = table.filter(pc.is_valid(table[outcome]))
     pseudonyms, offsets = _owners(table["recipient"])
     held_out, draws = _drawn(pseudonyms, permit)
+    arms = _arms(design, table)
     rows = RecipientRows(
         design,
         encoded_features(design, table),
-        _arms(design, table),
-        table[outcome].to_numpy().astype(np.float32),
+        arms,
+        _labels(design, table, outcome, arms),
         offsets,
     )
     counts = np.diff(offsets)
@@ -213,6 +214,24 @@ def _part(permit: Permit, design: Design, table: pa.Table) -> _Part:
         _selected(rows, np.flatnonzero(kept), counts[~held_out]),
         _selected(rows, chosen[held_out], np.ones(int(held_out.sum()), dtype=np.int64)),
     )
+
+
+def _labels(
+    design: Design, table: pa.Table, outcome: str, arms: npt.NDArray[np.int8]
+) -> npt.NDArray[np.float32]:
+    """The labels of a table, as the loss of the plan's network wants them (`Heads.labels`)."""
+    heads = design.heads
+    first: npt.NDArray[np.float32] = table[outcome].to_numpy().astype(np.float32)
+    if heads.labels == 1:
+        return first
+    columns = [first]
+    columns += [pc.cast(table[name], pa.float32()).to_numpy() for name in heads.outcomes[1:]]
+    if heads.bound:
+        spent = pc.cast(table["revenue"], pa.float64()).to_numpy()
+        columns.append((np.clip(spent, 0.0, heads.bound) / heads.bound).astype(np.float32))
+    if heads.by_arm:
+        columns.append(arms.astype(np.float32))
+    return np.stack(columns, axis=1)
 
 
 def _owners(column: pa.ChunkedArray) -> tuple[list[bytes], npt.NDArray[np.int64]]:
@@ -301,6 +320,12 @@ def _joined(design: Design, parts: list[RecipientRows]) -> RecipientRows:
         design,
         stacked([p.features for p in parts], np.zeros((0, design.feature_width), np.float32)),
         stacked([p.arms for p in parts], np.zeros(0, np.int8)),
-        stacked([p.labels for p in parts], np.zeros(0, np.float32)),
+        stacked([p.labels for p in parts], _no_labels(design)),
         offsets,
     )
+
+
+def _no_labels(design: Design) -> npt.NDArray[np.float32]:
+    """The labels of nobody."""
+    columns = design.heads.labels
+    return np.zeros(0 if columns == 1 else (0, columns), np.float32)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from abfed.learning.heads import Heads
 from abfed.learning.shapes import release_shapes, summed_shapes
 from abfed.learning.uplift import counted_once
 from abfed.privacy.once import role_of
@@ -58,5 +59,7 @@ def _reserved(permit: Permit, computed: Computed) -> dict[str, float]:
         reserved["steps"] = float(first.count)
         reserved["evaluation_noise_multiplier"] = permit.charge("gaussian").noise_multiplier
     if computed.payload == "evaluation":
-        reserved["sensitivity"] = math.sqrt(counted_once(len(permit.plan.arms)))
+        reserved["sensitivity"] = math.sqrt(
+            counted_once(len(permit.plan.arms), Heads.of(permit.plan).tables)
+        )
     return reserved

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abfed.learning.counterfactual import chances
+from abfed.learning.counterfactual import chances, further_chances
 from abfed.learning.design_matrix import Design
 from abfed.learning.networks import network_for, one_thread
 from abfed.learning.personal import with_own_head
@@ -46,7 +46,8 @@ from abfed.silo.rows import SENT_AT
 from abfed.site.keys import SiteKeys
 
 COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
-"""Columns of the list behind the identifier's."""
+"""Columns of the list behind the identifier's; behind them `expected_…` for each further outcome
+and revenue of the model, under the recommended arm."""
 
 _SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 
@@ -108,7 +109,9 @@ class Scorer:
     def personalise(self, prepared: PreparedRows) -> None:
         """Fit the last layer to the brand's own people who aren't held out; kept in memory only."""
         prepared.require(self._permit)
-        self._network = with_own_head(self._network, prepared.training.blocks(BLOCK))
+        self._network = with_own_head(
+            self._network, prepared.training.blocks(BLOCK), self._design.heads
+        )
         self._correction = (1.0, 0.0)  # the head is fitted to these people already
 
     def score(self, wanted: Wanted) -> Scored:
@@ -131,10 +134,12 @@ class Scorer:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         identifiers = mapping.recipient.columns or ("row",)
-        writer.writerow((*identifiers, *COLUMNS))
+        heads = self._design.heads
+        names = (*heads.outcomes[1:], *(("revenue",) if heads.bound else ()))
+        writer.writerow((*identifiers, *COLUMNS, *(f"expected_{name}" for name in names)))
         recipients = 0
-        for names, table in self._lawful(wanted, left_out):
-            for line in self._lines(names, table, wanted.explore):
+        for people, table in self._lawful(wanted, left_out):
+            for line in self._lines(people, table, wanted.explore):
                 writer.writerow(line)
                 recipients += 1
         if not recipients:
@@ -184,10 +189,9 @@ class Scorer:
         if not names:
             return
         with one_thread():
-            chance = corrected(
-                chances(self._network, self._design, encoded_features(self._design, table)),
-                self._correction,
-            )
+            features = encoded_features(self._design, table)
+            chance = corrected(chances(self._network, self._design, features), self._correction)
+            further = further_chances(self._network, self._design, features)
         made = recommend(chance, self._design.control, explore, _uniforms)
         arms = self._design.arms
         for place, name in enumerate(names):
@@ -198,6 +202,7 @@ class Scorer:
                 f"{made.chance[place]:.4f}",
                 f"{made.uplift[place]:.5f}",
                 f"{made.explore[place]:.4f}",
+                *(f"{each[place, made.best[place]]:.5f}" for each in further.values()),
             )
 
 

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 from abfed.learning.dpsgd import Checkpoint, summed_step, train_round
+from abfed.learning.heads import Heads
+from abfed.learning.losses import loss_of
 from abfed.learning.networks import network_for
 from abfed.learning.shapes import HISTOGRAM, MASKED, MODEL, UPDATE, prefixed, unprefixed
 from abfed.protocol.errors import IntegrityError
@@ -46,6 +48,7 @@ def compute_training(
         noise_multiplier=steps.noise_multiplier,
         noise=permit.noise,
         expected_batch=expected_batch,
+        loss=loss_of(Heads.of(permit.plan)),
         checkpoint=checkpoint,
     )
     return Computed(
