@@ -26,6 +26,9 @@ def evaluate(
         "uplift": (found.uplift, "Ranking people by what an arm does to them"),
         "deciles": (found.deciles, "An arm's effect by tenths of the model's uplift"),
         "policy": (found.policy, "What the model's recommendations are worth, a recipient"),
+        "recalibrated": (found.recalibrated, "With the slope and shift of the logit that fit best"),
+        "further": (found.further, "Further outcomes, by the same network"),
+        "revenue": (found.revenue, "Revenue by what was predicted"),
         "calibration": (found.calibration, "Predicted and observed"),
     }
     if as_json:
@@ -37,6 +40,8 @@ def evaluate(
         say_json({"run": opened.name, "recalibration": best, **tables})
         return
     for frame, title in frames.values():
+        if not len(frame) and not len(frame.columns):
+            continue  # the plan doesn't ask for it
         if len(frame):
             table(frame.to_dict(orient="records"), title=title)
         else:

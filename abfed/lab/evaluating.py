@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from abfed.lab.frames import marked
+from abfed.learning.amounts import amounts
 from abfed.learning.evaluation import (
     Estimate,
     ScoreHistogram,
@@ -29,9 +30,11 @@ from abfed.learning.evaluation import (
     majority_loss,
     pool,
     recalibration,
+    reliability,
     table_noise,
 )
-from abfed.learning.shapes import HISTOGRAM, POLICY, SINGLE, UPLIFT, UPLIFT_SINGLE
+from abfed.learning.heads import Heads
+from abfed.learning.shapes import FURTHER, HISTOGRAM, POLICY, REVENUE, SINGLE, UPLIFT, UPLIFT_SINGLE
 from abfed.learning.uplift import Contrast, PolicyValue, Table, arm_weights, policy_value
 from abfed.protocol.errors import WorkspaceError
 
@@ -114,6 +117,62 @@ class Evaluation:
     def recalibration(self) -> tuple[float, float] | None:
         """Slope and shift of the logit that fit best; (1, 0) would be calibrated already."""
         return recalibration(self.scores)
+
+    @functools.cached_property
+    def recalibrated(self) -> pd.DataFrame:
+        """Log-loss and reliability as trained, and with slope and shift that fit best.
+
+        Reliability is the mean distance of what was predicted from what happened, by bin; 0 is
+        best. The two numbers are fitted to the same counts, to many people: they flatter little.
+
+        Returns:
+            scores, log_loss with interval, reliability; empty where noise drowns it.
+        """
+        if self.recalibration is None:
+            return self._frame([], ["scores", "log_loss", "reliability"])
+        rows = []
+        for name, fit in (("as trained", (1.0, 0.0)), ("recalibrated", self.recalibration)):
+            loss = _interval("log_loss", log_loss(self.scores, *fit))
+            rows.append({"scores": name} | loss | {"reliability": reliability(self.scores, *fit)})
+        return self._frame(rows)
+
+    @functools.cached_property
+    def further(self) -> pd.DataFrame:
+        """How well further outcomes are told, and buying, beside the majority; revenue's bins.
+
+        Returns:
+            outcome, auc, log_loss and majority_log_loss with intervals; a row each.
+        """
+        heads = Heads.of(self.run.plan)
+        names = [*heads.outcomes[1:], *(["revenue above 0"] if heads.bound else [])]
+        rows: list[dict[str, Any]] = []
+        for number, name in enumerate(names):
+            scores = pool(
+                ScoreHistogram.of_release(one.arrays[FURTHER][number], one.release.noise)
+                for one in self._final.values()
+            )
+            rows.append(
+                {"outcome": name}
+                | _interval("auc", area_under_curve(scores))
+                | _interval("log_loss", log_loss(scores))
+                | _interval("majority_log_loss", majority_loss(scores))
+            )
+        return self._frame(rows)
+
+    @functools.cached_property
+    def revenue(self) -> pd.DataFrame:
+        """Revenue by bins of what was predicted: predicted up to, recipients, observed mean.
+
+        The observed mean takes each recipient at the middle of their bin of revenue; it has a
+        standard error of sampling and noise, and is missing where noise drowns the bin.
+        """
+        bound = Heads.of(self.run.plan).bound
+        if not bound:
+            return self._frame([])
+        released = [one.arrays[REVENUE] for one in self._final.values()]
+        variance = sum(table_noise(one.release.noise) ** 2 for one in self._final.values())
+        counts = np.sum(released, axis=0).astype(np.float64)
+        return self._frame([one._asdict() for one in amounts(counts, variance, bound)])
 
     @functools.cached_property
     def uplift(self) -> pd.DataFrame:

@@ -210,17 +210,18 @@ def area_under_counts(counts: npt.NDArray[Any], noise_sd: float) -> Estimate | N
     return Estimate(area, math.sqrt(sampling), math.sqrt(noise))
 
 
-def log_loss(scores: ScoreHistogram) -> Estimate | None:
+def log_loss(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> Estimate | None:
     """Mean log-loss in nats, each recipient taken at the middle of their bin.
 
-    None where noise drowns the count of recipients.
+    Logits are corrected by a slope and a shift (`recalibration`) first. None where noise drowns the
+    count of recipients.
     """
     window = scores.window()
     counts = scores.counts[:, window].astype(np.float64)
     recipients = float(counts.sum())
     if recipients <= SHOWN * scores.noise_sd * math.sqrt(counts.size):
         return None
-    middles = _MIDDLES[window]
+    middles = slope * _MIDDLES[window] + shift
     losses = np.stack([np.logaddexp(0.0, middles), np.logaddexp(0.0, -middles)])
     mean = float((counts * losses).sum() / recipients)
     sampling = _variance(losses, counts) / recipients
@@ -269,6 +270,23 @@ def recalibration(scores: ScoreHistogram) -> tuple[float, float] | None:
         if float(np.abs(step).max()) < 1e-9:
             break
     return float(fitted[0]), float(fitted[1])
+
+
+def reliability(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> float:
+    """Mean distance of predicted and observed chance over the bins that noise doesn't drown.
+
+    Weighted by recipients; logits are corrected by slope and shift first. NaN where no bin is left.
+    """
+    total = weight = 0.0
+    for place in range(*scores.window().indices(BINS)):
+        negative, positive = (float(count) for count in scores.counts[:, place])
+        recipients = negative + positive
+        if recipients <= max(0.0, SHOWN * math.sqrt(2) * scores.noise_sd):
+            continue
+        predicted = 0.5 * (1.0 + math.tanh((slope * _MIDDLES[place] + shift) / 2))
+        total += abs(recipients * predicted - positive)
+        weight += recipients
+    return total / weight if weight else math.nan
 
 
 def calibration(scores: ScoreHistogram) -> tuple[CalibrationBin, ...]:

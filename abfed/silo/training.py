@@ -83,7 +83,14 @@ def compute_summed(permit: Permit, prepared: PreparedRows) -> Computed:
     settings = permit.plan.schedule
     network = network_for(permit.plan, unprefixed(MODEL, permit.incoming))
     counts = noised_histogram(network, prepared.held_out, permit)
-    sums = summed_step(network, prepared.batches, settings, share=permit.share, noise=permit.noise)
+    sums = summed_step(
+        network,
+        prepared.batches,
+        settings,
+        share=permit.share,
+        noise=permit.noise,
+        loss=loss_of(Heads.of(permit.plan)),
+    )
     return Computed(
         payload="training",
         arrays={MASKED: sums, HISTOGRAM: counts},
