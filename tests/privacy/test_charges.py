@@ -63,7 +63,7 @@ def test_a_model_has_rounds_and_an_evaluation() -> None:
     steps = plan_charges(plan)
     histogram = Charge(event="gaussian", noise_multiplier=sigma.evaluation)
     training = Charge(
-        event="sampled-gaussian", noise_multiplier=sigma.training, sampling_rate=0.05, count=2
+        event="sampled-gaussian", noise_multiplier=sigma.training, sampling_rate=0.1, count=2
     )
     assert list(steps) == ["totals", "train-0001", "train-0002", "evaluate"]
     assert steps["train-0001"] == steps["train-0002"] == (training, histogram)
