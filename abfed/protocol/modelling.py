@@ -123,9 +123,9 @@ class Model(Frozen):
         """Without what older plans don't know, so that their digests stay theirs."""
         values: dict[str, Any] = write(self)
         if not self.also:
-            del values["also"]
+            values.pop("also", None)
         if self.revenue is None:
-            del values["revenue"]
+            values.pop("revenue", None)
         return values
 
     @property
@@ -250,14 +250,6 @@ class Training(Frozen):
     server: Server = Average()
     averaged: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
     largest_update: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what older plans don't know, so that their digests stay theirs."""
-        values: dict[str, Any] = write(self)
-        if not self.averaged:
-            del values["averaged"]
-        return values
 
     @property
     def averaged_rounds(self) -> int:

@@ -150,7 +150,8 @@ class Privacy(Frozen):
         """Without what older plans don't know, so that their digests stay theirs."""
         values: dict[str, Any] = write(self)
         if self.noise == "each":
-            del values["noise"], values["colluders"]
+            values.pop("noise", None)
+            values.pop("colluders", None)
         return values
 
     @classmethod
@@ -307,8 +308,6 @@ class Plan(Frozen):
         values = parse_canonical(data, where=where)
         if not isinstance(values, dict):
             raise IntegrityError("not a plan", where=where)
-        if isinstance(values.get("training"), dict):
-            values["training"].setdefault("averaged", 0.0)  # older plans: the last model
         try:
             plan = cls.from_values(values, where=where)
         except PlanError as cause:

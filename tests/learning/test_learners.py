@@ -30,7 +30,7 @@ from abfed.learning.uplift import (
     policy_value,
 )
 from abfed.privacy.accounting import sampled_multiplier
-from abfed.privacy.mechanisms import SystemNoise
+from abfed.privacy.mechanisms import UnsafeSeededNoise
 from tests.examples import make_model_plan
 
 PEOPLE = 40_000
@@ -86,7 +86,7 @@ def test_each_learner_at_epsilon_three_finds_whom_the_arm_helps(name):
         noise_multiplier=sampled_multiplier(
             3.0, 1e-6, rate=settings.sampling_rate, steps=settings.local_steps
         ),
-        noise=SystemNoise(),
+        noise=UnsafeSeededNoise(11),
         expected_batch=settings.sampling_rate * PEOPLE,
         loss=loss_of(heads),
     )
