@@ -324,7 +324,8 @@ def _packed(rows: RecipientRows) -> Bytes:
     packed = np.empty((len(rows.labels), _width(rows.design)), dtype=np.uint8)
     inner = 2 * rows.design.feature_width
     packed[:, :inner] = np.ascontiguousarray(rows.features, np.float16).view(np.uint8)
-    labels = np.ascontiguousarray(rows.labels.reshape(len(packed), -1), np.float32)
+    columns = rows.design.heads.labels
+    labels = np.ascontiguousarray(rows.labels.reshape(len(packed), columns), np.float32)
     packed[:, inner:-1] = labels.view(np.uint8)
     packed[:, -1] = rows.arms.view(np.uint8)
     return packed
@@ -337,5 +338,5 @@ def _unpacked(design: Design, packed: Bytes) -> tuple[Floats, Floats]:
     features = torch.from_numpy(halves).float().numpy()  # ten times as quick as numpy's
     labels = np.frombuffer(packed[:, inner:-1].tobytes(), np.float32).copy()
     if design.heads.labels > 1:
-        labels = labels.reshape(len(packed), -1)
+        labels = labels.reshape(len(packed), design.heads.labels)
     return design.expand(features, packed[:, -1].astype(np.int8)), labels

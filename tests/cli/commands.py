@@ -91,7 +91,7 @@ GATED: dict[str, Gated] = {
     "vendor approve": Gated("vendor approve mail -s {silo}", "vendor.approve", SILO),
     "vendor offboard": Gated("vendor offboard mail -s {silo}", "vendor.approve", SILO),
     "silo subject export": Gated(
-        "silo subject export {silo} x@example.org {out}", "subject.export", SILO
+        "silo subject export {silo} x@example.org {out}-answers", "subject.export", SILO
     ),
     "silo subject erase": Gated("silo subject erase {silo} x@example.org", "subject.erase", SILO),
     "silo subject opt-out": Gated(
