@@ -55,6 +55,8 @@ _COUNTED = re.compile(rf"(<t[dh]\b[^>]*\b{COUNT}\b[^>]*>)(.*?)(</t[dh]>)", re.DO
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 _TYPED_ROW = re.compile(r"^\s*\|.*\d.*\|\s*$", re.MULTILINE)
 _FIGURE = re.compile(r"[-+−]?\d[\d,.]*(?:e[-+]?\d+)?%?", re.IGNORECASE)
+_BETWEEN = re.compile(r"[\s;|()\[\]{}'\"]+|:\s|,(?!\d{3}(?!\d))")
+"""What stands between the cells of a row, as frames, lists, tuples and JSON print themselves."""
 _PRINTED_ROWS = 2  # lines of figures under one another that make a table
 _PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}
 
@@ -104,6 +106,16 @@ def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
         name = str(cell.get("id", number))
         for what in _in_cell(cell, allowed):
             yield Finding(name, what)
+
+
+def stops(cell: NotebookNode, allowed: Allowed) -> bool:
+    """Whether one cell alone would stop a page."""
+    return any(_in_cell(cell, allowed))
+
+
+def holds_back(text: str, allowed: Allowed) -> bool:
+    """Whether a line of text, such as why a notebook failed, holds what must not leave."""
+    return any(_in_text(text, allowed))
 
 
 def _in_cell(cell: NotebookNode, allowed: Allowed) -> Iterator[str]:
@@ -189,7 +201,7 @@ def _printed(text: str) -> Iterator[str]:
     """Rows of figures under one another, as a frame prints itself."""
     rows = 0
     for line in text.splitlines():
-        words = line.split()
+        words = [word for word in _BETWEEN.split(line) if word]
         figures = sum(bool(_FIGURE.fullmatch(word)) for word in words)
         rows = rows + 1 if len(words) >= 3 and figures >= 2 else 0
         if rows >= _PRINTED_ROWS:

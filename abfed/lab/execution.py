@@ -103,7 +103,7 @@ async def carried_out(
     failure: Failure | None = None
     with _signals() as interrupted:
         try:
-            async with asyncio.timeout(limits.report):
+            async with asyncio.timeout(limits.report) as whole:
                 await manager.start_kernel()
                 client = manager.client()
                 client.start_channels()
@@ -124,10 +124,9 @@ async def carried_out(
         except exceptions.CellExecutionError as cause:
             progress.cell_exception(document.cells[at - 1], at - 1)
             failure = Failure(at, "error", f"{cause.ename}: {cause.evalue}")
-        except (exceptions.DeadKernelError, _NeverReady) as cause:
-            failure = Failure(at, "dead", str(cause))
-        except TimeoutError:
-            failure = Failure(at, "time-out", f"more than {limits.report:g} seconds in all")
+        except (exceptions.DeadKernelError, _NeverReady, TimeoutError) as cause:
+            late = whole.expired() or isinstance(cause, TimeoutError)
+            failure = _late(at, limits) if late else Failure(at, "dead", str(cause))
         except asyncio.CancelledError:
             failure = Failure(at, "interrupted", "by a signal")
         finally:
@@ -135,6 +134,11 @@ async def carried_out(
     if interrupted:
         failure = Failure(at, "interrupted", "by a signal")
     return Executed(document, failure and _as_written(failure, document))
+
+
+def _late(at: int, limits: Limits) -> Failure:
+    """The time for all cells is over; nbclient calls a cell that was cancelled a dead kernel."""
+    return Failure(at, "time-out", f"more than {limits.report:g} seconds in all")
 
 
 def _runner(progress: Any, manager: AsyncKernelManager, client: Any, limits: Limits) -> Any:

@@ -51,7 +51,7 @@ def _settle(output: NotebookNode) -> None:
     if output.output_type == "error":
         lines = "\n".join(output.traceback)
         output.traceback = _PATH.sub("", _ANSI.sub("", lines)).splitlines()
-        output.evalue = _PATH.sub("", output.evalue)
+        output.evalue = without_folders(output.evalue)
     if data := output.get("data"):
         from abfed.lab.disclosure import DROPPED
 
@@ -61,6 +61,11 @@ def _settle(output: NotebookNode) -> None:
             data.pop("text/plain", None)  # the same again, shown by nothing
         if "text/plain" in data:
             data["text/plain"] = _ADDRESS.sub("", data["text/plain"])
+
+
+def without_folders(text: str) -> str:
+    """A line of text whose files are named without where they lie."""
+    return _PATH.sub("", text)
 
 
 def as_html(document: NotebookNode, title: str, *, banner: str = "", footer: str = "") -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 DEFAULT_ALPHA = 0.05
+SURE = 1.96  # standard errors of a 95 % interval
+GUESSING = 0.5  # AUC of a ranking by lot
 
 
 def effects_at(
@@ -189,7 +191,17 @@ def training_reading(run: Run) -> str:
         f"After {int(last['model'])} rounds the model ranks a recipient who has “"
         f"{outcome}” above one who hasn’t in {percent(last['auc'])} of pairs "
         f"(AUC {last['auc']:.3f} ± {last['auc_se']:.3f}), on recipients held out."
+        f"{against_guessing(last['auc'], last['auc_se'])}"
     )
+
+
+def against_guessing(auc: float, error: float) -> str:
+    """What a ranking is worth beside one by lot, where it isn't clearly better."""
+    if auc - SURE * error > GUESSING:
+        return ""
+    if auc + SURE * error < GUESSING:
+        return " That is worse than guessing (50 %)."
+    return " That can’t be told from guessing (50 %)."
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,23 @@ from abfed.lab.notebooks import (
     find_notebook,
     parse_notebook,
 )
-from abfed.lab.report_manifest import FORMAT, SUFFIX, code_digest, content_key, versions
+from abfed.lab.report_manifest import (
+    FORMAT,
+    SUFFIX,
+    code_digest,
+    content_key,
+    damaged,
+    read_manifest,
+    versions,
+)
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
-from abfed.protocol.errors import InputError, ReportFailed
+from abfed.protocol.errors import InputError, IntegrityError, ReportFailed, WorkspaceError
 from abfed.site.files import make_private_folder, write_private
 
 if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+    from abfed.lab.disclosure import Allowed
     from abfed.lab.execution import Executed, Failure, Limits, Tell
     from abfed.lab.kernels import Kernels
     from abfed.lab.runs import Run
@@ -200,8 +211,8 @@ def _footer(asked: Order) -> str:
 
 def _unfinished(asked: Order, done: Executed) -> Made:
     """How far it came, with a banner on top; what must not leave is left out, not refused."""
-    from abfed.lab.disclosure import findings, hide_small
-    from abfed.lab.exporting import as_html, as_notebook, readable
+    from abfed.lab.disclosure import findings, hide_small, holds_back
+    from abfed.lab.exporting import as_html, as_notebook, readable, without_folders
 
     failure = done.failure
     if failure is None:
@@ -211,9 +222,12 @@ def _unfinished(asked: Order, done: Executed) -> Made:
     allowed = asked.subject.allowed()
     withheld = {one.cell for one in findings(document, allowed)}
     for cell in document.cells:
-        if cell.get("id") in withheld and cell.cell_type == "code":
-            cell.outputs = []
-    reason = failure.reason if not withheld else failure.reason.partition(":")[0]
+        if cell.get("id") in withheld:
+            _leave_out(cell, allowed)
+    reason = without_folders(failure.reason)
+    if withheld or holds_back(reason, allowed):
+        reason = reason.partition(":")[0]
+    failure = replace(failure, reason=reason)
     said = f"{failure}: {reason}" if reason else str(failure)
     text = "This report is not complete. What stands below was made before it stopped."
     banner = (
@@ -227,6 +241,17 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         f"{asked.name}{FAILED}.ipynb": as_notebook(shown, f"> **{said}**\n>\n> {text}"),
     }
     return Made(files, None, failure)
+
+
+def _leave_out(cell: NotebookNode, allowed: Allowed) -> None:
+    """Take out of a cell what it showed, and what it says where that alone would be withheld."""
+    from abfed.lab.disclosure import stops
+
+    if cell.cell_type == "code":
+        cell.outputs = []
+    if stops(cell, allowed):
+        cell.pop("attachments", None)
+        cell.source = "# left out" if cell.cell_type == "code" else "*(left out)*"
 
 
 def keep(made: Made, asked: Order, folder: Path, signer: SiteKeys | None) -> Path:
@@ -253,9 +278,32 @@ def keep(made: Made, asked: Order, folder: Path, signer: SiteKeys | None) -> Pat
     for ending in ("html", "ipynb"):
         (folder / f"{asked.name}{FAILED}.{ending}").unlink(missing_ok=True)
     if signer is not None and made.manifest is not None:
-        signed = signer.sign("report", canonical_bytes(made.manifest))
+        files = made.manifest["files"] | _earlier(asked, made.manifest, folder, signer.public_key)
+        signed = signer.sign("report", canonical_bytes(made.manifest | {"files": files}))
         write_private(folder / f"{asked.name}{SUFFIX}", signed)
     return folder / next(iter(made.files))
+
+
+def _earlier(
+    asked: Order, manifest: Mapping[str, Any], folder: Path, public_key: bytes
+) -> dict[str, str]:
+    """Other formats that stand from before: those of this very report stay in its manifest.
+
+    Those of another one (other parameters, another notebook) would lie beside a manifest that
+    says nothing of them, and be taken for its pages: they go.
+    """
+    try:
+        before = read_manifest(folder / f"{asked.name}{SUFFIX}", public_key)
+    except (WorkspaceError, IntegrityError):
+        return {}
+    stale = set(damaged(before, folder)) if before["key"] == asked.key else set(before["files"])
+    kept = {}
+    for name in sorted(set(before["files"]) - set(manifest["files"])):
+        if name in stale:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            kept[name] = before["files"][name]
+    return kept
 
 
 def write_report(

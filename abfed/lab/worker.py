@@ -5,7 +5,9 @@ A job that fails is an answer, not an end; a worker that dies is replaced by tho
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -64,6 +66,9 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
             write_private(folder / name, content)
     except AbfedError as error:
         return {"error": str(error), "partial": "", "seconds": time.monotonic() - started}
+    except OSError as error:  # such as a full disk; its text names files, the kind doesn't
+        said = f"files couldn’t be read or written: {os.strerror(error.errno or errno.EIO)}"
+        return {"error": said, "partial": "", "seconds": time.monotonic() - started}
     except Exception as error:  # noqa: BLE001 - one failure stops no other; its text may hold data
         said = f"a defect of abfed: {type(error).__name__}"
         return {"error": said, "partial": "", "seconds": time.monotonic() - started}

@@ -149,3 +149,24 @@ def test_small_cells_are_hidden_and_others_stay():
     assert '<td class="n" data-count>' in data["text/html"]
     assert ">4</td>" in data["text/html"]  # not a count of people
     assert "text/plain" not in data
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "12;34;5\n13;35;6\n14;36;7\n",
+        "12,34.5,a\n13,35.5,b\n",
+        "[(1, 2, 'a'),\n (4, 5, 'b')]",
+        "{'age': 33, 'spent': 12.5}\n{'age': 34, 'spent': 9.0}\n",
+    ],
+)
+def test_rows_are_rows_whatever_stands_between_their_cells(rows):
+    stream = new_output("stream", name="stdout", text=rows)
+    document = new_notebook(cells=[new_code_cell("x", outputs=[stream])])
+    assert any("printed" in what for what in kinds(document))
+
+
+def test_sentences_with_figures_are_no_rows():
+    said = "2,000 recipients at ε = 2, 95 % sure\nbrand, aurora: 1,000 people, yes\nend\n"
+    stream = new_output("stream", name="stdout", text=said)
+    assert not kinds(new_notebook(cells=[new_code_cell("x", outputs=[stream])]))
