@@ -18,7 +18,7 @@ ALONE: dict[str, Any] = {
     "model": None,
     "training": None,
     "minimum_silos": 2,
-    "privacy": {"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
+    "privacy": {"epsilon": 2.0, "delta": 1e-6, "split": {"statistics": 2.0}},
 }
 FIELD = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
 Capture = pytest.CaptureFixture[str]

@@ -77,7 +77,7 @@ def test_what_the_silos_do_not_hold_is_refused_and_only_logged(
     alone: dict[str, Any] = {
         "model": None,
         "training": None,
-        "privacy": {"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
+        "privacy": {"epsilon": 2.0, "delta": 1e-6, "split": {"statistics": 2.0}},
     }
     arms = [{"name": "control", "share": 0.5, "control": True}, {"name": "cool", "share": 0.5}]
     visited = [{"name": "visited", "kind": "proportion", "column": "visited"}]

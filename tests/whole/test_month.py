@@ -23,7 +23,7 @@ def clean(_workspace: Path, _now: datetime) -> CheckUp:
 @pytest.fixture(scope="module")
 def month(tmp_path_factory: pytest.TempPathFactory) -> Month:
     """The month, lived once for all tests of this file."""
-    lived = Month(tmp_path_factory.mktemp("month") / "m", lab=clean, hashing=CHEAPEST, scale=0.06)
+    lived = Month(tmp_path_factory.mktemp("month") / "m", lab=clean, hashing=CHEAPEST, scale=0.2)
     lived.live()
     return lived
 

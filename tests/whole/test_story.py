@@ -263,7 +263,7 @@ def test_a_second_look_on_new_data_is_refused_and_another_question_is_charged(
     alone = {
         "model": None,
         "training": None,
-        "privacy": {"epsilon": 0.5, "delta": 1e-6, "split": {"statistics": 0.5}},
+        "privacy": {"epsilon": 2.0, "delta": 1e-6, "split": {"statistics": 2.0}},
     }
     plan = small_plan(tmp_path / "plan.yaml", **alone)
     assert main(["run", str(plan), *options]) == 0
