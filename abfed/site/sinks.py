@@ -4,34 +4,43 @@ A webhook and a mail server belong to vendors (S16): they are used only while th
 this exact address is approved. What runs on this machine, by a loopback address, belongs to none.
 Connections to others are encrypted or not made. A secret is read from a private file when it is
 used, and is in no log or error.
+
+Whoever takes alarms may be slow, broken or hostile: what it answers is a delivery or a failure, by
+a time that it can't put off by answering a byte now and then, and never an end of the watch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import http
+import http.client
 import json
 import os
 import smtplib
+import socket
 import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field
 
 from abfed.protocol.errors import IntegrityError, RunFailed, WorkspaceError
+from abfed.protocol.printable import printable
 from abfed.protocol.schema import Frozen
 from abfed.site.alarms import Alarm
 from abfed.site.files import FILE_MODE, read_private
 from abfed.site.vendors import Vendors, on_this_machine
 
 SECONDS = 10.0
+"""For each answer of a server; and for all that it says together, three times as long."""
 SIGNATURE = "X-Abfed-Signature"
+_READY = 220  # RFC 5321, 4.2.3: what a mail server greets with
 LOGS = (".jsonl", ".log")
 
 
@@ -150,20 +159,63 @@ def _post(sink: WebhookSink, alarms: Sequence[Alarm], vendors: Vendors, folder: 
     if sink.secret_file:
         secret = read_private(folder / sink.secret_file)
         headers[SIGNATURE] = hmac.new(secret, body, hashlib.sha256).hexdigest()
-    request = urllib.request.Request(sink.url, body, headers)  # noqa: S310 - by its pattern
-    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     try:
-        with opener.open(request, timeout=SECONDS) as response:
-            response.read(1024)
-    except (OSError, urllib.error.URLError) as cause:
-        raise RunFailed("the webhook did not take the alarms", where=parts.netloc) from cause
+        host, port = parts.hostname or "", parts.port or kind.default_port
+        with _spoken_to(host, port) as opened, closing(kind(host, port)) as connection:
+            connection.sock = _encrypted(opened, host) if secure else opened
+            connection.request("POST", _path(parts), body, headers)
+            status = connection.getresponse().status  # a redirection is followed nowhere
+    except (OSError, http.client.HTTPException, ValueError) as cause:
+        raise RunFailed("the webhook did not take the alarms", where=_host(parts)) from cause
+    if not http.HTTPStatus.OK <= status < http.HTTPStatus.MULTIPLE_CHOICES:
+        raise RunFailed(
+            "the webhook did not take the alarms", where=_host(parts), why=f"it answered {status}"
+        )
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An alarm goes where the register says, and nowhere else."""
+def _path(parts: SplitResult) -> str:
+    return f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
 
-    def redirect_request(self, *_: object) -> None:
-        """Follow none."""
+
+def _host(parts: SplitResult) -> str:
+    """Whom it is, without a user or password that somebody may have put into the address."""
+    return parts.netloc.rpartition("@")[2]
+
+
+@contextmanager
+def _spoken_to(host: str, port: int) -> Iterator[socket.socket]:
+    """A connection that is ended when the conversation goes on for too long, however lively.
+
+    Through no proxy, which would be another vendor's.
+
+    Raises:
+        TimeoutError: it was ended.
+    """
+    late = threading.Event()
+    opened = socket.create_connection((host, port), SECONDS)
+    with closing(opened), closing(opened.dup()) as held:
+
+        def end() -> None:
+            late.set()
+            with suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(3 * SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield opened
+        finally:
+            timer.cancel()
+            timer.join()
+    if late.is_set():
+        raise TimeoutError  # what was heard before it was ended may look whole
+
+
+def _encrypted(opened: socket.socket, host: str) -> ssl.SSLSocket:
+    return ssl.create_default_context().wrap_socket(opened, server_hostname=host)
 
 
 def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:
@@ -176,26 +228,37 @@ def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Pat
     message["From"], message["To"] = sink.sender, ", ".join(sink.to)
     message.set_content("\n".join(described(one) for one in alarms) + "\n")
     try:
-        with smtplib.SMTP(sink.host, sink.port, timeout=SECONDS) as server:
+        with (
+            _spoken_to(sink.host, sink.port) as opened,
+            closing(smtplib.SMTP(timeout=SECONDS)) as server,
+        ):
+            server.sock = opened
+            code, said = server.getreply()
+            if code != _READY:
+                raise smtplib.SMTPConnectError(code, said)
             if not here:
+                # whose certificate it must be: told nowhere else where the connection is given
+                server._host = sink.host  # type: ignore[attr-defined]  # noqa: SLF001
                 server.starttls(context=ssl.create_default_context())
             if sink.user:
                 password = read_private(folder / sink.password_file).decode().strip()
                 server.login(sink.user, password)
             server.send_message(message)
-    except (OSError, smtplib.SMTPException) as cause:
+            with suppress(smtplib.SMTPException):  # it has the message already
+                server.quit()
+    except (OSError, smtplib.SMTPException, ValueError) as cause:
         raise RunFailed("the mail server did not take the alarms", where=sink.host) from cause
     except IntegrityError as cause:
         raise RunFailed("the mail server's password can't be read", where=sink.host) from cause
 
 
 def described(alarm: Alarm) -> str:
-    """An alarm in a line."""
+    """An alarm in a line, whatever is in the names that it tells of."""
     about = f" {alarm.subject}" if alarm.subject else ""
     text = f"{alarm.at[:19]}Z {alarm.severity} {alarm.rule} at {alarm.site}{about}: {alarm.what}"
-    return f"{text}. First: {alarm.do}" if alarm.do else text
+    return printable(f"{text}. First: {alarm.do}" if alarm.do else text)
 
 
 def _line(alarm: Alarm) -> bytes:
     values = alarm.model_dump(mode="json")
-    return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return json.dumps(values, separators=(",", ":")).encode() + b"\n"  # ASCII: steers no terminal
