@@ -86,7 +86,7 @@ def book_keeping_units(
         for piece in _pieces(group, stack.widest):
             rows = slice(start, start + piece.rows * piece.recipients)
             kept, alive = passes.kept(lines[rows], labels[rows], piece.recipients, loss)
-            _add(total, kept, alive, piece, clip)
+            add_kept(total, kept, alive, piece, clip)
             start = rows.stop
     return total
 
@@ -104,7 +104,7 @@ def _pieces(group: Group, widest: int) -> list[Group]:
     return [Group(group.rows, most)] * full + ([Group(group.rows, rest)] if rest else [])
 
 
-def _add(total: Tensor, kept: list[Kept], alive: Tensor, group: Group, clip: float) -> None:
+def add_kept(total: Tensor, kept: list[Kept], alive: Tensor, group: Group, clip: float) -> None:
     """Add a piece's clipped gradients to the sum."""
     squares = _squares(kept[0], group)
     for one in kept[1:]:

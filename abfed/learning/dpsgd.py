@@ -93,7 +93,7 @@ def train_round(
     before = parameters_of(network)
     with one_thread(), torch.no_grad():
         parameters = Parameters(network)
-        gradients = BatchGradients(network, loss)
+        gradients = BatchGradients(network, loss, expected=expected_batch)
         rate = settings.learning_rate / expected_batch
         pull = settings.learning_rate * settings.proximal
         progress = _Progress(checkpoint, parameters)

@@ -4,13 +4,14 @@
 2. It is clipped to L2 norm `clip` over all parameters together, then summed (Abadi et al. 2016).
 3. What a recipient adds is a function of the parameters and of their own rows, bit for bit, and the
    sum is one of whole numbers (`UNIT_BITS` of the clip): one recipient more or less moves it by at
-   most `clip`, exactly, whatever model an asker chose (decision 0060).
+   most `clip`, exactly, whatever model an asker chose (decisions 0060 and 0111).
 4. A recipient whose gradient is not finite adds nothing. An asker chooses the incoming model; one
    that overflows for a single person must not be able to turn a release into a failure.
 5. Nothing is returned beside the sum: norms, losses and counts would be releases too.
 6. No generator is drawn from: a module that would (dropout) is refused.
 
-A stack of layers takes the fast path (`abfed.learning.bookkeeping`). Any other module that Opacus
+A stack of layers takes the fast path: `abfed.learning.steady_sums`, or `bookkeeping` where float32
+isn't steady. Any other module that Opacus
 accepts takes the general one: one recipient at a time, so that nobody else's rows are in the
 products. No plan needs it; it is for networks of one's own. Opacus's optimizer, sampler and loader
 stay unused (they draw from torch's global generator), and so do its hooks and its ghost clipping:
@@ -29,6 +30,9 @@ from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
+from abfed.learning.steady import Scratch
+from abfed.learning.steady_passes import sizes_for
+from abfed.learning.steady_sums import steady_units
 
 
 def clipped_sum(
@@ -83,18 +87,23 @@ class BatchGradients:
     Args:
         network: read once; its parameters may change in place between batches.
         loss: what is made small.
+        expected: recipients of a batch, as everybody knows it; saves time, changes nothing else.
 
     Raises:
         ValueError: the network draws random numbers, or it is neither a stack nor a module that
             Opacus accepts (one that mixes rows, as batch normalisation does).
     """
 
-    __slots__ = ("_loss", "_network", "_stack")
+    __slots__ = ("_expected", "_loss", "_network", "_scratch", "_stack")
 
-    def __init__(self, network: nn.Module, loss: Loss = LOGISTIC) -> None:
+    def __init__(
+        self, network: nn.Module, loss: Loss = LOGISTIC, *, expected: float = math.inf
+    ) -> None:
         _refuse_dice(network)
         self._network = network
         self._loss = loss
+        self._expected = expected
+        self._scratch = Scratch()
         self._stack = Stack.of(network)
         if self._stack is None:
             _refuse_mixing(network)
@@ -106,10 +115,34 @@ class BatchGradients:
             int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added. Zeros for an empty batch.
         """
         if self._stack is not None and self._stack.takes(batch.lines):
-            return book_keeping_units(
-                self._stack, batch.lines, batch.labels, batch.groups, clip, self._loss
+            return stack_units(
+                self._stack, batch, clip, self._loss, expected=self._expected, scratch=self._scratch
             )
         return one_by_one(self._network, batch, clip, self._loss)
+
+
+def stack_units(
+    stack: Stack,
+    batch: Batch,
+    clip: float,
+    loss: Loss,
+    *,
+    expected: float = math.inf,
+    scratch: Scratch | None = None,
+) -> Tensor:
+    """The clipped sum of a stack: in float32 where its products are steady, else exact throughout.
+
+    Which of the two it is follows from the network's shape and this machine, never from rows.
+
+    Returns:
+        `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
+    """
+    lines, labels, groups = batch
+    sizes = () if lines.dtype is torch.float64 else sizes_for(stack, expected)
+    if not sizes:
+        return book_keeping_units(stack, lines, labels, groups, clip, loss)
+    scratch = Scratch() if scratch is None else scratch
+    return steady_units(stack, sizes, lines, labels, groups, clip, loss, scratch)
 
 
 def _grouped(lines: Tensor, labels: Tensor, recipients: Tensor) -> Batch:

@@ -69,9 +69,7 @@ class Passes:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        linear = [layer for layer in stack.layers if isinstance(layer, Linear)]
-        parameters = [each for layer in linear for each in layer[:2] if each is not None]
-        self.finite = all(bool(torch.isfinite(each).all()) for each in parameters)
+        self.finite = stack.is_finite()
         self._fixed: dict[int, Fixed] = {
             place: weights(layer.weight, layer.bias)
             for place, layer in enumerate(stack.layers)

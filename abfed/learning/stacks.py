@@ -9,6 +9,7 @@ correctly, and torch makes it otherwise at the end of a block than within (decis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -97,6 +98,15 @@ class Stack:
         if size != start:  # a shared layer: counted once here
             return None
         return cls(tuple(layers), size) if any(isinstance(x, Linear) for x in layers) else None
+
+    def is_finite(self) -> bool:
+        """Whether all parameters of the linear layers are finite now."""
+        linear = [layer for layer in self.layers if isinstance(layer, Linear)]
+        parameters = [each for layer in linear for each in layer[:2] if each is not None]
+        return all(
+            math.isfinite(float(each.sum())) or bool(torch.isfinite(each).all())
+            for each in parameters
+        )
 
     def takes(self, lines: Tensor) -> bool:
         """Whether these lines go through as `(rows, numbers)` from the first linear layer on."""

@@ -1,4 +1,4 @@
-"""The ways to a clipped sum: book-keeping in fixed point, and one recipient at a time."""
+"""The ways to a clipped sum: steady passes, fixed point throughout, one recipient at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import book_keeping_units
 from abfed.learning.gradients import one_by_one
 from abfed.learning.losses import Loss
+from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
+from abfed.learning.steady import Scratch
+from abfed.learning.steady_passes import sizes_for
+from abfed.learning.steady_sums import steady_units
 from tests.conformance.clipped_sums import (
     CLIP,
     OTHERS,
@@ -36,6 +40,21 @@ class TestBookKeeping(ClippedSums):
     @pytest.mark.parametrize("name", list(OTHERS))
     def test_what_is_rounded_by_place_is_no_stack(self, name):
         assert Stack.of(network_of(name)) is None
+
+
+def _by_steady_passes(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
+    stack = Stack.of(network)
+    assert stack is not None
+    with one_thread():
+        sizes = sizes_for(stack)
+        if not sizes:
+            pytest.skip("this machine's products aren't steady")
+        return steady_units(stack, sizes, *batch, clip, loss, Scratch())
+
+
+class TestSteadyPasses(ClippedSums):
+    way = staticmethod(_by_steady_passes)
+    tolerance = 2e-4
 
 
 class TestOneByOne(ClippedSums):

@@ -1,0 +1,234 @@
+"""Clipped sums from steady passes: float32 for the passes, whole numbers for the sum.
+
+The sum is the same kind as `abfed.learning.bookkeeping`'s: a recipient adds whole multiples of 2⁻⁴⁰
+of the clip that follow from the parameters and their own rows alone, of norm at most 2⁴⁰; they are
+added without rounding. Where each recipient has one row and each trained layer is linear it is made
+in fewer steps (`add_single`):
+
+1. a layer's gradient is the outer product of signal g and input a (with 1 for the bias). Its norm
+   is ‖g‖‖a‖, each rounded up by more than float32's sum can lose, in whatever order it adds;
+2. a becomes ã, whole numbers in units of 2⁻²⁰ of a power of two p above ‖a‖: ‖ã‖ is at most
+   2²⁰‖a‖/p + ½√m, m its numbers. That is taken for the norm;
+3. g × factor becomes g̃, whole in units for which g̃ × ã counts 2⁻⁴⁰ of the clip. Rounding moves it
+   by ½√n at most, n its numbers, and so the product by ½√n (2²⁰ + ½√m), for each layer: taken off
+   the bound beforehand;
+4. each entry of g̃ × ã is at most 2⁴⁰, so 2¹² rows are added exactly in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from abfed.learning.bookkeeping import ROUNDED_UP, Group, add_kept
+from abfed.learning.fixedpoint import PIECE, powers_above, round_rows
+from abfed.learning.losses import Loss
+from abfed.learning.passes import Kept
+from abfed.learning.shapes import UNIT_BITS
+from abfed.learning.stacks import Linear, Stack, Table
+from abfed.learning.steady import LARGEST, Scratch, blocks, squares
+from abfed.learning.steady_passes import Plain, SteadyPasses
+
+INPUT_BITS = 20
+"""Of an input: its share of the 40 that its product with a signal has."""
+
+_VANISHED = 2.0**-62  # of float32: what squares of smaller numbers lose, as a number
+
+
+def steady_units(
+    stack: Stack,
+    sizes: Sequence[int],
+    lines: Tensor,
+    labels: Tensor,
+    groups: Sequence[Group],
+    clip: float,
+    loss: Loss,
+    scratch: Scratch,
+) -> Tensor:
+    """The sum of recipients' clipped gradients, over all trained parameters in one vector.
+
+    Args:
+        stack: the network.
+        sizes: of blocks for which it is steady (`steady_passes.sizes_for`).
+        lines: `(rows, inputs)`. Rows: sensitive.
+        labels: as the loss wants them. Sensitive.
+        groups: whose the rows are, in their order; together all of them.
+        clip: L2 bound, in the loss's unit.
+        loss: gives the signals.
+        scratch: to work in.
+
+    Returns:
+        `(stack.size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added.
+    """
+    total = torch.zeros(stack.size, dtype=torch.int64)
+    if len(lines) == 0 or not stack.is_finite():
+        return total
+    passes, sums, start = SteadyPasses(stack, scratch), _Sums(total), 0
+    for group in groups:
+        single = group.rows == 1 and passes.is_linear
+        most = 1 if single else max(1, min(PIECE, sizes[0]) // group.rows)
+        for piece in _pieces(group, sizes[0] if single else most):
+            rows = slice(start, start + piece.rows * piece.recipients)
+            start = rows.stop
+            found = [
+                passes.kept(lines[block], labels[block], size, loss, number)
+                for number, (block, size) in enumerate(_blocks(rows, sizes))
+            ]
+            if single:
+                for kept in found:
+                    sums.make_room(kept[0].signals.shape[1])
+                    _add_single(sums.recent, kept, clip, scratch)
+            else:
+                _add_many(total, found, piece, clip)
+    sums.make_room(LARGEST)
+    return total
+
+
+class _Sums:
+    """Whole numbers in float64, as long as they stay exact there, before they are added in int64.
+
+    Attributes:
+        recent: `(size,)` float64: of at most `LARGEST` rows, each of at most 2⁴⁰.
+    """
+
+    __slots__ = ("_rows", "_total", "recent")
+
+    def __init__(self, total: Tensor) -> None:
+        self._total = total
+        self._rows = 0
+        self.recent = torch.zeros(len(total), dtype=torch.float64)
+
+    def make_room(self, rows: int) -> None:
+        """Before so many rows are added."""
+        if self._rows and self._rows + rows > LARGEST:
+            self._total += self.recent.long()
+            self.recent.zero_()
+            self._rows = 0
+        self._rows += rows
+
+
+def _pieces(group: Group, most: int) -> Iterator[Group]:
+    """A group in pieces of so many recipients at most; no recipient's rows are parted."""
+    for first in range(0, group.recipients, most):
+        yield Group(group.rows, min(most, group.recipients - first))
+
+
+def _blocks(rows: slice, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """A piece's rows in blocks: which rows, and the size that they are padded to."""
+    first = rows.start
+    for size in blocks(rows.stop - rows.start, sizes):
+        yield slice(first, min(first + size, rows.stop)), size
+        first += size
+
+
+def _add_single(recent: Tensor, kept: list[Plain], clip: float, scratch: Scratch) -> None:
+    """Add the clipped gradients of recipients who have one row each, all layers linear."""
+    bound = clip * _bound(kept)
+    if bound <= 0:
+        return
+    biased = torch.tensor([[float(_has_bias(one.layer))] for one in kept], dtype=torch.float64)
+    inner = _at_least([one.inputs for one in kept], scratch).square_().add_(biased).sqrt_()
+    powers = powers_above(inner.mul_(ROUNDED_UP))
+    rounded = [[math.sqrt(len(one.inputs) + 1) * 2.0 ** -(INPUT_BITS + 1)] for one in kept]
+    whole = inner.div_(powers).add_(torch.tensor(rounded, dtype=torch.float64)).mul_(powers)
+    lengths = whole.mul_(_at_least([one.signals for one in kept], scratch)).square_()
+    total = lengths[0]
+    for each in lengths[1:]:
+        total = total + each
+    norms = total.sqrt().mul_(ROUNDED_UP)
+    if not math.isfinite(float(norms.sum())):
+        alive = torch.isfinite(norms)
+        kept = [
+            one._replace(
+                inputs=torch.where(alive, one.inputs, 0.0),
+                signals=torch.where(alive, one.signals, 0.0),
+            )
+            for one in kept
+        ]
+    factors = (bound * 2.0 ** (UNIT_BITS - INPUT_BITS) / clip) / norms.clamp_(min=bound)
+    scales = _single(2.0**INPUT_BITS / powers)
+    weights = _single(powers.mul_(factors))
+    for place, one in enumerate(kept):
+        _add_product(recent, one, scales[place], weights[place], scratch)
+
+
+def _add_product(
+    recent: Tensor, one: Plain, scales: Tensor, weights: Tensor, scratch: Scratch
+) -> None:
+    """Add a layer's products, of inputs and signals as whole numbers, which are written over."""
+    whole = scratch.doubled("inputs", one.inputs.mul_(scales).round_())
+    weighted = scratch.doubled("signals", one.signals.mul_(weights).round_())
+    shape, start = one.layer.weight.shape, one.layer.start
+    stop = start + shape.numel()
+    recent[start:stop].view(shape).addmm_(weighted, whole.t())
+    if _has_bias(one.layer):
+        recent[stop : stop + shape[0]].addmv_(weighted, scales.double().round_())
+
+
+def _single(numbers: Tensor) -> Tensor:
+    """In float32; 0 for whoever adds nothing."""
+    return numbers.float().nan_to_num_(0.0, 0.0, 0.0)
+
+
+def _has_bias(layer: Linear | Table) -> bool:
+    return isinstance(layer, Linear) and layer.bias is not None
+
+
+def _at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
+    """Norms of columns, `(layers, rows)` float64, and more than float32 can have lost.
+
+    That is half a rounding for each square and addition, and what squares of small numbers lose
+    altogether. Some more is for the roundings of what is multiplied with it later.
+    """
+    norms = (
+        torch.cat([squares(x, scratch.take("squares", *x.shape)) for x in layers]).double().sqrt_()
+    )
+    more = [[1.0 + (0.51 * len(values) + 8) * 2.0**-24] for values in layers]
+    lost = [[math.sqrt(len(values)) * _VANISHED] for values in layers]
+    norms.mul_(torch.tensor(more, dtype=torch.float64))
+    return norms.add_(torch.tensor(lost, dtype=torch.float64))
+
+
+def _bound(kept: Sequence[Plain]) -> float:
+    """The clip, in clips, without what rounding weighted signals may add to a norm."""
+    lost = 0.0
+    for one in kept:
+        inputs = 2.0**INPUT_BITS + 0.5 * math.sqrt(len(one.inputs) + 1)
+        lost += 0.5 * math.sqrt(len(one.signals)) * inputs
+    return 1.0 - lost * 2.0**-UNIT_BITS
+
+
+def _add_many(total: Tensor, found: list[list[Plain]], group: Group, clip: float) -> None:
+    """Add the clipped gradients of recipients with any number of rows, any layers."""
+    whole = [_whole(parts, group) for parts in zip(*found, strict=True)]
+    add_kept(total, whole, torch.ones(group.recipients, dtype=torch.bool), group, clip)
+
+
+def _whole(blocks_: Sequence[Plain], group: Group) -> Kept:
+    """A layer's inputs and signals as whole numbers, each recipient's on their own."""
+    layer, rows = blocks_[0].layer, group.rows * group.recipients
+    if not isinstance(layer, Linear):
+        signals = torch.cat([one.signals for one in blocks_]).double()
+        codes = torch.cat([one.inputs for one in blocks_])
+        return Kept(layer, codes, signals, round_rows(signals, group.recipients))
+    inputs = _lines([one.inputs for one in blocks_], rows)
+    signals = _lines([one.signals for one in blocks_], rows)
+    if layer.bias is not None:
+        inputs[:, -1] = 1.0
+    scale = round_rows(inputs, group.recipients) * round_rows(signals, group.recipients)
+    return Kept(layer, inputs, signals, scale)
+
+
+def _lines(parts: Sequence[Tensor], rows: int) -> Tensor:
+    """Blocks as lines again, float64 and with one more column of 0, without what was added."""
+    lines = torch.empty(rows, len(parts[0]) + 1, dtype=torch.float64)
+    first = 0
+    for part in parts:
+        held = min(part.shape[1], rows - first)
+        lines[first : first + held, :-1] = part[:, :held].t()
+        first += held
+    lines[:, -1] = 0.0
+    return lines

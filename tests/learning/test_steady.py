@@ -1,0 +1,216 @@
+"""Which operations give a row the same bits at any place, and what follows when one does not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from abfed.learning import gradients
+from abfed.learning.batches import Batch
+from abfed.learning.bookkeeping import Group, book_keeping_units
+from abfed.learning.gradients import stack_units
+from abfed.learning.losses import LOGISTIC
+from abfed.learning.networks import one_thread
+from abfed.learning.shapes import LARGEST_PARAMETER
+from abfed.learning.stacks import Stack
+from abfed.learning.steady import (
+    LARGEST,
+    SMALLEST,
+    block_sizes,
+    blocks,
+    is_steady,
+    is_steady_layer,
+    wild,
+)
+from abfed.learning.steady import NUMBERS as NUMBERS_TOLD
+from abfed.learning.steady_passes import WIDEST, sizes_for
+
+SIZES = (320, 256, 128, 64)
+NUMBERS = 24
+UNITS = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+def _summed(values: Tensor, *, backwards: bool = False) -> Tensor:
+    """A float32 sum of each column, number by number."""
+    total = torch.zeros(1, values.shape[1])
+    for line in values.flip(0) if backwards else values:
+        total = total + line
+    return total
+
+
+def _unsteady(where: Callable[[int], slice]) -> Callable[[Tensor], Tensor]:
+    """Sums that are made the other way round at some places of a block."""
+
+    def operation(values: Tensor) -> Tensor:
+        found = _summed(values)
+        chosen = where(values.shape[1])
+        found[:, chosen] = _summed(values[:, chosen], backwards=True)
+        return found
+
+    return operation
+
+
+def test_what_is_the_same_everywhere_is_steady():
+    assert is_steady(_summed, NUMBERS, SIZES)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda size: slice(size - 1, size),
+        lambda _: slice(0, 1),
+        lambda size: slice(size // 2, size),
+        lambda size: slice(0, size if size == 128 else 0),  # one size alone
+        lambda size: slice(64, size, 8),
+    ],
+)
+def test_another_order_anywhere_is_found(where):
+    assert not is_steady(_unsteady(where), NUMBERS, SIZES)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(("numbers", "chance"), [(3, 0.17), (8, 0.5), (24, 0.7), (256, 0.9)])
+def test_how_often_one_number_tells_another_order(numbers, chance):
+    values = wild((numbers, 4_000), torch.Generator().manual_seed(3))
+    differ = _summed(values) != _summed(values, backwards=True)
+    assert float(differ.float().mean()) > chance
+    assert (1 - chance) ** NUMBERS_TOLD < 1e-5
+
+
+@given(st.integers(1, 30_000), st.integers(1, 5_000), st.floats(1.0, 1e5))
+def test_blocks_hold_all_rows_and_are_of_the_sizes_tried(rows, widest, expected):
+    sizes = block_sizes(widest, expected)
+    assert sizes == tuple(sorted(set(sizes), reverse=True))
+    assert sizes[-1] == SMALLEST
+    assert sizes[0] <= LARGEST
+    taken = list(blocks(rows, sizes))
+    assert set(taken) <= set(sizes)
+    assert all(size % SMALLEST == 0 for size in taken)
+    assert sum(taken) >= rows > sum(taken[:-1])
+
+
+def test_what_is_expected_fills_one_block():
+    sizes = block_sizes(24, 4_096)
+    assert list(blocks(4_096 + 250, sizes)) == [sizes[0]]
+    assert sizes[0] < 1.1 * 4_096
+
+
+def _batch(network: nn.Sequential, people: int, seed: int) -> Batch:
+    generator = np.random.default_rng(seed)
+    first = network[0]
+    assert isinstance(first, nn.Linear)
+    lines = generator.uniform(-1, 1, (people, first.in_features)).astype(np.float32)
+    labels = generator.integers(0, 2, people).astype(np.float32)
+    return Batch(torch.from_numpy(lines), torch.from_numpy(labels), (Group(1, people),))
+
+
+def _cancelling(*sizes: int) -> nn.Sequential:
+    """Weights that an asker may choose: huge, and of both signs."""
+    generator = np.random.default_rng(8)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layer = nn.Linear(inputs, outputs)
+        for each in layer.parameters():
+            signs = generator.integers(-1, 2, each.shape) * LARGEST_PARAMETER
+            each.data = torch.from_numpy(signs + generator.normal(size=each.shape)).float()
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 32, 1), (33, 9, 3)])
+@settings(deadline=None, max_examples=6)
+@given(st.integers(200, 1_500), st.integers(0, 2**32), st.floats(50.0, 3e3), st.data())
+def test_one_recipient_more_adds_what_they_add_alone(sizes, people, seed, expected, data):
+    network = _cancelling(*sizes)
+    stack = Stack.of(network)
+    assert stack is not None
+    batch = _batch(network, people, seed)
+    if sizes[-1] > 1:
+        batch = batch._replace(labels=batch.labels[:, None].repeat(1, sizes[-1]))
+    gone = data.draw(st.integers(0, people - 1))
+    rest = torch.arange(people) != gone
+
+    def units(chosen: Tensor) -> Tensor:
+        group = Group(1, int(chosen.sum()))
+        part = Batch(batch.lines[chosen], batch.labels[chosen], (group,))
+        return stack_units(stack, part, 0.7, LOGISTIC, expected=expected)
+
+    with torch.no_grad():
+        alone = units(~rest)
+        assert torch.equal(units(torch.ones_like(rest)) - units(rest), alone)
+    assert sum(each * each for each in alone.tolist()) <= UNITS**2
+
+
+@pytest.mark.privacy
+def test_what_was_tried_with_other_threads_does_not_count():
+    assert torch.get_num_threads() == 1
+    with pytest.raises(ValueError, match="threads"):
+        is_steady_layer(4, 1, (64,), 2, biased=True, back=False)
+
+
+@pytest.mark.privacy
+def test_a_machine_that_is_not_steady_takes_the_exact_path(monkeypatch):
+    network = nn.Sequential(nn.Linear(NUMBERS, 8), nn.ReLU(), nn.Linear(8, 1))
+    stack, batch = Stack.of(network), _batch(network, 300, 1)
+    assert stack is not None
+    exact = book_keeping_units(stack, *batch, 0.7, LOGISTIC)
+    tried = []
+
+    def unsteady(*shape: object, **_: object) -> bool:
+        tried.append(shape)
+        return False
+
+    monkeypatch.setattr("abfed.learning.steady_passes.is_steady_layer", unsteady)
+    assert torch.equal(stack_units(stack, batch, 0.7, LOGISTIC), exact)
+    assert tried
+
+
+@pytest.mark.privacy
+def test_what_float32_can_not_bound_takes_the_exact_path():
+    assert sizes_for(Stack.of(nn.Sequential(nn.Linear(WIDEST + 1, 1)))) == ()
+    network = nn.Sequential(nn.Linear(4, 1))
+    stack, batch = Stack.of(network), _batch(network, 10, 1)
+    assert stack is not None
+    wide = batch._replace(lines=batch.lines.double())
+    exact = book_keeping_units(stack, *wide, 0.7, LOGISTIC)
+    assert torch.equal(stack_units(stack, wide, 0.7, LOGISTIC), exact)
+
+
+@pytest.mark.privacy
+def test_who_overflows_adds_nothing_and_nobody_notices():
+    network = _cancelling(24, 64, 1)
+    stack, batch = Stack.of(network), _batch(network, 200, 2)
+    assert stack is not None
+    spoilt = batch.lines.clone()
+    spoilt[[3, 77, 199]] = torch.tensor([[torch.inf], [torch.nan], [3e38]])
+    sound = torch.ones(200, dtype=torch.bool)
+    sound[[3, 77, 199]] = False
+    rest = Batch(batch.lines[sound], batch.labels[sound], (Group(1, 197),))
+    with torch.no_grad():
+        found = stack_units(stack, batch._replace(lines=spoilt), 0.7, LOGISTIC)
+        assert torch.equal(found, stack_units(stack, rest, 0.7, LOGISTIC))
+    assert found.any()
+
+
+def test_two_batches_share_memory_and_nothing_else():
+    network = nn.Sequential(nn.Linear(NUMBERS, 40), nn.ReLU(), nn.Linear(40, 1))
+    ways = gradients.BatchGradients(network), gradients.BatchGradients(network)
+    first, second = _batch(network, 900, 1), _batch(network, 70, 2)
+    ways[0].clipped_units(first, 0.7)
+    again = ways[0].clipped_units(second, 0.7)
+    assert torch.equal(again, ways[1].clipped_units(second, 0.7))
