@@ -10,12 +10,11 @@
 5. Nothing is returned beside the sum: norms, losses and counts would be releases too.
 6. No generator is drawn from: a module that would (dropout) is refused.
 
-A stack of layers takes the fast path: `abfed.learning.steady_sums`, or `bookkeeping` where float32
-isn't steady. Any other module that Opacus
-accepts takes the general one: one recipient at a time, so that nobody else's rows are in the
-products. No plan needs it; it is for networks of one's own. Opacus's optimizer, sampler and loader
-stay unused (they draw from torch's global generator), and so do its hooks and its ghost clipping:
-they multiply all rows at once.
+A stack of layers takes a fast path: `abfed.learning.steady_sums`, or `bookkeeping` where that can't
+be had. Any other module that Opacus accepts takes the general one: one recipient at a time, so that
+nobody else's rows are in the products. No plan needs it; it is for networks of one's own. Opacus's
+optimizer, sampler and loader stay unused (they draw from torch's global generator), and so do its
+hooks and its ghost clipping: they multiply all rows at once.
 """
 
 from __future__ import annotations
@@ -130,19 +129,28 @@ def stack_units(
     expected: float = math.inf,
     scratch: Scratch | None = None,
 ) -> Tensor:
-    """The clipped sum of a stack: in float32 where its products are steady, else exact throughout.
+    """The clipped sum of a stack: in float32 where that is steady, else exact throughout.
 
-    Which of the two it is follows from the network's shape and this machine, never from rows.
+    Recipients with several rows take the exact path, which was the faster one for them. Which one
+    it is follows from the network's shape, this machine, and how many rows the recipient has.
 
     Returns:
         `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
     """
     lines, labels, groups = batch
-    sizes = () if lines.dtype is torch.float64 else sizes_for(stack, expected)
+    sizes = () if lines.dtype is not torch.float32 else sizes_for(stack, expected)
     if not sizes:
         return book_keeping_units(stack, lines, labels, groups, clip, loss)
     scratch = Scratch() if scratch is None else scratch
-    return steady_units(stack, sizes, lines, labels, groups, clip, loss, scratch)
+    total, start = torch.zeros(stack.size, dtype=torch.int64), 0
+    for group in groups:
+        rows = slice(start, start + group.rows * group.recipients)
+        start = rows.stop
+        if group.rows == 1:
+            total += steady_units(stack, sizes, lines[rows], labels[rows], clip, loss, scratch)
+        else:
+            total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
+    return total
 
 
 def _grouped(lines: Tensor, labels: Tensor, recipients: Tensor) -> Batch:

@@ -1,9 +1,8 @@
 """Clipped sums from steady passes: float32 for the passes, whole numbers for the sum.
 
 The sum is the same kind as `abfed.learning.bookkeeping`'s: a recipient adds whole multiples of 2⁻⁴⁰
-of the clip that follow from the parameters and their own rows alone, of norm at most 2⁴⁰; they are
-added without rounding. Where each recipient has one row and each trained layer is linear it is made
-in fewer steps (`add_single`):
+of the clip that follow from the parameters and their own row alone, of norm at most 2⁴⁰; they are
+added without rounding. It is made in fewer steps, for recipients who have one row:
 
 1. a layer's gradient is the outer product of signal g and input a (with 1 for the bias). Its norm
    is ‖g‖‖a‖, each rounded up by more than float32's sum can lose, in whatever order it adds;
@@ -12,23 +11,22 @@ in fewer steps (`add_single`):
 3. g × factor becomes g̃, whole in units for which g̃ × ã counts 2⁻⁴⁰ of the clip. Rounding moves it
    by ½√n at most, n its numbers, and so the product by ½√n (2²⁰ + ½√m), for each layer: taken off
    the bound beforehand;
-4. each entry of g̃ × ã is at most 2⁴⁰, so 2¹² rows are added exactly in float64.
+4. each entry of g̃ × ã is at most 2⁴⁰, so 2¹³ rows are added exactly in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from abfed.learning.bookkeeping import ROUNDED_UP, Group, add_kept
-from abfed.learning.fixedpoint import PIECE, powers_above, round_rows
+from abfed.learning.bookkeeping import ROUNDED_UP
+from abfed.learning.fixedpoint import powers_above
 from abfed.learning.losses import Loss
-from abfed.learning.passes import Kept
 from abfed.learning.shapes import UNIT_BITS
-from abfed.learning.stacks import Linear, Stack, Table
+from abfed.learning.stacks import Stack
 from abfed.learning.steady import LARGEST, Scratch, blocks, squares
 from abfed.learning.steady_passes import Plain, SteadyPasses
 
@@ -43,19 +41,17 @@ def steady_units(
     sizes: Sequence[int],
     lines: Tensor,
     labels: Tensor,
-    groups: Sequence[Group],
     clip: float,
     loss: Loss,
     scratch: Scratch,
 ) -> Tensor:
-    """The sum of recipients' clipped gradients, over all trained parameters in one vector.
+    """The sum of clipped gradients of recipients with one row each, in one vector.
 
     Args:
         stack: the network.
         sizes: of blocks for which it is steady (`steady_passes.sizes_for`).
         lines: `(rows, inputs)`. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
-        groups: whose the rows are, in their order; together all of them.
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
         scratch: to work in.
@@ -67,22 +63,12 @@ def steady_units(
     if len(lines) == 0 or not stack.is_finite():
         return total
     passes, sums, start = SteadyPasses(stack, scratch), _Sums(total), 0
-    for group in groups:
-        single = group.rows == 1 and passes.is_linear
-        most = 1 if single else max(1, min(PIECE, sizes[0]) // group.rows)
-        for piece in _pieces(group, sizes[0] if single else most):
-            rows = slice(start, start + piece.rows * piece.recipients)
-            start = rows.stop
-            found = [
-                passes.kept(lines[block], labels[block], size, loss, number)
-                for number, (block, size) in enumerate(_blocks(rows, sizes))
-            ]
-            if single:
-                for kept in found:
-                    sums.make_room(kept[0].signals.shape[1])
-                    _add_single(sums.recent, kept, clip, scratch)
-            else:
-                _add_many(total, found, piece, clip)
+    for size in blocks(len(lines), sizes):
+        rows = slice(start, start + size)
+        kept = passes.kept(lines[rows], labels[rows], size, loss)
+        sums.make_room(size)
+        _add_block(sums.recent, kept, clip, scratch)
+        start = rows.stop
     sums.make_room(LARGEST)
     return total
 
@@ -110,26 +96,14 @@ class _Sums:
         self._rows += rows
 
 
-def _pieces(group: Group, most: int) -> Iterator[Group]:
-    """A group in pieces of so many recipients at most; no recipient's rows are parted."""
-    for first in range(0, group.recipients, most):
-        yield Group(group.rows, min(most, group.recipients - first))
-
-
-def _blocks(rows: slice, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """A piece's rows in blocks: which rows, and the size that they are padded to."""
-    first = rows.start
-    for size in blocks(rows.stop - rows.start, sizes):
-        yield slice(first, min(first + size, rows.stop)), size
-        first += size
-
-
-def _add_single(recent: Tensor, kept: list[Plain], clip: float, scratch: Scratch) -> None:
-    """Add the clipped gradients of recipients who have one row each, all layers linear."""
+def _add_block(recent: Tensor, kept: list[Plain], clip: float, scratch: Scratch) -> None:
+    """Add the clipped gradients of a block's recipients."""
     bound = clip * _bound(kept)
     if bound <= 0:
         return
-    biased = torch.tensor([[float(_has_bias(one.layer))] for one in kept], dtype=torch.float64)
+    biased = torch.tensor(
+        [[float(one.layer.bias is not None)] for one in kept], dtype=torch.float64
+    )
     inner = _at_least([one.inputs for one in kept], scratch).square_().add_(biased).sqrt_()
     powers = powers_above(inner.mul_(ROUNDED_UP))
     rounded = [[math.sqrt(len(one.inputs) + 1) * 2.0 ** -(INPUT_BITS + 1)] for one in kept]
@@ -164,17 +138,13 @@ def _add_product(
     shape, start = one.layer.weight.shape, one.layer.start
     stop = start + shape.numel()
     recent[start:stop].view(shape).addmm_(weighted, whole.t())
-    if _has_bias(one.layer):
+    if one.layer.bias is not None:
         recent[stop : stop + shape[0]].addmv_(weighted, scales.double().round_())
 
 
 def _single(numbers: Tensor) -> Tensor:
     """In float32; 0 for whoever adds nothing."""
     return numbers.float().nan_to_num_(0.0, 0.0, 0.0)
-
-
-def _has_bias(layer: Linear | Table) -> bool:
-    return isinstance(layer, Linear) and layer.bias is not None
 
 
 def _at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
@@ -199,36 +169,3 @@ def _bound(kept: Sequence[Plain]) -> float:
         inputs = 2.0**INPUT_BITS + 0.5 * math.sqrt(len(one.inputs) + 1)
         lost += 0.5 * math.sqrt(len(one.signals)) * inputs
     return 1.0 - lost * 2.0**-UNIT_BITS
-
-
-def _add_many(total: Tensor, found: list[list[Plain]], group: Group, clip: float) -> None:
-    """Add the clipped gradients of recipients with any number of rows, any layers."""
-    whole = [_whole(parts, group) for parts in zip(*found, strict=True)]
-    add_kept(total, whole, torch.ones(group.recipients, dtype=torch.bool), group, clip)
-
-
-def _whole(blocks_: Sequence[Plain], group: Group) -> Kept:
-    """A layer's inputs and signals as whole numbers, each recipient's on their own."""
-    layer, rows = blocks_[0].layer, group.rows * group.recipients
-    if not isinstance(layer, Linear):
-        signals = torch.cat([one.signals for one in blocks_]).double()
-        codes = torch.cat([one.inputs for one in blocks_])
-        return Kept(layer, codes, signals, round_rows(signals, group.recipients))
-    inputs = _lines([one.inputs for one in blocks_], rows)
-    signals = _lines([one.signals for one in blocks_], rows)
-    if layer.bias is not None:
-        inputs[:, -1] = 1.0
-    scale = round_rows(inputs, group.recipients) * round_rows(signals, group.recipients)
-    return Kept(layer, inputs, signals, scale)
-
-
-def _lines(parts: Sequence[Tensor], rows: int) -> Tensor:
-    """Blocks as lines again, float64 and with one more column of 0, without what was added."""
-    lines = torch.empty(rows, len(parts[0]) + 1, dtype=torch.float64)
-    first = 0
-    for part in parts:
-        held = min(part.shape[1], rows - first)
-        lines[first : first + held, :-1] = part[:, :held].t()
-        first += held
-    lines[:, -1] = 0.0
-    return lines

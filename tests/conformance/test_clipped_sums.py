@@ -1,4 +1,4 @@
-"""The ways to a clipped sum: steady passes, fixed point throughout, one recipient at a time."""
+"""The ways to a clipped sum: as trained, in fixed point throughout, one recipient at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import book_keeping_units
-from abfed.learning.gradients import one_by_one
+from abfed.learning.gradients import one_by_one, stack_units
 from abfed.learning.losses import Loss
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
-from abfed.learning.steady import Scratch
-from abfed.learning.steady_passes import sizes_for
-from abfed.learning.steady_sums import steady_units
 from tests.conformance.clipped_sums import (
     CLIP,
     OTHERS,
@@ -42,18 +39,15 @@ class TestBookKeeping(ClippedSums):
         assert Stack.of(network_of(name)) is None
 
 
-def _by_steady_passes(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
+def _as_trained(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
     stack = Stack.of(network)
     assert stack is not None
     with one_thread():
-        sizes = sizes_for(stack)
-        if not sizes:
-            pytest.skip("this machine's products aren't steady")
-        return steady_units(stack, sizes, *batch, clip, loss, Scratch())
+        return stack_units(stack, batch, clip, loss)
 
 
-class TestSteadyPasses(ClippedSums):
-    way = staticmethod(_by_steady_passes)
+class TestAsTrained(ClippedSums):
+    way = staticmethod(_as_trained)
     tolerance = 2e-4
 
 
