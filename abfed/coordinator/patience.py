@@ -130,6 +130,7 @@ class _Step:
         self._failed: dict[str, Message] = {}
         self._tries: dict[str, int] = {}
         self._due: dict[str, float] = {}  # silo → when to ask it again
+        self._asked: dict[str, float] = {}  # silo → when it was asked last
         self._all = len(requests.silos) + len(requests.unconnected)
 
     def carry_out(self) -> Iterator[Message]:
@@ -155,6 +156,7 @@ class _Step:
 
     def _ask(self, silo: str) -> None:
         self._tries[silo] = self._tries.get(silo, 0) + 1
+        self._asked[silo] = time.monotonic()
         try:
             self._open[self._requests.deliver(silo, self._grid.deliver)] = silo
         except OUTAGES:
@@ -173,6 +175,7 @@ class _Step:
                     self._later(silo)
                 else:
                     self._answered.add(silo)
+                    self._open = {name: one for name, one in self._open.items() if one != silo}
                     self._failed.pop(silo, None)
                     self._due.pop(silo, None)
                     self._grid.tell(silo)
@@ -197,16 +200,27 @@ class _Step:
     def _ask_again(self) -> None:
         now = time.monotonic()
         due = [silo for silo, moment in self._due.items() if moment <= now]
+        due += self._silent(now)
         if not due:
             return
         self._requests.connect(self._grid.addresses())
         for silo in due:
-            del self._due[silo]
+            self._due.pop(silo, None)
             if self._requests.reaches(silo):
                 self._ask(silo)
             else:
                 self._tries[silo] = self._tries.get(silo, 0) + 1
                 self._later(silo)
+
+    def _silent(self, now: float) -> list[str]:
+        """Silos whose question is open, and of whom nothing was heard for too long.
+
+        A courier that is killed before it has fetched its message leaves nobody who could say so:
+        Flower holds that message for one that was delivered.
+        """
+        before = now - self._grid.waiting.silent_seconds
+        waiting = set(self._open.values()) - self._answered - set(self._due)
+        return sorted(silo for silo in waiting if self._asked[silo] <= before)
 
     def _hurry(self) -> None:
         """Shorten the step's time once the quorum has answered."""

@@ -24,6 +24,8 @@ class Waiting(Frozen):
             Asking again is free: the same request gets the same release.
         retry_seconds: pause before the first retry; doubled each time up to a minute, and of random
             length between half and one and a half of it.
+        silent_seconds: a silo of which nothing was heard for so long is asked again; whichever
+            question it answers first counts. What carries a question may be killed without a word.
         quorum: share of the silos asked that is enough to close a step; 1 waits for all of them.
             The plan's `minimum_silos` holds all the same.
         straggler_seconds: how long the rest still have once the quorum has answered.
@@ -35,6 +37,7 @@ class Waiting(Frozen):
     step_seconds: Seconds = 3600.0
     retries: Annotated[int, Field(ge=0, le=1000)] = 12
     retry_seconds: Seconds = 5.0
+    silent_seconds: Seconds = 180.0
     quorum: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     straggler_seconds: Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)] = 60.0
     silo_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0

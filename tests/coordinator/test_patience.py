@@ -109,6 +109,29 @@ def test_a_silo_that_fails_is_asked_again(federation, grid):
     assert not outcome.missing_now
 
 
+def test_a_silo_of_which_nothing_is_heard_is_asked_again(federation, grid, monkeypatch):
+    deliver, carried = grid._deliver, []
+
+    def swallow_the_first(message):
+        silo = grid._silo(message)
+        carried.append(silo)
+        name, reply, seconds = deliver(message)
+        if silo == "aurora" and carried.count("aurora") == 1:
+            monkeypatch.setattr(grid, "pull_messages", hiding(name))
+        return name, reply, seconds
+
+    def hiding(lost):
+        pull = type(grid).pull_messages
+        return lambda names: pull(grid, [name for name in names if name != lost])
+
+    monkeypatch.setattr(grid, "_deliver", swallow_the_first)
+    started = time.monotonic()
+    outcome = carry(federation, grid, retries=0, silent_seconds=1, step_seconds=60)
+    assert not outcome.missing_now
+    assert grid.asked == ["aurora", "borealis", "aurora"]
+    assert 1 <= time.monotonic() - started < 30
+
+
 def test_a_superlink_that_goes_in_the_middle_of_a_call_is_waited_for(federation, grid):
     grid.outages = [ObjectPushError("x", 1, "s"), httpx.ReadError("gone")]
     grid.pull_outages = [httpx.ConnectError("not yet back")]

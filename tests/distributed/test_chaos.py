@@ -167,7 +167,7 @@ def test_killed_and_paused_in_every_phase_it_ends_the_same(rig):
         rig.folder / "chaos.yaml",
         name="chaos",
         training={"rounds": rounds, "local_steps": 2, "sampling_rate": 0.1},
-        waiting={"retry_seconds": 1, "retries": 60, "step_seconds": 400},
+        waiting={"retry_seconds": 1, "retries": 60, "step_seconds": 400, "silent_seconds": 45},
     )
     striker = Striker(rig, STRIKES)
     striker.start()
