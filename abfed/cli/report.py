@@ -68,7 +68,7 @@ def make(
     with cells_bar(quiet=as_json) as tell:
         made = make_report(asked, limits=Limits(report=timeout), tell=tell)
         page = keep(made, asked, opened.reports_folder, opened.keys)
-    files = [page.with_suffix(f".{form}") for form in formats]
+    files = [page.with_suffix(f".{form}") for form in asked.formats]
     run = subject.facts.get("run")
     if as_json:
         told = {"report": page, "run": run, "files": files, "audience": list(subject.audience)}

@@ -28,7 +28,7 @@ from abfed.lab.kernels import environment
 from abfed.lab.report_manifest import SUFFIX, damaged, read_manifest
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
-from abfed.site.files import make_private_folder, write_private
+from abfed.site.files import alone, make_private_folder, write_private
 from abfed.site.keys import SiteKeys
 
 How = Literal["fork", "spawn"]
@@ -94,8 +94,21 @@ def carry_out(
     Raises:
         KeyboardInterrupt: what was made is kept, and is found by the next attempt.
         ReportFailed: no warm process could be made.
+        WorkspaceError: the folder is a link to another.
     """
+    if folder.is_symlink():
+        raise WorkspaceError(
+            "is a link", where=str(folder), do="remove it: reports lie in a folder"
+        )
     make_private_folder(folder)
+    with alone(folder.with_name(f".{folder.name}.lock")):  # the second finds what the first made
+        return _carry_out(items, folder, keys, ways, tell)
+
+
+def _carry_out(
+    items: Sequence[Item], folder: Path, keys: SiteKeys, ways: Ways, tell: Tell
+) -> list[Outcome]:
+    """See `carry_out`; nobody else works in the folder."""
     done: dict[str, Outcome] = {}
 
     def close(outcome: Outcome) -> None:

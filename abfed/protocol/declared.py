@@ -13,6 +13,14 @@ from abfed.protocol.errors import InputError
 
 Record = TypeVar("Record", bound=BaseModel)
 
+FORMS = {
+    r"^[a-z][a-z0-9_-]{0,47}$": "a small letter first, then small letters, digits, - and _; "
+    "48 characters at most",
+    r"^[0-9a-f]{64}$": "64 hexadecimal digits in small letters",
+    r"^[0-9a-f]{32}$": "32 hexadecimal digits in small letters",
+}
+"""Forms that people write by hand, in words."""
+
 
 def parse_record(
     model: type[Record], value: Any, *, where: str, error: type[InputError] = InputError
@@ -47,6 +55,9 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         return f"{path}: unknown key{hint}"
     if problem["type"] == "missing":
         return f"{path}: is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        pattern = str(problem["ctx"]["pattern"])
+        return f"{path}: must be {FORMS.get(pattern, 'of the form ' + pattern)}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{path}: {message}" if path else message

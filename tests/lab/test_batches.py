@@ -2,6 +2,7 @@
 their kernels were started."""
 
 import json
+import threading
 
 import nbformat
 import pytest
@@ -15,7 +16,7 @@ from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.forking import CAN_FORK
 from abfed.lab.report_manifest import read_manifest
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, WorkspaceError
 from tests.lab.browser import browser, layout_problems, needs_axe, needs_chromium
 from tests.lab.example import make_run, statistics_only
 
@@ -137,6 +138,34 @@ def test_forked_pages_are_spawned_pages_failures_stop_nothing_and_a_batch_resume
     manifest = read_manifest(page.with_suffix(".report"), workspace.keys.public_key)
     assert manifest["confinement"]
     assert manifest["parameters"]["brand"] == "aurora"
+
+
+def test_a_link_is_not_followed_out_of_the_reports(workspace, tmp_path):
+    notebook(tmp_path)
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "link"
+    elsewhere.mkdir(mode=0o755)
+    link.symlink_to(elsewhere)
+    with pytest.raises(WorkspaceError, match="is a link"):
+        carry_out(items(workspace, tmp_path), link, workspace.keys, Ways(1), lambda _: None)
+    assert list(elsewhere.iterdir()) == []
+    assert elsewhere.stat().st_mode & 0o777 == 0o755
+
+
+def test_two_batches_into_one_folder_make_each_report_once(workspace, tmp_path):
+    notebook(tmp_path)
+    found, ways = items(workspace, tmp_path, brands=["", "aurora"]), Ways(1, FASTEST)
+    ended = []
+
+    def one():
+        ended.append(carry_out(found, tmp_path / "shared", workspace.keys, ways, lambda _: None))
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(120)
+    told = sorted([each.status for each in outcomes] for outcomes in ended)
+    assert told == [["kept", "kept"], ["made", "made"]]
 
 
 LONG = "a-brand-with-a-name-that-is-as-long-as-names-may-be-and-longer-than-phones-are-wide"

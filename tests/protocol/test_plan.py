@@ -204,6 +204,13 @@ def test_all_problems_are_named_at_once() -> None:
         assert field in str(caught.value)
 
 
+def test_the_form_of_a_name_is_told_in_words() -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.from_values(plan_values(name="Spring Mail"))
+    assert "name: must be a small letter first" in str(caught.value)
+    assert "[a-z]" not in str(caught.value)
+
+
 FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
     "only a comment": (b"# later\n", "empty"),
