@@ -47,7 +47,8 @@ def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
     if rows < math.inf:
         most = rows + 4.0 * math.sqrt(rows)
         largest = min(largest, math.ceil(most / math.ceil(most / largest)))
-    sizes = [SMALLEST * math.ceil(largest / SMALLEST)]
+    step = max(SMALLEST, (1 << (largest - 1).bit_length()) >> 4)  # few sizes, so few trials
+    sizes = [min(LARGEST, step * math.ceil(largest / step))]
     while sizes[-1] > SMALLEST:
         sizes.append(SMALLEST * math.ceil(sizes[-1] / (3 * SMALLEST)))
     return tuple(sizes)
