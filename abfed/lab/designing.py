@@ -68,6 +68,8 @@ def design_notes(plan: Plan) -> list[str]:
         " at the 5 % level: recipients in each brand, or ε with those there are."
     )
     lines = [asked]
+    if plan.noise_once:
+        lines.append("Noise is added once: this is the effect over all brands together.")
     if looks.spending is not None:
         lines.append(
             f"They come in {looks.looks} waves of equal size with noise of its own each, and are"

@@ -5,6 +5,9 @@ k like brands with n recipients each is (1/k) Σ over the two arms of s²/n_a + 
 second term is the noise, so that sample size and smallest detectable effect grow by
 √(1 + V_noise/V_sampling), and beyond n* = σ²c/(share·s²) recipients an arm sampling is the larger.
 
+Where noise is added once, each brand adds its share of it to one sum: the same formula with the
+share in σ's place.
+
 In a design with waves each wave has an equal part of the recipients and noise of its own, so that
 the noise's part of the variance is as many times larger; and an effect must stand out further to be
 found at one of several looks (`stats.horizon`).
@@ -24,6 +27,7 @@ import pandas as pd
 from scipy import optimize, special
 
 from abfed.privacy.accounting import gaussian_multiplier
+from abfed.privacy.once import own_share, split
 from abfed.protocol.analysis import Expected
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Mean, Metric, Proportion, Quantile, Ratio
@@ -145,6 +149,8 @@ def _outlook(plan: Plan, metric: Metric, expected: Expected) -> Outlook:
         noise = spread * first.size * (q * (1 - q) ** 2 + (1 - q) * q**2) / (q * (1 - q))
     if adjustment is not None:
         spread, noise = spread * (1 - expected.r_squared), noise * 2
+    if plan.noise_once:  # each of k brands adds its share to one sum: k shares over (k n)²
+        noise *= own_share(plan, split(1.0)[1]) ** 2
     return Outlook(
         metric=metric.name,
         mean=expected.mean,
@@ -219,14 +225,14 @@ def design(plan: Plan, *, alpha: float = 0.05) -> Design:
             }
         )
     priorities = [plan.analysis.budget_of(view.metric).priority for view in views]
-    split = least_width(views, priorities, n, sigma)
+    shares = least_width(views, priorities, n, sigma)
     total = sum(view.share for view in views)
-    better = [replace(v, share=total * s) for v, s in zip(views, split, strict=True)]
+    better = [replace(v, share=total * s) for v, s in zip(views, shares, strict=True)]
     mine, best = (
         sum(p * v.widening(n, sigma) for p, v in zip(priorities, some, strict=True))
         for some in (views, better)
     )
-    named = {view.metric: round(share, 4) for view, share in zip(views, split, strict=True)}
+    named = {view.metric: round(share, 4) for view, share in zip(views, shares, strict=True)}
     pays = {one.metric: forecast(plan, one) for one in plan.analysis.adjust}
     return Design(pd.DataFrame(rows), named, best / mine, pays)
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from abfed.privacy.charges import noise_multipliers, silo_share
 from abfed.privacy.once import split
 from abfed.privacy.secure_sum import sum_excess
+from abfed.protocol.analysis import Analysis, Expected
+from abfed.stats.design import outlooks
 from abfed.stats.effects import effects
 from abfed.stats.encoding import SCALE
 from abfed.stats.layout import Layout
@@ -141,6 +143,19 @@ def test_intervals_are_narrower_than_with_noise_each_and_by_how_much():
     print(f"once over each: variance of noise {noise:.3f} ({expected:.3f}), width {width:.3f}")
     assert expected <= noise < 1.25 * expected
     assert width < 0.98
+
+
+def test_a_design_knows_that_the_noise_is_added_once():
+    expected = (Expected(metric="clicked", mean=0.15, lift=0.1),)
+    believed = Analysis(recipients=4000, expected=expected)
+    once, each = (
+        outlooks(plan.model_copy(update={"analysis": believed}))[0] for plan in (PLAN, EACH)
+    )
+    noise = once.variance(4000, 2.0) - once.variance(4000, 0.0)
+    apart = each.variance(4000, 2.0) - each.variance(4000, 0.0)
+    fraction = 1 / (0.9 * (PLAN.minimum_silos - PLAN.privacy.colluders))
+    assert noise / apart == pytest.approx(fraction, rel=1e-6)
+    assert once.variance(4000, 0.0) == each.variance(4000, 0.0)
 
 
 @given(st.lists(st.lists(st.integers(1, 10**6), min_size=3, max_size=3), min_size=2, max_size=6))
