@@ -84,16 +84,24 @@ def strike(rig, place, program, number):
         pids = descendants(rig.pid("coordinator", "executor"))
     else:
         pids = [rig.pid(place, program) if program else rig.processes[place].pid]
-    for pid in pids:
-        os.kill(pid, number)
+    struck = [pid for pid in pids if sent(pid, number)]
     if number == signal.SIGSTOP:
         time.sleep(PAUSE)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        for pid in struck:
+            sent(pid, signal.SIGCONT)
     elif place.endswith(".silo"):
         rig.processes[place].wait(20)
         rig.serve(place.removesuffix(".silo"))
-    return len(pids)
+    return len(struck)
+
+
+def sent(pid, number):
+    """Whether a process was still there for a signal: a courier lives for a moment."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def await_phase(rig, phase, before):
