@@ -1,7 +1,9 @@
 """Backing a silo up, and putting it back without putting its budget back.
 
 A backup is consistent: the log first, then the ledger (which may only be newer), then the store
-under its writers' lock. It is sealed under a passphrase, keys included.
+under its writers' lock. It is sealed under a passphrase, keys included. The log says that one was
+begun before anything is written, and that there is one (`silo.backed-up`) when it is whole on disk:
+one that was interrupted counts for nobody, and its place can be used again.
 
 Restoring an old backup would forget what was charged since. So whoever restores shows what a
 coordinator saw of the silo (`abfed audit anchors`, signed by a coordinator that the backup's own
@@ -17,26 +19,27 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from abfed.lab.auditing import anchors_here, read_anchors
 from abfed.lab.coordination import pin_silo
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.silo.buckets import BucketFiles
 from abfed.silo.checking import check_silo
 from abfed.silo.policy import Policy
 from abfed.silo.service import SiloPaths
 from abfed.site.anchors import Anchor, verify_against
-from abfed.site.archive import read_archive, write_archive
+from abfed.site.archive import check_passphrase, read_archive, write_archive
 from abfed.site.audit import AuditLog
 from abfed.site.clock import moment_of
 from abfed.site.files import ASIDE, FILE_MODE, check_place, flush_folder, make_private_folder
 from abfed.site.keys import SiteKeys
 
+RESTORED = "silo.restored"
 LEFT_OUT = (ASIDE, "cache-", ".")
 LEDGER = ("ledger.db", "ledger.db-wal", "ledger.db-shm")
 BACKUP_DAYS = 31
@@ -63,19 +66,19 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
         raise WorkspaceError("there is a file already", where=str(path), do="name another one")
     check_place(path)
     folder = workspace.silo_folder(silo)
+    check_passphrase(passphrase)
     _refuse_damaged(folder)
     paths = SiloPaths(folder)
     keys = SiteKeys.open(paths.keys)
-    AuditLog(paths.audit, keys, workspace.clock).append("silo.backed-up", by=by)
+    audit = AuditLog(paths.audit, keys, workspace.clock)
+    audit.append("silo.backup-begun", by=by)
     log = paths.audit.read_bytes()
     aside = path.with_name(f"{ASIDE}{path.name}")
     try:
         with (
             tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as scratch,
             BucketFiles(paths.store, keys).exclusive(wait=True),
-            os.fdopen(
-                os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb"
-            ) as file,
+            _written_anew(aside) as file,
         ):
             ledger = Path(scratch) / "ledger.db"
             _copy_ledger(paths.ledger, ledger)
@@ -83,11 +86,20 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
             count = write_archive(file, passphrase, members)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
-        flush_folder(path.parent)
+            aside.replace(path)
+            flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+    audit.append("silo.backed-up", by=by)
     return BackUp(silo, count, path.stat().st_size)
+
+
+@contextmanager
+def _written_anew(aside: Path) -> Iterator[BinaryIO]:
+    """A file for this writer alone; what a killed one left of it is removed."""
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+        yield file
 
 
 def backed_up(audit: AuditLog) -> tuple[datetime | None, bool]:
@@ -127,11 +139,12 @@ def restore(
         anchors: what a coordinator saw of the silo, signed; this workspace's own where left out.
 
     Raises:
-        WorkspaceError: there is such a silo, or the backup is another's.
+        WorkspaceError: there is such a silo, the backup is another's, or the coordinator has
+            another key pinned for this name.
         IntegrityError: the backup is damaged, or older than what the silo released since.
     """
     target = workspace.path / "silos" / silo
-    if silo in workspace.silos or target.exists():
+    if silo in workspace.silos:
         raise WorkspaceError(f"there is a silo {silo!r} already", where=str(target))
     aside = target.with_name(f".{silo}.restoring")
     if aside.exists():
@@ -144,17 +157,38 @@ def restore(
         if keys.site != silo:
             raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
         (aside / "releases").mkdir(mode=0o700, exist_ok=True)
-        _refuse_damaged(aside)
-        _refuse_older(workspace, aside, keys, anchors)
-        AuditLog(aside / "audit.jsonl", keys, workspace.clock).append("silo.restored", by=by)
-        aside.rename(target)
-        flush_folder(target.parent)
-    except BaseException:
+        if not _is_there_already(target, keys):
+            _refuse_damaged(aside)
+            _refuse_older(workspace, aside, keys, anchors)
+            AuditLog(aside / "audit.jsonl", keys, workspace.clock).append(RESTORED, by=by)
+            pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
+            aside.rename(target)
+            flush_folder(target.parent)
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
-    pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
     workspace.take_in(silo)
     return count
+
+
+def _is_there_already(target: Path, keys: SiteKeys) -> bool:
+    """Whether a restoring that was killed left the same silo in its place, not listed yet.
+
+    Raises:
+        WorkspaceError: something else lies there.
+    """
+    if not target.exists():
+        return False
+    with suppress(AbfedError):
+        held = SiteKeys.open(target / "keys")
+        entries = list(AuditLog(target / "audit.jsonl", held).entries())
+        if held.public_key == keys.public_key and entries[-1]["body"]["event"] == RESTORED:
+            return True
+    raise WorkspaceError(
+        "a folder lies where the silo would be put back",
+        where=str(target),
+        why="no silo of this workspace is there, and no restoring that was interrupted",
+        do="move it away, or name it under silos in abfed.yaml",
+    )
 
 
 def _refuse_damaged(folder: Path) -> None:

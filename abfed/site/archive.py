@@ -30,6 +30,16 @@ SHORTEST_PASSPHRASE = 12  # characters
 _LENGTH = struct.Struct(">I")
 
 
+def check_passphrase(passphrase: str) -> None:
+    """Refuse a passphrase that is too short.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise InputError(f"a passphrase has at least {SHORTEST_PASSPHRASE} characters")
+
+
 def write_archive(
     file: BinaryIO, passphrase: str, members: Iterable[tuple[str, Path | bytes]]
 ) -> int:
@@ -43,8 +53,7 @@ def write_archive(
     Raises:
         InputError: the passphrase is too short.
     """
-    if len(passphrase) < SHORTEST_PASSPHRASE:
-        raise InputError(f"a passphrase has at least {SHORTEST_PASSPHRASE} characters")
+    check_passphrase(passphrase)
     salt = secrets.token_bytes(SALT_BYTES)
     file.write(MAGIC + salt)
     sealing = _Sealing(file, _key(passphrase, salt))
