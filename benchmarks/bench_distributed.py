@@ -44,6 +44,7 @@ serverapp = "plain:server"
 clientapp = "plain:client"
 [tool.flwr.app.config]
 rounds = 4
+out = ""
 """,
     "LICENSE": "none",
     "plain.py": """

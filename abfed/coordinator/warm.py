@@ -7,7 +7,7 @@ Where no warm executor is running, the command does the work itself.
 
 The socket is open to the site's own user only: it says which task, and nothing that comes through
 it is run. Where the executor ends, however it ends, the kernel ends its forks: what is tied to the
-keeper of a site is tied through it.
+keeper of a site is tied through it; it isn't to the SuperExec that passed the task on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from abfed.site.processes import end_with_parent
 
 LARGEST_TASK = 65_536  # bytes of a command line
+PARENT = "--parent-pid"
 Work = Callable[[list[str]], int]
 
 
@@ -68,7 +69,7 @@ def _work(line: socket.socket, work: dict[str, Work]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         task = _read(line)
         if task and task[0] in work:
-            code = work[task[0]](task[1:])
+            code = work[task[0]](_untied(task[1:]))
     except BaseException as error:  # noqa: BLE001 - a fork must never run on into the loop
         sys.stderr.write(f"executor: {type(error).__name__}\n")
     finally:
@@ -78,6 +79,19 @@ def _work(line: socket.socket, work: dict[str, Work]) -> None:
             code = 1  # nobody waits any longer
         sys.stderr.flush()
         os._exit(code)
+
+
+def _untied(words: list[str]) -> list[str]:
+    """A task's words without the process that Flower would have it end with.
+
+    That is the SuperExec, which is started again when it is killed. A fork that ended with it would
+    tell Flower that its task has failed, and so a run would fail whose every part goes on.
+    """
+    kept = list(words)
+    while PARENT in kept:
+        place = kept.index(PARENT)
+        del kept[place : place + 2]
+    return kept
 
 
 def _read(line: socket.socket) -> list[str]:

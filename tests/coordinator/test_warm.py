@@ -79,6 +79,13 @@ def test_each_task_is_a_process_of_its_own(warm):
     assert len({line[0] for line in lines}) == 3
 
 
+def test_a_task_does_not_end_with_the_superexec_that_passed_it_on(warm):
+    words = ("one", "--parent-pid", "4711", "--token", "t")
+    assert command(warm, "flwr-clientapp", *words) == 7
+    (line,) = (warm / "out").read_text().splitlines()
+    assert line.split()[1:] == ["one", "--token", "t"]
+
+
 def test_a_task_that_dies_or_raises_takes_nobody_with_it_and_tells_its_type_only(warm):
     assert command(warm, "flwr-clientapp", "die") == 1
     assert command(warm, "flwr-clientapp", "raise") == 1
