@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -175,6 +176,7 @@ class Keeper:
                 self._pause[name] = min(2 * pause, LONGEST_PAUSE)
                 self._due[name] = now + pause * random.uniform(0.5, 1.5)  # noqa: S311
                 self._log("process.ended", name=name, code=process.returncode)
+                _end_rest(process)
             if now >= self._due[name]:
                 del self._due[name]
                 self._start(program)
@@ -191,7 +193,17 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _end_rest(process)
         self._log("down", processes=len(alive))
+
+
+def _end_rest(process: subprocess.Popen[bytes]) -> None:
+    """End what a program has started and left behind: a killed nginx leaves workers, who listen on.
+
+    Each program leads a session of its own, so what it started is known by its group.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_with_parent(parent: int) -> None:

@@ -11,11 +11,18 @@ import pytest
 
 from tests.distributed.rig import ROOT, alive
 
-KEEPER = """
+WORKER = """
+import subprocess, sys, time
+one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
+print('worker', one.pid, flush=True)
+time.sleep(600)
+"""
+
+KEEPER = f"""
 import sys
 from pathlib import Path
 from abfed.site.processes import Keeper, Program
-sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+sleep = [sys.executable, "-c", {WORKER!r}]
 Keeper([Program("first", sleep), Program("second", sleep)], Path(sys.argv[1]) / "log").keep()
 """
 
@@ -61,6 +68,27 @@ def test_what_is_killed_is_started_again_and_all_end_with_the_keeper(keeper):
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert not [pid for pid in (*started(told, "first"), second) if alive(pid)]
+
+
+def workers(told, name):
+    """Ids of what a program's runs have started."""
+    lines = (told.parent / "log" / f"{name}.log").read_text().splitlines()
+    return [int(line.split()[1]) for line in lines if line.startswith("worker")]
+
+
+def test_what_a_killed_program_left_behind_is_ended_with_it(keeper):
+    process, told = keeper
+    wait_until(lambda: '"up"' in told.read_text())
+    wait_until(lambda: len(workers(told, "first")) == 1)
+    wait_until(lambda: len(workers(told, "second")) == 1)
+    (orphan,), (other,) = workers(told, "first"), workers(told, "second")
+    os.kill(started(told, "first")[0], signal.SIGKILL)
+    wait_until(lambda: not alive(orphan))
+    assert alive(other)
+    wait_until(lambda: len(workers(told, "first")) == 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not [pid for pid in (*workers(told, "first"), other) if alive(pid)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
