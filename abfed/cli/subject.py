@@ -14,7 +14,7 @@ from abfed.protocol.errors import InputError
 
 if TYPE_CHECKING:
     from abfed.protocol.identity import Right
-    from abfed.silo.subjects import Act, Receipt
+    from abfed.silo.requests import Act, Receipt
 
 app = typer.Typer(
     help="Answer people about their data: export, erase, opt out, restrict.", no_args_is_help=True
@@ -149,7 +149,7 @@ def receive(
     opened.authorise("subject.export" if act == "export" else "subject.erase", silo)
     with opened.silo(silo) as service:
         asked = Subjects(service).receive(
-            act, _people(who, file), law=law, received=_day(received), normalise=normalise
+            act, _people(who, file)[0], law=law, received=_day(received), normalise=normalise
         )
     if as_json:
         say_json([one.model_dump(mode="json", exclude={"who"}) for one in asked])
@@ -211,7 +211,7 @@ def _act(
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
-    people = _people(who, file)
+    people, lines = _people(who, file)
     if into is not None:
         room_for_receipts(into)  # before the act: one that can't be written then is lost
     opened = Workspace(workspace)
@@ -220,12 +220,42 @@ def _act(
         made = Subjects(service).carry_out(
             act, people, by=actor, law=law, received=_day(received), normalise=normalise
         )
+    made = [
+        one._replace(lines=tuple(lines[place - 1] for place in one.lines) if lines else ())
+        for one in made
+    ]
     if into is not None:
         write_receipts(into, made)
     if as_json:
         say_json([one.as_dict() for one in made])
         return
     _told(made)
+
+
+@app.command()
+def receipts(
+    silo: SiloArgument,
+    workspace: WorkspaceOption,
+    who: WhoArgument = "",
+    file: FileOption = None,
+    normalise: NormaliseOption = "casefold",
+    as_json: JsonOption = False,
+) -> None:
+    """Show again what people were given for what they asked: everything that was carried out."""
+    from abfed.lab.workspace import Workspace
+    from abfed.silo.subjects import Subjects
+
+    people, _ = _people(who, file)
+    opened = Workspace(workspace)
+    opened.authorise("subject.export", silo)
+    with opened.silo(silo) as service:
+        made = Subjects(service).receipts(people, normalise=normalise)
+    if as_json:
+        say_json([one.as_dict() for one in made])
+    elif made:
+        _told(made)
+    else:
+        say("Nothing was carried out for them.")
 
 
 def _told(receipts: list[Receipt]) -> None:
@@ -244,23 +274,27 @@ def _told(receipts: list[Receipt]) -> None:
             say("By policy they are queued to be trained again: `abfed silo subject due`.")
 
 
-def _people(who: str, file: Path | None) -> list[str]:
-    """Identifiers from the command or a file, each once."""
+def _people(who: str, file: Path | None) -> tuple[list[str], list[int]]:
+    """Identifiers from the command, or from a file with the lines that they stand on."""
     if bool(who) == (file is not None):
         raise InputError("name a person, or a file of them with --file")
     if file is None:
-        return [_identifier(who)]
+        return [_identifier(who)], []
     from abfed.protocol.documents import read_document
 
     data = read_document(file, "file of people", most=MOST_PEOPLE)
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise InputError("the file can't be read as UTF-8 text", where=str(file)) from cause
-    people = [_identifier(line) for line in lines if line.strip()]
-    if not people:
+    # Lines end where editors end them: what else Python takes for an end would cut an identifier
+    # in two, and neither half is anybody.
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not numbered:
         raise InputError("the file names nobody", where=str(file))
-    return people
+    return [_identifier(line.removesuffix("\r")) for _, line in numbered], [
+        number for number, _ in numbered
+    ]
 
 
 def _identifier(text: str) -> str:

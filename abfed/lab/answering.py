@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from abfed.protocol.errors import WorkspaceError
-from abfed.silo.subjects import Receipt
+from abfed.silo.requests import Receipt
 from abfed.site.files import check_place, make_private_folder, write_private
 
 STYLE = (
@@ -86,7 +86,9 @@ def _page(receipt: Receipt, data: Mapping[str, Any]) -> str:
         "Kept for": f"{data['kept_for_days']} days" if data["kept_for_days"] else "no fixed time",
         "Not read by any computation because": ", ".join(data["states"]) or "–",
     }
-    rows = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts.items())
+    rows = _pairs(facts)
+    lists = "".join(f"<table>{_pairs(line)}</table>" for line in data["lists"])
+    lists = lists and f"<h2>Lists that were made for sending</h2>{lists}"
     names = list(sends[0]) if sends else []
     head = "".join(f"<th>{_text(name)}</th>" for name in names)
     body = "".join(
@@ -97,8 +99,13 @@ def _page(receipt: Receipt, data: Mapping[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Your data</title>'
         f"<style>{STYLE}</style><h1>Your data at {_text(data['silo'])}</h1>"
-        f"<table>{rows}</table><h2>E-mails and what came of them</h2>{held}</html>\n"
+        f"<table>{rows}</table><h2>E-mails and what came of them</h2>{held}"
+        f"{lists}</html>\n"
     )
+
+
+def _pairs(facts: Mapping[str, Any]) -> str:
+    return "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts.items())
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError
 from abfed.silo.checking import check_silo
 from abfed.silo.policy import Policy
-from abfed.silo.subjects import open_by_day
+from abfed.silo.requests import open_by_day
 from abfed.site.certificates import expiry
 from abfed.site.checkups import Finding
 from abfed.site.clock import moment_of, stamp

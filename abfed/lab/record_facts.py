@@ -17,8 +17,9 @@ from abfed.lab.offices import Office
 from abfed.lab.responding import vendors_of
 from abfed.privacy.accounting import epsilon_of
 from abfed.silo.policy import Policy
+from abfed.silo.requests import Act
 from abfed.silo.service import SiloService
-from abfed.silo.subjects import Act, Subjects
+from abfed.silo.subjects import Subjects
 from abfed.site.checkups import Checkups
 from abfed.site.clock import moment_of
 from abfed.site.ring import read_ring

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from abfed.lab.coordination import COORDINATOR
 from abfed.lab.session import is_signed_in
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, Refused
+from abfed.silo.lists import FOLDER, Lists
 from abfed.silo.mapping import ExportMapping
+from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.scoring import Scored, Wanted
 from abfed.site.clock import system_clock
-from abfed.site.files import make_private_folder, write_private
+from abfed.site.files import make_private_folder
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
     from abfed.silo.models import Models
-
-LISTS = "lists"
 
 
 class Order(NamedTuple):
@@ -72,10 +72,15 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
         scored = service.score(
             model, wanted, purpose=order.purpose, person=person, personal=order.personal
         )
-        folder = workspace.silo_folder(order.silo) / LISTS
-        make_private_folder(folder)
-        path = folder / f"{model.plan.name}-{model.digest[:8]}-{secrets.token_hex(4)}.csv"
-        write_private(path, scored.text.encode())
+        folder = workspace.silo_folder(order.silo)
+        make_private_folder(folder / FOLDER)
+        path = Lists(folder, Pseudonyms(service.keys)).keep(
+            f"{model.plan.name}-{model.digest[:8]}-{secrets.token_hex(4)}.csv",
+            scored.text,
+            unless=service.changed_meanwhile,
+        )
+    if path is None:
+        raise Refused("people were erased or barred meanwhile", code="failed", do="ask again")
     return path, scored
 
 

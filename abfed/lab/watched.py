@@ -18,9 +18,9 @@ from abfed.lab.playbook import playbooks
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.silo.budgets import Standing
+from abfed.silo.requests import open_by_day
 from abfed.silo.retention import late_by
 from abfed.silo.service import SiloService
-from abfed.silo.subjects import open_by_day
 from abfed.site.alarms import STATES, Alarm, judge_log
 from abfed.site.clock import moment_of, stamp
 

@@ -54,17 +54,23 @@ class Rewriting:
         self._cryptor = Cryptor(keys)
         self._people = Tombstones(folder, keys)
 
-    def erase(self, who: Iterable[bytes]) -> Changed:
+    def erase(
+        self,
+        who: Iterable[bytes],
+        before: Callable[[frozenset[bytes]], None] = lambda _: None,
+    ) -> Changed:
         """Remove everything about these people, and keep them from coming back.
 
         On disk when this returns; killed at any moment, it was done wholly or not at all.
 
         Args:
             who: pseudonyms.
+            before: told whom the store had rows of, before they are gone: nobody can tell then.
         """
         wanted = frozenset(who)
 
-        def change(manifest: Manifest) -> Manifest:
+        def change(manifest: Manifest, held: frozenset[bytes]) -> Manifest:
+            before(held)
             people = with_state(self._people.read(manifest.subjects), wanted, "erased")
             return manifest.model_copy(
                 update={
@@ -122,7 +128,8 @@ class Rewriting:
         """Remove all sends before a moment, by the policy's retention."""
         moment = pa.scalar(before, pa.timestamp("us", tz="UTC"))
 
-        def change(manifest: Manifest) -> Manifest:
+        def change(manifest: Manifest, held: frozenset[bytes]) -> Manifest:
+            del held
             return manifest.model_copy(update={"purged_before": stamp(before)})
 
         def keep(rows: pa.Table) -> pa.Table:
@@ -133,7 +140,7 @@ class Rewriting:
     def _rewrite(
         self,
         wanted: frozenset[bytes] | None,
-        change: Callable[[Manifest], Manifest],
+        change: Callable[[Manifest, frozenset[bytes]], Manifest],
         keep: Callable[[pa.Table], pa.Table],
     ) -> Changed:
         """Rewrite the buckets of these people, or all, keeping some rows; in one commit."""
@@ -161,7 +168,8 @@ class Rewriting:
                         else None
                     )
                     del data, rows, kept
-                after = self._files.commit(change(manifest), written, renewed=bool(written))
+                changed = change(manifest, frozenset(held))
+                after = self._files.commit(changed, written, renewed=bool(written))
             except BaseException:
                 self._files.sweep()
                 raise

@@ -37,6 +37,7 @@ from abfed.protocol.modelling import SendTime
 from abfed.silo.converting import Converter
 from abfed.silo.exports import look_over
 from abfed.silo.heldout import BLOCK
+from abfed.silo.lists import COLUMNS, plain
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.models import KeptModel
 from abfed.silo.permit import Permit
@@ -44,12 +45,6 @@ from abfed.silo.prepared import PreparedRows, encoded_features
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.rows import SENT_AT
 from abfed.site.keys import SiteKeys
-
-COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
-"""Columns of the list behind the identifier's; behind them `expected_…` for each further outcome
-and revenue of the model, under the recommended arm."""
-
-_SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Wanted(NamedTuple):
@@ -196,7 +191,7 @@ class Scorer:
         arms = self._design.arms
         for place, name in enumerate(names):
             yield (
-                *(_plain(part) for part in name),
+                *(plain(part) for part in name),
                 arms[made.best[place]],
                 arms[made.send[place]],
                 f"{made.chance[place]:.4f}",
@@ -220,8 +215,3 @@ def _uniforms(count: int) -> npt.NDArray[np.float64]:
     """Draws of [0, 1) from the operating system."""
     words = np.frombuffer(secrets.token_bytes(8 * count), dtype=np.uint64)
     return np.asarray((words >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_SPREADSHEET) else text

@@ -331,6 +331,7 @@ class SiloService:
         """
         with self._lock:
             self.store.refresh()
+            self.purge(later_than=GRACE)
             permit = self._gate.admit_own(model, purpose, self.store.epoch, person)
             scorer = Scorer(permit, model, self.keys, barred(self.paths.store, self.keys))
             if personal:
@@ -338,6 +339,12 @@ class SiloService:
                 rows = prepared.prepare(permit, self.store.read(permit, needed))
                 scorer.personalise(rows)
             return scorer.score(wanted)
+
+    def changed_meanwhile(self) -> bool:
+        """Whether what the store holds, or whom it bars, changed since it was last looked at."""
+        before = self.store.describe().generation
+        self.store.refresh()
+        return self.store.describe().generation != before
 
     def _checkpoint(self, permit: Permit) -> RoundCheckpoint:
         return RoundCheckpoint(self.paths.store, self.keys, permit)

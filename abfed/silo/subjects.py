@@ -4,8 +4,13 @@
    an answer: one month (GDPR Art. 12(3)) or 45 days (CCPA §1798.130). So one that was interrupted
    is open, shows as due, and is completed by asking again.
 2. What it changes is on disk, wholly or not at all, before the request counts as done (see
-   `rewriting`). The log gets the act and the receipt; never the identifier or the pseudonym.
-3. Every request has a receipt of its own, also in a batch, which takes one pass over the store.
+   `rewriting`): in the store, then in lists (see `lists`), then in what is to be trained again, and
+   in the log. So a request that was interrupted can say, when it is asked again, all that it would
+   have said: whose rows were held is written down before they go. The log gets the act and the
+   receipt; never the identifier or the pseudonym.
+3. Every person has one receipt, also in a batch, which takes one pass over the store. Who stands
+   there several times, however spelt, has one too: it says on which lines. A receipt that got lost
+   can be had again (`receipts`).
 4. A receipt for an erasure names the plans whose releases the person's data may be in, and why
    those stand: each is differentially private for every recipient, so it says about as much with a
    person as without. Where the policy asks for it, those plans are queued to be trained again.
@@ -13,37 +18,39 @@
 
 from __future__ import annotations
 
-import calendar
 import secrets
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-
-from pydantic import Field
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import InputError, IntegrityError
-from abfed.protocol.identity import At
-from abfed.protocol.schema import Frozen
-from abfed.silo.pseudonyms import Normalise, Pseudonyms, normalised
+from abfed.protocol.errors import InputError
+from abfed.silo.lists import Lists
+from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms, normalised
+from abfed.silo.requests import (
+    FILE,
+    QUEUE,
+    STANDS,
+    Act,
+    Affected,
+    Law,
+    Queue,
+    Receipt,
+    Register,
+    Request,
+    due_on,
+    read_requests,
+)
 from abfed.silo.rewriting import Rewriting
 from abfed.silo.service import SiloService
 from abfed.silo.tombstones import State
 from abfed.site.clock import Clock, stamp
-from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
-FILE = "subjects.sealed"
-QUEUE = "retraining.sealed"
-CCPA_DAYS = 45
 LONGEST_AGO = timedelta(days=3653)
-
-Act = Literal["export", "erase", "opt-out", "opt-in", "restrict", "unrestrict"]
-Law = Literal["gdpr", "ccpa"]
 
 _BARS: dict[Act, tuple[State, bool]] = {
     "opt-out": ("opted-out", False),
@@ -61,86 +68,6 @@ _EVENTS: dict[Act, str] = {
 }
 
 
-class Request(Frozen):
-    """One person's request.
-
-    Attributes:
-        receipt: 128 random bits, hex: what the person is given.
-        act: what they ask for.
-        who: digest of their pseudonym, to find the request again.
-        law: whose deadline counts.
-        received_at, due_on: when it came, by which day it must be answered.
-        done_at: when it was; empty while it is open.
-        held: whether the silo had rows of them.
-    """
-
-    receipt: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    act: Act
-    who: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(repr=False)
-    law: Law
-    received_at: At
-    due_on: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
-    done_at: At | Literal[""] = ""
-    held: bool = False
-
-
-class Register(Frozen):
-    """What the sealed file holds."""
-
-    requests: tuple[Request, ...] = ()
-
-
-class Queue(Frozen):
-    """Plans that are to be trained again after an erasure: when that was asked, by digest."""
-
-    plans: dict[str, At] = Field(default_factory=dict)
-
-
-class Affected(NamedTuple):
-    """A plan whose releases a person's data may be in."""
-
-    name: str
-    digest: str
-    charged_at: str
-
-
-class Receipt(NamedTuple):
-    """What the person, or whoever answers them, is given.
-
-    Attributes:
-        request: the request as it was done.
-        silo: where.
-        affected: plans whose releases the data may be in; for an erasure.
-        why_they_stand: in words.
-        retraining: whether those plans are queued to be trained again.
-    """
-
-    request: Request
-    silo: str
-    affected: tuple[Affected, ...] = ()
-    why_they_stand: str = ""
-    retraining: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it; nothing of it is the identifier."""
-        request = self.request.model_dump(mode="json", exclude={"who"})
-        return {
-            **request,
-            "silo": self.silo,
-            "affected": [one._asdict() for one in self.affected],
-            "why_they_stand": self.why_they_stand,
-            "retraining": self.retraining,
-        }
-
-
-STANDS = (
-    "Each of these releases is differentially private for every recipient, with the epsilon and "
-    "delta that its plan states: whoever reads it learns about as much with this person's data in "
-    "it as without. Nothing in it can be taken back to a person, so it is kept; no computation "
-    "from now on reads this person's data."
-)
-
-
 class Subjects:
     """A silo's answers to data subjects.
 
@@ -154,6 +81,7 @@ class Subjects:
         self._clock = clock or service.clock
         self._pseudonyms = Pseudonyms(service.keys)
         self._store = Rewriting(service.paths.store, service.keys)
+        self._lists = Lists(service.paths.folder, self._pseudonyms)
         self._file = SealedFile(service.paths.folder / FILE, service.keys, "subjects")
         self._queue = SealedFile(service.paths.folder / QUEUE, service.keys, "retraining")
 
@@ -216,17 +144,23 @@ class Subjects:
             normalise: as the mapping of the exports says.
 
         Returns:
-            A receipt for each person, in the order given.
+            A receipt for each person, in the order in which they are named first.
         """
         asked = self.receive(act, identifiers, law=law, received=received, normalise=normalise)
         pseudonyms = {self._pseudonyms.of(one, normalise=normalise) for one in identifiers}
         if act == "erase":
-            changed = self._store.erase(pseudonyms)
+            noted = [one.receipt for one in asked]
+            changed = self._store.erase(pseudonyms, lambda held: self._note(noted, _those(held)))
         else:
             state, lift = _BARS[act]
             changed = self._store.bar(pseudonyms, state, lift=lift)
-        held = {_digest_of(one) for one in changed.held}
-        return self._done(asked, held, by=by)
+        if act in ("erase", "opt-out", "restrict"):
+            self._lists.leave_out(pseudonyms)
+        lines: dict[str, list[int]] = defaultdict(list)
+        for line, one in enumerate(identifiers, start=1):
+            lines[self._digest(one, normalise)].append(line)
+        made = self._done(asked, _those(changed.held), by=by)
+        return [one._replace(lines=tuple(lines[one.request.who])) for one in made]
 
     def export(
         self,
@@ -255,8 +189,10 @@ class Subjects:
             "purposes": [one.name for one in self._service.policy().purposes],
             "kept_for_days": self._service.policy().retention_days,
             "sends": sends,
+            "lists": self._lists.about(who),
         }
-        (receipt,) = self._done(asked, {_digest_of(who)} if sends else set(), by=by)
+        held = _those({who}) if sends or data["lists"] else set()
+        (receipt,) = self._done(asked, held, by=by)
         return receipt, data
 
     def requests(self) -> tuple[Request, ...]:
@@ -282,36 +218,80 @@ class Subjects:
             for one in self._service.ledger.reservations()
         )
 
-    def _done(self, asked: Iterable[Request], held: set[str], *, by: str) -> list[Receipt]:
-        """Close requests, log them, and make receipts."""
-        now = stamp(self._clock())
-        done = {
-            one.receipt: one.model_copy(update={"done_at": now, "held": one.who in held})
-            for one in asked
-        }
-        with self._file.alone():
-            self._write(tuple(done.get(one.receipt, one) for one in self._requests()))
-        for one in done.values():
-            self._service.audit.append(_EVENTS[one.act], receipt=one.receipt, by=by)
-        return [self._receipt(one) for one in done.values()]
+    def receipts(
+        self, identifiers: Sequence[str], *, normalise: Normalise = "casefold"
+    ) -> list[Receipt]:
+        """The receipts of everything that people asked for and got, oldest first."""
+        who = {self._digest(one, normalise) for one in identifiers}
+        affected = self.affected()
+        return [
+            self._receipt(one, affected, queued=self.retraining())
+            for one in self._requests()
+            if one.who in who and one.done_at
+        ]
 
-    def _receipt(self, request: Request) -> Receipt:
+    def _note(self, receipts: Iterable[str], held: set[str]) -> None:
+        """Write down whose rows are held, while they are."""
+        noted = set(receipts)
+        with self._file.alone():
+            known = self._requests()
+            self._write(
+                tuple(
+                    one.model_copy(update={"held": True})
+                    if one.receipt in noted and one.who in held and not one.done_at
+                    else one
+                    for one in known
+                )
+            )
+
+    def _done(self, asked: Iterable[Request], held: set[str], *, by: str) -> list[Receipt]:
+        """Queue plans, log the requests, close them, and make receipts.
+
+        Of two who carry one request out at once, the first closes it, for both.
+        """
+        now = stamp(self._clock())
+        with self._file.alone():
+            known = {one.receipt: one for one in self._requests()}
+            opened = [known[one.receipt] for one in asked if not known[one.receipt].done_at]
+            done = {
+                one.receipt: one.model_copy(
+                    update={"done_at": now, "held": one.held or one.who in held}
+                )
+                for one in opened
+            }
+            affected = self.affected()
+            if any(one.act == "erase" and one.held for one in done.values()):
+                self._queue_again(affected, now)
+            for one in done.values():
+                self._service.audit.append(_EVENTS[one.act], receipt=one.receipt, by=by)
+            self._write(tuple((known | done).values()))
+        queued = self.retraining()
+        return [
+            self._receipt((known | done)[one.receipt], affected, queued=queued) for one in asked
+        ]
+
+    def _queue_again(self, affected: Iterable[Affected], now: str) -> None:
+        """Queue plans to be trained again, where the policy asks for that."""
+        plans = {one.digest: now for one in affected}
+        if plans and self._service.policy().retrain_after_erasure:
+            with self._queue.alone():
+                self._queue.write(Queue(plans=plans | self.retraining()).model_dump(mode="json"))
+
+    def _receipt(
+        self, request: Request, affected: Iterable[Affected], *, queued: Mapping[str, str]
+    ) -> Receipt:
         silo = self._service.keys.site
         if request.act != "erase" or not request.held:
             return Receipt(request, silo)
-        affected = self.affected()
-        wanted = self._service.policy().retrain_after_erasure and bool(affected)
-        if wanted:
-            now = stamp(self._clock())
-            with self._queue.alone():
-                plans = {one.digest: now for one in affected} | self.retraining()
-                self._queue.write(Queue(plans=plans).model_dump(mode="json"))
-        return Receipt(request, silo, affected, STANDS if affected else "", retraining=wanted)
+        those = tuple(one for one in affected if one.charged_at <= request.done_at)
+        again = any(one.digest in queued for one in those)
+        return Receipt(request, silo, those, STANDS if those else "", retraining=again)
 
     def _digest(self, identifier: str, normalise: Normalise) -> str:
         if not normalised(identifier, normalise):
             raise InputError("an identifier holds nothing", do="check the file's lines")
-        if any(unicodedata.category(one) == "Cc" for one in identifier.strip()):
+        text = identifier.strip().replace(SEPARATOR, "")
+        if any(unicodedata.category(one) == "Cc" for one in text):
             raise InputError(
                 "an identifier holds control characters",
                 why="no address has any; the file may be damaged, and nobody would be found",
@@ -320,45 +300,14 @@ class Subjects:
         return _digest_of(self._pseudonyms.of(identifier, normalise=normalise))
 
     def _requests(self) -> tuple[Request, ...]:
-        return _read(self._file)
+        return read_requests(self._file)
 
     def _write(self, requests: tuple[Request, ...]) -> None:
         self._file.write(Register(requests=requests).model_dump(mode="json"))
 
 
-def open_by_day(folder: Path, keys: SiteKeys) -> dict[str, int]:
-    """How many requests of a silo are open, by the day on which they must be answered.
-
-    Raises:
-        IntegrityError: the register was changed.
-    """
-    requests = _read(SealedFile(folder / FILE, keys, "subjects"))
-    return dict(sorted(Counter(one.due_on for one in requests if not one.done_at).items()))
-
-
-def _read(file: SealedFile) -> tuple[Request, ...]:
-    values = file.read()
-    if values is None:
-        return ()
-    try:
-        return parse_record(Register, values, where=FILE).requests
-    except InputError as cause:
-        raise IntegrityError("not a register of requests", where=FILE) from cause
-
-
-def due_on(received: date, law: Law) -> date:
-    """The day by which a request must be answered.
-
-    >>> due_on(date(2026, 1, 31), "gdpr").isoformat()
-    '2026-02-28'
-    >>> due_on(date(2026, 1, 31), "ccpa").isoformat()
-    '2026-03-17'
-    """
-    if law == "ccpa":
-        return received + timedelta(days=CCPA_DAYS)
-    year, month = divmod(received.year * 12 + received.month, 12)
-    last = calendar.monthrange(year, month + 1)[1]
-    return date(year, month + 1, min(received.day, last))
+def _those(pseudonyms: Iterable[bytes]) -> set[str]:
+    return {_digest_of(one) for one in pseudonyms}
 
 
 def _digest_of(pseudonym: bytes) -> str:

@@ -103,6 +103,9 @@ GATED: dict[str, Gated] = {
     "silo subject receive": Gated(
         "silo subject receive {silo} erase x@example.org", "subject.erase", SILO
     ),
+    "silo subject receipts": Gated(
+        "silo subject receipts {silo} x@example.org", "subject.export", SILO
+    ),
     "silo subject due": Gated("silo subject due {silo}", "subject.export", SILO),
     "silo purge": Gated("silo purge {silo}", "data.ingest", SILO),
     "records show": Gated("records show {silo}", "audit.read", SILO),

@@ -13,7 +13,8 @@ import yaml
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
-from abfed.silo.subjects import Subjects, due_on
+from abfed.silo.requests import due_on
+from abfed.silo.subjects import Subjects
 from abfed.site.files import write_private
 from tests.signing import PASSWORD, sign_in
 from tests.whole.story import small_plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,26 @@ def test_a_personal_head_changes_scores_here_and_the_kept_model_nowhere(
     assert personal != common
     after = {name: data for name, data in contents(told["workspace"]).items() if "model" in name}
     assert after == models
+
+
+def test_who_is_erased_goes_from_the_list_that_was_made(
+    told: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(told["workspace"], tmp_path / "ws", symlinks=True)
+    where = {**told, "workspace": tmp_path / "ws"}
+    assert main(words(where)) == 0
+    (path, *_) = sorted(
+        (tmp_path / "ws/silos/aurora/lists").iterdir(),
+        key=lambda one: one.stat().st_mtime_ns,
+        reverse=True,
+    )
+    before = path.read_text().splitlines()
+    assert sum(CANARY_ID in line for line in before) == 1
+    assert main(["silo", "subject", "erase", "aurora", CANARY_ID, "-w", str(tmp_path / "ws")]) == 0
+    after = path.read_text().splitlines()
+    assert after == [line for line in before if CANARY_ID not in line]
+    for file in (tmp_path / "ws" / "silos").rglob("*"):
+        assert not file.is_file() or CANARY_ID.encode() not in file.read_bytes(), file
 
 
 def test_who_opted_out_since_is_left_out(
