@@ -12,10 +12,11 @@ from abfed.lab.answering import STYLE
 from abfed.lab.offices import Office
 from abfed.lab.records import records_of, stated
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
+from abfed.protocol.documents import read_document
 from abfed.protocol.envelope import key_id, open_envelope
 from abfed.protocol.errors import InputError, WorkspaceError
 from abfed.silo.service import SiloService
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_private_folder, write_private
 
 
 def write_records(
@@ -45,6 +46,9 @@ def write_records(
     return written
 
 
+LARGEST_RECORD = 64 << 20  # bytes
+
+
 def read_record(path: Path, public_key: str) -> dict[str, Any]:
     """A record that was handed over, its signature checked.
 
@@ -57,7 +61,10 @@ def read_record(path: Path, public_key: str) -> dict[str, Any]:
     except ValueError as cause:
         raise InputError("the key is not in hex", do="64 hex digits, as it is pinned") from cause
     content = open_envelope(
-        read_private(path), {key_id(key): key}, kind="record", where=path.name
+        read_document(path, "record", most=LARGEST_RECORD),
+        {key_id(key): key},
+        kind="record",
+        where=path.name,
     ).content
     record: dict[str, Any] = parse_canonical(content, where=path.name)
     return record

@@ -13,6 +13,7 @@ import io
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from abfed.protocol.errors import (
 )
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import check_place, read_private, write_private
+from abfed.site.files import check_place, write_private
 from abfed.site.freezes import Freezes, Kind
 from abfed.site.incidents import Incidents, Severity
 from abfed.site.vendors import Vendor, Vendors
@@ -40,6 +41,8 @@ from abfed.site.vendors import Vendor, Vendors
 KINDS: tuple[str, ...] = ("silo", "person", "key", "model", "plan", "vendor")
 BEFORE = timedelta(days=30)
 """How far before an incident was known its evidence begins."""
+
+LARGEST_EVIDENCE = 1 << 30  # bytes
 
 MANIFEST, SIGNED = "manifest.json", "manifest.signed"
 _PACKAGES = ("abfed", "flwr", "torch", "opacus", "pyarrow", "cryptography", "dp-accounting")
@@ -213,11 +216,18 @@ def verify_evidence(path: Path, public_key: bytes) -> dict[str, Any]:
         InputError: it isn't such a file.
     """
     where = path.name
+    # whoever gets it by mail has it with any mode: its signature says whether it was changed
+    bundle = read_document(path, "bundle of evidence", most=LARGEST_EVIDENCE)
     try:
-        with zipfile.ZipFile(io.BytesIO(read_private(path))) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, KeyError, OSError) as cause:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            infos = archive.infolist()
+            if sum(one.file_size for one in infos) > LARGEST_EVIDENCE:
+                raise InputError("it unpacks to more than any bundle of evidence", where=where)
+            members = {one.filename: archive.read(one) for one in infos}
+    except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError, EOFError) as cause:
         raise InputError("not a bundle of evidence", where=where) from cause
+    if len(members) != len(infos):
+        raise IntegrityError("a part of it is there twice", where=where)
     if SIGNED not in members:
         raise IntegrityError("its signed manifest is missing", where=where)
     trusted = {key_id(public_key): public_key}

@@ -3,14 +3,15 @@
 A look reads each site's log (verifying every signature and link), every run and model (verifying
 all of it), and the state of what should be in date (see `watched`); compares with what was told
 before; and brings what is new to the sinks. What was told is kept in a sealed file after every sink
-took it: a sink that failed gets it again at the next look, and no alarm is lost by a crash. The
-watch changes nothing else.
+took it: a sink that failed gets it again at the next look, those that took it don't, and no alarm
+is lost by a crash. A part of the look, or a rule, that fails by a mistake of ours is an alarm
+itself and hides nothing else. The watch changes nothing else.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -34,12 +35,13 @@ from abfed.lab.watched import (
     unreadable,
 )
 from abfed.lab.workspace import Workspace
+from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import AbfedError, WorkspaceError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
 from abfed.protocol.yamltext import parse_yaml
-from abfed.site.alarms import Alarm
+from abfed.site.alarms import BROKEN, Alarm
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.files import read_private
 from abfed.site.health import Metrics
@@ -71,8 +73,10 @@ class Told(Frozen):
         alarms: when each was told.
         looked_at: when it was looked last, by the site's clock; empty before the first look.
         failed: how many sinks did not take what was new then.
+        taken: by sink, what it took while another one did not.
     """
 
+    taken: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     alarms: dict[str, At] = Field(default_factory=dict)
     looked_at: At | Literal[""] = ""
     failed: Annotated[int, Field(ge=0)] = 0
@@ -118,12 +122,14 @@ class Watch:
         now = self._clock()
         standing = tuple(sorted(self._found(now), key=lambda one: one.at))
         with self._file.alone():
-            told = self._told(now)
+            before = self._told()
+            told = {key: at for key, at in before.alarms.items() if now - moment_of(at) < KEPT}
             new = tuple(one for one in standing if one.key not in told)
-            failed = self._tell(new)
+            failed, taken = self._tell(new, before.taken)
             if not failed:
                 told |= {one.key: stamp(now) for one in new}
-            kept = Told(alarms=told, looked_at=stamp(now), failed=len(failed))
+                taken = {}
+            kept = Told(alarms=told, looked_at=stamp(now), failed=len(failed), taken=taken)
             self._file.write(kept.model_dump(mode="json"))
         self._count(standing, new, failed)
         return Look(new, standing, failed)
@@ -143,8 +149,9 @@ class Watch:
         for site in self._sites:
             yield from self._of_site(site, now)
         if "coordinator" in self._sites:
-            yield from self._of_runs(now)
-            yield from of_playbooks(self._workspace.path, now)
+            home = "coordinator"
+            yield from _whole(self._of_runs(now), home, "of_runs", now)
+            yield from _whole(of_playbooks(self._workspace.path, now), home, "of_playbooks", now)
 
     def _of_site(self, site: str, now: datetime) -> Iterator[Alarm]:
         """A site's log, registers and models; and, of a silo, its people's requests and budgets.
@@ -160,12 +167,9 @@ class Watch:
         if site in self._workspace.silos:
             parts += [of_requests, of_backups]
         for part in parts:
-            try:
-                yield from part(office, now)
-            except AbfedError as error:
-                yield unreadable(site, now, error)
+            yield from _whole(part(office, now), site, part.__name__, now)
         if site in self._workspace.silos:
-            yield from self._of_budgets(site, now)
+            yield from _whole(self._of_budgets(site, now), site, "of_budgets", now)
 
     def _of_budgets(self, site: str, now: datetime) -> Iterator[Alarm]:
         """The pace at which a silo's budgets are spent; the silo is opened as if it were asked."""
@@ -195,22 +199,28 @@ class Watch:
                 continue
             yield from self._runs[name]
 
-    def _tell(self, new: tuple[Alarm, ...]) -> tuple[str, ...]:
+    def _tell(
+        self, new: tuple[Alarm, ...], before: Mapping[str, tuple[str, ...]]
+    ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+        """Bring to each sink what it didn't take before; who failed, and what each has by now."""
         vendors = vendors_of(self._home)
         failed: list[str] = []
+        taken: dict[str, tuple[str, ...]] = {}
         for sink in self._settings.sinks:
+            name = digest(sink.model_dump(mode="json"))
+            had = before.get(name, ())
+            taken[name] = tuple(one.key for one in new)
             try:
-                deliver(sink, new, vendors, self._workspace.path)
+                left = tuple(one for one in new if one.key not in had)
+                deliver(sink, left, vendors, self._workspace.path)
             except AbfedError as error:
                 failed.append(f"{sink.kind}: {error.what}")
-        return tuple(failed)
+                taken[name] = had
+        return tuple(failed), taken
 
-    def _told(self, now: datetime) -> dict[str, str]:
+    def _told(self) -> Told:
         values = self._file.read()
-        if values is None:
-            return {}
-        told = parse_record(Told, values, where=TOLD).alarms
-        return {key: at for key, at in told.items() if now - moment_of(at) < KEPT}
+        return Told() if values is None else parse_record(Told, values, where=TOLD)
 
     def _count(
         self, standing: tuple[Alarm, ...], new: tuple[Alarm, ...], failed: tuple[str, ...]
@@ -223,6 +233,16 @@ class Watch:
         for _ in failed:
             self.metrics.note("sink-failed")
         self.metrics.note("look")
+
+
+def _whole(alarms: Iterator[Alarm], site: str, part: str, now: datetime) -> Iterator[Alarm]:
+    """The alarms of one part of a look; where it fails, that is one, and the others go on."""
+    try:
+        yield from alarms
+    except AbfedError as error:
+        yield unreadable(site, now, error)
+    except Exception as failure:  # noqa: BLE001 - by kind only: its text could be anything's
+        yield state_alarm(BROKEN, site, part, now, f"failed with {type(failure).__name__}")
 
 
 def last_look(folder: Path, keys: SiteKeys) -> Told | None:

@@ -185,7 +185,11 @@ RULES: tuple[Rule, ...] = (
 """Every rule over the log, with its threshold; docs/operations.md has the table."""
 
 
+BROKEN = "watch-broken"
+"""The alarm about a rule, or a part of a look, that fails by itself."""
+
 STATES: Mapping[str, Severity] = {
+    BROKEN: "high",
     "chain-or-seal-broken": "critical",
     "site-unreadable": "high",
     "clock-went-back": "high",
@@ -229,6 +233,7 @@ def judge_log(
     windows: dict[tuple[str, str], deque[datetime]] = defaultdict(deque)
     quiet: dict[tuple[str, str], datetime] = {}
     latest: datetime | None = None
+    broken: set[str] = set()
     chosen = tuple(rules)
     for entry in entries:
         body = entry["body"]
@@ -237,7 +242,15 @@ def judge_log(
             yield _clock_went_back(site, at, latest)
         latest = at if latest is None else max(latest, at)
         for rule in chosen:
-            if not rule.counts(event, facts):
+            if rule.name in broken:
+                continue
+            try:
+                counts = rule.counts(event, facts)
+            except Exception as failure:  # noqa: BLE001 - one rule's mistake ends no other
+                broken.add(rule.name)
+                yield _broken(site, rule.name, at, failure)
+                continue
+            if not counts:
                 continue
             subject = str(facts.get(rule.subject, "")) if rule.subject else ""
             seen = windows[rule.name, subject]
@@ -260,6 +273,18 @@ def _alarm(rule: Rule, site: str, subject: str, at: datetime, count: int) -> Ala
         at=stamp(at),
         what=f"{rule.what}{often}",
         do=rule.do,
+    )
+
+
+def _broken(site: str, rule: str, at: datetime, failure: Exception) -> Alarm:
+    return Alarm(
+        rule=BROKEN,
+        severity=STATES[BROKEN],
+        site=site,
+        subject=rule,
+        at=stamp(at),
+        what=f"the rule fails with {type(failure).__name__}, and finds nothing any more",
+        do="say so to whoever maintains it; look at the log yourself",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from abfed.lab import responding
 from abfed.lab.drills import SCENES, drill, read_drill
 from abfed.lab.playbook import copy_playbooks, find_playbook, playbooks
 from abfed.lab.responding import contain, incidents_of, verify_evidence, write_evidence
@@ -110,6 +112,37 @@ def test_evidence_proves_itself_and_each_change_is_found(
                 verify_evidence(other, key)
     with pytest.raises(IntegrityError):
         verify_evidence(path, bytes(32))
+
+
+def test_evidence_is_checked_by_strangers_whatever_its_mode_and_whoever_made_it(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "evidence.zip"
+    key = bundle(workspace, path)
+    path.chmod(0o644)  # as a mail program leaves it
+    assert verify_evidence(path, key)["members"]
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    twice = tmp_path / "twice.zip"
+    with zipfile.ZipFile(twice, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, data in (*members.items(), ("incident.json", members["incident.json"])):
+            archive.writestr(name, data)
+    with pytest.raises(IntegrityError, match="twice"):
+        verify_evidence(twice, key)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(9):
+            archive.writestr(str(number), bytes(1 << 17))
+    monkeypatch.setattr(responding, "LARGEST_EVIDENCE", 1 << 20)
+    with pytest.raises(InputError, match="unpacks"):
+        verify_evidence(bomb, key)
+    whole = bytearray(path.read_bytes())
+    start = whole.index(b"incident.json") + 20
+    whole[start : start + 40] = bytes(40)
+    (tmp_path / "bad.zip").write_bytes(whole)
+    with pytest.raises((InputError, IntegrityError)):
+        verify_evidence(tmp_path / "bad.zip", key)
 
 
 def _without(members: dict[str, bytes], name: str) -> dict[str, bytes]:

@@ -34,7 +34,14 @@ from tests.site.test_vendors import vendor
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PASSPHRASE = "only for this test, made up"
-ELSEWHERE = {"update-norm", "update-direction", "noise-missing", "noise-untold", "loss-rises"}
+ELSEWHERE = {
+    "update-norm",
+    "update-direction",
+    "noise-missing",
+    "noise-untold",
+    "loss-rises",
+    "watch-broken",
+}
 """Put wrong in tests/lab/test_watching.py, over a run's releases."""
 
 

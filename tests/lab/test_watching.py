@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ import yaml
 
 from abfed.cli.main import main
 from abfed.coordinator.inbox import Accepted
+from abfed.lab import watching
+from abfed.lab.offices import Office
 from abfed.lab.run_alarms import Floats, judge_run
 from abfed.lab.runs import Run
 from abfed.lab.watching import FILE, Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.shapes import UPDATE
+from abfed.site.alarms import RULES, Alarm, judge_log
 from abfed.site.files import write_private
 from abfed.site.incidents import Incidents
 from tests.lab.example import example_values, make_run
@@ -60,6 +64,65 @@ def test_an_alarm_is_told_once_and_again_after_a_sink_failed(workspace: Workspac
     assert len(failing.failed) == 1
     sinks(workspace, {"kind": "log", "path": "alarms.jsonl"})
     assert [one.rule for one in Watch(workspace).look().new] == ["sign-in-flood"]
+
+
+def test_who_took_an_alarm_does_not_get_it_again_while_another_is_down(
+    workspace: Workspace,
+) -> None:
+    log = {"kind": "log", "path": "alarms.jsonl"}
+    down = {"kind": "webhook", "url": "http://127.0.0.1:9/none"}
+    sinks(workspace, down, log)
+    attack(workspace)
+    for _ in range(5):
+        assert len(Watch(workspace).look().failed) == 1
+    told = workspace.path / "alarms.jsonl"
+    assert len(told.read_text().splitlines()) == 1
+    workspace.audit.append("sign-in.too-many")
+    Watch(workspace).look()
+    assert len(told.read_text().splitlines()) == 2
+    sinks(workspace, log)
+    assert len(Watch(workspace).look().new) == 2
+    assert len(told.read_text().splitlines()) == 2
+    assert Watch(workspace).look().new == ()
+
+
+@pytest.mark.parametrize("part", ["of_log", "of_incidents", "of_vendors", "of_models"])
+def test_a_part_that_fails_is_an_alarm_and_the_others_go_on(
+    part: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(office: Office, now: datetime) -> Iterator[Alarm]:
+        raise ZeroDivisionError(office, now)
+        yield
+
+    failing.__name__ = part
+    monkeypatch.setattr(watching, part, failing)
+    attack(workspace)
+    office = workspace.office()
+    Incidents(office.folder, office.keys, office.audit).open(
+        "a test",
+        by="sam@coordinator",
+        playbook="leaked-report",
+        known_at=datetime.now(UTC) - timedelta(hours=73),
+    )
+    found = {one.rule: one for one in Watch(workspace).look().new}
+    assert found["watch-broken"].subject == part
+    assert found["watch-broken"].what == "failed with ZeroDivisionError"
+    others = {"sign-in-failures": "of_log", "authority-not-told": "of_incidents"}
+    for rule, own in others.items():
+        assert (rule in found) == (own != part)
+
+
+def test_a_rule_that_fails_is_an_alarm_and_the_others_go_on(workspace: Workspace) -> None:
+    def failing(facts: Any) -> bool:
+        raise KeyError(facts)
+
+    attack(workspace)
+    first, *others = RULES
+    broken = first._replace(name="broken", when=failing)
+    found = [one.rule for one in judge_log("hub", workspace.audit.entries(), (broken, *RULES))]
+    assert found.count("watch-broken") == 1
+    assert found.count("sign-in-failures") == 1
+    assert len(others) == len(RULES) - 1
 
 
 def test_a_changed_log_is_an_alarm_and_stops_no_other(workspace: Workspace) -> None:
