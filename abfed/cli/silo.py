@@ -231,6 +231,10 @@ def restore(
         Path | None,
         typer.Option(help="What a coordinator saw of the silo: `abfed audit anchors`."),
     ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(help="What people asked of it since: `abfed silo subject carry`."),
+    ] = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -241,11 +245,14 @@ def restore(
     opened = Workspace(workspace)
     actor = opened.authorise("policy.change")
     secret = _passphrase(passphrase_file, confirm=False)
-    count = put_back(opened, name, path, secret, by=actor, anchors=anchors)
+    count = put_back(opened, name, path, secret, by=actor, anchors=anchors, subjects=subjects)
     if as_json:
-        say_json({"silo": name, "files": count})
+        say_json({"silo": name, "files": count, "subjects": subjects is not None})
         return
     say(f"{count} files of {name} are back; its log holds all that was seen of it.")
+    if subjects is None:
+        say("Who was erased, opted out or restricted since that backup is back too: carry it out")
+        say("again (`abfed silo subject`), then back up anew. `abfed doctor` says so until then.")
 
 
 def _passphrase(file: Path | None, *, confirm: bool) -> str:

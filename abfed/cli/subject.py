@@ -258,6 +258,27 @@ def receipts(
         say("Nothing was carried out for them.")
 
 
+@app.command()
+def carry(
+    silo: SiloArgument,
+    path: Annotated[Path, typer.Argument(help="The file to write or replace; on another disk.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what people asked into a small sealed file, for `silo restore --subjects`."""
+    from abfed.lab.workspace import Workspace
+    from abfed.silo.carrying import carry as write
+
+    opened = Workspace(workspace)
+    opened.authorise("subject.erase", silo)
+    with opened.silo(silo) as service:
+        people = write(service.paths.folder, service.keys, path, opened.clock)
+    if as_json:
+        say_json({"silo": silo, "path": path, "people": people})
+        return
+    say(f"{path}: {people} people, sealed under the keys of {silo}. Write it after each answer.")
+
+
 def _told(receipts: list[Receipt]) -> None:
     for one in receipts[:10]:
         request = one.request

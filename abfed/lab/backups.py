@@ -10,6 +10,10 @@ coordinator saw of the silo (`abfed audit anchors`, signed by a coordinator that
 policy trusts), and a backup whose log lacks one of these heads is refused. That holds also where
 files are copied by hand: each request names the newest head that the coordinator saw, and a silo
 that lacks it refuses (see `coordinator/anchors.py`).
+
+An old backup also forgets who was erased since. What people asked is carried in a file of its own
+(`silo/carrying`) and done again before the silo has its place. Where it is left out, the doctor
+says so until the silo is backed up anew.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from abfed.lab.coordination import pin_silo
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.silo.buckets import BucketFiles
+from abfed.silo.carrying import take_up
 from abfed.silo.checking import check_silo
 from abfed.silo.policy import Policy
 from abfed.silo.service import SiloPaths
@@ -40,6 +45,7 @@ from abfed.site.files import ASIDE, FILE_MODE, check_place, flush_folder, make_p
 from abfed.site.keys import SiteKeys
 
 RESTORED = "silo.restored"
+BACKED_UP = "silo.backed-up"
 LEFT_OUT = (ASIDE, "cache-", ".")
 LEDGER = ("ledger.db", "ledger.db-wal", "ledger.db-shm")
 BACKUP_DAYS = 31
@@ -90,7 +96,7 @@ def back_up(workspace: Workspace, silo: str, path: Path, passphrase: str, *, by:
             flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
-    audit.append("silo.backed-up", by=by)
+    audit.append(BACKED_UP, by=by)
     return BackUp(silo, count, path.stat().st_size)
 
 
@@ -114,9 +120,26 @@ def backed_up(audit: AuditLog) -> tuple[datetime | None, bool]:
     for entry in audit.entries():
         at = moment_of(entry["body"]["at"])
         first = first or at
-        if entry["body"]["event"] == "silo.backed-up":
+        if entry["body"]["event"] == BACKED_UP:
             last = at
     return (first, False) if last is None else (last, True)
+
+
+def forgotten_since(audit: AuditLog) -> datetime | None:
+    """Until when a silo that was put back knows what people asked; None where it knows all.
+
+    By its own log: it was put back without what people asked since, and not backed up anew yet.
+    """
+    before: datetime | None = None
+    since: datetime | None = None
+    for entry in audit.entries():
+        body = entry["body"]
+        if body["event"] == RESTORED:
+            since = None if body["facts"].get("subjects") else since or before
+        elif body["event"] == BACKED_UP:
+            since = None
+        before = moment_of(body["at"])
+    return since
 
 
 def restore(
@@ -127,6 +150,7 @@ def restore(
     *,
     by: str,
     anchors: Path | None = None,
+    subjects: Path | None = None,
 ) -> int:
     """Put a silo back from a backup, under its own name; returns how many files.
 
@@ -137,6 +161,7 @@ def restore(
         passphrase: that it was made with.
         by: who restores.
         anchors: what a coordinator saw of the silo, signed; this workspace's own where left out.
+        subjects: what people asked of it until it was lost (`abfed silo subject carry`).
 
     Raises:
         WorkspaceError: there is such a silo, the backup is another's, or the coordinator has
@@ -157,10 +182,17 @@ def restore(
         if keys.site != silo:
             raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
         (aside / "releases").mkdir(mode=0o700, exist_ok=True)
-        if not _is_there_already(target, keys):
+        if _is_there_already(target, keys):
+            if subjects is not None:
+                take_up(target, keys, subjects)  # it may have been left out before
+        else:
             _refuse_damaged(aside)
             _refuse_older(workspace, aside, keys, anchors)
-            AuditLog(aside / "audit.jsonl", keys, workspace.clock).append(RESTORED, by=by)
+            if subjects is not None:
+                take_up(aside, keys, subjects)
+            AuditLog(aside / "audit.jsonl", keys, workspace.clock).append(
+                RESTORED, by=by, subjects=subjects is not None
+            )
             pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
             aside.rename(target)
             flush_folder(target.parent)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from abfed.lab.backups import BACKUP_DAYS, backed_up
+from abfed.lab.backups import BACKUP_DAYS, backed_up, forgotten_since
 from abfed.lab.models import damaged_models
 from abfed.lab.offices import Office
 from abfed.lab.responding import incidents_of, vendors_of
@@ -263,7 +263,15 @@ def requests(office: Office, now: datetime) -> Iterator[Finding]:
 
 
 def backups(office: Office, now: datetime) -> Iterator[Finding]:
-    """How old a silo's newest backup is, by its own signed log."""
+    """How old a silo's newest backup is, and what one that was put back forgot, by its own log."""
+    since = forgotten_since(office.audit)
+    if since is not None:
+        yield Finding(
+            check="backups",
+            severity="high",
+            what=f"put back from a backup of {since:%Y-%m-%d}: what people asked since is undone",
+            fix="carry out again what was asked since (`abfed silo subject`), then back up anew",
+        )
     at, ever = backed_up(office.audit)
     if not _is_silo(office.folder) or at is None or now - at <= timedelta(days=BACKUP_DAYS):
         return

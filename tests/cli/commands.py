@@ -106,6 +106,7 @@ GATED: dict[str, Gated] = {
     "silo subject receipts": Gated(
         "silo subject receipts {silo} x@example.org", "subject.export", SILO
     ),
+    "silo subject carry": Gated("silo subject carry {silo} {out}.carried", "subject.erase", SILO),
     "silo subject due": Gated("silo subject due {silo}", "subject.export", SILO),
     "silo purge": Gated("silo purge {silo}", "data.ingest", SILO),
     "records show": Gated("records show {silo}", "audit.read", SILO),

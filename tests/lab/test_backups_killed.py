@@ -16,11 +16,15 @@ import pytest
 from abfed.cli.main import main
 from abfed.lab.auditing import anchors_here
 from abfed.lab.backups import back_up, backed_up, restore
+from abfed.lab.examining import backups
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import InputError, WorkspaceError
+from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.silo.carrying import carry
 from abfed.silo.checking import check_silo
+from abfed.silo.subjects import Subjects
 from tests.killing import acts_of, killed_at
 from tests.lab.test_backups import SECRET, lose
+from tests.lab.test_subject_commands import person_of
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +154,61 @@ def test_another_s_silo_of_the_same_name_is_not_put_in_ours(brands: Path, tmp_pa
         restore(ours, "aurora", tmp_path / "our.backup", SECRET, by="x")
     (ours.path / "silos" / "aurora").rmdir()
     assert restore(ours, "aurora", tmp_path / "our.backup", SECRET, by="x") > 5
+
+
+def test_who_was_erased_since_the_backup_does_not_come_back(brands: Path, tmp_path: Path) -> None:
+    workspace = copied(brands, tmp_path / "ws")
+    old, carried = tmp_path / "old.backup", tmp_path / "aurora.people"
+    gone = person_of(brands, 3)
+    back_up(workspace, "aurora", old, SECRET, by="x")
+    with workspace.silo("aurora") as service:
+        Subjects(service).carry_out("erase", [gone], by="x")
+    where = ["-w", str(workspace.path)]
+    assert main(["silo", "subject", "carry", "aurora", str(carried), *where]) == 0
+    assert gone.encode() not in carried.read_bytes()
+    lose(workspace, "aurora")
+    forgetful = copied(workspace.path, tmp_path / "forgetful")
+    restore(forgetful, "aurora", old, SECRET, by="x")
+    assert "undone" in found(forgetful)
+    with forgetful.silo("aurora") as service:
+        assert Subjects(service).export(gone, by="x")[1]["sends"]
+    back_up(forgetful, "aurora", tmp_path / "new.backup", SECRET, by="x")
+    assert "undone" not in found(forgetful)
+
+    carried.write_bytes(carried.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError):
+        restore(Workspace(workspace.path), "aurora", old, SECRET, by="x", subjects=carried)
+    assert not (workspace.path / "silos" / "aurora").exists()
+    carried.unlink()
+    with pytest.raises(WorkspaceError, match="no such file"):
+        restore(Workspace(workspace.path), "aurora", old, SECRET, by="x", subjects=carried)
+
+
+def test_what_people_asked_is_carried_over(brands: Path, tmp_path: Path) -> None:
+    workspace = copied(brands, tmp_path / "ws")
+    old, carried = tmp_path / "old.backup", tmp_path / "aurora.people"
+    gone, out, held = (person_of(brands, place) for place in (3, 4, 5))
+    back_up(workspace, "aurora", old, SECRET, by="x")
+    with workspace.silo("aurora") as service:
+        subjects = Subjects(service)
+        (receipt,) = subjects.carry_out("erase", [gone], by="x")
+        subjects.carry_out("opt-out", [out], by="x")
+        subjects.receive("erase", [held])
+        carry(service.paths.folder, service.keys, carried, workspace.clock)
+    lose(workspace, "aurora")
+    workspace = Workspace(workspace.path)
+    restore(workspace, "aurora", old, SECRET, by="x", subjects=carried)
+    assert holds(workspace)
+    assert "undone" not in found(workspace)
+    with workspace.silo("aurora") as service:
+        subjects = Subjects(service)
+        assert subjects.export(gone, by="x")[1]["sends"] == []
+        assert subjects.export(out, by="x")[1]["states"] == ["opted-out"]
+        assert subjects.export(held, by="x")[1]["sends"]
+        again = [one.request for one in subjects.receipts([gone]) if one.request.act == "erase"]
+        assert again == [receipt.request]
+        assert [one.act for one in subjects.requests() if not one.done_at] == ["erase"]
+
+
+def found(workspace: Workspace) -> str:
+    return " ".join(one.what for one in backups(workspace.office("aurora"), workspace.clock()))
