@@ -148,17 +148,20 @@ def told(
     to: Annotated[str, typer.Argument(help="Whom, or why nobody had to be told.")],
     workspace: WorkspaceOption,
     reference: Annotated[str, typer.Option(help="Their reference.")] = "",
+    people: Annotated[
+        bool, typer.Option("--people", help="The people concerned: the authority's clock goes on.")
+    ] = False,
     site: SiteOption = "coordinator",
     as_json: JsonOption = False,
 ) -> None:
-    """Record that an authority, or the people concerned, were told."""
+    """Record that the authority, or with --people the people concerned, were told."""
     from abfed.lab.responding import incidents_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
     actor = opened.authorise("incident.contain", site)
     office = opened.office(site)
-    changed = incidents_of(office).told(incident, to, reference, by=actor)
+    changed = incidents_of(office).told(incident, to, reference, by=actor, authority=not people)
     clock = changed.clock(office.place().now)
     if as_json:
         say_json(changed.model_dump(mode="json") | {"clock": clock})

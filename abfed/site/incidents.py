@@ -68,12 +68,20 @@ class Evidence(Frozen):
 
 
 class Notice(Frozen):
-    """Somebody was told: an authority, or the people concerned."""
+    """Somebody was told: an authority, or the people concerned.
+
+    Attributes:
+        at, by: when, and by whom it was recorded.
+        to: whom, or why nobody had to be.
+        reference: theirs.
+        authority: whether it answers GDPR Art. 33. What people are told (Art. 34) doesn't.
+    """
 
     at: At
     by: str
     to: Text
     reference: Annotated[str, Field(max_length=200)] = ""
+    authority: bool = True
 
 
 class Incident(Frozen):
@@ -110,12 +118,17 @@ class Incident(Frozen):
         """When the authority must know, where personal data is concerned."""
         return moment_of(self.known_at) + timedelta(hours=AUTHORITY_HOURS)
 
+    @property
+    def authority_told(self) -> tuple[Notice, ...]:
+        """What the authority was told, or why it had not to be."""
+        return tuple(one for one in self.notices if one.authority)
+
     def clock(self, now: datetime) -> str:
         """How the 72 hours stand, in words."""
         if not self.personal_data:
             return "no personal data concerned"
-        if self.notices:
-            told = min(moment_of(one.at) for one in self.notices)
+        if self.authority_told:
+            told = min(moment_of(one.at) for one in self.authority_told)
             late = " (late)" if told > self.deadline else ""
             return f"told {_hours(told - moment_of(self.known_at))} after it was known{late}"
         if now > self.deadline:
@@ -273,9 +286,21 @@ class Incidents:
             afterwards=True,
         )
 
-    def told(self, name: str, to: str, reference: str, *, by: str) -> Incident:
-        """Record that an authority, or the people concerned, were told."""
-        values = {"at": self._now(), "by": by, "to": to, "reference": reference}
+    def told(
+        self, name: str, to: str, reference: str, *, by: str, authority: bool = True
+    ) -> Incident:
+        """Record that an authority, or the people concerned, were told.
+
+        Args:
+            name: the incident.
+            to: whom, or why nobody had to be.
+            reference: theirs.
+            by: who says so.
+            authority: whether it was the authority: only that stops its clock.
+        """
+        values = {
+            "at": self._now(), "by": by, "to": to, "reference": reference, "authority": authority
+        }  # fmt: skip
         made = parse_record(Notice, values, where=name)
         return self._change(
             name, "incident.told", by, lambda one: {"notices": (*one.notices, made)}, {}
@@ -290,9 +315,10 @@ class Incidents:
         if not summary.strip():
             raise InputError("an incident is closed with a summary", where=name)
         incident = self.find(name)
-        if incident.personal_data and not incident.notices:
+        if incident.personal_data and not incident.authority_told:
+            whom = "the authority was not told" if incident.notices else "nobody was told"
             raise InputError(
-                "nobody was told, and personal data is concerned",
+                f"{whom}, and personal data is concerned",
                 where=name,
                 do="`abfed incident told`, also to record why no notice was due",
             )

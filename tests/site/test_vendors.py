@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from abfed.site.audit import AuditLog
 from abfed.site.freezes import Freezes
 from abfed.site.keys import SiteKeys
 from abfed.site.vendors import CHECKLIST, Vendor, Vendors
+from tests.killing import killed_at
 
 HOOK = "https://hooks.example.org/abfed"
 
@@ -169,3 +172,43 @@ def test_two_vendors_cannot_have_one_service(site: Site) -> None:
     site.vendors.put(vendor(), by="pat@hub")
     with pytest.raises(InputError, match="already"):
         site.vendors.put(vendor(name="other"), by="pat@hub")
+
+
+@pytest.mark.parametrize("act", ["put", "approve", "offboard"])
+def test_killed_at_any_act_on_the_disk_an_entry_is_whole(act: str, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    keys = SiteKeys.create(start / "keys", site="hub")
+
+    def acts(folder: Path) -> dict[str, Callable[[], object]]:
+        vendors = Vendors(
+            folder, keys, AuditLog(folder / "audit.jsonl", keys),
+            lambda: datetime(2026, 3, 1, tzinfo=UTC),
+        )  # fmt: skip
+        return {
+            "put": lambda: vendors.put(vendor(), by="pat@hub"),
+            "approve": lambda: vendors.approve("postbox", by="sam@hub"),
+            "offboard": lambda: vendors.offboard(
+                "postbox", dict.fromkeys(CHECKLIST, "ticket 1"), by="sam@hub"
+            ),
+            "standings": vendors.standings,
+        }
+
+    for name, before in acts(start).items():
+        if name == act:
+            break
+        before()
+    seen = []
+    for number in range(1, 60):
+        folder = tmp_path / str(number)
+        shutil.copytree(start, folder)
+        died = killed_at(number, acts(folder)[act])
+        seen.append(acts(folder)["standings"]())
+        AuditLog(folder / "audit.jsonl", keys).verify()
+        if not died:
+            break
+        acts(folder)[act]()  # again is harmless
+        assert acts(folder)["standings"]() == {
+            "postbox": {"put": "proposed", "approve": "approved", "offboard": "offboarded"}[act]
+        }
+    assert len(seen) > 3
+    assert [one for one in seen if one not in (seen[0], seen[-1])] == []
