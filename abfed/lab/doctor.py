@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from abfed.lab.examining import FILE_CHECKS, SITE_CHECKS, examine, examine_files, mend
+from abfed.lab.examining import FILE_CHECKS, LEFT_BEHIND, SITE_CHECKS, examine, examine_files, mend
 from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
 from abfed.lab.supply import advisories, lock_age, lock_drift
@@ -21,7 +21,7 @@ from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.site.checkups import SEVERITIES, Checkups, Finding, worst_of
 
 LAB = "lab"
-LAB_CHECKS = ("lock-drift", "lock-age", "advisories", "playbooks")
+LAB_CHECKS = ("lock-drift", "lock-age", "advisories", "playbooks", "unfinished")
 
 
 class CheckUp(NamedTuple):
@@ -88,7 +88,13 @@ def check_up(workspace: Workspace, site: str, now: datetime, *, fix: bool = Fals
 
 def check_lab(workspace: Path, now: datetime) -> CheckUp:
     """Examine the installation, and what belongs to no site."""
-    findings = [*lock_drift(), *lock_age(now.date()), *advisories(), *_playbooks(workspace, now)]
+    findings = [
+        *lock_drift(),
+        *lock_age(now.date()),
+        *advisories(),
+        *_playbooks(workspace, now),
+        *_unfinished(workspace, now),
+    ]
     return CheckUp(LAB, LAB_CHECKS, _worst_first(findings), None)
 
 
@@ -124,6 +130,21 @@ def _playbooks(workspace: Path, now: datetime) -> list[Finding]:
         )
         for one in known
         if one.due_on <= now.date()
+    ]
+
+
+def _unfinished(workspace: Path, now: datetime) -> list[Finding]:
+    """Silos that were being founded or put back when that was killed: keys and rows in no place."""
+    return [
+        Finding(
+            check="unfinished",
+            severity="high",
+            what=f"silos/{path.name} was left half made: keys and rows that no silo answers for",
+            fix="ask again for what was interrupted, or remove the folder",
+        )
+        for path in sorted((workspace / "silos").glob(".*"))
+        if path.is_dir()
+        and now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo) > LEFT_BEHIND
     ]
 
 

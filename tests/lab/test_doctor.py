@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab import doctor
 from abfed.lab.doctor import check_lab, check_up
 from abfed.lab.supply import (
     LOCK,
@@ -241,6 +242,19 @@ def test_advisories_that_cannot_be_asked_are_never_clean(tmp_path: Path) -> None
     weak.write_text(f"#!{sys.executable}\nprint({json.dumps(json.dumps(skipped))})\n")
     (one,) = advisories(executable=str(weak))
     assert "1 of 1 packages were NOT checked" in one.what
+
+
+def test_a_silo_that_was_left_half_put_back_is_found(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "advisories", list)
+    half = workspace.path / "silos" / ".aurora.restoring"
+    half.mkdir(mode=0o700, parents=True)
+    now = datetime.now(UTC)
+    asked = lambda at: [one.what for one in check_lab(workspace.path, at).findings]  # noqa: E731
+    assert not any("half made" in one for one in asked(now)), "it may still be going on"
+    assert any(".aurora.restoring" in one for one in asked(now + timedelta(hours=2)))
+    assert half.exists()
 
 
 def test_the_lab_is_checked_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
@@ -17,6 +18,7 @@ from abfed.protocol.errors import IntegrityError, Refused
 from abfed.silo.permit import Computed
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.rewriting import Rewriting
+from abfed.site.files import write_private
 from abfed.site.freezes import Freezes
 from tests.whole.story import CANARY_ID, contents, found_brands, small_plan
 
@@ -159,6 +161,20 @@ def test_who_is_erased_goes_from_the_list_that_was_made(
     assert after == [line for line in before if CANARY_ID not in line]
     for file in (tmp_path / "ws" / "silos").rglob("*"):
         assert not file.is_file() or CANARY_ID.encode() not in file.read_bytes(), file
+
+
+def test_what_is_past_retention_is_gone_before_a_list_is_scored(
+    told: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(told["workspace"], tmp_path / "ws", symlinks=True)
+    policy = tmp_path / "ws/silos/aurora/policy.yaml"
+    values = yaml.safe_load(policy.read_text()) | {"retention_days": 30}
+    write_private(policy, yaml.safe_dump(values).encode())
+    with Workspace(tmp_path / "ws").silo("aurora") as service:
+        assert service.store.describe().sends > 0
+    main(words({**told, "workspace": tmp_path / "ws"}))
+    with Workspace(tmp_path / "ws").silo("aurora") as service:
+        assert service.store.describe().sends == 0, "the made-up sends are of last spring"
 
 
 def test_who_opted_out_since_is_left_out(
