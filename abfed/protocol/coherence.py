@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from abfed.protocol.analysis import SHARE_TOLERANCE, problem_of
@@ -19,7 +20,7 @@ def incoherence(plan: Plan) -> str:
 
 
 def _repeated(names: list[str]) -> str:
-    return next((name for name in names if names.count(name) > 1), "")
+    return next((name for name, times in Counter(names).items() if times > 1), "")
 
 
 def _check_silos(plan: Plan) -> str:

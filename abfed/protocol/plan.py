@@ -8,6 +8,7 @@ budget.
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -302,19 +303,13 @@ class Plan(Frozen):
     def from_canonical(cls, data: bytes, *, where: str = "plan") -> Plan:
         """Rebuild a plan from its canonical bytes (the report settings are the defaults).
 
+        The same bytes give the same plan, made once: each request of a run bears it, and a plan
+        that names a thousand silos takes some time to check.
+
         Raises:
             IntegrityError: the bytes are not the canonical form of a plan.
         """
-        values = parse_canonical(data, where=where)
-        if not isinstance(values, dict):
-            raise IntegrityError("not a plan", where=where)
-        try:
-            plan = cls.from_values(values, where=where)
-        except PlanError as cause:
-            raise IntegrityError("not a plan", where=where) from cause
-        if plan.canonical_bytes() != data:
-            raise IntegrityError("not the canonical form of this plan", where=where)
-        return plan
+        return _from_canonical(data, where)
 
     def canonical_bytes(self) -> bytes:
         """The question as canonical JSON, all defaults written out.
@@ -382,3 +377,18 @@ class Plan(Frozen):
         features = tuple(feature.name for feature in self.features)
         features += tuple(text.name for text in self.model.texts) if self.model else ()
         return self.outcome_columns() + features + tuple(sorted(filters - set(features)))
+
+
+@functools.lru_cache(maxsize=8)
+def _from_canonical(data: bytes, where: str) -> Plan:
+    """See `Plan.from_canonical`."""
+    values = parse_canonical(data, where=where)
+    if not isinstance(values, dict):
+        raise IntegrityError("not a plan", where=where)
+    try:
+        plan = Plan.from_values(values, where=where)
+    except PlanError as cause:
+        raise IntegrityError("not a plan", where=where) from cause
+    if plan.canonical_bytes() != data:
+        raise IntegrityError("not the canonical form of this plan", where=where)
+    return plan
