@@ -31,14 +31,14 @@ def parse_record(
         InputError: (or `error`) with one line for each problem.
     """
     try:
-        bad = _not_finite(value, ())
-        if bad is not None:
-            raise error(f"{_dotted(bad)}: must be a finite number", where=where)
         return model.model_validate_json(canonical_bytes(value))
     except ValidationError as cause:
         lines = [_line(model, problem) for problem in cause.errors(include_url=False)]
         raise error("; ".join(lines), where=where) from cause
     except (TypeError, ValueError, RecursionError) as cause:
+        bad = _bad_number(value)  # looked for only now: most of a long plan's time would go there
+        if bad is not None:
+            raise error(f"{_dotted(bad)}: must be a finite number", where=where) from cause
         raise error(
             "holds a value that is neither text, number, list nor mapping", where=where
         ) from cause
@@ -108,6 +108,14 @@ def _dotted(path: tuple[Any, ...]) -> str:
         else:
             text += f".{part}" if text else str(part)
     return text
+
+
+def _bad_number(value: Any) -> tuple[Any, ...] | None:
+    """Where a NaN or an infinity stands; None where none does, or where it lies too deep to say."""
+    try:
+        return _not_finite(value, ())
+    except RecursionError:
+        return None
 
 
 def _not_finite(value: Any, path: tuple[Any, ...]) -> tuple[Any, ...] | None:

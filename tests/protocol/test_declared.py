@@ -1,0 +1,46 @@
+"""From plain values to a record: what is told about values that no record can hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from abfed.protocol.declared import parse_record
+from abfed.protocol.errors import InputError
+from abfed.protocol.schema import Frozen
+
+
+class Loose(Frozen):
+    """A record that holds anything."""
+
+    inside: Any
+
+
+def deep() -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(100_000):
+        inner = [inner]
+    return inner
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_place() -> None:
+    with pytest.raises(InputError, match=r"inside\[1\].x: must be a finite number"):
+        parse_record(Loose, {"inside": [1.0, {"x": math.nan}]}, where="here")
+
+
+def circular() -> list[Any]:
+    ring: list[Any] = []
+    ring.append(ring)
+    return ring
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"inside": deep()}, {"inside": {"b": deep(), "a": math.inf}}, {"inside": circular()}],
+    ids=["deep", "deep beside an infinity", "circular"],
+)
+def test_what_lies_too_deep_or_in_a_circle_is_refused_in_words(value: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="neither text, number, list nor mapping"):
+        parse_record(Loose, value, where="here")
