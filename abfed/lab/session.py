@@ -250,7 +250,7 @@ def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Se
         raise Refused(
             "nobody is signed in",
             code="sign-in",
-            why="a plan is asked by a person, with a password and a second factor",
+            why="this is asked by a person, with a password and a second factor",
             do="run `abfed login`; the demo's made-up person: `abfed login --development`",
         )
     values = parse_canonical(read_private(path), where=str(path))

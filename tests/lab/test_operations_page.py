@@ -11,10 +11,12 @@ import yaml
 
 from abfed.cli import main as entry
 from abfed.cli.ondemand import load
+from abfed.lab.responding import load_vendor
 from abfed.lab.watching import Settings
 from abfed.protocol.declared import parse_record
 from abfed.site.alarms import CHECKS, RULES, STATES
 from abfed.site.health import Metrics
+from abfed.site.vendors import LOWEST_SCORE
 from tools.watch_files import FILES, FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +68,17 @@ def test_their_expressions_name_metrics_that_are_served() -> None:
 
 
 def test_the_example_of_settings_is_one() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     settings = parse_record(Settings, yaml.safe_load(block), where="page")
     assert [one.kind for one in settings.sinks] == ["log", "webhook", "mail"]
+
+
+def test_the_example_of_a_vendor_is_one_and_has_the_webhook_above(tmp_path: Path) -> None:
+    settings, block = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "postbox.yaml").write_text(block)
+    vendor = load_vendor(tmp_path / "postbox.yaml")
+    assert vendor.services[0].address in settings
+    assert vendor.score >= LOWEST_SCORE
 
 
 def test_every_command_that_an_alarm_names_is_one() -> None:
