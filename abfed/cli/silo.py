@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from abfed.cli.output import complain, say, say_json, table
+from abfed.cli.peers import peers, pin
 from abfed.cli.scoring import score
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption, typed
 from abfed.cli.subject import app as subject
@@ -15,6 +16,8 @@ from abfed.cli.subject import app as subject
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
 app.add_typer(subject, name="subject")
 app.command()(score)
+app.command()(peers)
+app.command()(pin)
 
 NameArgument = Annotated[str, typer.Argument(help="The brand's name.")]
 MappingOption = Annotated[

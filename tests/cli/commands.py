@@ -42,6 +42,9 @@ GATED: dict[str, Gated] = {
     "silo score": Gated(
         "silo score {silo} spring --list {plan} -m {mapping} --purpose x", "model.score", SILO
     ),
+    "silo pin": Gated(
+        f"silo pin {{silo}} other {'ab' * 32} --fingerprint x", "policy.change", SILO
+    ),
     "ledger settle": Gated("ledger settle {plan} --silo {silo}", "budget.raise", SILO),
     "people add": Gated(
         "people add eve --role auditor --reason x -s {silo} --password-file {password}"
@@ -156,6 +159,7 @@ FREE: dict[str, str] = {
     "data mock": "people are made up, of a plan's schema",
     "data fetch": "public data; `--ingest` is judged as `silo ingest` is",
     "silo show": "names and budgets, to whoever has the silo's folder and key; changes nothing",
+    "silo peers": "as `silo show`: public keys only",
     "silo verify": "as `silo show`: says which part is damaged",
     "incident verify": "reads a bundle that was handed over",
     "incident playbooks": "reads files of the workspace",
