@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import statistics
@@ -62,15 +63,14 @@ def keys_of(site: str) -> "SiteKeys":
 def client_app() -> "ClientApp":
     """A client app that answers as whichever silo is asked."""
     from abfed.coordinator.courier import make_courier
-    from abfed.protocol.envelope import content_of_verified
-    from abfed.protocol.messages import Request, decode
     from tests.coordinator.doubles import SiloDouble
 
     def answer(envelope: bytes) -> bytes:
-        header = decode("request", content_of_verified(envelope), where="request").header
-        if not isinstance(header, Request):
+        # A silo knows its own name; finding out whose turn it is must not cost what is measured.
+        named = re.search(rb'"silo":"([^"]+)","step"', envelope)
+        if named is None:
             raise TypeError
-        return SiloDouble(keys_of(header.silo), keys_of("coordinator")).answer(envelope)
+        return SiloDouble(keys_of(named[1].decode()), keys_of("coordinator")).answer(envelope)
 
     return make_courier(answer)
 

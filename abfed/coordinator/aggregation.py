@@ -66,7 +66,8 @@ def from_record(record: ArrayRecord) -> Parameters:
 
 def update_of(accepted: Accepted, names: Mapping[str, object]) -> Parameters:
     """A silo's noised update in float64, by parameter."""
-    return {name: accepted.arrays[UPDATE + name].astype(np.float64) for name in sorted(names)}
+    arrays = accepted.arrays  # read from the spool, once
+    return {name: arrays[UPDATE + name].astype(np.float64) for name in sorted(names)}
 
 
 def length_of(update: Arrays) -> float:

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from abfed.coordinator.aggregation import FIRST, SECOND, Aggregation, length_of, moment_shapes
+from abfed.coordinator.aggregation import (
+    FIRST,
+    SECOND,
+    Aggregation,
+    length_of,
+    moment_shapes,
+    update_of,
+)
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.inbox import Accepted
 from abfed.learning.shapes import LARGEST_PARAMETER
@@ -47,6 +54,22 @@ def rounds_of(rule, updates, weights=None):
         model = rule.round(model, held, shares, number).model
         models.append(model["w"])
     return models
+
+
+def test_a_release_is_read_from_the_spool_once_however_many_parameters_it_has():
+    class Counted(Accepted):
+        reads = 0
+
+        @property
+        def arrays(self):
+            Counted.reads += 1
+            return super().arrays
+
+    names = [f"w{number}" for number in range(9)]
+    one = Counted(Release(), {f"update/{name}": np.ones(2, np.float32) for name in names}, b"")
+    update = update_of(one, dict.fromkeys(names))
+    assert sorted(update) == names
+    assert Counted.reads == 1
 
 
 def test_fedavg_is_the_weighted_mean():
