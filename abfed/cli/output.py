@@ -108,16 +108,25 @@ def fail(error: AbfedError, *, as_json: bool) -> int:
     return error.exit_code
 
 
+def _hinted_once(message: str) -> str:
+    """The message with the first of its hints: Click and Typer both give one."""
+    before, hint, after = message.partition("Did you mean")
+    if not hint:
+        return message
+    return f"{before}{hint}{after.partition('?')[0]}?{')' if before.endswith('(') else ''}"
+
+
 def misused(error: click.ClickException, *, as_json: bool) -> int:
     """Print what was wrong with the command itself."""
+    what = _hinted_once(error.format_message())
     if as_json:
-        said = {"error": "bad-command", "what": error.format_message(), "where": "", "why": ""}
+        said = {"error": "bad-command", "what": what, "where": "", "why": ""}
         say_json(said | {"do": "see --help", "exit_code": error.exit_code})
         return error.exit_code
     context = getattr(error, "ctx", None)
     usage = f"{context.get_usage()}\n" if context is not None else ""
     hint = f"\n  do:  {context.command_path} --help" if context is not None else ""
-    complain(f"{usage}bad-command: {error.format_message()}{hint}")
+    complain(f"{usage}bad-command: {what}{hint}")
     return error.exit_code
 
 

@@ -10,6 +10,7 @@ import yaml
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError
+from abfed.protocol.printable import printable
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.files import write_private
 from abfed.site.reviews import Line, Verdict, Verdicts
@@ -57,7 +58,7 @@ def ask_verdicts(
         )
         answer = ""
         while answer not in ("keep", "revoke"):
-            answer = ask(text).strip().lower()
+            answer = ask(printable(text)).strip().lower()
         decision = "keep" if answer == "keep" else "revoke"
         verdicts.append(
             Verdict.model_validate({"person": line.person, "role": line.role, "decision": decision})
