@@ -53,7 +53,7 @@ def test_what_one_silo_shows_is_what_another_pins(workspace: Path, capsys: Captu
     assert pin(workspace, shown["public_key"], shown["fingerprint"]) == 0, "and again"
     assert len(told(workspace, "aurora", capsys)["peers"]) == 1
     with Workspace(workspace).silo("aurora") as service:
-        kinds = [entry["event"] for entry in service.audit.entries()]
+        kinds = [entry["body"]["event"] for entry in service.audit.entries()]
     assert kinds.count("peer.pinned") == 1
 
 
