@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from abfed.protocol.canonical import canonical_bytes
+from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.errors import InputError
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -42,6 +42,20 @@ def parse_record(
         raise error(
             "holds a value that is neither text, number, list nor mapping", where=where
         ) from cause
+
+
+def parse_canonical_record(model: type[Record], data: bytes, *, where: str) -> Record:
+    """Validate canonical bytes as `model`, without writing them again as `parse_record` must.
+
+    Raises:
+        IntegrityError: the bytes are not canonical JSON.
+        InputError: with one line for each problem.
+    """
+    value = parse_canonical(data, where=where)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError:
+        return parse_record(model, value, where=where)  # says what is wrong, in words
 
 
 def _line(model: type[BaseModel], problem: Any) -> str:

@@ -22,8 +22,8 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field
 
-from abfed.protocol.canonical import canonical_bytes, parse_canonical
-from abfed.protocol.declared import parse_record
+from abfed.protocol.canonical import canonical_bytes
+from abfed.protocol.declared import parse_canonical_record
 from abfed.protocol.envelope import Kind, open_envelope
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.schema import Frozen, Name
@@ -242,8 +242,7 @@ def read_statement(
         IntegrityError: malformed, changed, or signed by a key that is not trusted.
     """
     opened = open_envelope(as_envelope(text, where=where), trusted, kind=kind, where=where)
-    values = parse_canonical(opened.content, where=where)
     try:
-        return parse_record(record, values, where=where), opened.key_id
+        return parse_canonical_record(record, opened.content, where=where), opened.key_id
     except InputError as cause:
         raise IntegrityError(f"not a {kind}", where=where) from cause

@@ -8,13 +8,13 @@ no encoding here at all.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from abfed.protocol.canonical import canonical_bytes, digest, parse_canonical, sha256_hex
+from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.chain import GENESIS
-from abfed.protocol.declared import parse_record
+from abfed.protocol.declared import parse_canonical_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import Presented
 from abfed.protocol.protected import RECIPIENT, ProtectedUnit
@@ -259,10 +259,9 @@ def decode(kind: str, content: bytes, *, where: str) -> Decoded:
     end = _LENGTH.size + length
     if length > MAX_HEADER or len(content) < end:
         raise IntegrityError("the message is cut short", where=where)
-    values: Any = parse_canonical(content[_LENGTH.size : end], where=where)
     arrays = content[end:]
     try:
-        header = parse_record(_TABLE[kind], values, where=where)
+        header = parse_canonical_record(_TABLE[kind], content[_LENGTH.size : end], where=where)
     except InputError as cause:
         raise IntegrityError(f"not a {kind}: {cause.what}", where=where) from cause
     claimed = {

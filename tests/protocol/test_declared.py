@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import InputError
+from abfed.protocol.declared import parse_canonical_record, parse_record
+from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.schema import Frozen
 
 
@@ -44,3 +44,13 @@ def circular() -> list[Any]:
 def test_what_lies_too_deep_or_in_a_circle_is_refused_in_words(value: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="neither text, number, list nor mapping"):
         parse_record(Loose, value, where="here")
+
+
+def test_canonical_bytes_are_read_as_they_are_and_what_is_wrong_is_said_in_words() -> None:
+    assert parse_canonical_record(Loose, b'{"inside":[1,"a"]}', where="here").inside == [1, "a"]
+    with pytest.raises(IntegrityError, match="not in canonical form"):
+        parse_canonical_record(Loose, b'{"inside": 1}', where="here")
+    with pytest.raises(IntegrityError, match="not canonical JSON"):
+        parse_canonical_record(Loose, b'{"inside":NaN}', where="here")
+    with pytest.raises(InputError, match="insid: unknown key; did you mean 'inside'"):
+        parse_canonical_record(Loose, b'{"insid":1}', where="here")
