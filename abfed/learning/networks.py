@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -25,15 +26,33 @@ from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Arrays
 
 
+class _Alone:
+    """How many are inside `one_thread`, and how many threads torch had before the first."""
+
+    lock = threading.Lock()
+    inside = 0
+    before = 1
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: for networks this small a second one only gets in the way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Run torch on one thread: for networks this small a second one only gets in the way.
+
+    Part of the setting is the process's, and silos of one process may train at the same time: it
+    stays as long as anybody is inside (a product that is shared out may round differently).
+    """
+    with _Alone.lock:
+        if _Alone.inside == 0:
+            _Alone.before = torch.get_num_threads()
+        _Alone.inside += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _Alone.lock:
+            _Alone.inside -= 1
+            if _Alone.inside == 0:
+                torch.set_num_threads(_Alone.before)
 
 
 def network_for(plan: Plan, parameters: Arrays) -> nn.Sequential:

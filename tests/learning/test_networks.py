@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from torch.__config__ import parallel_info
 
 from abfed.learning.networks import logits, network_for, one_thread, parameters_of
 from abfed.learning.shapes import (
@@ -124,3 +126,25 @@ def test_one_thread_for_a_while():
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_torch_stays_on_one_thread_as_long_as_any_silo_trains():
+    before, entered, left = torch.get_num_threads(), threading.Event(), threading.Event()
+    seen = []
+
+    def other():
+        with one_thread():
+            entered.set()
+            left.wait(30)
+            seen.append((torch.get_num_threads(), "mkl_get_max_threads() : 1" in parallel_info()))
+
+    thread = threading.Thread(target=other)
+    with one_thread():
+        thread.start()
+        entered.wait(30)
+    left.set()
+    thread.join(30)
+    assert seen == [(1, True)]
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
