@@ -63,7 +63,7 @@ def make(
     opened = Workspace(workspace)
     subject = find_subject(opened, about, notebook=notebook)
     values = texts_for(notebook or subject.notebook, parameter or [])
-    formats = tuple(one.strip() for one in to.split(","))
+    formats = tuple(dict.fromkeys(one.strip() for one in to.split(",")))
     asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
     with cells_bar(quiet=as_json) as tell:
         made = make_report(asked, limits=Limits(report=timeout), tell=tell)

@@ -1,6 +1,7 @@
 """The disclosure gate: what must not leave is found wherever a notebook can carry it."""
 
 import base64
+import json
 import struct
 import zlib
 
@@ -122,6 +123,23 @@ def test_tables_are_from_this_reports_releases():
     assert kinds(html(ours)) == set()
     assert any("another release" in what for what in kinds(html(other)))
     assert any("isn’t from a release" in what for what in kinds(html("<table><tr></tr></table>")))
+
+
+ROWS = [[1, 220, 3.5], [2, 310, 4.5], [3, 410, 5.5]]
+
+
+@pytest.mark.parametrize("text", [str(ROWS), json.dumps(ROWS, indent=1), repr(tuple(ROWS))])
+def test_a_list_of_rows_is_a_printed_table(text):
+    stream = new_output("stream", name="stdout", text=text)
+    found = kinds(new_notebook(cells=[new_code_cell("x", outputs=[stream])]))
+    assert any("printed" in what for what in found)
+
+
+def test_rows_inside_preformatted_markup_are_a_printed_table():
+    lines = "\n".join(" ".join(map(str, row)) for row in ROWS)
+    assert any("printed" in w for w in kinds(shown(**{"text/html": f"<pre>{lines}</pre>"})))
+    words = "<pre>one line of words, with 3 and 4\nanother</pre>"
+    assert not kinds(shown(**{"text/html": words}))
 
 
 def test_printed_and_typed_tables_are_refused():
