@@ -130,7 +130,7 @@ def export(
     purpose: Annotated[str, typer.Option(help="What for; it is logged.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Take an approved model out, logged. Needs a fresh second factor, and a second person."""
+    """Take an approved model out, logged. Needs a fresh factor; a second person where asked."""
     from abfed.lab.models import export as take_out
     from abfed.lab.workspace import Workspace
 

@@ -64,6 +64,7 @@ def load(name: str, command: Command) -> Any:
     if name == command.module and isinstance(getattr(module, "app", None), typer.Typer):
         group = typer.main.get_group(module.app)  # also where it has one verb
         group.name = name
+        group.suggest_commands = False  # click names the nearest already
         return group
     found = getattr(module, name.replace("-", "_"))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -85,7 +85,7 @@ def table(rows: Sequence[Mapping[Any, Any]], *, title: str = "") -> None:
     for row in rows:
         shown.add_row(*(printable(cell(value), lines=True) for value in row.values()))
     width = None if sys.stdout.isatty() else 140
-    Console(width=width).print(shown)
+    Console(width=width, markup=False, emoji=False).print(shown)  # cells are text, not markup
 
 
 def cell(value: Any) -> str:

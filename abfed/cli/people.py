@@ -175,6 +175,29 @@ def attest(
 
 
 @app.command()
+def leave(
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    reason: Annotated[str, typer.Option(help="Why; kept with the stop.")],
+    site: SiteOption = "coordinator",
+    as_json: JsonOption = False,
+) -> None:
+    """Let a person or service account go: stop them, end roles, password and second factor."""
+    from abfed.lab.workspace import Workspace
+
+    opened = Workspace(workspace)
+    office = opened.office(site)
+    actor = opened.authorise("people.manage", site)
+    office.check_not_self(actor, name)
+    stop = office.offboard(name, by=actor, reason=reason)
+    if as_json:
+        say_json({"person": f"{name}@{site}", "by": actor, "durable_ms": stop.durable_ms})
+        return
+    say(f"{name}@{site} has left: stopped on disk after {stop.durable_ms:.1f} ms; no role,")
+    say(f"password, second factor or key of theirs is left at {site}.")
+
+
+@app.command()
 def recover(
     name: NameArgument,
     workspace: WorkspaceOption,

@@ -139,6 +139,17 @@ class Office:
             self.people.stop(name, by=by)
         return stop
 
+    def offboard(self, name: str, *, by: str, reason: str) -> Stop:
+        """Let a person of this site go: stopped first, then everything they have is ended.
+
+        Raises:
+            WorkspaceError: there is nobody of this name.
+        """
+        self.people.person(name)
+        stop = self.stops.stop(f"{name}@{self.site}", self.audit, by=by, reason=reason)
+        self.people.leave(name, by=by)
+        return stop
+
     def restore(self, who: str, *, by: str) -> None:
         """Let a person ask again.
 

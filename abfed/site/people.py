@@ -323,6 +323,23 @@ class People:
             name, lambda p: p.model_copy(update={"stopped_at": ""}), "people.resumed", by=by
         )
 
+    def leave(self, name: str, *, by: str) -> Person:
+        """End all that a person has here, in one write: roles, password, factors, codes, key.
+
+        The record stays, so that logs can be read and the name is never given again; also a
+        person who is let back in must be given everything anew.
+        """
+        gone = {
+            "stopped_at": stamp(self.clock()),
+            "grants": (),
+            "password": "",
+            "otp_secret": "",
+            "recovery": (),
+            "holder": "",
+            "plans": (),
+        }
+        return self.change(name, lambda p: p.model_copy(update=gone), "people.left", by=by)
+
     def recovery_digest(self, code: str) -> str:
         """What the register keeps of a recovery code."""
         return recovery_digest(self._recovery_key, code)

@@ -104,8 +104,16 @@ def hold_to(ring: Ring, marker: Marker, folder: Path) -> Ring:
     """The ring, if it bears its site's mark.
 
     Raises:
-        IntegrityError: it was changed by somebody who doesn't hold the root.
+        IntegrityError: it was changed by somebody who doesn't hold the root, or has no mark at all.
     """
+    if "mark" not in ring.model_fields_set:  # no less refused: who edits can leave it out too
+        raise IntegrityError(
+            "the key ring has no mark",
+            where=str(folder / FILE),
+            why="an earlier abfed made it, or somebody took the mark out: nothing tells which",
+            do="if an earlier abfed made it, found the site anew and bring its exports in again; "
+            "else restore it from a backup, and find out who wrote to it",
+        )
     if not hmac.compare_digest(ring.mark, marker(ring)):
         raise IntegrityError(
             "the key ring was changed",

@@ -58,6 +58,7 @@ GATED: dict[str, Gated] = {
         SILO,
     ),
     "people grant": Gated("people grant ada auditor --reason x -s {silo}", "people.manage", SILO),
+    "people leave": Gated("people leave ada --reason x -s {silo}", "people.manage", SILO),
     "people attest": Gated("people attest ada basics -s {silo}", "people.manage", SILO),
     "access approve": Gated("access approve {plan} -s {silo}", "plan.approve", SILO),
     "access revoke": Gated("access revoke ada -s {silo} --reason x", "incident.contain", SILO),

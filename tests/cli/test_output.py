@@ -12,7 +12,7 @@ import pytest
 
 from abfed.cli import main as main_module
 from abfed.cli.main import main
-from abfed.cli.output import plain
+from abfed.cli.output import plain, table
 from tests.examples import plan_values
 
 Capture = pytest.CaptureFixture[str]
@@ -143,3 +143,18 @@ def test_fields_are_ascii_and_names_stay() -> None:
     given = {"ε (Rényi)": 1, "left now": 2, "spring-2026": 3, "page.html": 4, "data epoch": 5}
     fields = ["epsilon_renyi", "left_now", "spring-2026", "page.html", "data_epoch"]
     assert list(plain(given)) == fields
+
+
+@pytest.mark.parametrize("words", [("plna",), ("people", "ad"), ("access", "reviw")])
+def test_the_nearest_command_is_named_once(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(list(words)) == 2
+    assert capsys.readouterr().err.count("Did you mean") == 1
+
+
+def test_a_cell_of_a_table_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table([{"reason": "[link=https://e.example]left[/link] :warning: [/]"}], title="of [bold]x")
+    told = capsys.readouterr().out
+    assert "[link=https://e.example]left[/link] :warning: [/]" in told
+    assert "of [bold]x" in told

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, Refused
 from abfed.site.clock import moment_of
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
 from abfed.site.reviews import Verdict, decide_all, lines, overdue_days, record
 from abfed.site.rights import Reviews
-from tests.signing import make_people, make_session
+from abfed.site.signin import SignIn
+from tests.signing import PASSWORD, make_people, make_session
 from tests.silo.asking import SetClock
 
 POLICY = Reviews(every_days=90, grace_days=14)
@@ -84,3 +85,17 @@ def test_a_review_is_due_from_the_first_person_on(people: People) -> None:
     assert overdue_days(people, POLICY, people.clock()) == 1
     people.reviewed(people.clock())
     assert overdue_days(people, POLICY, people.clock()) == -90
+
+
+def test_who_leaves_has_nothing_left_and_is_not_reviewed_any_more(people: People) -> None:
+    people.leave("max", by="test")
+    gone = people.person("max")
+    assert gone.stopped_at
+    assert not any((gone.password, gone.otp_secret, gone.recovery, gone.holder, gone.grants))
+    assert ("max", "analyst") not in marks(people)
+    people.resume("max", by="test")  # let back in: still nothing to sign in with, and no role
+    for password in (PASSWORD, ""):
+        with pytest.raises(Refused):
+            SignIn(people).sign_in("max", password, "000000", holder=bytes(32), audience=("hub",))
+        with pytest.raises(Refused):
+            SignIn(people).recover("max", password, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.audit import AuditLog
+from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.kms import FileKms, Pkcs11Kms
 from abfed.site.ring import Old, hold_to, read_ring, write_ring
@@ -255,6 +258,19 @@ def test_every_field_of_the_ring_is_under_its_mark(keys: SiteKeys, folder: Path)
         with pytest.raises(IntegrityError, match="was changed"):
             hold_to(ring.model_copy(update=change), marker, folder)
     assert hold_to(ring, marker, folder) == ring
+
+
+def test_a_ring_of_an_earlier_abfed_is_told_from_one_whose_mark_was_blanked(
+    keys: SiteKeys, folder: Path
+) -> None:
+    path = folder / "site.json"
+    values = json.loads(path.read_bytes())
+    for mark, told in ((None, "has no mark"), ("", "was changed")):
+        without = {name: value for name, value in values.items() if name != "mark"}
+        write_private(path, canonical_bytes(without | ({} if mark is None else {"mark": mark})))
+        for act in (lambda: SiteKeys.open(folder), lambda: rotate(folder, clock=_later())):
+            with pytest.raises(IntegrityError, match=told):
+                act()
 
 
 def test_a_ring_that_was_changed_never_costs_the_key_in_use(keys: SiteKeys, folder: Path) -> None:

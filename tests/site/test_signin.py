@@ -342,3 +342,22 @@ def test_a_session_with_a_strange_key_is_no_session(desk: Desk) -> None:
     shown = stranger.present(make_plan())
     assert isinstance(shown, Presented)
     assert shown.submission != session.present(make_plan()).submission
+
+
+@pytest.mark.parametrize("gone", ["max", "nobody"])
+def test_who_has_no_password_is_checked_against_a_hash_like_everybody(
+    gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = make_people(tmp_path / "s", SiteKeys.create(tmp_path / "k", site="s"), SetClock())
+    people.enrol("max", PASSWORD, by="test")
+    people.leave("max", by="test")
+    hashes: list[str] = []
+
+    def fits(password: str, hashed: str) -> bool:
+        hashes.append(hashed)
+        return password_fits(password, hashed)
+
+    monkeypatch.setattr("abfed.site.signin.password_fits", fits)
+    with pytest.raises(Refused):
+        SignIn(people).sign_in(gone, PASSWORD, "000000", holder=bytes(32), audience=("s",))
+    assert [one[:9] for one in hashes] == ["$argon2id"]  # so a name's absence is not timed
