@@ -173,7 +173,13 @@ class SignIn:
             "failures": 0,
             "locked_until": "",
         }
-        self._people.change(name, lambda p: p.model_copy(update=update), "people.recovered")
+
+        def change(one: Person) -> Person:
+            if digest not in one.recovery or one.stopped_at:  # used, or stopped, at the same time
+                raise _no()
+            return one.model_copy(update=update)
+
+        self._people.change(name, change, "people.recovered")
         return Enrolment(name, secret, otp_uri(secret, f"{name}@{self._people.keys.site}"), codes)
 
     def issue(self, claims: Claims) -> str:
@@ -253,7 +259,8 @@ class SignIn:
             update["password"] = hash_password(password, self._people.hashing)
 
         def change(one: Person) -> Person:
-            if one.otp_step >= step:  # somebody used the same code at the same time
+            same = one.otp_secret == person.otp_secret and not one.stopped_at
+            if one.otp_step >= step or not same:  # used, recovered or stopped at the same time
                 raise _no()
             used = tuple(g.model_copy(update={"used_at": stamp(now)}) for g in one.grants)
             return one.model_copy(update=update | {"grants": used})

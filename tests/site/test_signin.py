@@ -115,6 +115,46 @@ def test_a_code_used_twice_at_the_same_time_counts_once(
         desk.try_it(code=code)
 
 
+def test_a_recovery_code_used_twice_at_the_same_time_counts_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other recovery finishes between our comparison and our record."""
+    signin, code, real = SignIn(desk.people), desk.enrolled.recovery_codes[0], password_fits
+    won: list[str] = []
+
+    def slow(password: str, hashed: str) -> bool:
+        monkeypatch.setattr("abfed.site.signin.password_fits", real)
+        won.append(signin.recover("ada", PASSWORD, code).otp_secret)
+        return real(password, hashed)
+
+    monkeypatch.setattr("abfed.site.signin.password_fits", slow)
+    recovery = desk.people.person("ada").recovery
+    monkeypatch.setattr(SignIn, "_codes_of", staticmethod(lambda _: recovery))
+    with pytest.raises(Refused):
+        signin.recover("ada", PASSWORD, code)
+    assert desk.people.person("ada").otp_secret == won[0]
+    assert desk.events().count("people.recovered") == 1
+
+
+@pytest.mark.parametrize("act", ["stop", "recover"])
+def test_a_stop_or_a_recovery_amid_a_sign_in_counts(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    real, code = factors.otp_step, desk.code()
+
+    def slow(*arguments, **options):
+        monkeypatch.setattr("abfed.site.signin.otp_step", real)
+        if act == "stop":
+            desk.people.stop("ada", by="test")
+        else:
+            SignIn(desk.people).recover("ada", PASSWORD, desk.enrolled.recovery_codes[0])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("abfed.site.signin.otp_step", slow)
+    with pytest.raises(Refused):
+        desk.try_it(code=code)
+
+
 def test_what_was_wrong_is_not_told(desk: Desk) -> None:
     told = set()
     for name, password, code in (
