@@ -73,7 +73,16 @@ def parse_hours(text: str, days: str) -> Hours | None:
         values = {"days": [int(day) for day in days], "start": int(start), "end": int(end)}
     except ValueError as cause:
         raise InputError("not hours such as 2-5", where="hours") from cause
-    return parse_record(Hours, values, where="hours")
+    bound = parse_record(Hours, values, where="hours")
+    if bound.start >= bound.end:
+        raise InputError(
+            "hours that end before they begin",
+            where="hours",
+            why="an account so bound could never ask",
+            do="hours lie within one day in UTC; for a night, make an account for each side "
+            "of midnight",
+        )
+    return bound
 
 
 def keep_key(path: Path, name: str, key: Ed25519PrivateKey) -> None:

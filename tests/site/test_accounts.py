@@ -72,6 +72,12 @@ def test_other_hours_and_days_are_refused(batch: Batch, hours: float, allowed: b
             batch.ask()
 
 
+@pytest.mark.parametrize("hours", ["22-4", "5-5"])
+def test_hours_in_which_it_could_never_ask_are_refused(hours: str) -> None:
+    with pytest.raises(InputError, match="end before they begin"):
+        parse_hours(hours, "0123456")
+
+
 def test_another_plan_is_refused(batch: Batch) -> None:
     with pytest.raises(Refused, match="other plans"):
         batch.ask(make_plan(name="summer"))
