@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from abfed.learning.batches import InMemory
-from abfed.learning.design_matrix import RecipientRows
+from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.tensors import pack
 from abfed.silo import feature_cache
@@ -18,6 +18,7 @@ from abfed.silo.evaluation import compute_evaluation
 from abfed.silo.feature_cache import CachedRows, CacheFolder, CacheName
 from abfed.silo.prepared import cache_name, prepare, reopen
 from abfed.silo.training import compute_training
+from tests.examples import make_model_plan
 from tests.learning.signal_rows import made_rows
 from tests.silo import made
 from tests.silo.test_training import EPOCH, learning_plan, permit_for, sends
@@ -60,6 +61,21 @@ def test_batches_are_those_of_rows_in_memory(caches):
         assert (ours.lines == theirs.lines).all()
         assert (ours.labels == theirs.labels).all()
     assert list(kept.batches([])) == []
+
+
+def test_several_labels_come_back_as_they_were_and_unknown_ones_unknown(caches):
+    data, generator = rows_of(300), np.random.default_rng(4)
+    model = {"outcome": "clicked", "learner": "x", "also": ["opened"], "revenue": {"high": 80.0}}
+    design = Design.of(make_model_plan(model=model))
+    labels = generator.random((len(data.labels), design.heads.labels)).astype(np.float16)
+    labels[generator.random(labels.shape) < 0.1] = np.nan
+    data = dataclasses.replace(data, design=design, labels=labels.astype(np.float32))
+    kept = written(caches, data)
+    drawn = [np.flatnonzero(generator.random(300) < share) for share in (0.1, 0.5, 1.0)]
+    for ours, theirs in zip(kept.batches(drawn), InMemory(data).batches(drawn), strict=True):
+        assert ours.groups == theirs.groups
+        np.testing.assert_array_equal(ours.lines, theirs.lines)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
 def test_parts_come_in_as_they_like_and_blocks_hold_everybody(caches):
