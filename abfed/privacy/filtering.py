@@ -10,7 +10,7 @@ Later plans depend on earlier answers, so a theorem for fixed lists of events do
 * more may be answered while the sum of Rényi curves, what is asked included, is at or below B(α)
   *for some* order.
 
-For one order this is the Rényi filter (Feldman and Zrnic 2021, Theorem 4.3; Lécuyer 2021), with
+For one order this is the Rényi filter (Feldman and Zrnic 2021; Lécuyer 2021), with
 the conversion of Canonne, Kamath and Steinke (2020, Proposition 12). Which order holds at the end
 may depend on the answers; therefore the shares: the part of the outcomes that ends at order α adds
 at most w(α) δ to the total δ, and the parts add up (docs/privacy.md has the proof, four lines).

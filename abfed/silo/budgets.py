@@ -28,7 +28,8 @@ from abfed.protocol.schema import Frozen, Name
 from abfed.site.clock import stamp
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SmallDelta = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+SmallDelta = Annotated[float, Field(gt=0, le=1e-4, allow_inf_nan=False)]
+"""As in plans: a δ that is not small is no promise (with δ = .5 one answer may give everything)."""
 
 FOR_EVER = "never renews"
 

@@ -107,6 +107,13 @@ def readout(plan: Plan, effects: pd.DataFrame, metric: str, *, scope: str = "") 
             why="; ".join(sorted(set(map(str, rows["note"])))) or "there is no such scope",
             do="collect more, or ask for more ε",
         )
+    if rows["var_control"].isna().any():
+        raise InputError(
+            f"there is no posterior of {metric!r} for {scope}",
+            where=plan.name,
+            why="its interval rests on how far brands lie apart, not on arms' own variances",
+            do=f"read {THESE}, or one brand",
+        )
     shared = _shared_variance(rows)
     whole = posterior(
         rows["estimate"].to_numpy(dtype=float),
@@ -172,5 +179,9 @@ def _prior(plan: Plan, metric: str) -> Prior:
 
 
 def _shared_variance(rows: pd.DataFrame) -> float:
-    """The control's variance, which all effects share."""
-    return float(rows["var_control"].iloc[0])
+    """The control's variance, which all effects share.
+
+    Where arms were suppressed in different brands their effects rest on different ones: then the
+    least, which no effect's own variance is below.
+    """
+    return float(rows["var_control"].min())

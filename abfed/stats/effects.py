@@ -193,13 +193,14 @@ def _scopes(
     """Rows for each brand and, from two on, for these brands and brands like these."""
     contrasts = {brand: one for brand, (one, _) in found.items()}
     usable = [brand for brand, one in contrasts.items() if not one.suppressed]
+    varied = _varied(contrasts, usable)
     pulled: dict[str, float] = {}
-    if len(usable) > 1:
+    if len(varied) > 1:
         values = pooling.shrunk(
-            [contrasts[brand].effect for brand in usable],
-            [contrasts[brand].variance for brand in usable],
+            [contrasts[brand].effect for brand in varied],
+            [contrasts[brand].variance for brand in varied],
         )
-        pulled = dict(zip(usable, map(float, values), strict=True))
+        pulled = dict(zip(varied, map(float, values), strict=True))
     rows = []
     for brand, (one, note) in found.items():
         row = row_of(brand, one, alpha) | {"contrast": one, "people": sizes[brand]}
@@ -213,6 +214,11 @@ def _scopes(
         seen = [contrasts[brand] for brand in usable]
         rows += [these, _brands_like_these(seen, len(contrasts), these, alpha)]
     return rows
+
+
+def _varied(contrasts: Mapping[str, Contrast], usable: Sequence[str]) -> list[str]:
+    """Brands whose effect has a variance: one whose values are all alike can't be weighed by it."""
+    return [brand for brand in usable if contrasts[brand].variance > 0]
 
 
 def _these_brands(
@@ -230,10 +236,11 @@ def _these_brands(
     left_out = [brand for brand in contrasts if brand not in usable]
     if left_out:
         row["note"] = joined(row["note"], f"without {', '.join(left_out)} (suppressed)")
-    if len(usable) > 1:
+    varied = _varied(contrasts, usable)
+    if len(varied) > 1:
         spread = pooling.heterogeneity(
-            [contrasts[brand].effect for brand in usable],
-            [contrasts[brand].variance for brand in usable],
+            [contrasts[brand].effect for brand in varied],
+            [contrasts[brand].variance for brand in varied],
         )
         if spread.p_value < alpha:
             note = f"brands differ (Q p = {spread.p_value:.3f}, I² = {spread.i_squared:.0%})"
@@ -251,6 +258,8 @@ def _brands_like_these(
             return empty_row(LIKE_THESE, decision=UNKNOWN, note=note)
         note = f"fewer than {LIKE_THESE_FROM} brands can be told from noise at this ε"
         return empty_row(LIKE_THESE, decision=SUPPRESSED, note=note)
+    if these["decision"] in UNREAD:  # no brand's values vary
+        return empty_row(LIKE_THESE, decision=these["decision"], note=these["note"])
     mean = pooling.like_these([one.effect for one in contrasts], floor=these["se"])
     low, high = mean.interval(alpha)
     privacy = sum(one.arm.privacy + one.control.privacy for one in contrasts)

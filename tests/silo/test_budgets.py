@@ -216,6 +216,10 @@ BAD = {
         "per_purpose": [{"purpose": "email-optimisation", "epsilon": 1.0, "delta": DELTA}] * 2
     },
     "all kept": {"rerun_reserve": 1e3},
+    "a δ that promises nothing": {"budget": WIDE.model_dump() | {"delta": 0.01}},
+    "a purpose's δ that promises nothing": {
+        "per_purpose": [{"purpose": "email-optimisation", "epsilon": 1.0, "delta": 0.5}]
+    },
     "no day": {"per_period": {"days": 30, "starts": "2026-02-30", "epsilon": 1.0, "delta": DELTA}},
     "no days": {"per_period": {"days": 0, "starts": "2026-02-01", "epsilon": 1.0, "delta": DELTA}},
 }

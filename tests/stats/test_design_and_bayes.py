@@ -123,6 +123,21 @@ def test_a_posterior_is_the_textbooks() -> None:
     assert whole.covariance[0, 0] == pytest.approx(0.5e-4)
 
 
+def test_arms_that_rest_on_different_brands_have_a_posterior_too() -> None:
+    """One arm over all brands, the other without some: the control's variances aren't alike."""
+    priors = [{"metric": "clicked", "sd": 0.02}]
+    plan = plan_of(CLICKED, shares=(0.4, 0.3, 0.3), analysis={"priors": priors})
+    frame = effects_frame([0.01, 0.012], 0.005, 1e-5)
+    frame.loc[1, ["se", "var_control"]] = [0.002, 2e-6]
+    for order in ([0, 1], [1, 0]):
+        read = bayes.readout(plan, frame.iloc[order], "clicked").set_index("arm")
+        assert read.loc["arm-2", "sd"] == pytest.approx(0.002, rel=0.03)
+        assert read.loc["arm-1", "sd"] == pytest.approx(0.005, rel=0.1)
+    none = frame.assign(scope="brands like these", var_control=np.nan)
+    with pytest.raises(InputError, match="no posterior"):
+        bayes.readout(plan, none, "clicked", scope="brands like these")
+
+
 def test_the_best_arm_gets_most_and_none_falls_below_the_floor() -> None:
     priors = [{"metric": "clicked", "sd": 0.02}]
     plan = plan_of(CLICKED, shares=(0.4, 0.3, 0.3), analysis={"priors": priors})

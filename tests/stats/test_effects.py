@@ -166,6 +166,32 @@ def test_the_frame_begins_with_the_columns_that_were_promised() -> None:
     assert COLUMNS[:16] == tuple(promised.split())
 
 
+@pytest.mark.parametrize("alike", [2, 4])
+def test_brands_whose_values_are_all_alike_are_said_to_be(alike: int) -> None:
+    """Without noise a brand in which nobody spends has no variance: weights by it don't exist."""
+    plan = plan_of(SPEND)
+    layout = Layout.of(plan)
+    totals = {}
+    for place, brand in enumerate(BRANDS):
+        values = np.zeros(layout.shape)
+        for row, size in enumerate((4000.0, 5000.0)):
+            spent = 0.0 if place < alike else 0.02 * (1 + row) * size
+            values[row, layout.block("spend").columns] = [spent, size - spent]
+            values[row, layout.block("spend", moments=True).columns] = spent / 10
+        totals[brand] = SiloTotals(layout, values, 0.0)
+    frame = effects(plan, totals).set_index("scope")
+    for brand in BRANDS[:alike]:
+        assert frame.loc[brand, "decision"] == "not estimable"
+        assert "all values are alike" in frame.loc[brand, "note"]
+    shared = frame.loc[[THESE, LIKE_THESE]]
+    if alike < len(BRANDS):
+        assert np.isfinite(shared[["estimate", "ci_low", "ci_high"]].to_numpy()).all()
+        assert np.isfinite(frame.loc[list(BRANDS[alike:]), "shrunk"].to_numpy(dtype=float)).all()
+    else:
+        assert (shared["decision"] == "not estimable").all()
+        assert shared["note"].str.contains("all values are alike").all()
+
+
 def test_no_value_is_missing_without_a_reason() -> None:
     plan = plan_of(CLICKED, CONVERTED, SPEND, RATIO, shares=(0.5, 0.4, 0.1))
     rates = {"clicked": 0.1, "converted": 0.004, "spend": 0.01, "ctor": 0.2}
