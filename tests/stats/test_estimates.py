@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from abfed.protocol.plan import Plan
-from abfed.stats.estimates import Estimate, estimate
+from abfed.stats.estimates import Estimate, _settled, _Spread, estimate
 from abfed.stats.totals import Layout, SiloTotals
 from tests.stats.simulated import CLICKED, RATIO, SPEND, plan_of
 
@@ -101,3 +101,11 @@ def test_a_ratio_over_too_few_sends_is_suppressed() -> None:
     found = read(plan_of(RATIO), row, sigma=4.0)
     assert "'opened'" in found.suppressed
     assert found.size == pytest.approx(10_000)
+
+
+def test_values_that_all_lie_at_an_extreme_have_a_spread_and_it_is_none() -> None:
+    """All bounds are 0 while noise leaves something of the moments: 0/0 is no answer."""
+    bounds = np.zeros(1)
+    spreads = [_Spread(np.array([3.0]), bounds, np.zeros(1)) for _ in range(2)]
+    with np.errstate(all="raise"):
+        assert _settled(spreads, 0) == 0.0
