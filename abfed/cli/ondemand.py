@@ -58,13 +58,21 @@ class OnDemand(TyperGroup):
             formatter.write_dl(rows)
 
 
+def _let_click_hint(group: Any) -> None:
+    """Click names the nearest command already; Typer's own hint would say it again."""
+    group.suggest_commands = False
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            _let_click_hint(command)
+
+
 def load(name: str, command: Command) -> Any:
     """A command of the table: its module's `app`, or its function of this name."""
     module = import_module(f"abfed.cli.{command.module}")
     if name == command.module and isinstance(getattr(module, "app", None), typer.Typer):
         group = typer.main.get_group(module.app)  # also where it has one verb
         group.name = name
-        group.suggest_commands = False  # click names the nearest already
+        _let_click_hint(group)
         return group
     found = getattr(module, name.replace("-", "_"))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -108,17 +108,9 @@ def fail(error: AbfedError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def _hinted_once(message: str) -> str:
-    """The message with the first of its hints: Click and Typer both give one."""
-    before, hint, after = message.partition("Did you mean")
-    if not hint:
-        return message
-    return f"{before}{hint}{after.partition('?')[0]}?{')' if before.endswith('(') else ''}"
-
-
 def misused(error: click.ClickException, *, as_json: bool) -> int:
     """Print what was wrong with the command itself."""
-    what = _hinted_once(error.format_message())
+    what = error.format_message()
     if as_json:
         said = {"error": "bad-command", "what": what, "where": "", "why": ""}
         say_json(said | {"do": "see --help", "exit_code": error.exit_code})
