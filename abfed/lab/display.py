@@ -55,7 +55,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
     rows = rows[rows["scope"] == (scope or widest(run))]
     sure = f"{level(alpha)} interval"
     head = ["Metric", "Arm", "Control", "In the arm", f"Difference, {sure}", f"Relative, {sure}",
-            "p, adjusted", "Reading"]  # fmt: skip
+            "Noise’s part, worth", "p, adjusted", "Reading"]  # fmt: skip
     cells, seen = [], ""
     for _, row in rows.iterrows():
         metric = row["metric"]
@@ -64,7 +64,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
             name = stacked(escape(metric), escape(unit_of(run.plan, metric).per))
         seen = metric
         cells.append([name, *_cells(run, row)])
-    return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6))
+    return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6, 7))
 
 
 def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
@@ -76,6 +76,7 @@ def _cells(run: Run, row: pd.Series[Any]) -> list[str]:
         shown.arm_value,
         stacked(shown.difference, shown.span),
         stacked(shown.relative, shown.relative_span),
+        stacked(shown.privacy, shown.worth),
         shown.p,
         pill(shown.decision, PILLS[DECISIONS[shown.decision]]),
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from abfed.lab.units import NBSP, NONE, interval, level, p_value, percent, signed, unit_of
+from abfed.lab.units import NBSP, NONE, count, interval, level, p_value, percent, signed, unit_of
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
@@ -25,6 +25,8 @@ class Figures(NamedTuple):
         control_value, arm_value: under the control and in the arm.
         difference, span: with its interval.
         relative, relative_span: to the control's value, with its interval.
+        privacy: the noise's part of the difference's variance.
+        worth: recipients who would have given the same interval without noise.
         p: adjusted.
         decision: one of `stats.decisions.DECISIONS`.
         note: why something is missing, and what else is to be known.
@@ -40,6 +42,8 @@ class Figures(NamedTuple):
     span: str
     relative: str
     relative_span: str
+    privacy: str
+    worth: str
     p: str
     decision: str
     note: str
@@ -66,6 +70,8 @@ def figures(run: Run, row: pd.Series[Any]) -> Figures:
         span=span,
         relative=relative,
         relative_span=relative_span,
+        privacy=percent(row["privacy_share"]),
+        worth=count(row["n_effective"]),
         p=p_value(row["p_adjusted"]),
         decision=row["decision"],
         note=row["note"],
@@ -92,6 +98,7 @@ def effect_rows(
                 f"{run.plan.control.name} → arm": NONE if one.arm_value == NONE else values,
                 f"difference, {sure} interval": _with_span(one.difference, one.span),
                 "relative": _with_span(one.relative, one.relative_span),
+                "noise's part, worth": _with_span(one.privacy, one.worth),
                 "p, adjusted": one.p,
                 "decision": one.decision,
             }

@@ -168,8 +168,10 @@ def results(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     correction = run.plan.analysis.correction.title()
     how = (
         f"Each arm against “{run.plan.control.name}”, {where(run)}. Intervals hold both chance and "
-        "the noise that protects people; p-values are adjusted for all comparisons in the table "
-        f"({correction}), those of guardrails test the margin."
+        "the noise that protects people. Under the noise’s part of their variance stands what they "
+        "are worth: how many recipients would have given the same without noise. p-values are "
+        f"adjusted for all comparisons in the table ({correction}), those of guardrails test the "
+        "margin."
     )
     return section(
         "Effects", paragraph(how, "soft"), effects_table(run, alpha=alpha),

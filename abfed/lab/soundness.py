@@ -69,7 +69,8 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     shown, hidden = readable(frame)
     sure = f"Difference, {level(alpha)} interval"
     head = [
-        "Segment", "Metric", "Arm", run.plan.control.name, "Arm’s", sure, "p, adjusted", "Reading",
+        "Segment", "Metric", "Arm", run.plan.control.name, "Arm’s", sure, "Noise’s part, worth",
+        "p, adjusted", "Reading",
     ]  # fmt: skip
     cells = [_segment_cells(figures(run, row)) for _, row in shown.iterrows()]
     notes = [paragraph(one, "soft") for one in (hidden, *remarks(shown, scoped=True)) if one]
@@ -77,7 +78,7 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         "Over these brands. A segmentation’s cells, arms and metrics are one family: p-values are "
         "adjusted for all of them."
     )
-    body = table(head, cells, source=run.source, numeric=(3, 4, 5, 6)) if cells else ""
+    body = table(head, cells, source=run.source, numeric=(3, 4, 5, 6, 7)) if cells else ""
     return section("Segments", paragraph(how, "soft"), body, *notes)
 
 
@@ -90,6 +91,7 @@ def _segment_cells(one: Figures) -> list[str]:
         one.control_value,
         one.arm_value,
         stacked(one.difference, one.span),
+        stacked(one.privacy, one.worth),
         one.p,
         pill(one.decision, PILLS[DECISIONS[one.decision]]),
     ]

@@ -73,7 +73,8 @@ def effects(
         The columns of `COLUMNS`. `estimate` and its interval are in the metric's unit, `relative`
         and its interval are shares of the control's value; `privacy_share` is the part of the
         variance that the noise adds (of the brands' variances, for brands like these);
-        `n_effective` is how many recipients would have given the same interval without noise.
+        `n_effective` is how many recipients would have given the same interval without noise (not
+        of brands like these, whose interval rests on how far brands lie apart).
         `p_adjusted` is corrected over arms × metrics of a scope; a guardrail has a one-sided
         p-value of its own instead. `shrunk` is a brand's effect pulled towards the brands' mean.
         `segment` names the segmentation where the scope is one of its cells, over these brands.
@@ -272,7 +273,8 @@ def _brands_like_these(
         se=mean.se,
         mean=mean,
         privacy_share=privacy / sum(one.variance for one in contrasts),
-        note=f"each of {len(contrasts)} brands counts the same; relative lift: see {THESE}",
+        note=f"each of {len(contrasts)} brands counts the same; for the relative lift and the"
+        f" effective sample size see {THESE}",
     )
 
 

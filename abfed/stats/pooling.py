@@ -9,8 +9,8 @@ to 8 %, was proved by Bakirov and Székely (2005) and put to this use by Ibragim
 The usual random-effects mean (Paule–Mandel weights with Hartung–Knapp intervals) covers .63 to .95
 where brands differ in size (decision 0065).
 *Heterogeneity*: Cochran's Q, I², and τ by Paule and Mandel (1982). All variances include the noise:
-without it Q "finds" differences between brands that are only noise. A variance of zero (no noise,
-every recipient alike) is a very small one, so that no brand's weight is infinite.
+without it Q "finds" differences between brands that are only noise. A brand whose recipients are
+all alike has a variance of zero and can't be weighed by it: who calls leaves it out.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ import numpy as np
 from scipy import optimize, special
 
 from abfed.stats.totals import Floats
-
-_LEAST = 1e-12
-"""Of the largest variance or squared effect: the least variance that is reckoned with."""
 
 
 class Heterogeneity(NamedTuple):
@@ -91,8 +88,8 @@ def weights_by_size(sizes: Sequence[float]) -> Floats:
 
 
 def heterogeneity(effects: Sequence[float], variances: Sequence[float]) -> Heterogeneity:
-    """Cochran's Q, I² and τ of brands' effects with noise-aware variances."""
-    d, v = _floored(effects, variances)
+    """Cochran's Q, I² and τ of brands' effects with noise-aware variances, all above zero."""
+    d, v = _arrays(effects, variances)
     q = _q(0.0, d, v)
     df = len(d) - 1
     p_value = float(special.chdtrc(df, q)) if df else 1.0
@@ -128,19 +125,21 @@ def like_these(effects: Sequence[float], *, floor: float = 0.0) -> LikeThese:
 
 
 def shrunk(effects: Sequence[float], variances: Sequence[float]) -> Floats:
-    """Brands' effects pulled towards their mean by how unsure each is (empirical Bayes)."""
-    d, v = _floored(effects, variances)
+    """Brands' effects pulled towards their mean by how unsure each is (empirical Bayes).
+
+    Args:
+        effects: of the brands.
+        variances: of each, noise included, all above zero.
+    """
+    d, v = _arrays(effects, variances)
     tau2 = paule_mandel(d, v)
     w = 1.0 / (v + tau2)
     mean = float((w * d).sum() / w.sum())
     return np.asarray((tau2 * d + v * mean) / (tau2 + v), dtype=np.float64)
 
 
-def _floored(effects: Sequence[float], variances: Sequence[float]) -> tuple[Floats, Floats]:
-    """Effects, and variances of which none is zero."""
-    d, v = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)
-    largest = max(float(v.max()), float((d**2).max()))
-    return d, np.maximum(v, _LEAST * largest if largest > 0 else _LEAST)
+def _arrays(effects: Sequence[float], variances: Sequence[float]) -> tuple[Floats, Floats]:
+    return np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)
 
 
 def _q(tau2: float, effects: Floats, variances: Floats) -> float:

@@ -11,7 +11,7 @@ from abfed.lab import soundness
 from abfed.lab.display import effects_table
 from abfed.lab.figures import effect_rows, remarks
 from abfed.lab.runs import Run
-from abfed.lab.units import unit_of
+from abfed.lab.units import count, percent, unit_of
 from abfed.protocol.plan import Plan
 from abfed.stats.contrasts import Contrast, relative_lift
 from abfed.stats.estimates import Estimate
@@ -34,8 +34,13 @@ def test_terminal_and_page_have_the_same_words(
         words = row["decision"]
         assert f">{words}<" in page
         assert words in printed
+        assert row["noise's part, worth"].split()[0] in printed
+    assert "Noise’s part, worth" in page
+    for shown in over["privacy_share"], over["n_effective"]:
+        text = percent if shown is over["privacy_share"] else count
+        assert all(text(value) in page for value in shown)
     assert "clicked (share of" in printed  # of recipients, on the next line of its cell
-    assert "click-to-open (share" in printed
+    assert "click-to-open" in printed
     assert "Checks (alarm: p < 0.001)" in printed
     assert "Do effects differ" in printed
 

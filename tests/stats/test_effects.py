@@ -204,6 +204,10 @@ def test_no_value_is_missing_without_a_reason() -> None:
         for _, row in values[values.isna().any(axis=1)].iterrows():
             assert row["note"]
             missing += 1
+        seen = frame[frame["estimate"].notna()]
+        assert seen["n_effective"].isna().eq(seen["scope"].eq(LIKE_THESE)).all()
+        notes = seen.loc[seen["n_effective"].isna(), "note"]
+        assert notes.str.contains("effective sample size see these brands").all()
     assert missing > 30
 
 
