@@ -39,15 +39,24 @@ class Filter:
 
     Attributes:
         epsilon, delta: the promise.
+        kept: ε of it that is kept for something else. The bound is lower by it at every order and
+            the shares of δ stay those of the promise: two filters of one promise that shared δ in
+            two ways would together give away more than δ.
     """
 
     epsilon: float
     delta: float
+    kept: float = 0.0
+
+    @property
+    def usable(self) -> float:
+        """The ε up to which it admits."""
+        return max(0.0, self.epsilon - self.kept)
 
     def spent(self, curve: Curve) -> float:
         """The smallest ε at which this filter would still have allowed the curve; 0 for none.
 
-        It reaches `epsilon` exactly when the budget is exhausted. It is above the ε that the same
+        It reaches `usable` exactly when the budget is exhausted. It is above the ε that the same
         events have in a report, because it holds for questions that were chosen by the answers.
         """
         if not any(curve.values):
@@ -63,7 +72,7 @@ class Filter:
 
     def admits(self, spent: Curve, asked: Curve) -> bool:
         """Whether the budget covers what was spent and what is asked, together."""
-        return self.spent(spent + asked) <= self.epsilon
+        return self.spent(spent + asked) <= self.usable
 
     def more(self, spent: Curve, asked: Curve) -> int:
         """How many further questions like this one fit, at most `MOST_QUESTIONS`."""
@@ -71,7 +80,7 @@ class Filter:
         offsets = _offsets(self.epsilon, self.delta)
         for before, one, offset in zip(spent.values, asked.values, offsets, strict=True):
             if before >= 0.0 and one > 0.0:
-                most = max(most, (self.epsilon - offset - before) / one)
+                most = max(most, (self.usable - offset - before) / one)
         count = int(min(most * (1 - 1e-12), MOST_QUESTIONS))
         if count and not self.admits(spent, asked.times(count)):
             count -= 1

@@ -72,7 +72,8 @@ class PeriodBudget(Frozen):
         epsilon: ε of one period.
         delta: δ of one period.
         days: length of a period.
-        starts: first day of the first period (`YYYY-MM-DD`, UTC); periods follow without a gap.
+        starts: first day of a period (`YYYY-MM-DD`, UTC); periods follow, and go before, without
+            a gap: a policy whose first day is yet to come is bound by its periods today.
     """
 
     days: Annotated[int, Field(ge=1, le=3660)]
@@ -87,9 +88,9 @@ class PeriodBudget(Frozen):
         return value
 
     def window(self, now: datetime) -> tuple[datetime, datetime]:
-        """Start and end of the period that `now` is in; before the first, of the first."""
+        """Start and end of the period that `now` is in; periods reach back before the first day."""
         first = datetime.fromisoformat(self.starts).replace(tzinfo=UTC)
-        number = max(0, (now - first) // timedelta(days=self.days))
+        number = (now - first) // timedelta(days=self.days)
         start = first + number * timedelta(days=self.days)
         return start, start + timedelta(days=self.days)
 
@@ -145,7 +146,7 @@ class Budgets(Frozen):
         """
         if rerun:
             return (Scope("total", self.total.filter, spending.total, FOR_EVER),)
-        usable = Filter(max(0.0, self.total.epsilon - self.rerun_reserve), self.total.delta)
+        usable = Filter(self.total.epsilon, self.total.delta, kept=self.rerun_reserve)
         kept = f"; {self.rerun_reserve:g} more kept for re-runs" if self.rerun_reserve else ""
         scopes = [Scope("total", usable, spending.total, FOR_EVER + kept)]
         for one in self.purposes:
@@ -186,7 +187,7 @@ class Standing(NamedTuple):
     @classmethod
     def of(cls, scope: Scope) -> Standing:
         """How a scope stands."""
-        bound = scope.budget.epsilon
+        bound = scope.budget.usable
         spent = min(scope.budget.spent(scope.spent), bound) if bound else 0.0
         return cls(scope.name, spent, bound - spent, bound, scope.budget.delta, scope.renews)
 
@@ -216,7 +217,7 @@ class Forecast(NamedTuple):
         """What the curve would do to a scope."""
         before = scope.budget.spent(scope.spent)
         after = scope.budget.spent(scope.spent + asked)
-        bound = scope.budget.epsilon
+        bound = scope.budget.usable
         return cls(
             scope.name,
             bound - before,

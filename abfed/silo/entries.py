@@ -63,12 +63,14 @@ class Books:
 
     Attributes:
         curve_of: the Rényi curve of charges; the ledger passes one that remembers.
+        latest: when the latest charge was made (a stamp); empty before the first.
     """
 
     curve_of: Callable[[tuple[Charge, ...]], Curve] = Curve.of
     count: int = 0
     head: str = GENESIS
     heads: set[str] = field(default_factory=lambda: {GENESIS})
+    latest: str = ""
     spent: Curve = field(default_factory=Curve)
     reservations: dict[Question, Reservation] = field(default_factory=dict)
     begun: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -126,6 +128,7 @@ class Books:
             charges = tuple(Charge(**charge) for charge in one.pop("charges"))
             kept = Reservation(**one | {"charges": charges, "returned": tuple(one["returned"])})
             self.reservations[(kept.plan_digest, kept.epoch)] = kept
+            self.latest = max(self.latest, kept.at)
         self.begun = {(plan, epoch, step): key for plan, epoch, step, key in values["begun"]}
         self.holders = set(self.begun.values())
         self.given = {key: Given(*given) for key, *given in values["given"]}
@@ -147,11 +150,16 @@ class Books:
         return curve
 
     def is_rerun(self, plan_digest: str, epoch: str, erasures: int) -> bool:
-        """Whether a plan was charged before, on data from which people were erased since."""
-        return any(
-            one.plan_digest == plan_digest and one.epoch != epoch and one.erasures < erasures
+        """Whether a plan was charged before, on data from which people were erased since.
+
+        One erasure is followed by one re-run: what was charged after it doesn't count as before.
+        """
+        before = [
+            one.erasures
             for one in self.reservations.values()
-        )
+            if one.plan_digest == plan_digest and one.epoch != epoch
+        ]
+        return bool(before) and max(before) < erasures
 
     def unreleased(self, question: Question, steps: Steps) -> tuple[str, ...]:
         """Steps of a reservation that nothing was ever released for, and that still are charged."""
@@ -167,6 +175,7 @@ class Books:
         names = ("plan_digest", "plan_name", "purpose", "epoch", "at")
         kept = {name: str(body[name]) for name in names}
         question = (kept["plan_digest"], kept["epoch"])
+        self.latest = max(self.latest, kept["at"])
         before = self.reservations.get(question)
         if before is not None:  # steps that were given back are charged again
             again = tuple(step for step in before.returned if step not in body["steps"])

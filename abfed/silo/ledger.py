@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +33,7 @@ from abfed.silo.budgets import Budget, Budgets, Forecast, Standing
 from abfed.silo.curves import Curves
 from abfed.silo.entries import Books, Given, Reservation, Steps
 from abfed.silo.sealed_rows import SealedRows
-from abfed.site.clock import Clock, stamp, system_clock
+from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.keys import SiteKeys
 
 
@@ -137,7 +138,7 @@ class Ledger:
         """Refuse what a budget doesn't cover."""
         asked = self._curves.of(charges)
         spending = self._books.spending
-        for scope in budgets.scopes(spending, purpose=purpose, now=self._clock(), rerun=rerun):
+        for scope in budgets.scopes(spending, purpose=purpose, now=self._now(), rerun=rerun):
             if not scope.budget.admits(scope.spent, asked):
                 raise Refused(
                     "the budget does not cover this plan",
@@ -299,7 +300,7 @@ class Ledger:
     def standing(self, budgets: Budgets) -> tuple[Standing, ...]:
         """How each budget stands."""
         self.refresh()
-        scopes = budgets.scopes(self._books.spending, purpose=None, now=self._clock())
+        scopes = budgets.scopes(self._books.spending, purpose=None, now=self._now())
         return tuple(Standing.of(scope) for scope in scopes)
 
     def forecast(
@@ -325,7 +326,7 @@ class Ledger:
                 return ()
         asked = self._curves.of(_of(steps))
         rerun = self._books.is_rerun(plan_digest, epoch, erasures)
-        spending, now = self._books.spending, self._clock()
+        spending, now = self._books.spending, self._now()
         scopes = budgets.scopes(spending, purpose=purpose, now=now, rerun=rerun)
         return tuple(Forecast.of(scope, asked) for scope in scopes)
 
@@ -362,7 +363,12 @@ class Ledger:
 
     def _append(self, body: dict[str, Any]) -> None:
         """Write an entry; it counts once the transaction is on disk and is read back."""
-        self._rows.append(self._books.count, self._books.head, body | {"at": stamp(self._clock())})
+        self._rows.append(self._books.count, self._books.head, body | {"at": stamp(self._now())})
+
+    def _now(self) -> datetime:
+        """The time, never before the latest charge's: a clock set back renews no period."""
+        latest = self._books.latest
+        return max(self._clock(), moment_of(latest)) if latest else self._clock()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

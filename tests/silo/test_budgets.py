@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from abfed.privacy.accounting import Curve
+from abfed.privacy.accounting import ORDERS, Curve
 from abfed.protocol.errors import InputError, Refused
 from abfed.protocol.messages import Charge
-from abfed.silo.budgets import Budget, PeriodBudget, PurposeBudget
+from abfed.silo.budgets import Budget, Budgets, PeriodBudget, PurposeBudget, Spending
 from abfed.silo.ledger import Ledger
 from abfed.silo.policy import Policy
 from abfed.site.keys import SiteKeys
@@ -109,6 +113,91 @@ def test_a_clock_set_back_finds_no_empty_period(ledger: Ledger, clock: SetClock)
     assert fits(ledger, "a", allowed)
     clock.forward(days=-90)
     assert not fits(ledger, "b", allowed)
+
+
+def test_before_its_first_day_a_policy_is_bound_by_periods_too(ledger: Ledger) -> None:
+    allowed = budgets(WIDE, period=parts(PeriodBudget, 1, days=30, starts="2027-01-01"))
+    assert fits(ledger, "a", allowed)
+    assert not fits(ledger, "b", allowed)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(days=st.lists(st.integers(-200, 200), min_size=2, max_size=12))
+def test_however_the_clock_moves_no_period_gets_more_than_its_own(
+    tmp_path: Path, days: list[int]
+) -> None:
+    """One plan fits into a period: never more are charged than periods began, by any clock."""
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    clock = SetClock()
+    first, begun, charged_plans = clock.now, set(), 0
+    period = parts(PeriodBudget, 1, days=30, starts="2026-01-01")
+    allowed = budgets(WIDE, period=period)
+    keys = SiteKeys.create(folder / "keys", site="aurora")
+    with Ledger(folder / "ledger.db", keys, clock) as ledger:
+        latest = first + timedelta(days=min(days))
+        for number, day in enumerate(days):
+            clock.now = first + timedelta(days=day)
+            latest = max(latest, clock.now)
+            begun.add(period.window(latest)[0])
+            charged_plans += fits(ledger, f"p{number}", allowed)
+            assert charged_plans <= len(begun)
+
+
+def test_steps_charged_again_under_a_clock_set_back_stay_in_their_period(
+    ledger: Ledger, clock: SetClock
+) -> None:
+    allowed = budgets(WIDE, period=parts(PeriodBudget, 1, days=30, starts="2026-03-01"))
+    assert fits(ledger, "a", allowed)
+    ledger.return_unused(plan_digest="a", epoch="e1", steps=STEPS)
+    clock.forward(days=-20)
+    assert fits(ledger, "a", allowed)
+    clock.forward(days=20)
+    assert not fits(ledger, "b", allowed)
+
+
+def test_one_erasure_is_followed_by_one_re_run(ledger: Ledger) -> None:
+    """Later states of the data are new questions: the reserve and the period aren't theirs."""
+    period = parts(PeriodBudget, 1, days=30, starts="2026-03-01")
+    allowed = budgets(WIDE, rerun_reserve=1.0, period=period)
+    assert fits(ledger, "a", allowed)
+    assert fits(ledger, "a", allowed, epoch="e2", erasures=1)
+    assert not fits(ledger, "a", allowed, epoch="e3", erasures=1)
+    assert fits(ledger, "a", allowed, epoch="e4", erasures=2)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 3.0, 10.0])
+@pytest.mark.parametrize("kept", [0.01, 0.1, 0.3])
+def test_a_reserve_and_its_total_share_one_delta(epsilon: float, kept: float) -> None:
+    """Both bounds of the total hold for one promise: their δ, order by order, add up to one."""
+    whole = Budgets(total=Budget(epsilon=epsilon, delta=DELTA), rerun_reserve=kept)
+    spending = Spending(Curve(), lambda _: Curve(), lambda _: Curve())
+    total = 0.0
+    for at, order in enumerate(ORDERS):
+        shares = []
+        for rerun in (False, True):
+            (scope,) = whole.scopes(spending, purpose=None, now=SetClock().now, rerun=rerun)
+            # the largest curve that is admitted at this order alone, and what it may give away
+            only = (math.nan,) * at, (math.nan,) * (len(ORDERS) - at - 1)
+            most = _root(lambda v, s=scope, o=only: s.budget.admits(Curve(), _at(v, *o)))
+            loss = (order - 1) * (most - epsilon)
+            shares.append(math.exp(loss) * (1 - 1 / order) ** (order - 1) / order)
+        total += max(shares)
+    assert total <= DELTA * (1 + 1e-6)
+
+
+def _at(value: float, before: tuple[float, ...], after: tuple[float, ...]) -> Curve:
+    return Curve((*before, value, *after))
+
+
+def _root(admits: Callable[[float], bool]) -> float:
+    """Up to where it is admitted; less than nothing where nothing is."""
+    low, high = 0.0, 100.0
+    if not admits(1e-12):
+        return -math.inf
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if admits(middle) else (low, middle)
+    return low
 
 
 def test_a_reserve_serves_plans_asked_again_after_an_erasure(ledger: Ledger) -> None:
