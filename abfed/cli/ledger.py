@@ -6,12 +6,15 @@ For the silo's own people: a refused asker learns "budget" and nothing of these 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from abfed.lab.together import CountedOn
 
 app = typer.Typer(help="Read a silo's privacy ledger; return unused charges.", no_args_is_help=True)
 
@@ -23,10 +26,12 @@ SiloOption = Annotated[str, typer.Option("--silo", help="One silo; all that the 
 @app.command()
 def show(workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOption = False) -> None:
     """Show each budget: spent, left, and what its renewal means."""
+    from abfed.lab.together import counted_on
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
     shown: list[dict[str, Any]] = []
+    once: dict[str, CountedOn] = {}
     for name in [silo] if silo else opened.silos:
         with opened.silo(name) as service:
             shown += [
@@ -42,10 +47,16 @@ def show(workspace: WorkspaceOption, silo: SiloArgument = "", as_json: JsonOptio
                 }
                 for one in service.standing()
             ]
+            counted = counted_on(service)
+        if counted is not None:
+            once[name] = counted
     if as_json:
-        say_json(shown)
+        told = {name: counted._asdict() for name, counted in once.items()}
+        say_json([one | {"noise once": told.get(one["silo"])} for one in shown])
         return
     table(shown, title="ε by budget (Rényi filter over all plans, people, names and data epochs)")
+    for name, counted in once.items():
+        say(f"{name}: {counted.said}")
     say(
         "'Spent' holds for questions chosen by earlier answers, at the budget's δ. A run's own ε is"
     )
@@ -140,6 +151,8 @@ def history(
                     "returned": len(one.returned),
                     "ε (PLD)": epsilon_of(one.charges, delta),
                     "δ": delta,
+                    "colluders": one.once.colluders if one.once is not None else None,
+                    "ε alone": epsilon_of(one.alone, delta) if one.once is not None else None,
                 }
                 for one in service.ledger.reservations()
             ]
@@ -147,6 +160,11 @@ def history(
         say_json(shown)
         return
     table(shown, title="Charges")
+    if any(one["colluders"] is not None for one in shown):
+        say(
+            "Of noise once: ε holds where no more than so many colluders are among the other silos;"
+        )
+        say("'alone' is what is left where all others tell: by this silo's own share of the noise.")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from abfed.coordinator.together import open_sums
 from abfed.privacy.charges import epsilon_alone, noise_multipliers, plan_epsilon, silo_share
@@ -21,6 +21,44 @@ from abfed.stats.totals import SiloTotals
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
+    from abfed.silo.service import SiloService
+
+
+class CountedOn(NamedTuple):
+    """What a silo's spending counts on, of its sums that were noised once.
+
+    Attributes:
+        charges: how many plans were charged so.
+        colluders: how many of the other silos may tell what they added: the least of these plans.
+        spent: ε of all its budget, as it is counted.
+        alone: the same where all other silos tell, by this silo's own shares of the noise.
+    """
+
+    charges: int
+    colluders: int
+    spent: float
+    alone: float
+
+    @property
+    def said(self) -> str:
+        """In a sentence."""
+        plans = "1 charge is" if self.charges == 1 else f"{self.charges} charges are"
+        many = "1 other silo tells" if self.colluders == 1 else f"{self.colluders} others tell"
+        return (
+            f"{plans} of noise once. Spent is ε = {_up(self.spent)} where at most {many} what was "
+            f"added; if all others tell, ε = {_up(self.alone)} by this silo's own share."
+        )
+
+
+def counted_on(service: SiloService) -> CountedOn | None:
+    """What a silo's spending counts on; None where nothing was noised once. For its own people."""
+    once = [one.once for one in service.ledger.reservations() if one.once is not None]
+    if not once:
+        return None
+    budget, ledger = service.policy().budget, service.ledger
+    colluders = min(one.colluders for one in once)
+    spent, alone = ledger.spent(budget), ledger.spent(budget, alone=True)
+    return CountedOn(len(once), colluders, spent, alone)
 
 
 def pooled(run: Run) -> SiloTotals:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from abfed.privacy.accounting import Curve, merged
 from abfed.protocol.chain import GENESIS, head_of
@@ -22,6 +22,46 @@ Question = tuple[str, str]
 """Plan digest and data epoch: what is charged once."""
 
 
+class Once(NamedTuple):
+    """What a charge counts on where noise is added together with other silos.
+
+    Attributes:
+        colluders: how many of the others may tell what they added: no more, or it costs more.
+        shares: noise multiplier that was charged, and what this silo itself adds of it.
+    """
+
+    colluders: int
+    shares: tuple[tuple[float, float], ...]
+
+    @property
+    def plain(self) -> list[Any]:
+        """As an entry says it."""
+        return [self.colluders, [list(pair) for pair in self.shares]]
+
+    @classmethod
+    def read(cls, told: Any) -> Once | None:
+        """What an entry says; entries of before it was told say nothing."""
+        if told is None:
+            return None
+        colluders, shares = told
+        return cls(int(colluders), tuple((float(whole), float(own)) for whole, own in shares))
+
+    def least(self, other: Once | None) -> Once:
+        """Both, of one plan: the smaller share of each, whichever it was computed with."""
+        before = dict(other.shares) if other is not None else {}
+        shares = ((whole, min(own, before.get(whole, own))) for whole, own in self.shares)
+        return Once(self.colluders, tuple(shares))
+
+    def alone(self, charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
+        """The events of these charges where all other silos tell what they added."""
+        own = dict(self.shares)
+        return tuple(
+            one.model_copy(update={"noise_multiplier": own.get(sigma, sigma)})
+            for one in charges
+            for sigma in (one.noise_multiplier,)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """A plan's charge on one state of the data.
@@ -30,6 +70,7 @@ class Reservation:
         charges: events that count, those returned left out.
         erasures: how many erasures the silo had carried out by then.
         returned: steps whose charge was given back.
+        once: what the charge counts on, with noise once.
     """
 
     plan_digest: str
@@ -40,6 +81,12 @@ class Reservation:
     charges: tuple[Charge, ...]
     erasures: int = 0
     returned: tuple[str, ...] = ()
+    once: Once | None = None
+
+    @property
+    def alone(self) -> tuple[Charge, ...]:
+        """The events that count where all other silos tell what they added to a sum."""
+        return self.charges if self.once is None else self.once.alone(self.charges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +158,9 @@ class Books:
             "spent": self.spent.values,
             "purposes": {name: curve.values for name, curve in self._purposes.items()},
             "reservations": [
-                asdict(one) | {"charges": [charge.model_dump() for charge in one.charges]}
+                asdict(one)
+                | {"charges": [charge.model_dump() for charge in one.charges]}
+                | {"once": one.once.plain if one.once is not None else None}
                 for one in self.reservations.values()
             ],
             "begun": [[*step, key] for step, key in self.begun.items()],
@@ -126,7 +175,9 @@ class Books:
         self._purposes = {name: Curve(tuple(part)) for name, part in values["purposes"].items()}
         for one in values["reservations"]:
             charges = tuple(Charge(**charge) for charge in one.pop("charges"))
-            kept = Reservation(**one | {"charges": charges, "returned": tuple(one["returned"])})
+            once = Once.read(one.pop("once", None))
+            told = {"charges": charges, "returned": tuple(one["returned"]), "once": once}
+            kept = Reservation(**one | told)
             self.reservations[(kept.plan_digest, kept.epoch)] = kept
             self.latest = max(self.latest, kept.at)
         self.begun = {(plan, epoch, step): key for plan, epoch, step, key in values["begun"]}
@@ -180,8 +231,10 @@ class Books:
         if before is not None:  # steps that were given back are charged again
             again = tuple(step for step in before.returned if step not in body["steps"])
             whole = merged((*before.charges, *charges))
+            told = Once.read(body.get("once"))
+            once = before.once if told is None else told.least(before.once)
             self.reservations[question] = replace(
-                before, charges=whole, returned=again, at=kept["at"]
+                before, charges=whole, returned=again, at=kept["at"], once=once
             )
             self._sum_again()
             return
@@ -193,6 +246,7 @@ class Books:
             at=kept["at"],
             charges=charges,
             erasures=int(body.get("erasures", 0)),
+            once=Once.read(body.get("once")),
         )
         self.reservations[question] = one
         curve = self.curve_of(charges)

@@ -37,10 +37,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from abfed.privacy.charges import plan_charges, plan_epsilon, silo_share
-from abfed.privacy.mechanisms import Noise, SystemNoise, UnsafeSeededNoise
+from abfed.privacy.charges import plan_charges, plan_epsilon
+from abfed.privacy.mechanisms import SystemNoise
 from abfed.privacy.once import role_of, steps_of, sum_of
-from abfed.protocol.canonical import digest, sha256_hex
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.protocol.messages import (
@@ -55,6 +55,7 @@ from abfed.protocol.messages import (
 )
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import pack, unpack
+from abfed.silo.adding import noise_for, once_of, share_for
 from abfed.silo.disclosure import too_few, too_few_counted
 from abfed.silo.entries import Given
 from abfed.silo.judging import Judge, Judged
@@ -269,6 +270,7 @@ class Gate:
             steps=steps,
             budgets=policy.budgets,
             erasures=holdings.erasures,
+            once=once_of(plan, policy),
         )
         if charged:
             self._audit.append(
@@ -288,7 +290,7 @@ class Gate:
             key=judged.key,
             epoch=holdings.epoch,
             charges=steps[request.step],
-            noise=_noise(plan, request),
+            noise=noise_for(plan, request),
             lawful_bases=judged.bases,
             holdout_key=self._keys.derive(f"holdout:{plan.experiment}"),
             incoming=judged.incoming,
@@ -296,7 +298,7 @@ class Gate:
             relayed=judged.relayed,
             before=before,
             peers=policy.peers(plan),
-            share=_share(plan, policy, request.step),
+            share=share_for(plan, policy, request.step),
             incoming_digest=request.incoming_digest,
             person=judged.asker.who,
             heard=judged.heard,
@@ -380,20 +382,3 @@ def _gone(given: Given) -> Refused:
 
 def _plan_digest(request: Request | None) -> str:
     return sha256_hex(request.plan.encode()) if request else ""
-
-
-def _noise(plan: Plan, request: Request) -> Noise:
-    """The operating system's noise; seeded only for a simulation, which check 7 let in."""
-    if plan.simulation is None:
-        return SystemNoise()
-    asked = [plan.simulation.seed, plan.digest, request.silo, request.step]
-    incoming = EMPTY_DIGEST if plan.noise_once else request.incoming_digest  # keys are fresh there
-    return UnsafeSeededNoise(int(digest([*asked, incoming])[:32], 16))
-
-
-def _share(plan: Plan, policy: Policy, step: str) -> float:
-    """The noise multiplier that this silo adds to a sum over all; 0 where it noises its own."""
-    own = policy.noise_once
-    if not plan.noise_once or own is None or role_of(step) != "masked":
-        return 0.0
-    return silo_share(plan, own.least_share, step)

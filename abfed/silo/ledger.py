@@ -25,13 +25,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from abfed.privacy.accounting import merged
+from abfed.privacy.accounting import Curve, merged
 from abfed.protocol.errors import Refused
 from abfed.protocol.messages import Charge
 from abfed.silo import snapshots
 from abfed.silo.budgets import Budget, Budgets, Forecast, Standing
 from abfed.silo.curves import Curves
-from abfed.silo.entries import Books, Given, Reservation, Steps
+from abfed.silo.entries import Books, Given, Once, Reservation, Steps
 from abfed.silo.sealed_rows import SealedRows
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.keys import SiteKeys
@@ -79,6 +79,7 @@ class Ledger:
         steps: Steps,
         budgets: Budgets,
         erasures: int = 0,
+        once: Once | None = None,
     ) -> bool:
         """Charge a plan's whole cost, durably, unless this plan on this epoch already was.
 
@@ -92,6 +93,7 @@ class Ledger:
             steps: events of each step.
             budgets: what may be spent.
             erasures: how many erasures the silo has carried out.
+            once: what the charge counts on, with noise once.
 
         Returns:
             Whether something was charged now.
@@ -129,6 +131,7 @@ class Ledger:
                     "charges": _dumped(charges),
                     "steps": list(asked) if before is not None else [],
                 }
+                | ({} if once is None else {"once": once.plain})
             )
         return True
 
@@ -292,10 +295,18 @@ class Ledger:
         self.refresh()
         return self._books.spent.epsilon(delta)
 
-    def spent(self, budget: Budget) -> float:
-        """What a budget's filter counts as spent of it."""
+    def spent(self, budget: Budget, *, alone: bool = False) -> float:
+        """What a budget's filter counts as spent of it.
+
+        Args:
+            budget: of the silo.
+            alone: as if all other silos told what they added to sums that were noised once.
+        """
         self.refresh()
-        return budget.filter.spent(self._books.spent)
+        if not alone:
+            return budget.filter.spent(self._books.spent)
+        kept = self._books.reservations.values()
+        return budget.filter.spent(sum((self._curves.of(one.alone) for one in kept), Curve()))
 
     def standing(self, budgets: Budgets) -> tuple[Standing, ...]:
         """How each budget stands."""

@@ -7,8 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from abfed.learning.counterfactual import chances, uplifts
+from abfed.learning.networks import network_for
 from abfed.learning.personal import PULL, with_own_head
 from abfed.learning.recommending import FLOOR, HALVED_BY, recommend
+from abfed.learning.shapes import initial_arrays
+from tests.examples import make_model_plan
+from tests.learning.signal_rows import made_rows
 
 
 def drawn(chances, explore=0.1, seed=1):
@@ -66,3 +71,28 @@ def test_a_brands_own_head_fits_it_better_and_a_small_brand_stays_near(hidden):
     with_own_head(common, [(many[:5], labels[:5])])
     moved = max(float((common.state_dict()[k] - state[k]).abs().max()) for k in state)
     assert moved < 5 * 10 / PULL
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"learner": "t"}, {"learner": "t", "hidden": [8]}, {"learner": "x"},
+     {"learner": "x", "hidden": [8], "also": ["opened"], "revenue": {"high": 100.0}}],
+    ids=["t", "t, hidden", "x", "x, hidden, further outcomes"],
+)  # fmt: skip
+def test_a_brands_own_head_changes_what_each_learner_says_of_every_arm(model):
+    plan = make_model_plan(model={"outcome": "clicked"} | model)
+    rows = made_rows(plan, 3_000, seed=3, most=1)
+    heads, design = rows.design.heads, rows.design
+    known = [rows.labels] * len(heads.outcomes) + [rows.labels / 4] * bool(heads.bound)
+    labels = np.column_stack(known + [rows.arms.astype(np.float32)] * heads.by_arm)
+    network = network_for(plan, initial_arrays(plan))
+    common = chances(network, design, rows.features)
+    below = [one.clone() for one in network.parameters()][:-2]
+    lines = design.expand(rows.features, rows.arms)
+    assert with_own_head(network, [(lines, labels)], heads) is network
+    own = chances(network, design, rows.features)
+    assert (np.abs(own - common).max(axis=0) > 1e-3).all()
+    moved = np.abs(uplifts(own, design) - uplifts(common, design))
+    assert (moved.max(axis=0) > 1e-3).all()
+    for one, before in zip(network.parameters(), below, strict=False):
+        assert torch.equal(one, before)

@@ -10,7 +10,15 @@ from scipy import stats
 
 from abfed.coordinator.app import RunOutcome
 from abfed.lab.runs import Run
-from abfed.privacy.charges import noise_multipliers, plan_charges, plan_epsilon, silo_share
+from abfed.lab.together import counted_on
+from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.charges import (
+    epsilon_alone,
+    noise_multipliers,
+    plan_charges,
+    plan_epsilon,
+    silo_share,
+)
 from abfed.privacy.once import split
 from abfed.protocol.errors import IntegrityError, Refused, RunFailed
 from abfed.protocol.messages import EMPTY_DIGEST
@@ -107,6 +115,28 @@ def test_effects_are_of_these_brands_and_say_what_is_not_there(kin):
     assert again.effects.equals(frame)
 
 
+@pytest.mark.privacy
+def test_each_ledger_says_what_was_paid_and_on_whom_it_counts(kin):
+    """Spent where one other tells; alone, by this silo's own share, as `epsilon_alone` has it."""
+    plan = once_plan()
+    kin.allow("aurora", {"least_share": 2 * silo_share(plan)})
+    assert counted_on(kin.services["dawn"]) is None
+    kin.run(plan)
+    for silo, floor in (("aurora", 2 * silo_share(plan)), ("dawn", 0.0)):
+        service = kin.services[silo]
+        (charge,) = service.ledger.reservations()
+        assert charge.once is not None
+        assert charge.once.colluders == 1
+        assert epsilon_of(charge.charges, plan.privacy.delta) == plan_epsilon(plan)
+        assert epsilon_of(charge.alone, plan.privacy.delta) == epsilon_alone(plan, floor)
+        counted = counted_on(service)
+        assert counted is not None
+        assert (counted.charges, counted.colluders) == (1, 1)
+        assert counted.spent == service.ledger.spent(service.policy().budget)
+        assert (counted.alone > counted.spent) == (silo == "dawn")
+        assert "at most 1 other silo tells" in counted.said
+
+
 def test_it_is_found_again_and_charged_once(kin):
     plan = once_plan()
     first = kin.carry(plan)
@@ -194,7 +224,7 @@ def test_a_silo_never_adds_less_than_its_floor(kin):
 def test_a_silo_that_adds_less_is_not_believed(kin, monkeypatch):
     plan = once_plan()
     monkeypatch.setattr(
-        "abfed.silo.gate.silo_share", lambda plan, least, step: 0.5 * silo_share(plan)
+        "abfed.silo.adding.silo_share", lambda plan, least, step: 0.5 * silo_share(plan)
     )
     with pytest.raises(IntegrityError, match="less noise"):
         kin.run(plan)

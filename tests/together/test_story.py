@@ -125,6 +125,16 @@ def test_the_guarantee_is_printed_before_and_after(
     assert figures["colluders"] == 1
     assert figures["epsilon"] <= 5.0
     assert figures["epsilon"] < min(figures["alone"].values())
+    assert main(["ledger", "show", *options]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "corvid: 1 charge is of noise once. Spent is ε = " in said
+    assert main(["ledger", "show", "corvid", "--json", *options]) == 0
+    (shown, *_) = json.loads(capsys.readouterr().out)
+    assert shown["noise_once"]["colluders"] == 1
+    assert shown["noise_once"]["spent"] == shown["spent"] < shown["noise_once"]["alone"]
+    assert main(["ledger", "history", "corvid", "--json", *options]) == 0
+    (charge,) = json.loads(capsys.readouterr().out)
+    assert charge["epsilon_pld"] < charge["epsilon_alone"]
     run = Workspace(told["workspace"]).find_run("together").name
     assert main(["explain", f"{run}/corvid/totals", *options]) == 0
     said = " ".join(capsys.readouterr().out.split())

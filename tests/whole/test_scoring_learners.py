@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from tests.whole.story import found_brands, small_plan
+from tests.whole.story import contents, found_brands, small_plan
 
 PURPOSE = "email-optimisation"
 MODELS: dict[str, dict[str, Any]] = {
-    "t": {"learner": "t", "hidden": [4]},
+    "t": {"learner": "t", "hidden": [4], "also": ["opened"]},
     "x": {"learner": "x", "also": ["converted"], "revenue": {"high": 100.0}},
 }
 
@@ -47,9 +47,15 @@ def scored(
         return {row["email"]: row for row in csv.DictReader(file)}
 
 
+def told_of(row: dict[str, str]) -> list[str]:
+    """What a line says of a person's future, the draws of what to send left out."""
+    return [row["recommended"], *(row[name] for name in sorted(row) if "expected" in name)]
+
+
 @pytest.mark.slow
+@pytest.mark.privacy
 @pytest.mark.parametrize("name", MODELS)
-def test_each_learner_recommends_and_can_be_fitted_to_the_brand(
+def test_a_brands_own_head_changes_each_learners_scores_and_stays_in_the_list(
     told: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = scored(told, name, capsys)
@@ -58,7 +64,23 @@ def test_each_learner_recommends_and_can_be_fitted_to_the_brand(
     for row in common.values():
         assert 0.0 <= float(row["expected_uplift"]) < 1.0
         assert 0.0 < float(row["chance"]) <= 1.0
+    before = contents(told["workspace"])
     personal = scored(told, name, capsys, "--personal")
     assert personal.keys() == common.keys()
     for row in personal.values():
         assert 0.0 <= float(row["expected_uplift"]) < 1.0
+    changed = sum(told_of(row) != told_of(common[who]) for who, row in personal.items())
+    assert changed > len(common) / 2
+    after = contents(told["workspace"])
+    written = {one for one in after if after[one] != before.get(one)}
+    (made,) = {one for one in written if "/lists/" in one}
+    assert made.startswith("silos/aurora/")
+    logs = written - {made}
+    assert all(not one.startswith(("runs/", "lab/", "coordinator/")) for one in logs), logs
+    assert all("model" not in one and "release" not in one for one in logs), logs
+    scores = {one.encode() for row in personal.values() for one in told_of(row)[1:]}
+    scores -= {one.encode() for row in common.values() for one in told_of(row)[1:]}
+    assert len(scores) > 10
+    for one in logs:
+        added = after[one].removeprefix(before.get(one, b""))
+        assert not any(score in added for score in scores), one
