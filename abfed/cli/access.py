@@ -128,7 +128,7 @@ def restore(
     site: SiteOption = "coordinator",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a person who was stopped ask again."""
+    """Let a person who was stopped ask again; it takes a new sign-in."""
     from abfed.lab.offices import parse_who
     from abfed.lab.workspace import Workspace
 
@@ -137,11 +137,11 @@ def restore(
     actor = opened.authorise("freeze.lift", site)
     name, home = parse_who(person, site)
     office.check_not_self(actor, name)
-    office.restore(f"{name}@{home}", by=actor)
+    since = office.restore(f"{name}@{home}", by=actor)
     if as_json:
-        say_json({"person": f"{name}@{home}", "site": site})
+        say_json({"person": f"{name}@{home}", "site": site, "signed_in_after": since})
         return
-    say(f"{name}@{home} may ask at {site} again.")
+    say(f"{name}@{home} may ask at {site} again, signed in after {since[:19]}Z.")
 
 
 @app.command()

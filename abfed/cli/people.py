@@ -40,6 +40,9 @@ def add(
     days: DaysOption = 90,
     password_file: PasswordOption = None,
     secrets_file: SecretsOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="The same person as before: left, and was let back.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enrol a person: a password, a one-time code's QR code and recovery codes, shown once."""
@@ -54,7 +57,7 @@ def add(
         check_new(secrets_file)
     roles = [parse_role(one) for one in role]
     password = typed_password(password_file, confirm=True)
-    enrolled = office.people.enrol(name, password, by=actor)
+    enrolled = office.people.enrol(name, password, by=actor, again=again)
     for one in roles:
         office.people.grant(name, one, owner=actor, reason=reason, lasts=timedelta(days=days))
     if as_json:

@@ -7,7 +7,7 @@ the silos, who judge again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.identity import Presented
 from abfed.protocol.plan import Plan
 from abfed.protocol.yamltext import parse_yaml
-from abfed.site.access import Asker, Place, judge_asker
+from abfed.site.access import Asker, Barred, Place, judge_asker
 from abfed.site.clock import Clock, system_clock
 from abfed.site.files import read_private
 from abfed.site.freezes import Freezes
@@ -33,7 +33,7 @@ class Front:
         site: the coordinator's name.
         person: gives what the person shows for a plan, as it is now.
         policy: gives the coordinator's access policy, as it is now.
-        stopped: gives the people who were stopped here.
+        barred: gives whom this site doesn't hear, as it is now.
         freezes: what is frozen here; nothing where None.
         clock: where the time comes from.
     """
@@ -41,7 +41,7 @@ class Front:
     site: str
     person: Callable[[Plan], Presented]
     policy: Callable[[], AccessPolicy]
-    stopped: Callable[[], Collection[str]]
+    barred: Callable[[], Barred]
     clock: Clock = system_clock
     freezes: Freezes | None = None
 
@@ -54,7 +54,7 @@ class Front:
         if self.freezes is not None:
             self.freezes.check({"silo": self.site, "plan": plan.digest})
         presented = self.person(plan)
-        place = Place(self.site, self.policy(), self.clock(), self.stopped())
+        place = Place(self.site, self.policy(), self.clock(), self.barred())
         return presented, judge_asker(presented, plan.digest, place)
 
 

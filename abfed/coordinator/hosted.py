@@ -91,7 +91,7 @@ class Site(NamedTuple):
             self.keys.site,
             renewed(order, people.renew),
             lambda: load_access(folder / ACCESS_FILE),
-            Stops(folder, self.keys).people,
+            Stops(folder, self.keys).barred,
             freezes=Freezes(folder, self.keys),
         )
 

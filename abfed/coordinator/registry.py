@@ -337,7 +337,7 @@ class Registry:
         home = self._folder / name
         if not home.is_dir():
             return []
-        return sorted((one for one in home.iterdir() if one.name.isdigit()), key=_number)
+        return sorted((one for one in home.iterdir() if _is_number(one.name)), key=_number)
 
     def _read(self, folder: Path) -> Registration:
         where = f"{folder.parent.name}/{folder.name}/{REGISTRATION_FILE}"
@@ -354,6 +354,11 @@ class Registry:
         if (found.name, str(found.version)) != (folder.parent.name, folder.name):
             raise IntegrityError("it is another model's", where=where)
         return found
+
+
+def _is_number(name: str) -> bool:
+    """Whether a folder can be a version's: 1, 2, … as we write them."""
+    return name.isascii() and name.isdecimal()
 
 
 def _number(folder: Path) -> int:

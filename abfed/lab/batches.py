@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
 
 Scalar = bool | int | float | str
-Period = Annotated[str, Field(pattern=r"^\d{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?$")]
+Period = Annotated[str, Field(pattern=r"^[0-9]{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?$")]
 """A year, a quarter or a month: `2026`, `2026-Q2`, `2026-05`."""
 MOST = 10_000  # reports of one batch
 LONGEST_NAME = 120  # characters of a file's name

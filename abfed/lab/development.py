@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from abfed.lab.session import Session, sign_in
+from abfed.lab.session import DEVELOPMENT_FILE, Session, sign_in
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import WorkspaceError
@@ -25,7 +25,7 @@ from abfed.site.factors import STEP_SECONDS, TOLERANCE_STEPS, otp_code
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.people import People
 
-FILE = "development-person.json"
+FILE = DEVELOPMENT_FILE
 NAME = "dev"
 GRANT = timedelta(days=30)
 

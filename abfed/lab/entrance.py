@@ -165,5 +165,5 @@ class Entrance(ABC):
         policy = partial(coordinator_access, self.coordinator)
         freezes = Freezes(self.coordinator, self.people.keys, self.clock)
         return Front(
-            COORDINATOR, session.present, policy, stops.people, clock=self.clock, freezes=freezes
+            COORDINATOR, session.present, policy, stops.barred, clock=self.clock, freezes=freezes
         )

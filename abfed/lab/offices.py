@@ -97,7 +97,7 @@ class Office:
         own = Identity(site=self.site, public_key=self.keys.public_key.hex(), roles=ROLES)
         identities = (*(one for one in access.identities if one.site != self.site), own)
         policy = access.model_copy(update={"identities": identities})
-        return Place(self.site, policy, self.clock(), self.stops.people())
+        return Place(self.site, policy, self.clock(), self.stops.barred())
 
     def managers(self) -> tuple[str, ...]:
         """People of this site who may manage people."""
@@ -150,16 +150,17 @@ class Office:
         self.people.leave(name, by=by)
         return stop
 
-    def restore(self, who: str, *, by: str) -> None:
-        """Let a person ask again.
+    def restore(self, who: str, *, by: str) -> str:
+        """Let a person ask again; returns after which moment they must have signed in.
 
         Raises:
             InputError: they are not stopped.
         """
-        self.stops.lift(who, self.audit, by=by)
+        since = self.stops.lift(who, self.audit, by=by)
         name, _, home = who.partition("@")
         if home == self.site and name in self.people.names():
             self.people.resume(name, by=by)
+        return since
 
     def review_lines(self) -> list[Line]:
         """Every grant, with what is to be looked at."""
@@ -216,7 +217,7 @@ class Office:
         """
         person, place = self.people.person(name), place or self.place()
         who = f"{name}@{self.site}"
-        if person.stopped_at or who in place.stopped:
+        if person.stopped_at or who in place.barred.stopped:
             return Decision(allowed=False, steps=("no: the person was stopped",))
         if person.development and not place.policy.development_people:
             return Decision(allowed=False, steps=("no: development people do not count here",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-PERIOD = re.compile(r"\d{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?")
+PERIOD = re.compile(r"[0-9]{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?")
 """`2026`, `2026-Q2` or `2026-05`."""
 
 

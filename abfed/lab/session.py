@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from abfed.site.device import Shown
 
 FOLDER = "lab"
+DEVELOPMENT_FILE = "development-person.json"  # in it, where a person was made up to try abfed out
 
 
 class Session:
@@ -247,11 +248,17 @@ def load_session(folder: Path, people: People, *, audience: Sequence[str]) -> Se
     """
     path = _file(folder, people.keys.site)
     if not path.exists():
+        site = people.keys.site
+        command = "`abfed login NAME`"
+        if site != "coordinator":
+            command = f"`abfed login NAME --site {site}`"
+        elif (folder / DEVELOPMENT_FILE).exists():
+            command = "`abfed login`; the demo's made-up person: `abfed login --development`"
         raise Refused(
             "nobody is signed in",
             code="sign-in",
             why="this is asked by a person, with a password and a second factor",
-            do="run `abfed login`; the demo's made-up person: `abfed login --development`",
+            do=f"run {command}",
         )
     values = parse_canonical(read_private(path), where=str(path))
     try:

@@ -81,7 +81,11 @@ MAX_STATEMENT = 262_144  # characters of an envelope in base64; a submission nam
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-At = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+At = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"),
+]
+"""A moment as `site.clock.stamp` writes it. Digits are 0 to 9: `\\d` takes others too."""
 Statement = Annotated[str, Field(max_length=MAX_STATEMENT)]
 """An envelope in base64, as requests carry it. Records that hold one never show it."""
 

@@ -31,11 +31,14 @@ Payload = Literal["totals", "training", "evaluation", "keys", "shares", "answere
 Step = Annotated[
     str,
     Field(
-        pattern=r"^(totals|train-\d{4}|evaluate|(keys|shares|answered|opening)(-\d{4})?)$",
+        pattern=r"^(totals|train-[0-9]{4}|evaluate|(keys|shares|answered|opening)(-[0-9]{4})?)$",
         max_length=16,
     ),
 ]
-Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")]
+Timestamp = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"),
+]
 
 RefusalCode = Literal[
     "untrusted",

@@ -70,4 +70,4 @@ class Access:
         own = Identity(site=self._keys.site, public_key=self._keys.public_key.hex(), roles=ROLES)
         identities = (*(one for one in access.identities if one.site != own.site), own)
         policy = access.model_copy(update={"identities": identities})
-        return Place(self._keys.site, policy, self._clock(), self._stops.people())
+        return Place(self._keys.site, policy, self._clock(), self._stops.barred())

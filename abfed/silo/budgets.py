@@ -77,7 +77,7 @@ class PeriodBudget(Frozen):
     """
 
     days: Annotated[int, Field(ge=1, le=3660)]
-    starts: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    starts: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
     epsilon: Positive
     delta: SmallDelta
 

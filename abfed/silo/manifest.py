@@ -31,7 +31,7 @@ SUBJECTS_PREFIX = "subjects-"
 CACHE_PREFIX = "cache-"
 """Files made of the rows of one state of the data; its name follows, and they go with it."""
 
-FileName = Annotated[str, Field(pattern=r"^bucket-\d{4}-[0-9a-f]{16}\.parquet$")]
+FileName = Annotated[str, Field(pattern=r"^bucket-[0-9]{4}-[0-9a-f]{16}\.parquet$")]
 
 
 class BucketFile(Frozen):

@@ -46,7 +46,7 @@ class Request(Frozen):
     who: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(repr=False)
     law: Law
     received_at: At
-    due_on: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    due_on: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
     done_at: At | Literal[""] = ""
     held: bool = False
 

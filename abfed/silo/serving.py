@@ -196,9 +196,10 @@ def serve_silo(
         WorkspaceError: there is no such user, or another service listens.
     """
     try:
-        peers = {int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid for user in users} or {
-            os.getuid()
-        }
+        peers = {
+            int(user) if user.isascii() and user.isdecimal() else pwd.getpwnam(user).pw_uid
+            for user in users
+        } or {os.getuid()}
     except KeyError as cause:
         raise WorkspaceError("there is no such user on this machine", where="--peer") from cause
     metrics = Metrics()

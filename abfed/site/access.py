@@ -6,7 +6,7 @@ A token is somebody else's text until check 1 held. In this order, and the first
  2. it is in date, short-lived, and meant for us;
  3. the session is not older than the policy allows;
  4. the factors are ones that the policy accepts;
- 5. the person was not stopped here;
+ 5. the person is not stopped here, and this session began after they were let back, if ever;
  6. the plan was submitted by the key that the token names, for this plan and for us, in date;
  7. what the token is bound to (plans, hours) fits;
  8. role, right and relation: see `abfed.site.rights`.
@@ -14,8 +14,9 @@ A token is somebody else's text until check 1 held. In this order, and the first
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from abfed.protocol.envelope import key_id
@@ -55,13 +56,25 @@ class Asker(NamedTuple):
         return self.token.who
 
 
+class Barred(NamedTuple):
+    """Whom a site doesn't hear.
+
+    Attributes:
+        stopped: people who are stopped now.
+        since: people who were let back, and from which sign-in on they are heard again.
+    """
+
+    stopped: frozenset[str] = frozenset()
+    since: Mapping[str, str] = MappingProxyType({})
+
+
 class Place(NamedTuple):
-    """Where it is judged: which site, by which policy, when, and who was stopped here."""
+    """Where it is judged: which site, by which policy, when, and whom it doesn't hear."""
 
     site: str
     policy: AccessPolicy
     now: datetime
-    stopped: Collection[str] = ()
+    barred: Barred = Barred()
 
 
 def judge_token(text: str, place: Place) -> Token:
@@ -106,8 +119,17 @@ def check_token(token: Token, place: Place) -> None:
         raise _no("the factors used do not suffice here")
     if token.development and not place.policy.development_people:
         raise _no("people who were made up for trying abfed out do not count here")
-    if token.who in place.stopped:  # 5
+    if token.who in place.barred.stopped:  # 5
         raise Stopped(token.who, place.site)
+    since = place.barred.since.get(token.who)
+    if since is not None and moment_of(token.signed_in_at) <= moment_of(since):
+        raise Refused(
+            "the session began before this person was let back here",
+            code="sign-in",
+            where=place.site,
+            why=f"they were stopped, and count again from sign-ins after {since[:19]}Z on",
+            do=AGAIN,
+        )
 
 
 def judge_asker(presented: Presented, plan: str, place: Place) -> Asker:

@@ -69,10 +69,13 @@ def parse_hours(text: str, days: str) -> Hours | None:
     if not text:
         return None
     start, _, end = text.partition("-")
-    try:
-        values = {"days": [int(day) for day in days], "start": int(start), "end": int(end)}
-    except ValueError as cause:
-        raise InputError("not hours such as 2-5", where="hours") from cause
+    if not all(_is_number(one) for one in (start, end, days)):  # `int` takes more: " +२", "1_0"
+        raise InputError(
+            "not hours such as 2-5 on days such as 01234",
+            where="hours",
+            why="they are written with the digits 0 to 9, and nothing between them",
+        )
+    values = {"days": [int(day) for day in days], "start": int(start), "end": int(end)}
     bound = parse_record(Hours, values, where="hours")
     if bound.start >= bound.end:
         raise InputError(
@@ -83,6 +86,10 @@ def parse_hours(text: str, days: str) -> Hours | None:
             "of midnight",
         )
     return bound
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def keep_key(path: Path, name: str, key: Ed25519PrivateKey) -> None:

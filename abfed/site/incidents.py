@@ -30,7 +30,7 @@ AUTHORITY_HOURS = 72
 
 Severity = Literal["low", "medium", "high", "critical"]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
-Id = Annotated[str, Field(pattern=r"^inc-\d{4}-\d{3,6}$")]
+Id = Annotated[str, Field(pattern=r"^inc-[0-9]{4}-[0-9]{3,6}$")]
 
 
 class Note(Frozen):

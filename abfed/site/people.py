@@ -62,7 +62,10 @@ class Grant(Frozen):
 
 
 class Person(Frozen):
-    """A person, a service account, or a person of a provider's. Secrets are never shown."""
+    """A person, a service account, or a person of a provider's. Secrets are never shown.
+
+    No session counts that began before `heard_from`: they were stopped until then.
+    """
 
     name: Name
     kind: Literal["person", "service", "provider"] = "person"
@@ -76,6 +79,7 @@ class Person(Frozen):
     grants: tuple[Grant, ...] = ()
     attested: tuple[Attested, ...] = ()
     stopped_at: At | Literal[""] = ""
+    heard_from: At | Literal[""] = ""
     holder: Hex64 | Literal[""] = ""
     subject: Hex64 | Literal[""] = ""
     plans: tuple[Hex64, ...] = ()
@@ -180,7 +184,9 @@ class People:
             )
         return found
 
-    def enrol(self, name: str, password: str, *, by: str, development: bool = False) -> Enrolment:
+    def enrol(
+        self, name: str, password: str, *, by: str, development: bool = False, again: bool = False
+    ) -> Enrolment:
         """Add a person with a password and a new second factor.
 
         Args:
@@ -188,8 +194,10 @@ class People:
             password: theirs.
             by: who adds them.
             development: they are made up, and their secrets will lie in a file.
+            again: it is the same person as before, who left and was let back.
 
         Raises:
+            WorkspaceError: nobody of this name was here before.
             InputError: the name or the password can't be used.
         """
         check_password(password, name)
@@ -201,8 +209,27 @@ class People:
             "otp_secret": secret,
             "recovery": [recovery_digest(self._recovery_key, code) for code in codes],
         }
-        self.add(parse_record(Person, values, where="people"), by=by)
+        made = parse_record(Person, values, where="people")
+        if again:
+            self._enrol_again(made, by=by)
+        else:
+            self.add(made, by=by)
         return Enrolment(name, secret, otp_uri(secret, f"{name}@{self.keys.site}"), codes)
+
+    def _enrol_again(self, made: Person, *, by: str) -> None:
+        """The new factors in the old record: it keeps since when the name is heard."""
+
+        def change(person: Person) -> Person:
+            if person.kind != "person" or person.password or person.stopped_at:
+                raise InputError(
+                    f"{person.name!r} is nobody who left and was let back",
+                    where=self.keys.site,
+                    do="let them back first, with `abfed access restore`, or add a new name",
+                )
+            secrets = ("password", "otp_secret", "recovery")
+            return person.model_copy(update={name: getattr(made, name) for name in secrets})
+
+        self.change(made.name, change, "people.enrolled-again", by=by)
 
     def add(self, person: Person, *, by: str) -> None:
         """Add a record; a name is never given twice.
@@ -318,10 +345,9 @@ class People:
         )
 
     def resume(self, name: str, *, by: str) -> Person:
-        """Let a person sign in again."""
-        return self.change(
-            name, lambda p: p.model_copy(update={"stopped_at": ""}), "people.resumed", by=by
-        )
+        """Let a person sign in again; sessions of before stay ended."""
+        update = {"stopped_at": "", "heard_from": stamp(self.clock())}
+        return self.change(name, lambda p: p.model_copy(update=update), "people.resumed", by=by)
 
     def leave(self, name: str, *, by: str) -> Person:
         """End all that a person has here, in one write: roles, password, factors, codes, key.

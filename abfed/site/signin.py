@@ -10,7 +10,8 @@ Rules:
    A site hears only so many attempts a minute, whoever makes them.
 4. A code counts once. So do recovery codes, and those only enrol a new second factor.
 5. Tokens live minutes. While the session lasts they are renewed without a factor, unless the person
-   was stopped meanwhile: so a stop takes effect at the next message.
+   was stopped meanwhile: so a stop takes effect at the next message. A session that began before
+   its person was let back stays ended.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class SignIn:
 
     def _again(self, held: Token, person: Person, *, factor_at: datetime) -> str:
         now, began = self._people.clock(), moment_of(held.signed_in_at)
-        if now >= began + SESSION:
+        if now >= began + SESSION or (person.heard_from and began <= moment_of(person.heard_from)):
             raise _ended()
         return self.issue(
             Claims(

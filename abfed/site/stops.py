@@ -3,6 +3,9 @@
 A stop is on disk, sealed and logged, before it is reported as made, and the list is read again for
 each message: so it takes effect at the next one. The first message that was refused because of it
 is kept too, with the time that lay between.
+
+Who is let back is heard again from their next sign-in on: no session, token or approval of before
+counts, whoever kept it. That moment is kept for good.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
+from abfed.site.access import TOLERANCE, Barred
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.keys import SiteKeys
@@ -50,9 +54,10 @@ class Stop(Frozen):
 
 
 class StopList(Frozen):
-    """What the sealed file holds."""
+    """What the sealed file holds: who is stopped, and from when on whoever was let back counts."""
 
     people: dict[Who, Stop] = Field(default_factory=dict)
+    since: dict[Who, At] = Field(default_factory=dict)
 
 
 class Stops:
@@ -66,6 +71,7 @@ class Stops:
 
     def __init__(self, folder: Path, keys: SiteKeys, clock: Clock = system_clock) -> None:
         self._file = SealedFile(folder / FILE, keys, "stops")
+        self._site = keys.site
         self._clock = clock
 
     def list(self) -> dict[str, Stop]:
@@ -74,17 +80,16 @@ class Stops:
         Raises:
             IntegrityError: the list was changed.
         """
-        values = self._file.read()
-        if values is None:
-            return {}
-        try:
-            return parse_record(StopList, values, where=FILE).people
-        except InputError as cause:
-            raise IntegrityError("not a list of stopped people", where=FILE) from cause
+        return self._read().people
 
-    def people(self) -> frozenset[str]:
-        """Their names."""
-        return frozenset(self.list())
+    def barred(self) -> Barred:
+        """Whom the site doesn't hear, or only from a sign-in on.
+
+        Raises:
+            IntegrityError: the list was changed.
+        """
+        kept = self._read()
+        return Barred(frozenset(kept.people), kept.since)
 
     def stop(self, who: str, audit: AuditLog, *, by: str, reason: str) -> Stop:
         """Stop a person from the next message on; on disk when this returns."""
@@ -97,18 +102,27 @@ class Stops:
             self._put(who, stop)
         return stop
 
-    def lift(self, who: str, audit: AuditLog, *, by: str) -> None:
-        """Let a person ask again.
+    def lift(self, who: str, audit: AuditLog, *, by: str) -> str:
+        """Let a person ask again, from their next sign-in on.
+
+        Returns:
+            After which moment they must have signed in: now; for people of another site, whose
+            clock may be ahead of ours, not before the stop is as old as clocks may be apart.
 
         Raises:
             InputError: they are not stopped.
         """
         with self._file.alone():
-            stops = self.list()
-            if who not in stops:
+            kept = self._read()
+            if who not in kept.people:
                 raise InputError(f"{who} is not stopped here")
-            audit.append("access.restored", person=who, by=by)
-            self._write({name: stop for name, stop in stops.items() if name != who})
+            since = self._clock()
+            if not who.endswith(f"@{self._site}"):
+                since = max(since, moment_of(kept.people[who].at) + TOLERANCE)
+            audit.append("access.restored", person=who, by=by, since=stamp(since))
+            people = {name: stop for name, stop in kept.people.items() if name != who}
+            self._write(StopList(people=people, since=kept.since | {who: stamp(since)}))
+        return stamp(since)
 
     def refused(self, who: str) -> None:
         """Note the first message that was refused because of a stop."""
@@ -119,7 +133,17 @@ class Stops:
             self._put(who, stop.model_copy(update={"refused_at": stamp(self._clock())}))
 
     def _put(self, who: str, stop: Stop) -> None:
-        self._write(self.list() | {who: stop})
+        kept = self._read()
+        self._write(kept.model_copy(update={"people": kept.people | {who: stop}}))
 
-    def _write(self, stops: dict[str, Stop]) -> None:
-        self._file.write(StopList(people=stops).model_dump(mode="json"))
+    def _read(self) -> StopList:
+        values = self._file.read()
+        if values is None:
+            return StopList()
+        try:
+            return parse_record(StopList, values, where=FILE)
+        except InputError as cause:
+            raise IntegrityError("not a list of stopped people", where=FILE) from cause
+
+    def _write(self, kept: StopList) -> None:
+        self._file.write(kept.model_dump(mode="json"))

@@ -51,7 +51,9 @@ def _of_the_calendar(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_shown_as_is)]
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_of_the_calendar)]
+Day = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_of_the_calendar)
+]
 
 
 class Service(Frozen):

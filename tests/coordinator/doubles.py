@@ -33,6 +33,7 @@ from abfed.protocol.messages import (
 )
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape, pack
+from abfed.site.access import Barred
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy
@@ -204,7 +205,7 @@ def make_front(keys: SiteKeys, silos: Iterable[str]) -> Front:
     policy = AccessPolicy.model_validate_json(
         canonical_bytes(access_values(keys.public_key, keys.site))
     )
-    return Front(keys.site, session.present, lambda: policy, frozenset)
+    return Front(keys.site, session.present, lambda: policy, Barred)
 
 
 def _keys(folder: Path, site: str) -> SiteKeys:

@@ -75,11 +75,18 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
 
 def test_people_come_in_are_granted_reviewed_and_stopped(desk: Desk) -> None:
     assert desk.refused("login", "--development").count("no development person") == 1
+    plan = desk.folder / "plan.yaml"
+    plan.write_text(yaml.safe_dump(plan_values(silos=["aurora"])))
+    told = desk.refused("run", str(plan))
+    assert "run `abfed login NAME`" in told
+    assert "--development" not in told, "nobody was made up here"
     desk.add("sam", "security-officer", "aurora")
     # From now on somebody may manage people, so nobody comes in without them.
     files = ["--password-file", str(desk.folder / "pw")]
     add = ["people", "add", "eve", "--role", "auditor", "--reason", "x", "-s", "aurora", *files]
-    assert "nobody is signed in" in desk.refused(*add)
+    told = desk.refused(*add)
+    assert "nobody is signed in" in told
+    assert "run `abfed login NAME --site aurora`" in told
     told = desk.login("sam", "aurora")
     assert "sam@aurora (security-officer)" in told
     desk.add("olga", "privacy-officer", "aurora")

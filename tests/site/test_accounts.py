@@ -78,6 +78,17 @@ def test_hours_in_which_it_could_never_ask_are_refused(hours: str) -> None:
         parse_hours(hours, "0123456")
 
 
+@pytest.mark.parametrize(
+    ("hours", "days"),
+    [("\uff12-5", "0"), ("2-\u0665", "0"), ("\u00b2-5", "0"), (" 2-5", "0"), ("+2-5", "0"),
+     ("1_0-12", "0"), ("2-5", "\u0966"), ("2-5", "0 1"), ("2-5", ""), ("2", "0"),
+     ("2-5-6", "0"), ("-", "0")],
+)  # fmt: skip
+def test_hours_are_written_with_plain_digits(hours: str, days: str) -> None:
+    with pytest.raises(InputError, match="not hours such as"):
+        parse_hours(hours, days)
+
+
 def test_another_plan_is_refused(batch: Batch) -> None:
     with pytest.raises(Refused, match="other plans"):
         batch.ask(make_plan(name="summer"))

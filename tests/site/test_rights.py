@@ -25,6 +25,7 @@ from abfed.protocol.identity import (
 )
 from abfed.silo.access import Access
 from abfed.silo.policy import Policy
+from abfed.site.access import Barred
 from abfed.site.clock import stamp, system_clock
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import (
@@ -212,7 +213,7 @@ class Both:
         """Whether the plan passes at submit, and at the silo."""
         heard = (Identity(site="hub", public_key=self.hub.public_key.hex(), roles=ROLES),)
         access = AccessPolicy(identities=heard, rights=rules)
-        front = Front("hub", lambda _: shown, lambda: access, frozenset)
+        front = Front("hub", lambda _: shown, lambda: access, Barred)
         values = policy_values(self.hub.public_key)
         silo_policy = Policy.model_validate_json(
             json.dumps(values | {"access": access.model_dump(mode="json")})

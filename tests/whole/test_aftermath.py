@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
+from tests.signing import sign_in
 from tests.whole.story import small_plan
 
 ALONE: dict[str, Any] = {
@@ -34,11 +36,14 @@ def test_a_plan_is_reported_from_its_newest_run(folder: Path, capsys: Capture) -
     """First without Borealis, then with it: two runs of one plan on the same data."""
     workspace, plan = folder / "workspace", small_plan(folder / "plan.yaml", **ALONE)
     options = ["-w", str(workspace)]
-    office = Workspace(workspace).office("borealis")
-    office.revoke("dev@coordinator", by="sam", reason="away")
+    long_ago = datetime.now(UTC) - timedelta(minutes=2)
+    Workspace(workspace, lambda: long_ago).office("borealis").revoke(
+        "dev@coordinator", by="sam", reason="away"
+    )
     code, first = _said(capsys, "run", str(plan), *options)
     assert (code, list(first["missing"]), first["silos"]) == (0, ["borealis"], ["aurora", "corvid"])
-    office.restore("dev@coordinator", by="sam")
+    Workspace(workspace).office("borealis").restore("dev@coordinator", by="sam")
+    sign_in(Workspace(workspace))
     code, second = _said(capsys, "run", str(plan), *options)
     assert (code, second["missing"], len(second["silos"])) == (0, {}, 3)
     assert first["run"] != second["run"]

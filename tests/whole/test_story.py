@@ -19,6 +19,7 @@ from abfed.lab.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.shapes import parameter_shapes
 from abfed.protocol.errors import IntegrityError, Refused
+from tests.signing import sign_in
 from tests.whole.story import (
     CANARIES,
     CANARY_AMOUNT,
@@ -322,7 +323,7 @@ def test_no_secret_of_the_person_stands_outside_their_lab(told: dict[str, Path])
 
 
 def test_a_stop_ends_a_run_at_the_next_message(told: dict[str, Path], tmp_path: Path) -> None:
-    """Stopped between two rounds: refused, timed; let in again, the run goes on where it was."""
+    """Stopped between two rounds: refused, timed; let in again and signed in, the run goes on."""
     copy = tmp_path / "workspace"
     shutil.copytree(told["workspace"], copy)
     plan = small_plan(tmp_path / "plan.yaml", name="interrupted")
@@ -343,6 +344,9 @@ def test_a_stop_ends_a_run_at_the_next_message(told: dict[str, Path], tmp_path: 
     assert steps[-1] == "train-0001"
     assert stopped[0] > 0
     office.restore("dev@coordinator", by="sam")
+    with pytest.raises(Refused, match="session has ended"):  # not the one that was stopped
+        opened.run(plan)
+    sign_in(opened)
     assert opened.run(plan).manifest["status"] == "complete"
 
 
