@@ -3,6 +3,10 @@
 A SuperLink serves three interfaces on one port. Control and runtime belong to the coordinator's own
 machine: here they don't exist for anyone who comes through the proxy. The address is compared as it
 was sent, before anything is decoded, so that no spelling of another path gets through.
+
+Somebody who opens many lines and says little on them would keep others out: what one address may
+hold is limited, and whoever is slow is cut off. Each refusal is a line in the proxy's log, of time,
+address and status: nothing that was sent.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from abfed.coordinator.house import Places, Settings
 
 LARGEST_BODY = "32m"  # Flower sends arrays in pieces of 5 MiB
 REQUESTS_A_SECOND = 200  # from one address; a node asks about once in three seconds, pieces aside
+LINES = 4096  # held at once; what goes through takes two, and each needs a file descriptor
+LINES_OF_ONE = 100  # with a request on them, from one address; a node has up to ten
 
 
 def proxy_configuration(places: Places, settings: Settings) -> str:
@@ -22,23 +28,35 @@ def proxy_configuration(places: Places, settings: Settings) -> str:
     )
     return f"""# Written by `abfed provision`; it is written anew by the next one.
 worker_processes 1;
+worker_rlimit_nofile {2 * LINES};
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr warn;
 
 events {{
-  worker_connections 1024;
+  worker_connections {LINES};
 }}
 
 http {{
-  access_log off;
+  log_format refused escape=json
+    '{{"at":"$time_iso8601","event":"proxy.refused","status":$status,"address":"$remote_addr"}}';
+  map $status $refused {{
+    default 0;
+    "~^[45]" 1;
+  }}
+  access_log {places.log}/proxy.log refused if=$refused;
   server_tokens off;
 {temporary}
   client_max_body_size {LARGEST_BODY};
-  client_body_timeout 30s;
-  client_header_timeout 15s;
+  client_body_timeout 10s;
+  client_header_timeout 10s;
+  keepalive_timeout 20s;
   send_timeout 30s;
   limit_req_zone $binary_remote_addr zone=nodes:1m rate={REQUESTS_A_SECOND}r/s;
+  limit_conn_zone $binary_remote_addr zone=lines:1m;
+  limit_conn lines {LINES_OF_ONE};
+  limit_conn_log_level info;
+  limit_req_log_level info;
 
   map $request_uri $fleet {{
     default 0;

@@ -6,6 +6,8 @@
    anew once it has lived for a while. The others go on meanwhile.
 3. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
    `END_SECONDS`. Only processes that were started here are ever touched, by their ids.
+4. Logs don't fill the disk: one that has grown large is copied aside and begun anew, while its
+   program goes on writing to it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 LIVED = 60.0  # seconds after which a process counts as having started well
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LARGEST_LOG = 16 << 20  # bytes; a larger one is put aside at the next start, once
+LARGEST_LOG = 16 << 20  # bytes; a larger one is put aside, once
+LOG_LOOKS = 10.0  # seconds between looks at the sizes of logs
 
 
 class Program(NamedTuple):
@@ -88,6 +91,7 @@ class Keeper:
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
+        self._looked = time.monotonic()
         self.starts: dict[str, int] = {}  # how often each was started
 
     @property
@@ -116,6 +120,7 @@ class Keeper:
                 self._log("up", processes=[program.name for program in self._programs])
             while not self._stopping:
                 self._revive()
+                self._put_aside()
                 time.sleep(0.2)
         finally:
             self._end_all()
@@ -149,10 +154,23 @@ class Keeper:
 
     def _open_log(self, name: str) -> IO[bytes]:
         path = self._logs / f"{name}.log"
-        if path.exists() and path.stat().st_size > LARGEST_LOG:
-            path.replace(path.with_suffix(".log.1"))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(descriptor, "ab")
+
+    def _put_aside(self) -> None:
+        """Copy logs that have grown large aside and cut them; all who write to them append."""
+        now = time.monotonic()
+        if now - self._looked < LOG_LOOKS:
+            return
+        self._looked = now
+        for program in self._programs:
+            path = self._logs / f"{program.name}.log"
+            try:
+                if path.stat().st_size > LARGEST_LOG:
+                    shutil.copy(path, path.with_suffix(".log.1"))
+                    os.truncate(path, 0)
+            except OSError as error:
+                self._log("log.kept", name=program.name, kind=type(error).__name__)
 
     def _wait_until_ready(self, program: Program) -> None:
         while program.ready is not None and not self._stopping:

@@ -118,3 +118,41 @@ print(subprocess.Popen(["sh", "-c", 'sleep 0.5; exec "$@"', "sh", *words]).pid, 
     )
     wait_until(lambda: not alive(int(told.stdout)), 30)
     assert not made.exists()
+
+
+TALKER = """
+import time
+while True:
+    print('x' * 999, flush=True)
+    time.sleep(0.005)
+"""
+
+SMALL = f"""
+import sys
+from pathlib import Path
+from abfed.site import processes
+processes.LARGEST_LOG, processes.LOG_LOOKS = 50_000, 0.1
+talk = [sys.executable, "-c", {TALKER!r}]
+program = processes.Program("talker", talk)
+processes.Keeper([program], Path(sys.argv[1]) / "log").keep()
+"""
+
+
+def test_a_log_that_grows_is_put_aside_while_its_program_writes_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SMALL, str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    log, aside = tmp_path / "log" / "talker.log", tmp_path / "log" / "talker.log.1"
+    try:
+        wait_until(aside.exists)
+        first = aside.stat().st_mtime_ns
+        wait_until(lambda: aside.stat().st_mtime_ns > first)  # and again, in its place
+        wait_until(lambda: log.stat().st_size > 2_000)  # it is still heard
+        assert log.stat().st_size < 5_000_000
+        assert aside.read_bytes()[:999] == b"x" * 999  # cut at its start: no hole of zeros
+        assert {one.name for one in log.parent.iterdir()} == {"talker.log", "talker.log.1"}
+    finally:
+        process.terminate()
+        process.wait(30)
