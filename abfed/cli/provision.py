@@ -62,7 +62,9 @@ def found(
     say(f"Federation {house.settings.name} is provisioned in {house.places.folder}.")
     say(f"Give each brand {house.places.invitation}; read out its fingerprint by phone:")
     say(f"  {fingerprint}")
-    say("Next: abfed federation up, and abfed provision admit for each brand's request")
+    say(
+        f"Next: {house.places.folder / 'start'}, and abfed provision admit for each brand's request"
+    )
 
 
 @app.command()
@@ -94,7 +96,7 @@ def join(
         return
     say(f"Give the coordinator {joined.request}; read out its fingerprint by phone:")
     say(f"  {joined.fingerprint}")
-    say(f"Next: abfed silo serve {silo}, and abfed federation node {joined.node}")
+    say(f"Next: {joined.node / 'start-silo'}, and {joined.node / 'start-node'} once it is admitted")
 
 
 @app.command()
@@ -118,7 +120,8 @@ def admit(
         return
     say(f"Silo {pinned.site} is admitted.")
     if pinned.site not in registered:
-        say("The SuperLink isn't up; its node is registered when it is: abfed federation up")
+        start = opened.path / "federation" / "start"
+        say(f"The SuperLink isn't up; its node is registered when it is: {start}")
 
 
 @app.command()

@@ -97,10 +97,44 @@ _FLOWER = {
 }
 
 
+# A SuperNode that gives its connection up, as after a TLS handshake that was cut, comes to the end
+# of its main function and lives on, deaf, because a thread of its own does; one whose heartbeat
+# ends by an error lives on unheard. A process that is dead in part ends here, and is started again.
+_TO_ITS_END = """import os, sys, threading, traceback
+from {module} import {function}
+
+def end(code):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+def fallen(thread):
+    traceback.print_exception(thread.exc_type, thread.exc_value, thread.exc_traceback)
+    end(1)
+
+if {whole}:
+    threading.excepthook = fallen
+code = 1
+try:
+    {function}()
+except SystemExit as ended:
+    code = ended.code if isinstance(ended.code, int) else 1
+except BaseException:
+    traceback.print_exc()
+end(code)
+"""
+
+
 def flower(name: str) -> list[str]:
-    """One of Flower's programs, run by our own Python: the installation that was tested."""
+    """One of Flower's programs, run by our own Python: the installation that was tested.
+
+    Its process ends where its main function does; a SuperNode's also where one of its threads ends
+    by an error.
+    """
     module, function = _FLOWER[name]
-    return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
+    whole = name == "supernode"
+    code = _TO_ITS_END.format(module=module, function=function, whole=whole)
+    return [sys.executable, "-c", code]
 
 
 def quiet(home: Path) -> dict[str, str]:

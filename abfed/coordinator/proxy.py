@@ -23,14 +23,14 @@ def proxy_configuration(places: Places, settings: Settings) -> str:
     """Nginx's configuration, complete; it runs under the coordinator's own user."""
     folder = places.proxy
     temporary = "\n".join(
-        f"  {kind}_temp_path {folder}/{kind};"
+        f'  {kind}_temp_path "{folder}/{kind}";'
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     return f"""# Written by `abfed provision`; it is written anew by the next one.
 worker_processes 1;
 worker_rlimit_nofile {2 * LINES};
 daemon off;
-pid {folder}/nginx.pid;
+pid "{folder}/nginx.pid";
 error_log stderr warn;
 
 events {{
@@ -44,7 +44,7 @@ http {{
     default 0;
     "~^[45]" 1;
   }}
-  access_log {places.log}/proxy.log refused if=$refused;
+  access_log "{places.log}/proxy.log" refused if=$refused;
   server_tokens off;
 {temporary}
   client_max_body_size {LARGEST_BODY};
@@ -66,8 +66,8 @@ http {{
   server {{
     listen {settings.port} ssl;
     server_name {settings.host};
-    ssl_certificate {places.tls}/proxy.crt;
-    ssl_certificate_key {places.tls}/proxy.key;
+    ssl_certificate "{places.tls}/proxy.crt";
+    ssl_certificate_key "{places.tls}/proxy.key";
     ssl_protocols TLSv1.3;
     ssl_session_tickets off;
 
@@ -83,7 +83,7 @@ http {{
       proxy_pass https://127.0.0.1:{settings.link_port};
       proxy_http_version 1.1;
       proxy_ssl_verify on;
-      proxy_ssl_trusted_certificate {places.authority_certificate};
+      proxy_ssl_trusted_certificate "{places.authority_certificate}";
       proxy_ssl_name localhost;
       proxy_ssl_server_name on;
       proxy_ssl_protocols TLSv1.3;

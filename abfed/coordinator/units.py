@@ -7,7 +7,9 @@ file is checked as YAML only: it has not been run where abfed is developed.
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -29,7 +31,13 @@ UMask=0077
 
 
 def unit(
-    description: str, user: str, command: str, *, writable: Path, runtime: str = "", after: str = ""
+    description: str,
+    user: str,
+    command: Sequence[str],
+    *,
+    writable: Path,
+    runtime: str = "",
+    after: str = "",
 ) -> str:
     """A systemd unit.
 
@@ -44,6 +52,7 @@ def unit(
     made = f"RuntimeDirectory={runtime}\nRuntimeDirectoryMode=0755\n" if runtime else ""
     order = f"After={after}\nWants={after}\n" if after else ""
     abfed = Path(sys.executable).with_name("abfed")
+    words = " ".join(_word(str(one)) for one in (abfed, *command))
     return f"""[Unit]
 Description={description}
 After=network-online.target
@@ -51,16 +60,22 @@ Wants=network-online.target
 {order}
 [Service]
 User={user}
-ExecStart={abfed} {command}
+ExecStart={words}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=2
 TimeoutStopSec=30
-ReadWritePaths={writable}
+ReadWritePaths={_word(str(writable))}
 {made}{_HARDENING}
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def _word(text: str) -> str:
+    """A word of a unit: systemd splits at spaces and reads what follows a percent sign."""
+    text = text.replace("%", "%%")
+    return f'"{text}"' if " " in text else text
 
 
 def coordinator_unit(workspace: Path) -> str:
@@ -69,7 +84,7 @@ def coordinator_unit(workspace: Path) -> str:
     return unit(
         "abfed coordinator",
         COORDINATOR_USER,
-        f"federation up --workspace {place}",
+        ["federation", "up", "--workspace", str(place)],
         writable=place,
     )
 
@@ -77,11 +92,11 @@ def coordinator_unit(workspace: Path) -> str:
 def silo_unit(workspace: Path, silo: str) -> str:
     """A brand's silo service, under a user who owns rows and keys."""
     place = workspace.resolve()
-    command = f"silo serve {silo} --workspace {place} --peer {NODE_USER}"
+    command = ["silo", "serve", silo, "--workspace", str(place), "--peer", NODE_USER]
     return unit(
         f"abfed silo {silo}",
         SILO_USER,
-        f"{command} --socket /run/abfed-{silo}/silo.sock",
+        [*command, "--socket", f"/run/abfed-{silo}/silo.sock"],
         writable=place,
         runtime=f"abfed-{silo}",
     )
@@ -92,7 +107,7 @@ def node_unit(folder: Path, silo: str) -> str:
     return unit(
         f"abfed node of {silo}",
         NODE_USER,
-        f"federation node {folder.resolve()}",
+        ["federation", "node", str(folder.resolve())],
         writable=folder.resolve(),
         after=f"abfed-silo-{silo}.service",
     )
@@ -128,7 +143,8 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
     return head + yaml.safe_dump({"services": services, "volumes": {"socket": {}}}, sort_keys=False)
 
 
-def start_script(command: str) -> str:
-    """A script that starts one command of this installation."""
+def start_script(command: Sequence[str]) -> str:
+    """A script that starts one command of this installation, with more options where given."""
     abfed = Path(sys.executable).with_name("abfed")
-    return f"#!/bin/sh\n# Ends what it started when it is ended.\nexec {abfed} {command}\n"
+    words = shlex.join([str(abfed), *command])
+    return f'#!/bin/sh\n# Ends what it started when it is ended.\nexec {words} "$@"\n'

@@ -49,7 +49,7 @@ def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
     folder = workspace.path / FOLDER
     write_private(folder / "abfed-coordinator.service", coordinator_unit(workspace.path).encode())
     place = workspace.path.resolve()
-    _write_script(folder / "start", f"federation up --workspace {place}")
+    _write_script(folder / "start", "federation", "up", "--workspace", str(place))
     return House(workspace.path / FOLDER), fingerprint
 
 
@@ -146,10 +146,11 @@ def _write_starts(workspace: Path, silo: str, node: Path, socket: str) -> None:
     write_private(node / f"abfed-silo-{silo}.service", silo_unit(place, silo).encode())
     write_private(node / f"abfed-node-{silo}.service", node_unit(node, silo).encode())
     write_private(node / "compose.yaml", compose(place, silo, node).encode())
-    _write_script(node / "start-silo", f"silo serve {silo} --workspace {place} --socket {socket}")
-    _write_script(node / "start-node", f"federation node {node.resolve()}")
+    serve = ["silo", "serve", silo, "--workspace", str(place), "--socket", socket]
+    _write_script(node / "start-silo", *serve)
+    _write_script(node / "start-node", "federation", "node", str(node.resolve()))
 
 
-def _write_script(path: Path, command: str) -> None:
+def _write_script(path: Path, *command: str) -> None:
     write_private(path, start_script(command).encode())
     path.chmod(0o700)

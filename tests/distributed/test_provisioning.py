@@ -4,7 +4,9 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import yaml
@@ -29,7 +31,8 @@ TEXT = "name: spring\nhost: localhost\nport: 19443\nlink_port: 19444\n"
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
     """A coordinator with a federation, and a brand that hasn't joined yet."""
-    folder = tmp_path_factory.mktemp("sides")
+    folder = tmp_path_factory.mktemp("sides") / "100 % mine"  # as people name folders
+    folder.mkdir()
     coordinator = Workspace.create(folder / "c")
     (folder / "federation.yaml").write_text(TEXT)
     house, fingerprint = found_federation(coordinator, folder / "federation.yaml")
@@ -188,6 +191,7 @@ def test_systemd_takes_the_units(sides, joined, tmp_path):
         text = unit.read_text()
         place = tmp_path / unit.name
         command = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)[1]
+        assert text.count("100 %% mine/") == text.count("100 ") == 2
         place.write_text(text.replace(command, "/bin/true"))  # a checkout has no such command yet
         done = subprocess.run(
             ["systemd-analyze", "verify", str(place)], capture_output=True, text=True, check=False
@@ -209,6 +213,21 @@ def test_units_name_the_two_users_and_the_compose_file_is_well_formed(sides, joi
     assert services["silo"]["network_mode"] == "none"
     shared = {v.split(":")[0] for v in services["silo"]["volumes"]}
     assert shared & {v.split(":")[0] for v in services["node"]["volumes"]} == {"socket"}
+
+
+def test_start_scripts_pass_their_words_on_as_they_are(sides, joined, tmp_path):
+    said = tmp_path / "said"
+    said.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    said.chmod(0o755)
+    for script in (joined.node / "start-silo", joined.node / "start-node"):
+        text = script.read_text()
+        place = tmp_path / script.name
+        place.write_text(text.replace(str(Path(sys.executable).with_name("abfed")), str(said)))
+        told = subprocess.run(
+            ["sh", str(place), "--metrics", "9"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        assert told[-2:] == ["--metrics", "9"]
+        assert any(one.startswith("/") and "100 % mine" in one for one in told)
 
 
 def test_a_folder_that_is_no_node_is_said_so(tmp_path):
