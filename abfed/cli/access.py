@@ -80,10 +80,13 @@ def approve(
 ) -> None:
     """Countersign a plan for a silo. Needs a second factor of the last minutes."""
     from abfed.lab.approvals import give_approval
+    from abfed.lab.waves import wave_to_run
     from abfed.lab.workspace import Workspace
     from abfed.protocol.plan import Plan
 
-    opened, loaded = Workspace(workspace), Plan.load(plan)
+    opened = Workspace(workspace)
+    # of a plan with waves it is the next one that is asked, and approved
+    loaded = wave_to_run(opened.runs_folder, Plan.load(plan), today=opened.clock().date())
     with opened.silo(site) as service:
         given = give_approval(
             opened.lab, service, opened.session(site), loaded, runs=runs, days=days

@@ -74,6 +74,7 @@ def preview(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a plan would cost and leave in each silo, before it is run. Charges nothing."""
+    from abfed.lab.awaiting import awaited
     from abfed.lab.together import figures, guarantee
     from abfed.lab.workspace import Workspace
     from abfed.privacy.charges import plan_epsilon
@@ -104,11 +105,13 @@ def preview(
             for one in found
         ]
     cost = plan_epsilon(loaded)
+    waits = awaited(opened, loaded)
     if as_json:
         facts = {"plan": loaded.name, "digest": loaded.digest, "epsilon": cost}
         fits = all(one["fits"] for one in shown)
         facts |= {"method": "PLD", "delta": loaded.privacy.delta, "fits": fits}
         facts |= {"noise_once": figures(loaded, least)} if least else {}
+        facts |= {"waiting": waits.waiting, "others_spend": waits.epsilon, "goes_on": waits.goes_on}
         say_json(facts | {"silos": shown, "charged": charged})
         return
     say(f"{loaded.name}: ε = {cost:.3f} at δ = {loaded.privacy.delta:g} by itself (PLD).")
@@ -124,6 +127,8 @@ def preview(
         say("'Takes' is less than the plan's own ε where much was spent: losses don't simply add.")
     for name in charged:
         say(f"{name}: charged already on the data as they are; asking again costs nothing.")
+    for line in waits.lines():
+        say(line)
 
 
 @app.command()

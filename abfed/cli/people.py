@@ -81,6 +81,7 @@ def service(
     as_json: JsonOption = False,
 ) -> None:
     """Add a service account for batch jobs: a key bound to named plans, and to hours."""
+    from abfed.lab.waves import digests_of
     from abfed.lab.workspace import Workspace
     from abfed.protocol.plan import Plan
     from abfed.site.accounts import add_account, keep_key, parse_hours
@@ -92,7 +93,8 @@ def service(
     check_new(key)
     plans = [Plan.load(path) for path in plan]
     bound = parse_hours(hours, weekdays)
-    made = add_account(office.people, name, [one.digest for one in plans], hours=bound, by=actor)
+    digests = [digest for one in plans for digest in digests_of(one)]
+    made = add_account(office.people, name, digests, hours=bound, by=actor)
     keep_key(key, name, made)
     office.people.grant(
         name, "service-account", owner=actor, reason=reason, lasts=timedelta(days=days)

@@ -34,12 +34,18 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Carry a plan out, or find the run that did: the same plan on the same data is free."""
+    from abfed.lab.awaiting import awaited
     from abfed.lab.federation import expect_begun, run_over_federation
+    from abfed.lab.waves import wave_to_run
     from abfed.lab.workspace import Workspace
+    from abfed.protocol.plan import Plan
 
     opened = Workspace(workspace)
     if resume:
         expect_begun(opened.runs_folder, plan)
+    asked = wave_to_run(opened.runs_folder, Plan.load(plan), today=opened.clock().date())
+    for line in awaited(opened, asked).lines():
+        complain(line)
     with progress_bar(quiet=as_json) as progress:
         if federation:
             done = run_over_federation(opened, plan, progress)
@@ -105,6 +111,9 @@ def show_run(done: Run) -> None:
         say(f"of all waves so far, by the sequential design {design.spending}.")
     for silo, why in done.absent.items():
         say(f"  without {silo}: {why}")
+    if any(why.startswith("refused (approval)") for why in done.absent.values()):
+        say("  The run went on without who waits for an approval, and was charged to the others;")
+        say("  approved, ask the same plan again: they answer as before, at no charge.")
     for silo, why in done.unheard.items():
         say(f"  {silo} did not answer this time ({why}); what it released is in the run")
     scope = "these brands" if len(done.silos) > 1 else done.silos[0]

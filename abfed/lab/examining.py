@@ -23,15 +23,16 @@ from abfed.silo.requests import open_by_day
 from abfed.site.certificates import expiry
 from abfed.site.checkups import Finding
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, read_private
+from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, destroy_file, read_private
 from abfed.site.rights import AccessPolicy
-from abfed.site.ring import read_ring
+from abfed.site.ring import changing, read_ring
 
 KEY_DAYS = 365
 WITHDRAWN = "withdrawn"  # where a federation keeps certificates that were revoked
 SOON = timedelta(days=14)
 ANSWER_SOON = timedelta(days=7)
 LEFT_BEHIND = timedelta(hours=1)
+KEYS = "keys"  # a site's folder of keys: what is left aside there is looked at more closely
 LARGEST_EPSILON = 10.0
 """A budget above this says little to a recipient; the doctor asks whether it is meant."""
 
@@ -85,7 +86,15 @@ def leftovers(folder: Path, now: datetime) -> Iterator[Finding]:
             continue
         if aside:
             age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
-            if age > LEFT_BEHIND:
+            if path.parent.name == KEYS:
+                yield Finding(
+                    check="leftovers",
+                    severity="medium",
+                    what=f"{_place(folder, path)} was left by a killed change of keys: may be one",
+                    fix="it is overwritten and removed when somebody next acts at the site",
+                    safe=True,
+                )
+            elif age > LEFT_BEHIND:
                 yield Finding(
                     check="leftovers",
                     severity="low",
@@ -335,6 +344,11 @@ def mend(folder: Path, now: datetime) -> int:
             mended += 1
     for path in sorted(folder.rglob(f"{ASIDE}*")):
         age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
+        if path.parent.name == KEYS and path.is_file() and not path.is_symlink():
+            with changing(path.parent):  # not one that is being written at this moment
+                destroy_file(path)
+            mended += 1
+            continue
         if path.is_symlink() or age <= LEFT_BEHIND:
             continue
         if path.is_dir():

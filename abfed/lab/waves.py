@@ -108,6 +108,13 @@ def wave_to_run(runs: Path, plan: Plan, *, today: date | None = None) -> Plan:
     return done[number][1] if number in done else plan.at_wave(number)
 
 
+def digests_of(plan: Plan) -> tuple[str, ...]:
+    """Digests under which a plan is asked: its own, and that of each of its waves."""
+    design = plan.analysis.sequential
+    waves = range(1, len(design.waves) + 1) if design is not None and not plan.analysis.wave else ()
+    return (plan.digest, *(plan.at_wave(number).digest for number in waves))
+
+
 def refuse_peeking(workspace: Workspace, plan: Plan) -> None:
     """Refuse a second look at a fixed horizon; silos that aren't on this machine aren't asked.
 

@@ -115,6 +115,20 @@ def write_private(path: Path, data: bytes) -> None:
     flush_folder(path.parent)
 
 
+def destroy_file(path: Path) -> None:
+    """Overwrite a file, flush it, and remove it; nothing where there is none.
+
+    A disk that copies on write, and backups, may keep an old block all the same.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b", buffering=0) as file:
+        file.write(secrets.token_bytes(path.stat().st_size))
+        os.fsync(file.fileno())
+    path.unlink()
+    flush_folder(path.parent)
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """Keep other processes and threads out meanwhile, by a lock that dies with its holder."""

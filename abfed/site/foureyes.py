@@ -14,6 +14,7 @@ submission of the plan is one), and it never counts for a plan of the approver's
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -95,15 +96,7 @@ class Approvals:
             Refused: too few approvals count; says what is wrong with the last.
         """
         run, asked = sha256_hex(presented.submission.encode()), place.policy.four_eyes
-        good: dict[str, Approval] = {}
-        problem = "there is none"
-        for one in presented.approvals:
-            try:
-                who, approval = _judge_one(one, question, asker, place)
-            except AbfedError as cause:
-                problem = cause.what
-                continue
-            good.setdefault(who, approval)
+        good, problem = _good_ones(presented.approvals, question, asker.who, place)
         if len(good) < asked.approvers:
             raise Refused(
                 f"{len(good)} of {asked.approvers} approvals count",
@@ -114,6 +107,14 @@ class Approvals:
             )
         self._count(tuple(good.values())[: asked.approvers], run, place.site)
         return tuple(good)[: asked.approvers]
+
+    def lacking(
+        self, shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
+    ) -> int:
+        """How many people have yet to approve before a new run would be let in; counts nothing."""
+        good, _ = _good_ones(shown, question, submitter, place)
+        left = [one for one in good.values() if self.used(one.id) < one.runs]
+        return max(0, place.policy.four_eyes.approvers - len(left))
 
     def used(self, approval: str) -> int:
         """How many runs of an approval are used."""
@@ -136,8 +137,24 @@ class Approvals:
         return Uses(runs={}) if values is None else parse_record(Uses, values, where=FILE)
 
 
+def _good_ones(
+    shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
+) -> tuple[dict[str, Approval], str]:
+    """The approvals that count, by person, each once; and what is wrong with the last other."""
+    good: dict[str, Approval] = {}
+    problem = "there is none"
+    for one in shown:
+        try:
+            who, approval = _judge_one(one, question, submitter, place)
+        except AbfedError as cause:
+            problem = cause.what
+            continue
+        good.setdefault(who, approval)
+    return good, problem
+
+
 def _judge_one(
-    shown: Countersigned, question: Question, asker: Asker, place: Place
+    shown: Countersigned, question: Question, submitter: str, place: Place
 ) -> tuple[str, Approval]:
     token, _ = open_token(shown.token, place)  # 1
     holder = bytes.fromhex(token.holder)
@@ -151,7 +168,7 @@ def _judge_one(
         raise IntegrityError("the approval has no time", where=place.site) from cause
     then = place._replace(now=made)
     check_token(token, then)  # 3
-    require(token, "plan.approve", then, submitter=asker.who)  # 3
+    require(token, "plan.approve", then, submitter=submitter)  # 3
     bound = Question(approval.plan, approval.epoch, approval.policy)
     if approval.silo != place.site or bound != question:  # 4
         raise Refused("it is for another plan, data or policy", code="approval", where=place.site)

@@ -8,7 +8,6 @@ is for those.
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from argon2.low_level import Type, hash_secret_raw
 
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.sealing import KEY_BYTES, Unseen, derive_key, new_key, seal, unseal
-from abfed.site.files import flush_folder, read_private, write_private
+from abfed.site.files import destroy_file, read_private, write_private
 from abfed.site.kms import FileKms, Secret
 
 PREFIX = "kek-"
@@ -62,14 +61,7 @@ class FileService:
 
     def destroy(self, kek: str) -> None:
         """Overwrite a key's file, and remove it."""
-        path = self._path(kek)
-        if not path.exists():
-            return
-        with path.open("r+b", buffering=0) as file:
-            file.write(secrets.token_bytes(path.stat().st_size))
-            os.fsync(file.fileno())
-        path.unlink()
-        flush_folder(self._folder)
+        destroy_file(self._path(kek))
 
     def holds(self, kek: str) -> bool:
         """Whether there is a key of this id."""

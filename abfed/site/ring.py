@@ -5,7 +5,8 @@
 2. It bears a mark that only who holds the root can make. Whoever opens a site, rotates its key or
    destroys old ones checks it: a date or a name that somebody edited is found before it is acted
    on. `read_ring` alone does for showing what it says.
-3. Changes happen one after another (`changing`).
+3. Changes happen one after another (`changing`). What a killed one left aside may be a key: whoever
+   changes the ring next, or opens the site's office, overwrites and removes it (`clear_aside`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.sealing import derive_key
-from abfed.site.files import FILE_MODE, read_private, write_private
+from abfed.site.files import ASIDE, FILE_MODE, destroy_file, read_private, write_private
 from abfed.site.kms import KekId, KmsSettings
 
 FILE = "site.json"
@@ -129,6 +130,19 @@ def write_ring(folder: Path, ring: Ring, marker: Marker) -> Ring:
     marked = ring.model_copy(update={"mark": marker(ring)})
     write_private(folder / FILE, canonical_bytes(marked.model_dump(mode="json")))
     return marked
+
+
+def left_aside(folder: Path) -> list[Path]:
+    """Files that a change left which was killed: a key that wraps nothing, or an old ring."""
+    return sorted(folder.glob(f"{ASIDE}*"))
+
+
+def clear_aside(folder: Path) -> tuple[str, ...]:
+    """Destroy what killed changes left aside; only while no other change is made (`changing`)."""
+    left = left_aside(folder)
+    for path in left:
+        destroy_file(path)
+    return tuple(path.name for path in left)
 
 
 @contextmanager

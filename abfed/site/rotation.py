@@ -3,7 +3,7 @@
 Only the root secret is wrapped by the key-encryption key, so nothing else is written anew: no row,
 no ledger, no model. In this order, each on disk before the next:
 
-1. what an earlier attempt began and did not finish is destroyed;
+1. what an earlier attempt began, or wrote aside, and did not finish is destroyed;
 2. the ring says which key is being made;
 3. the key is made;
 4. the root is wrapped under it, and unwrapped again to see that it opens;
@@ -32,7 +32,9 @@ from abfed.site.ring import (
     Old,
     Ring,
     changing,
+    clear_aside,
     hold_to,
+    left_aside,
     marker_of,
     read_ring,
     write_ring,
@@ -80,6 +82,7 @@ def rotate(
         IntegrityError: the ring or the root is damaged. The site is as it was then.
     """
     with changing(folder):
+        clear_aside(folder)  # 1
         found = read_ring(folder)
         holder = _service(found.current, folder, found.site, secret)
         root = Unseen(holder.unwrap(found.current.kek, bytes.fromhex(found.root)))
@@ -102,7 +105,9 @@ def rotate(
 def destroy_due(
     folder: Path, marker: Marker, note: Note, clock: Clock = system_clock
 ) -> tuple[str, ...]:
-    """Destroy the old keys whose day has come; whoever opens a site does that first.
+    """Destroy the old keys whose day has come, and what a killed change left aside.
+
+    Whoever opens a site does that first.
 
     A key whose service can't be opened today is tried again tomorrow.
 
@@ -118,10 +123,12 @@ def destroy_due(
     Raises:
         IntegrityError: somebody edited the ring; no key is destroyed on its word.
     """
-    if not _due(read_ring(folder), clock):
+    if not _due(read_ring(folder), clock) and not left_aside(folder):
         return ()
     gone: list[str] = []
     with changing(folder):
+        for name in clear_aside(folder):
+            note("keys.aside-destroyed", file=name)
         ring = hold_to(read_ring(folder), marker, folder)
         for one in _due(ring, clock):
             left = tuple(old for old in ring.old if old != one)

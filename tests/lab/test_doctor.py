@@ -156,6 +156,21 @@ def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     assert (workspace.silo_folder("aurora") / "releases").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_file_left_aside_among_keys_is_named_at_once_and_overwritten(
+    workspace: Workspace,
+) -> None:
+    folder = workspace.silo_folder("aurora") / "keys"
+    path, kept = folder / ".aside-0123456789abcdef", folder.parent.parent / "kept"
+    write_private(path, b"k" * 32)
+    kept.hardlink_to(path)
+    done = check_up(workspace, "aurora", datetime.now(UTC), fix=True)
+    (named,) = [one for one in done.findings if one.check == "leftovers"]
+    assert (named.severity, named.fixed) == ("medium", True)
+    assert "keys/.aside-0123456789abcdef" in named.what
+    assert not path.exists()
+    assert kept.read_bytes() != b"k" * 32
+
+
 def test_a_record_that_was_changed_is_found_out(workspace: Workspace) -> None:
     done = check_up(workspace, "aurora", datetime.now(UTC))
     assert done.record is not None

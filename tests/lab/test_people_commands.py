@@ -23,11 +23,14 @@ PASSWORD = "a long enough passphrase"
 class Desk:
     """A workspace with one silo, and a way to type commands."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], silo: str = "aurora"
+    ) -> None:
         self.folder, self.capsys, self.workspace = folder, capsys, folder / "ws"
         write_private(folder / "pw", PASSWORD.encode())
         self.says("init", "--no-development-person")
-        self.says("silo", "create", "aurora", "--synthetic")
+        if silo:
+            self.says("silo", "create", silo, "--synthetic")
 
     def types(self, *words: str) -> tuple[int, str]:
         self.capsys.readouterr()
@@ -78,7 +81,7 @@ def test_people_come_in_are_granted_reviewed_and_stopped(desk: Desk) -> None:
     plan = desk.folder / "plan.yaml"
     plan.write_text(yaml.safe_dump(plan_values(silos=["aurora"])))
     told = desk.refused("run", str(plan))
-    assert "run `abfed login NAME`" in told
+    assert "run `abfed login NAME" in told
     assert "--development" not in told, "nobody was made up here"
     desk.add("sam", "security-officer", "aurora")
     # From now on somebody may manage people, so nobody comes in without them.
@@ -86,7 +89,7 @@ def test_people_come_in_are_granted_reviewed_and_stopped(desk: Desk) -> None:
     add = ["people", "add", "eve", "--role", "auditor", "--reason", "x", "-s", "aurora", *files]
     told = desk.refused(*add)
     assert "nobody is signed in" in told
-    assert "run `abfed login NAME --site aurora`" in told
+    assert "run `abfed login NAME --site aurora" in told
     told = desk.login("sam", "aurora")
     assert "sam@aurora (security-officer)" in told
     desk.add("olga", "privacy-officer", "aurora")

@@ -64,7 +64,7 @@ def test_the_page_tells_what_happens(
         said = "".join(
             line + "\n"
             for line in (told.out + told.err).splitlines()
-            if line and "|" not in line and ": without " not in line  # the bar of a run
+            if line.strip() and "|" not in line and ": without " not in line  # the bar of a run
         )
         assert plain(said) == plain(output), words
         count += 1

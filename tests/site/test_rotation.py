@@ -208,6 +208,35 @@ def test_killed_at_any_write_the_site_opens_and_no_key_is_left(
 
 
 @pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("next_act", ["rotate", "open"])
+def test_what_a_kill_leaves_aside_is_overwritten_and_gone(
+    keys: SiteKeys, folder: Path, after: bool, next_act: str
+) -> None:
+    """It may be a key, whole and in the clear. Another name of the file shows what became of it."""
+    number, seen, whole, told = 1, 0, 0, []
+    while _killed_at(number, lambda: rotate(folder, clock=_later()), after=after):
+        number += 1
+        left = sorted(folder.glob(".aside-*"))
+        if not left:
+            continue
+        (path,) = left
+        content, kept = path.read_bytes(), folder.parent / f"kept-{number}"
+        kept.hardlink_to(path)
+        if next_act == "rotate":
+            rotate(folder, clock=_later())
+        else:
+            marker = SiteKeys.open(folder).ring_marker
+            destroy_due(folder, marker, lambda event, **facts: told.append(event), _later())
+        assert not list(folder.glob(".aside-*"))
+        assert kept.read_bytes() != content or not content
+        seen, whole = seen + 1, whole + (len(content) == 32)
+    assert seen > 5
+    assert whole >= 1, "none of them was a key, so that this shows nothing"
+    assert not told or set(told) == {"keys.aside-destroyed"}
+    SiteKeys.open(folder)
+
+
+@pytest.mark.parametrize("after", [False, True])
 def test_killed_amid_destroying_it_is_destroyed_the_next_time(
     keys: SiteKeys, folder: Path, after: bool
 ) -> None:
