@@ -5,7 +5,8 @@ A site that trusts a provider keeps an `openid.yaml`: the issuer, our client the
 factors the provider must have asked for. What the provider says becomes a token of the site, so
 that silos judge one kind of token only. An ID token is somebody else's text until check 3 held:
 
- 1. it is signed by an asymmetric algorithm: neither `none` nor a shared secret is one;
+ 1. it has its one spelling, and is signed by an asymmetric algorithm: neither `none` nor a shared
+    secret is one;
  2. by a key of the provider whose type fits that algorithm;
  3. and the signature holds;
  4. issuer and audience are exactly ours, and nobody else is a party to it;
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import jwt
 from pydantic import Field
 
 from abfed.protocol.canonical import sha256_hex
@@ -34,6 +34,7 @@ from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private
+from abfed.site.idtoken import refusal, verified
 from abfed.site.people import People, Person
 from abfed.site.sealedfile import SealedFile
 from abfed.site.signin import SESSION, Claims, SignIn
@@ -41,13 +42,12 @@ from abfed.site.vendors import Vendors, on_this_machine
 
 FILE = "openid.yaml"
 USED = "id-tokens-used.sealed"
-ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
-"""Algorithms that are accepted, and the type of key that each takes."""
-
 NEWEST = timedelta(minutes=10)
 """How long ago an ID token may have been made."""
 
-LONGEST_ID_TOKEN = 16_384  # characters
+NEVER = datetime.fromtimestamp(0, UTC)
+"""When a factor was given, where the provider doesn't say: too long ago for a dangerous act."""
+
 _FACTORS: dict[str, Factor] = {"pwd": "pwd", "otp": "otp", "hwk": "hwk", "mfa": "mfa"}
 
 
@@ -88,7 +88,7 @@ class Said(NamedTuple):
     Attributes:
         name, subject: our name for them, and a digest of the provider's.
         roles, factors: by the claims.
-        signed_in_at: when they signed in there.
+        signed_in_at: when they signed in there (`auth_time`); `NEVER` where it doesn't say.
     """
 
     name: str
@@ -164,7 +164,7 @@ class OpenId:
                 holder=holder.hex(),
                 audience=tuple(audience),
                 signed_in_at=self._people.clock(),
-                factor_at=said.signed_in_at,
+                factor_at=min(said.signed_in_at, self._people.clock()),
             )
         )
 
@@ -181,25 +181,25 @@ class OpenId:
             vendors.require("identity", issuer)
 
     def _check(self, id_token: str, keys: Iterable[Mapping[str, Any]]) -> Said:
-        claims = _verified(id_token, keys)  # 1 to 3
+        claims, signed = verified(id_token, keys)  # 1 to 3
         _check_parties(claims, self._provider)  # 4
         ends = _check_dates(claims, self._provider, self._people.clock())  # 5
         used = claims.get("amr")
         if not isinstance(used, list) or not set(self._provider.required_amr) <= set(
             map(str, used)
         ):
-            raise _no("the provider did not ask for the factors that are required")  # 6
-        self._use_once(id_token, ends)  # 7
+            raise refusal("the provider did not ask for the factors that are required")  # 6
+        self._use_once(signed, ends)  # 7
         return _said(claims, self._provider)
 
-    def _use_once(self, id_token: str, ends: datetime) -> None:
+    def _use_once(self, signed: str, ends: datetime) -> None:
         """Check 7, kept on disk until the ID token would have run out anyway."""
-        now, digest = self._people.clock(), sha256_hex(id_token.encode())
+        now, digest = self._people.clock(), sha256_hex(signed.encode())
         with self._used.alone():
             values = self._used.read()
             used = Used() if values is None else parse_record(Used, values, where=USED)
             if digest in used.tokens:
-                raise _no("the ID token was used before")
+                raise refusal("the ID token was used before")
             kept = {one: at for one, at in used.tokens.items() if moment_of(at) > now}
             kept[digest] = stamp(ends + timedelta(seconds=self._provider.tolerance_seconds))
             self._used.write(Used(tokens=kept).model_dump(mode="json"))
@@ -212,7 +212,7 @@ class OpenId:
             values = {"name": said.name, "kind": "provider", "subject": said.subject}
             self._people.add(parse_record(Person, values, where="openid"), by="openid")
         elif known.kind != "provider" or known.subject != said.subject:
-            raise _no("somebody else has this name here")
+            raise refusal("somebody else has this name here")
         elif known.stopped_at:
             raise Refused("this person was stopped", code="revoked", where=self._people.keys.site)
         for role in known.roles(self._people.clock()) if known else ():
@@ -224,53 +224,15 @@ class OpenId:
         return self._people.person(said.name)
 
 
-def _verified(id_token: str, keys: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Checks 1 to 3: the claims of an ID token whose signature holds."""
-    if len(id_token) > LONGEST_ID_TOKEN:
-        raise _no("the ID token is too large")
-    try:
-        header = jwt.get_unverified_header(id_token)
-    except jwt.PyJWTError as cause:
-        raise _no("not an ID token") from cause
-    algorithm, name = header.get("alg"), header.get("kid")
-    kind = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
-    if kind is None:  # 1
-        raise _no("the ID token is not signed by an algorithm that is accepted")
-    fitting = [
-        key
-        for key in keys
-        if key.get("kty") == kind
-        and key.get("kid") == name
-        and key.get("alg", algorithm) == algorithm
-        and key.get("use", "sig") == "sig"
-    ]
-    if not isinstance(name, str) or len(fitting) != 1:  # 2
-        raise _no("the ID token names no key of the provider's")
-    try:  # 3
-        key = jwt.PyJWK(dict(fitting[0]), algorithm=algorithm)
-        checked_by_hand = dict.fromkeys(
-            ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss"), False
-        )
-        claims: dict[str, Any] = jwt.decode(
-            id_token,
-            key,
-            algorithms=[str(algorithm)],
-            options=checked_by_hand,  # type: ignore[arg-type]
-        )
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError) as cause:
-        raise _no("the ID token's signature does not hold") from cause
-    return claims
-
-
 def _check_parties(claims: Mapping[str, Any], provider: Provider) -> None:
     if claims.get("iss") != provider.issuer:
-        raise _no("the ID token is of another issuer")
+        raise refusal("the ID token is of another issuer")
     audience = claims.get("aud")
     parties = [audience] if isinstance(audience, str) else audience
     if not isinstance(parties, list) or provider.client_id not in parties:
-        raise _no("the ID token is for somebody else")
+        raise refusal("the ID token is for somebody else")
     if len(parties) > 1 or claims.get("azp", provider.client_id) != provider.client_id:
-        raise _no("the ID token has other parties too")
+        raise refusal("the ID token has other parties too")
 
 
 def _check_dates(claims: Mapping[str, Any], provider: Provider, now: datetime) -> datetime:
@@ -279,9 +241,9 @@ def _check_dates(claims: Mapping[str, Any], provider: Provider, now: datetime) -
     ends, made = _moment(claims.get("exp")), _moment(claims.get("iat"))
     begins = _moment(claims.get("nbf", claims.get("iat")))
     if now >= ends + tolerance:
-        raise _no("the ID token has run out")
+        raise refusal("the ID token has run out")
     if max(made, begins) > now + tolerance or now - made > NEWEST + tolerance:
-        raise _no("the ID token was not made just now")
+        raise refusal("the ID token was not made just now")
     return ends
 
 
@@ -289,7 +251,7 @@ def _said(claims: Mapping[str, Any], provider: Provider) -> Said:
     """Check 8, first half: the person and the roles that the claims name."""
     subject, name = claims.get("sub"), claims.get(provider.name_claim)
     if not isinstance(subject, str) or not subject or not isinstance(name, str):
-        raise _no("the ID token names no person")
+        raise refusal("the ID token names no person")
     values = claims.get(provider.role_claim)
     listed = values if isinstance(values, list) else [values]
     roles = tuple(
@@ -298,16 +260,22 @@ def _said(claims: Mapping[str, Any], provider: Provider) -> Said:
         )
     )
     if not roles:
-        raise _no("the ID token gives no role here")
+        raise refusal("the ID token gives no role here")
     factors = tuple(_FACTORS[one] for one in map(str, claims["amr"]) if one in _FACTORS)
     if not factors:
-        raise _no("the provider asked for no factor that we know")
-    at = _moment(claims.get("auth_time", claims.get("iat")))
+        raise refusal("the provider asked for no factor that we know")
+    at = _moment(claims["auth_time"]) if "auth_time" in claims else NEVER
     try:
-        called = parse_record(_Called, {"name": name.split("@")[0].lower()}, where="openid").name
+        called = parse_record(_Called, {"name": _lowered(name)}, where="openid").name
     except InputError as cause:
-        raise _no("the ID token names a person whom we can't call so") from cause
+        raise refusal("the ID token names a person whom we can't call so") from cause
     return Said(called, sha256_hex(f"{provider.issuer} {subject}".encode()), roles, factors, at)
+
+
+def _lowered(name: str) -> str:
+    """The part before the @; of other alphabets' capitals the small letters aren't ours."""
+    first = name.partition("@")[0]
+    return first.lower() if first.isascii() else first
 
 
 class _Called(Frozen):
@@ -318,12 +286,8 @@ class _Called(Frozen):
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _no("the ID token has no dates")
+        raise refusal("the ID token has no dates")
     try:
         return datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError) as cause:
-        raise _no("the ID token has no dates") from cause
-
-
-def _no(what: str) -> Refused:
-    return Refused(what, code="sign-in", do="sign in at the provider again, or ask its people")
+        raise refusal("the ID token has no dates") from cause

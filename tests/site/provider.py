@@ -21,20 +21,25 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 CLIENT = "abfed-at-aurora"
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+ROTATED = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def public_keys() -> list[dict[str, Any]]:
+def public_keys(*, rotated: bool = False) -> list[dict[str, Any]]:
     first = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)
     second = jwt.algorithms.ECAlgorithm.to_jwk(EC_KEY.public_key(), as_dict=True)
+    if rotated:
+        first = jwt.algorithms.RSAAlgorithm.to_jwk(ROTATED.public_key(), as_dict=True)
+    name = "r2" if rotated else "r1"
     return [
-        {"kty": "RSA", "n": first["n"], "e": first["e"], "kid": "r1", "use": "sig"},
+        {"kty": "RSA", "n": first["n"], "e": first["e"], "kid": name, "use": "sig"},
         {key: second[key] for key in ("kty", "crv", "x", "y")} | {"kid": "e1", "alg": "ES256"},
     ]
 
@@ -49,6 +54,13 @@ def hs256(claims: dict[str, Any], secret: bytes) -> str:
 
 def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def by_hand(head: str, body: str, key: rsa.RSAPrivateKey = RSA_KEY) -> str:
+    """RS256 over any two texts, whether a library would write them or not."""
+    said = f"{_b64(head.encode())}.{_b64(body.encode())}"
+    signature = key.sign(said.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{said}.{_b64(signature)}"
 
 
 def signed(claims: dict[str, Any], make: str) -> str:  # noqa: PLR0911 - a table of ways
@@ -73,6 +85,8 @@ def signed(claims: dict[str, Any], make: str) -> str:  # noqa: PLR0911 - a table
         jwk = jwt.algorithms.RSAAlgorithm.to_jwk(STRANGER.public_key(), as_dict=True)
         head = {"kid": "r1", "jwk": {key: jwk[key] for key in ("kty", "n", "e")}}
         return jwt.encode(claims, STRANGER, algorithm="RS256", headers=head)
+    if make == "rotated":
+        return jwt.encode(claims, ROTATED, algorithm="RS256", headers={"kid": "r2"})
     if make == "es256":
         return jwt.encode(claims, EC_KEY, algorithm="ES256", headers={"kid": "e1"})
     return jwt.encode(claims, RSA_KEY, algorithm="RS256", headers={"kid": "r1"})
@@ -95,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
                 }
             )
         elif self.path == "/keys":
-            self.say({"keys": public_keys()} if not wanted.get("huge") else {"keys": "k" * 400_000})
+            keys = public_keys(rotated=wanted.get("make") == "rotated")
+            self.say({"keys": keys} if not wanted.get("huge") else {"keys": "k" * 400_000})
         else:
             self.send_error(404)
 
@@ -139,7 +154,13 @@ class Handler(BaseHTTPRequestHandler):
             for name, seconds in wanted.get("shift", {}).items():
                 claims[name] = now + seconds
             kept = {name: value for name, value in claims.items() if value is not None}
-            self.say({"id_token": signed(kept, wanted.get("make", "")), "token_type": "Bearer"})
+            text = ""
+            if "head" in wanted or "twice" in wanted:
+                head = json.dumps({"alg": "RS256", "kid": "r1", **wanted.get("head", {})})
+                body = json.dumps(kept)[:-1] + wanted.get("twice", "") + "}"
+                text = by_hand(head, body, STRANGER if wanted.get("make") else RSA_KEY)
+            text = text or signed(kept, wanted.get("make", ""))
+            self.say({"id_token": text, "token_type": "Bearer"})
 
     def next(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "next.json").read_text()))
