@@ -7,7 +7,7 @@ submission of the plan is one), and it never counts for a plan of the approver's
  1. the approver's token is by a site whose word on people counts;
  2. the approval is signed by the key that this token names;
  3. when it was made, the token held and its person had the right, with a fresh factor; they are not
-    the one who asks, and were not stopped since;
+    the one who asks, and were not stopped since; and no role that gave it was taken back since;
  4. it is for this plan, this silo, this state of the data and this policy, and in date;
  5. its runs are not used up.
 """
@@ -25,12 +25,21 @@ from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused
-from abfed.protocol.identity import Approval, Countersigned, Hex32, Hex64, Presented, read_statement
+from abfed.protocol.identity import (
+    Approval,
+    Countersigned,
+    Hex32,
+    Hex64,
+    Presented,
+    Token,
+    read_statement,
+)
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import Frozen
 from abfed.site.access import TOLERANCE, Asker, Place, check_token, open_token, require
 from abfed.site.clock import moment_of
 from abfed.site.keys import SiteKeys
+from abfed.site.people import read_register, register_file
 from abfed.site.rights import FourEyes
 from abfed.site.sealedfile import SealedFile
 
@@ -80,6 +89,7 @@ class Approvals:
 
     def __init__(self, folder: Path, keys: SiteKeys) -> None:
         self._file = SealedFile(folder / FILE, keys, "approvals-used")
+        self._people = register_file(folder, keys)
 
     def judge(
         self, presented: Presented, question: Question, asker: Asker, place: Place
@@ -96,7 +106,8 @@ class Approvals:
             Refused: too few approvals count; says what is wrong with the last.
         """
         run, asked = sha256_hex(presented.submission.encode()), place.policy.four_eyes
-        good, problem = _good_ones(presented.approvals, question, asker.who, place)
+        found, problem = self._good_ones(presented.approvals, question, asker.who, place)
+        good = {who: self._usable(given, run) for who, given in found.items()}
         if len(good) < asked.approvers:
             raise Refused(
                 f"{len(good)} of {asked.approvers} approvals count",
@@ -112,13 +123,72 @@ class Approvals:
         self, shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
     ) -> int:
         """How many people have yet to approve before a new run would be let in; counts nothing."""
-        good, _ = _good_ones(shown, question, submitter, place)
-        left = [one for one in good.values() if self.used(one.id) < one.runs]
+        found, _ = self._good_ones(shown, question, submitter, place)
+        left = [who for who, given in found.items() if any(self.used(a.id) < a.runs for a in given)]
         return max(0, place.policy.four_eyes.approvers - len(left))
 
     def used(self, approval: str) -> int:
         """How many runs of an approval are used."""
         return len(self._read().runs.get(approval, ()))
+
+    def _good_ones(
+        self, shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
+    ) -> tuple[dict[str, list[Approval]], str]:
+        """The approvals that count, by person; and what is wrong with the last other."""
+        good: dict[str, list[Approval]] = {}
+        problem = "there is none"
+        for one in shown:
+            try:
+                token, approval = self._judge_one(one, question, submitter, place)
+            except AbfedError as cause:
+                problem = cause.what
+                continue
+            good.setdefault(token.who, []).append(approval)
+        return good, problem
+
+    def _judge_one(
+        self, shown: Countersigned, question: Question, submitter: str, place: Place
+    ) -> tuple[Token, Approval]:
+        token, _ = open_token(shown.token, place)  # 1
+        holder = bytes.fromhex(token.holder)
+        trusted = {key_id(holder): holder}
+        approval, _ = read_statement(  # 2
+            Approval, "approval", shown.approval, trusted, where="approval"
+        )
+        try:
+            made, ends = moment_of(approval.issued_at), moment_of(approval.expires_at)
+        except ValueError as cause:
+            raise IntegrityError("the approval has no time", where=place.site) from cause
+        then = place._replace(now=made)
+        check_token(token, then)  # 3
+        require(self._as_now(token, place), "plan.approve", then, submitter=submitter)  # 3
+        bound = Question(approval.plan, approval.epoch, approval.policy)
+        if approval.silo != place.site or bound != question:  # 4
+            raise Refused(
+                "it is for another plan, data or policy", code="approval", where=place.site
+            )
+        longest = timedelta(days=place.policy.four_eyes.days)
+        if ends - made > longest or not made - TOLERANCE <= place.now < ends:
+            raise Refused("it has run out, or lasts too long", code="approval", where=place.site)
+        return token, approval
+
+    def _as_now(self, token: Token, place: Place) -> Token:
+        """A token without the roles that our own people had then, and that were taken back since.
+
+        A grant that only ran out is no such one. Of other sites' people we have that word alone.
+        """
+        if token.site != place.site:
+            return token
+        person = read_register(self._people).people.get(token.person)
+        kept = {one.role for one in person.grants} if person is not None else set()
+        return token.model_copy(update={"roles": tuple(r for r in token.roles if r in kept)})
+
+    def _usable(self, given: list[Approval], run: str) -> Approval:
+        """Of a person's approvals the one that counts this run already, or has runs left."""
+        uses = self._read().runs
+        already = [one for one in given if run in uses.get(one.id, ())]
+        left = [one for one in given if len(uses.get(one.id, ())) < one.runs]
+        return [*already, *left, *given][0]
 
     def _count(self, approvals: tuple[Approval, ...], run: str, site: str) -> None:
         with self._file.alone():
@@ -135,44 +205,3 @@ class Approvals:
     def _read(self) -> Uses:
         values = self._file.read()
         return Uses(runs={}) if values is None else parse_record(Uses, values, where=FILE)
-
-
-def _good_ones(
-    shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
-) -> tuple[dict[str, Approval], str]:
-    """The approvals that count, by person, each once; and what is wrong with the last other."""
-    good: dict[str, Approval] = {}
-    problem = "there is none"
-    for one in shown:
-        try:
-            who, approval = _judge_one(one, question, submitter, place)
-        except AbfedError as cause:
-            problem = cause.what
-            continue
-        good.setdefault(who, approval)
-    return good, problem
-
-
-def _judge_one(
-    shown: Countersigned, question: Question, submitter: str, place: Place
-) -> tuple[str, Approval]:
-    token, _ = open_token(shown.token, place)  # 1
-    holder = bytes.fromhex(token.holder)
-    trusted = {key_id(holder): holder}
-    approval, _ = read_statement(  # 2
-        Approval, "approval", shown.approval, trusted, where="approval"
-    )
-    try:
-        made, ends = moment_of(approval.issued_at), moment_of(approval.expires_at)
-    except ValueError as cause:
-        raise IntegrityError("the approval has no time", where=place.site) from cause
-    then = place._replace(now=made)
-    check_token(token, then)  # 3
-    require(token, "plan.approve", then, submitter=submitter)  # 3
-    bound = Question(approval.plan, approval.epoch, approval.policy)
-    if approval.silo != place.site or bound != question:  # 4
-        raise Refused("it is for another plan, data or policy", code="approval", where=place.site)
-    longest = timedelta(days=place.policy.four_eyes.days)
-    if ends - made > longest or not made - TOLERANCE <= place.now < ends:
-        raise Refused("it has run out, or lasts too long", code="approval", where=place.site)
-    return token.who, approval

@@ -207,6 +207,9 @@ class OpenId:
     def _known(self, said: Said) -> Person:
         """Check 8: the person's record, with the roles of now."""
         register = self._people.register().people
+        same = {name for name, one in register.items() if one.subject == said.subject}
+        if same - {said.name}:
+            raise refusal("this person is known here under another name")
         known = register.get(said.name)
         if known is None:
             values = {"name": said.name, "kind": "provider", "subject": said.subject}

@@ -119,6 +119,26 @@ class Enrolment(NamedTuple):
         return f"Enrolment(name={self.name!r})"
 
 
+def register_file(site: Path, keys: SiteKeys) -> SealedFile:
+    """Where a site's register lies, by the site's folder."""
+    return SealedFile(site / FOLDER / "people.sealed", keys, "people")
+
+
+def read_register(file: SealedFile) -> Register:
+    """Everybody, as they are now.
+
+    Raises:
+        IntegrityError: the register was changed.
+    """
+    values = file.read()
+    if values is None:
+        return Register(decoy="")
+    try:
+        return parse_record(Register, values, where=str(file.path))
+    except InputError as cause:
+        raise IntegrityError("not a register of people", where=str(file.path)) from cause
+
+
 class People:
     """The people of a site.
 
@@ -140,7 +160,7 @@ class People:
         hashing: Parameters = RFC_9106,
     ) -> None:
         make_private_folder(site / FOLDER)
-        self._file = SealedFile(site / FOLDER / "people.sealed", keys, "people")
+        self._file = register_file(site, keys)
         self._recovery_key = keys.derive("recovery-codes")
         self.keys = keys
         self.audit = audit
@@ -157,13 +177,7 @@ class People:
         Raises:
             IntegrityError: the register was changed.
         """
-        values = self._file.read()
-        if values is None:
-            return Register(decoy="")
-        try:
-            return parse_record(Register, values, where=str(self._file.path))
-        except InputError as cause:
-            raise IntegrityError("not a register of people", where=str(self._file.path)) from cause
+        return read_register(self._file)
 
     def names(self) -> tuple[str, ...]:
         """Everybody's name."""

@@ -1,7 +1,8 @@
 """Who may do what (S12): a table of role × right × relation, as a site's policy file holds it.
 
 Nothing is allowed that no rule allows; a missing table allows nothing. Four things no table can
-change: nobody approves their own plan; a dangerous right asks for a fresh second factor; a service
+change: nobody approves their own plan, nor that of somebody of the same name at another site, who
+may be they; a dangerous right asks for a fresh second factor; a service
 account has no other role beside that one; a role whose training has run out gives no right (S20).
 
 Pure functions over records: the same ones judge at submit and again inside each silo.
@@ -162,8 +163,9 @@ def decide(policy: AccessPolicy, token: Token, asked: Asked) -> Decision:
     if asked.right != "access.review" and _overdue(policy.reviews, token, asked.now, steps):
         return Decision(allowed=False, steps=tuple(steps))
     roles = usable_roles(policy, token, asked.now, steps)
-    if asked.right == "plan.approve" and token.who == asked.submitter:
-        steps.append("no: nobody approves their own plan")
+    if asked.right == "plan.approve" and token.person == asked.submitter.partition("@")[0]:
+        same = "" if token.who == asked.submitter else f", and {asked.submitter} has the same name"
+        steps.append(f"no: nobody approves their own plan{same}")
         return Decision(allowed=False, steps=tuple(steps))
     rule = _first(policy.rights, roles, token, asked)
     if rule is None:

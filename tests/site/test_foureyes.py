@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Silo:
         self.hub = SiteKeys.create(folder / "hub", site="hub")
         self.keys = SiteKeys.create(folder / "silo", site=SILO)
         self.hub_people = make_people(folder / "hub-people", self.hub, self.clock)
-        self.own_people = make_people(folder / "own-people", self.keys, self.clock)
+        self.own_people = make_people(folder, self.keys, self.clock)
         self.analyst = make_session(self.hub_people, audience=("hub", SILO))
         self.officer = make_session(self.own_people, "olga", ("privacy-officer",), audience=(SILO,))
         self.policy = self.with_four_eyes(epsilon_above=0.5)
@@ -186,3 +187,63 @@ def test_runs_are_counted_on_disk(silo: Silo) -> None:
     (name,) = register._read().runs
     assert register.used(name) == 1
     assert name.encode() not in (silo.folder / "approvals-used.sealed").read_bytes()
+
+
+def test_a_role_that_was_taken_back_takes_its_approvals_along(silo: Silo) -> None:
+    """Also one that is signed afterwards and dated back: the lost role's token is at hand."""
+    approval = silo.approval(runs=9)
+    assert silo.ask(approval)
+    silo.own_people.take_back("olga", "privacy-officer", by="sam")
+    assert "may not plan.approve" in silo.refusal(approval).why
+    assert "may not plan.approve" in silo.refusal(silo.approval()).why
+
+
+def test_a_role_that_ran_out_leaves_what_it_approved(silo: Silo) -> None:
+    silo.own_people.grant(
+        "olga", "privacy-officer", owner="sam", reason="a day", lasts=timedelta(days=1)
+    )
+    approval = silo.approval(days=7, runs=9)
+    silo.clock.forward(days=2)
+    silo.analyst = make_session(silo.hub_people, "ann", audience=("hub", SILO))
+    assert silo.ask(approval)
+
+
+def test_two_approvals_of_one_run_are_two_runs(silo: Silo) -> None:
+    first, second = silo.approval(), silo.approval()
+    silo.ask(first, second)
+    silo.ask(first, second)
+    assert "used up" in silo.refusal(first, second).what
+
+
+def test_the_same_name_at_another_site_is_no_second_person(silo: Silo) -> None:
+    twin = make_session(silo.own_people, "ada", ("privacy-officer",), audience=(SILO,))
+    assert "may not plan.approve" in silo.refusal(silo.approval(twin)).why
+
+
+def test_runs_at_the_same_time_are_no_more_than_were_approved(silo: Silo) -> None:
+    """Eight runs at once, by as many processes, on an approval of three."""
+    approval = silo.approval(runs=3)
+    shown = []
+    for _ in range(8):
+        silo.analyst._submissions.clear()
+        silo.clock.forward(seconds=1)
+        one = silo.analyst.present(PLAN)
+        shown.append(one.model_copy(update={"approvals": (approval,)}))
+    start_read, start_write = os.pipe()
+    children = []
+    for one in shown:
+        child = os.fork()
+        if child == 0:
+            os.close(start_write)
+            os.read(start_read, 1)  # all at the same moment: when the test closes its end
+            code = 1
+            try:
+                Access(silo.keys, silo.folder, silo.clock).judge(one, PLAN, silo.policy, EPOCH)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    os.close(start_read)
+    os.close(start_write)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert sorted(codes) == [0] * 3 + [1] * 5

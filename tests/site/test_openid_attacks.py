@@ -164,6 +164,18 @@ def test_two_keys_of_one_name_are_none(site: Site) -> None:
         site.sign_in(Answered(answered.id_token, (*answered.keys, *answered.keys)))
 
 
+def test_another_name_at_the_provider_makes_no_second_person(site: Site) -> None:
+    """Else one person would be two: one who asks and one who approves, or one who isn't stopped."""
+    site.sign_in()
+    other = {"preferred_username": "nora2@corp.example"}
+    assert "under another name" in site.refusal(claims=other).what
+    site.people.stop("nora", by="test")
+    assert "under another name" in site.refusal(claims=other).what
+    site.people.leave("nora", by="test")
+    assert "under another name" in site.refusal(claims=other).what
+    assert site.people.names() == ("nora",)
+
+
 def facts(text: str) -> Token:
     content = as_envelope(text, where="test")
     start = content.index(b'{"attested"')
