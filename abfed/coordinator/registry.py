@@ -13,7 +13,8 @@ Rules:
 3. A model is loaded in one way, `load`, which checks: it isn't frozen; the signature of its
    registration; the sealed file's digest; then what `Vault.open` checks; then that the plain model
    has the digest that the run's manifest named. Whoever gives it out asks for its stage too.
-4. Stages go forward only: candidate, approved, retired. Each step is in the log before it counts.
+4. Stages go forward only: candidate, approved, retired. Each step is in the log before it counts,
+   and a list of stages that is behind the log is an old one that was put back: nothing is given.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
 Stage = Literal["candidate", "approved", "retired"]
+ORDER: tuple[Stage, ...] = ("candidate", "approved", "retired")
 FOLDER = "models"
 MODEL_FILE = "model.sealed"
 REGISTRATION_FILE = "registration.sig"
@@ -221,10 +223,9 @@ class Registry:
         Raises:
             InputError: it is in that stage, or past it.
         """
-        order: tuple[Stage, ...] = ("candidate", "approved", "retired")
         with self._stages.alone():
             standing = self.find(model.label)
-            if order.index(stage) <= order.index(standing.stage):
+            if ORDER.index(stage) <= ORDER.index(standing.stage):
                 raise InputError(f"{model.label} is {standing.stage} already")
             step = Step(stage=stage, at=stamp(self._clock()), by=by, reason=reason)
             self._audit.append(
@@ -262,6 +263,8 @@ class Registry:
                 self._opened(model)
             except IntegrityError as error:
                 found[model.label] = str(error)
+        for label, why in self.behind().items():
+            found.setdefault(label, why)
         there = {(one.label, one.run) for one in every}
         for entry in self._audit.entries():
             facts = entry["body"]["facts"]
@@ -298,6 +301,7 @@ class Registry:
 
         Raises:
             Refused: it isn't approved, or is frozen.
+            IntegrityError: it isn't whole, or the log knows of a later stage.
         """
         standing = self.find(label)
         if standing.stage != "approved":
@@ -307,7 +311,30 @@ class Registry:
                 why="only an approved model is given out",
                 do="somebody else than who submitted it: `abfed model approve`",
             )
+        label = standing.registration.label
+        if why := self.behind().get(label):
+            raise IntegrityError(
+                why,
+                where=label,
+                do="find out who put the list back; if a step was cut off, `abfed model retire` "
+                "takes it again",
+            )
         return standing, self.load(standing.registration)
+
+    def behind(self) -> dict[str, str]:
+        """Models whose stage is behind what the log says, and what it says."""
+        standing = {one.registration.id: one for one in self._all()}
+        found: dict[str, str] = {}
+        for entry in self._audit.entries():
+            stage = entry["body"]["event"].removeprefix("model.")
+            one = standing.get(entry["body"]["facts"].get("registration", ""))
+            if one is None or stage not in ORDER or ORDER.index(stage) <= ORDER.index(one.stage):
+                continue
+            found[one.registration.label] = (
+                f"it is {one.stage} in the list of stages, and {stage} since "
+                f"{entry['body']['at'][:10]} by the log"
+            )
+        return found
 
     def _all(self) -> list[Standing]:
         values = self._stages.read() or {}

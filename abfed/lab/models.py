@@ -141,7 +141,7 @@ def export(workspace: Workspace, label: str, into: Path, *, purpose: str) -> lis
     registry = registry_of(workspace)
     found = registry.find(label).registration
     actor = workspace.authorise("model.export", submitter=found.asked_by)  # 1
-    standing, arrays = registry.give(label)  # 2
+    standing, arrays = registry.give(found.label)  # 2; the one that was judged
     model = standing.registration
     approvers = _second_persons(workspace, model)  # 3
     workspace.audit.append(  # 4
@@ -166,11 +166,12 @@ def verify(workspace: Workspace, labels: list[str]) -> dict[str, str]:
     registry = registry_of(workspace)
     wanted = labels or [one.registration.label for one in registry.standings()]
     found: dict[str, str] = {}
+    behind = registry.behind()
     for label in wanted:
         model = registry.find(label).registration
         try:
             registry.load(model)
-            found[model.label] = ""
+            found[model.label] = behind.get(model.label, "")
         except AbfedError as problem:
             found[model.label] = str(problem)
     workspace.audit.append(

@@ -269,6 +269,30 @@ def test_retired_or_frozen_it_is_given_out_no_more(house: House, tmp_path: Path)
     assert house.types("verify") == (0, f"{MODEL}: holds\n")
 
 
+def test_a_list_of_stages_that_was_put_back_gives_nothing_out(house: House, tmp_path: Path) -> None:
+    """Who can write to the disk, and has no key, brings a retired model's old stage back."""
+    rights = ("plan.approve", "model.export", "model.delete")
+    house.policy(rights=[{"role": "privacy-officer", "right": one} for one in rights])
+    house.signed_in("olga", "privacy-officer")
+    export = ("export", MODEL, str(tmp_path / "m"), "--purpose", "p")
+    stages = house.workspace.coordinator / "models" / "stages.sealed"
+    assert house.types("approve", MODEL, "--reason", "x")[0] == 0
+    approved = stages.read_bytes()
+    assert house.types("retire", MODEL, "--reason", "drifted")[0] == 0
+    write_private(stages, approved)
+    code, told = house.types(*export)
+    assert (code, "retired since" in told) == (4, True), told
+    assert not (tmp_path / "m").exists()
+    code, told = house.types("verify")
+    assert (code, "retired since" in told) == (4, True), told
+    stages.unlink()  # nor does a list that is gone make it anything but a candidate
+    assert house.types("verify")[0] == 4
+    assert house.types(*export)[0] == 3
+    write_private(stages, approved)
+    assert house.types("retire", MODEL, "--reason", "again")[0] == 0  # also after a kill: mended
+    assert house.types("verify")[0] == 0
+
+
 def test_a_run_whose_model_was_changed_registers_nothing(house: House) -> None:
     (run,) = house.workspace.runs()
     sealed = run.folder / "model.sealed"
