@@ -22,8 +22,9 @@ def main() -> int:
     times = int(os.environ.get("TIMES", "2000"))
     begun = time.process_time()
     print(f"{times} experiments a row; held: share of intervals with the truth, or of alarms")
-    head = f"{'interval or test':<40} {'of':<32} {'ε':>4} {'a brand':>9}"
-    print(f"{head} {'held':>7} {'width':>7}")
+    print("width: over that of its sampling part; read: share that noise didn't hide")
+    head = f"{'interval or test':<40} {'of':<48} {'ε':>4} {'a brand':>9}"
+    print(f"{head} {'held':>7} {'width':>7} {'read':>5}")
     bad = 0
     for cell in cells.every_cell(times):
         mark = "" if cells.is_nominal(cell) else "  not nominal"
@@ -32,8 +33,8 @@ def main() -> int:
             "" if cell.width != cell.width or cell.width == float("inf") else f"{cell.width:.2f}"
         )
         print(
-            f"{cell.interval:<40} {cell.world:<32} {cell.epsilon:>4g} {cell.recipients:>9,}"
-            f" {cell.held:>7.4f} {width:>7}{mark}"
+            f"{cell.interval:<40} {cell.world:<48} {cell.epsilon:>4g} {cell.recipients:>9,}"
+            f" {cell.held:>7.4f} {width:>7} {cell.read:>5.2f}{mark}"
         )
     print(f"{bad} rows aren't nominal; {time.process_time() - begun:.0f} CPU s")
     return 1 if bad else 0

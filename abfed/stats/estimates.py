@@ -30,6 +30,10 @@ Flags = npt.NDArray[np.bool_]
 SUPPRESS_BELOW = 5.0
 """An arm is suppressed where its noised size is below this many standard deviations of noise."""
 
+HISTOGRAM_BELOW = 12.0
+"""The same for quantiles: below it the inverse of a noised distribution function is off to one side
+by more than its standard error tells (decision 0118)."""
+
 MOMENTS_USABLE = 0.25
 """A noised variance is used while its noise is below this share of it; else a bound is."""
 
@@ -112,8 +116,9 @@ def _read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
     sums, noise = totals.arm(arm, metric.name)
     reason = f"arm {arm!r} is too small to tell from noise at this ε"
     own = sums.sum(axis=-1)
+    least = HISTOGRAM_BELOW if isinstance(metric, Quantile) else SUPPRESS_BELOW
     usable = (size >= SUPPRESS_BELOW * sd) & (size > 0)
-    usable &= (own >= SUPPRESS_BELOW * noise * math.sqrt(sums.shape[-1])) & (own > 0)
+    usable &= (own >= least * noise * math.sqrt(sums.shape[-1])) & (own > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(metric, Ratio):
             return _ratio(metric, totals, arm, size, usable)

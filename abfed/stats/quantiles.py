@@ -2,9 +2,10 @@
 
 The noised bins are made a distribution function, smoothed to one that rises (isotonic regression:
 post-processing, so it costs nothing), and inverted; inside a bin recipients count as evenly spread.
-The standard error is Woodruff's (1952): the distance on the value axis between where the function
-passes q − z·se and q + z·se, over 2z, with the noise of the bins in se. A histogram's last bin also
-holds those without a value, who come after everybody else.
+The standard error is Woodruff's (1952): how far on the value axis the function takes from q − z·se
+to q and from q to q + z·se, over z, with the noise of the bins in se; the two sides' root mean
+square, as they differ where the function bends. A histogram's last bin also holds those without a
+value, who come after everybody else.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _spread(function: Floats, edges: Floats, q: float, se: Floats) -> Floats:
     reach = WOODRUFF_Z * se
     middle = _inverse(function, edges, np.full(se.shape, q))
     low, high = _inverse(function, edges, q - reach), _inverse(function, edges, q + reach)
-    both = (high - low) / 2
+    both = np.sqrt(((high - middle) ** 2 + (middle - low) ** 2) / 2)
     one = np.where(np.isfinite(high), high - middle, middle - low)
     return np.where(np.isfinite(both), both, one) / WOODRUFF_Z
 

@@ -15,13 +15,13 @@ from scipy import stats
 
 from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
-from abfed.stats.encoding import Floats, Integers
+from abfed.stats.encoding import Floats
 from abfed.stats.estimates import Reading
 from abfed.stats.readouts import read_arms
 from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
-from tests.statistical.worlds import World
-from tests.stats.simulated import CLICKED, CONVERTED, RATIO, SIGMA, SPEND, plan_of
+from tests.statistical.worlds import Setting, World
+from tests.stats.simulated import CLICKED, CONVERTED, RATIO, SIGMA, SPEND
 
 Z = 1.959963984540054
 EPSILONS = tuple(SIGMA)
@@ -39,6 +39,7 @@ class Cell(NamedTuple):
         held: share of them whose interval holds the truth (or, for a test, share of alarms).
         width: mean width of the interval over that without noise; NaN where it has no part.
         nominal: what `held` should be.
+        read: share of the intervals that could be read; the others say that noise hides them.
     """
 
     interval: str
@@ -49,6 +50,7 @@ class Cell(NamedTuple):
     held: float
     width: float
     nominal: float = 0.95
+    read: float = 1.0
 
 
 def read_all(plan: Plan, metric: Metric, totals: dict[str, SiloTotals]) -> dict[str, list[Reading]]:
@@ -80,7 +82,7 @@ def size_weights(totals: dict[str, SiloTotals]) -> Floats:
 
 
 def coverage(
-    world: World, truth: Floats, times: int, seed: int, label: str, epsilon: float
+    world: World, truth: Floats, times: int, seed: int, known: tuple[str, Setting]
 ) -> Iterator[Cell]:
     """Brands by themselves, these brands, and the relative lift over them.
 
@@ -89,15 +91,13 @@ def coverage(
         truth: true value of the metric (brands, arms).
         times: simulated experiments.
         seed: of the draws.
-        label: what the rows are called.
-        epsilon: of the release, for the table.
+        known: what the rows are called, and where they take place.
     """
     plan, metric = world.plan, world.plan.metrics[0]
     totals = world.draw(times, np.random.default_rng(seed))
     readings = read_all(plan, metric, totals)
     treated, control = readings["arm-1"], readings["control"]
-    n = int(world.recipients.mean())
-    hits, widths, kept = [], [], 0
+    hits, widths = [], []
     for brand, (a, b) in enumerate(zip(treated, control, strict=True)):
         fine = a.usable & b.usable
         off = np.abs(a.value - b.value - (truth[brand, 1] - truth[brand, 0]))
@@ -105,90 +105,92 @@ def coverage(
         hits.append((off <= Z * se)[fine])
         with np.errstate(divide="ignore"):
             widths.append((se / np.sqrt(a.sampling + b.sampling))[fine])
-        kept += int(fine.sum())
-    if kept > 0.98 * times * len(treated):
-        held = float(np.concatenate(hits).mean())
-        width = float(np.concatenate(widths).mean())
-        yield Cell("effect, a brand", label, epsilon, n, times, held, width)
+    hit, width = np.concatenate(hits), np.concatenate(widths)
+    yield _cell("effect, a brand", known, times, hit, times * len(treated), width)
     weights = size_weights(totals)
     above, below = over_brands(treated, weights), over_brands(control, weights)
     fine = np.all([one.usable for one in (*treated, *control)], axis=0)
-    if fine.mean() < 0.98:
-        return
     true = world.recipients @ truth / world.recipients.sum()
     se = np.sqrt(above.variance + below.variance)
-    off = np.abs(above.value - below.value - (true[1] - true[0]))
-    width = float((se / np.sqrt(above.sampling + below.sampling))[fine].mean())
-    held = float((off <= Z * se)[fine].mean())
-    yield Cell("effect, these brands", label, epsilon, n, times, held, width)
-    yield from _relative(above, below, true[1] / true[0] - 1, fine, (label, epsilon, n, times))
+    hit = np.abs(above.value - below.value - (true[1] - true[0])) <= Z * se
+    with np.errstate(divide="ignore"):
+        width = se / np.sqrt(above.sampling + below.sampling)
+    yield _cell("effect, these brands", known, times, hit[fine], times, width[fine])
+    lift = true[1] / true[0] - 1
+    low, high, bounded = _relative(above, below)
+    hit = ((low <= lift) & (lift <= high))[fine & bounded]
+    yield _cell("relative lift", known, times, hit, times)
 
 
-def _relative(
-    above: Many, below: Many, lift: float, fine: Any, known: tuple[str, float, int, int]
-) -> Iterator[Cell]:
-    """Fieller's interval, as `contrasts.relative_lift` has it, where it is bounded."""
+def _cell(
+    interval: str,
+    known: tuple[str, Setting],
+    times: int,
+    hit: Any,
+    asked: int,
+    width: Floats | None = None,
+) -> Cell:
+    """A row from which of the intervals that could be read held the truth."""
+    what, at = known
+    held = float(hit.mean()) if len(hit) else math.nan
+    wide = math.nan if width is None or not len(width) else float(width.mean())
+    return Cell(
+        interval, at.said(what), at.epsilon, at.recipients, times, held, wide, read=len(hit) / asked
+    )
+
+
+def _relative(above: Many, below: Many) -> tuple[Floats, Floats, Any]:
+    """Fieller's interval, as `contrasts.relative_lift` has it, and where it is bounded."""
     a = below.value**2 - Z**2 * below.variance
-    bounded = fine & (a > 0) & (below.value > 0)
-    if bounded.mean() < 0.999:
-        return
     b, q = above.value * below.value, above.value**2 - Z**2 * above.variance
     root = np.sqrt(np.maximum(0.0, b**2 - a * q))
-    low, high = (b - root) / a - 1, (b + root) / a - 1
-    held = float(((low <= lift) & (lift <= high)).mean())
-    label, epsilon, n, times = known
-    yield Cell("relative lift", label, epsilon, n, times, held, math.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.maximum((b - root) / a - 1, -1.0), (b + root) / a - 1
+    return low, high, (a > 0) & (below.value > 0) & (above.value >= 0)
 
 
-def proportion(
-    rate: float, epsilon: float, recipients: int, shares: tuple[float, float], times: int
-) -> Iterator[Cell]:
+def proportion(rate: float, at: Setting, times: int) -> Iterator[Cell]:
     """A share of recipients, with a lift of 10 %."""
     metric = CLICKED if rate > 0.05 else CONVERTED
-    plan = plan_of(metric, shares=shares)
-    rates = rate * worlds.BASELINES[:, None] * np.array([1.0, 1.1])
-    world = World(
-        plan,
-        worlds.vectors(plan, worlds.binary_atoms(metric["column"])),
-        worlds.binary_chances(rates),
-        worlds.sizes_of(recipients),
-        SIGMA[epsilon],
-    )
-    name = f"p = {rate:g}, arms {shares[0]:g}/{shares[1]:g}"
-    yield from coverage(world, rates, times, 1, name, epsilon)
+    plan = at.plan(metric)
+    rates = rate * at.brands.baselines[:, None] * np.array([1.0, 1.1])
+    atoms = worlds.vectors(plan, worlds.binary_atoms(metric["column"]))
+    world = World(plan, atoms, worlds.binary_chances(rates), at.people, at.sigma)
+    yield from coverage(world, rates, times, 1, (f"p = {rate:g}", at))
 
 
-def spend(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+def spend(at: Setting, times: int) -> Iterator[Cell]:
     """Money, clipped at $200: .9 % buy."""
-    plan = plan_of(SPEND)
-    rates = 0.009 * worlds.BASELINES[:, None] * np.array([1.0, 1.2])
+    plan = at.plan(SPEND)
+    rates = 0.009 * at.brands.baselines[:, None] * np.array([1.0, 1.2])
     amounts, mass = worlds.spending()
     mean = float(np.minimum(amounts, worlds.CAP) @ mass)
-    world = World(
-        plan,
-        worlds.vectors(plan, worlds.spend_atoms()),
-        worlds.spend_chances(rates),
-        worlds.sizes_of(recipients),
-        SIGMA[epsilon],
-    )
-    yield from coverage(world, rates * mean, times, 2, "spend, clipped at $200", epsilon)
+    atoms = worlds.vectors(plan, worlds.spend_atoms())
+    world = World(plan, atoms, worlds.spend_chances(rates), at.people, at.sigma)
+    yield from coverage(world, rates * mean, times, 2, ("spend, clipped at $200", at))
 
 
-def ratio(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
-    """Clicks among opens, one to five sends a recipient."""
-    plan = plan_of(RATIO, sends_per_recipient=5)
-    rates = 0.2 * worlds.BASELINES[:, None] * np.array([1.0, 1.05])
+def of_sends(at: Setting, times: int) -> Iterator[Cell]:
+    """One to five sends a recipient: clicks among opens, opened sends, and whether any was."""
+    rates = 0.2 * at.brands.baselines[:, None] * np.array([1.0, 1.05])
     atoms = worlds.sends_atoms(5)
     chances = worlds.sends_chances(rates, 5)
-    clicks = np.array([one["clicked"].sum() for one in atoms])
-    opens = np.array([one["opened"].sum() for one in atoms])
-    truth = (chances @ clicks) / (chances @ opens)
-    world = World(
-        plan, worlds.vectors(plan, atoms), chances, worlds.sizes_of(recipients), SIGMA[epsilon]
+    clicks, opens = (
+        np.array([float(one[name].sum()) for one in atoms]) for name in ("clicked", "opened")
     )
-    yield from coverage(world, truth, times, 3, "clicks per open, 1–5 sends", epsilon)
+    truths = (
+        (RATIO, (chances @ clicks) / (chances @ opens), "clicks per open, 1–5 sends"),
+        (CLICKS, chances @ np.minimum(clicks, 3), "clicks, of 1–5 sends at most 3"),
+        (CLICKED, chances @ (clicks > 0), "any click, 1–5 sends"),
+    )
+    for metric, truth, what in truths:
+        plan = at.plan(metric, sends_per_recipient=5)
+        world = World(plan, worlds.vectors(plan, atoms), chances, at.people, at.sigma)
+        for cell in coverage(world, truth, times, 3, (what, at)):
+            yield cell._replace(interval=f"{cell.interval} ({plan.metrics[0].kind})")
 
 
+CLICKS = {"name": "clicks", "kind": "count", "column": "clicked", "most": 3}
 KEEN = {"name": "keen", "kind": "numeric", "low": 0.0, "high": 1.0}
 BANDS = ("low", "middle", "high")
 BAND = {"name": "band", "kind": "category", "values": list(BANDS)}
@@ -198,50 +200,53 @@ KEENNESS = np.array([0.1, 0.5, 0.9])
 KEEN_MASS = np.array([0.5, 0.3, 0.2])
 
 
+USUAL, RARE = (0.05, 0.15, 0.55), (0.003, 0.009, 0.03)
+"""Rates by how keen somebody was; about .16 and .01 of all."""
+
+
 def keen_world(
     analysis: dict[str, Any],
-    epsilon: float,
-    recipients: Integers,
-    by_level: tuple[float, float, float] = (0.05, 0.15, 0.55),
+    at: Setting,
+    by_level: tuple[float, float, float] = USUAL,
 ) -> tuple[World, Floats, Floats]:
-    """Clicks that depend on how keen somebody was before: r² is about .2.
+    """Clicks that depend on how keen somebody was before: r² is about .2 where they are usual.
 
     Returns:
         The world; the true rates (brands, arms); and those by band (brands, arms, bands).
     """
-    plan = plan_of(CLICKED, features=[KEEN, BAND], analysis=analysis)
+    plan = at.plan(CLICKED, features=[KEEN, BAND], analysis=analysis)
     rates = np.array(by_level)[None, None, :] * np.array([1.0, 1.05])[None, :, None]
-    by_band = np.clip(rates * (0.8 + 0.2 * worlds.BASELINES)[:, None, None], 0, 1)
+    by_band = np.clip(rates * (0.8 + 0.2 * at.brands.baselines)[:, None, None], 0, 1)
     chances = np.stack([1 - by_band, by_band], axis=-1) * KEEN_MASS[:, None]
     atoms = [
         pd.DataFrame({"clicked": [flag], "keen": [float(level)], "band": [band]})
         for level, band in zip(KEENNESS, BANDS, strict=True)
         for flag in (False, True)
     ]
-    world = World(
-        plan,
-        worlds.vectors(plan, atoms),
-        chances.reshape(*by_band.shape[:2], -1),
-        recipients,
-        SIGMA[epsilon],
-    )
+    flat = chances.reshape(*by_band.shape[:2], -1)
+    world = World(plan, worlds.vectors(plan, atoms), flat, at.people, at.sigma)
     return world, by_band @ KEEN_MASS, by_band
 
 
-def adjusted(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+def adjusted(
+    at: Setting, times: int, by_level: tuple[float, float, float] = USUAL
+) -> Iterator[Cell]:
     """CUPED in its tensor form, and post-stratification."""
     cuped = {"adjust": [{"metric": "clicked", "covariate": "keen", "use": "yes"}]}
     strata = {"segments": [{"name": "bands", "feature": "band", "poststratify": True}]}
     for label, analysis in (("CUPED", cuped), ("post-stratified", strata)):
-        world, truth, _ = keen_world(analysis, epsilon, worlds.sizes_of(recipients))
-        for cell in coverage(world, truth, times, 6, f"p ≈ 0.16, {label}", epsilon):
+        world, truth, _ = keen_world(analysis, at, by_level)
+        what = f"p ≈ {truth.mean():.2g}"
+        for cell in coverage(world, truth, times, 6, (what, at)):
             yield cell._replace(interval=f"{cell.interval} ({label})")
 
 
-def in_segments(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+def in_segments(
+    at: Setting, times: int, by_level: tuple[float, float, float] = USUAL
+) -> Iterator[Cell]:
     """The effect in each cell of a segmentation, over these brands."""
     analysis = {"segments": [{"name": "bands", "feature": "band", "share": 0.3}]}
-    world, _, by_band = keen_world(analysis, epsilon, worlds.sizes_of(recipients))
+    world, truth, by_band = keen_world(analysis, at, by_level)
     totals = world.draw(times, np.random.default_rng(7))
     hits = []
     for index in range(len(BANDS)):
@@ -259,9 +264,9 @@ def in_segments(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
         off = np.abs(above.value - below.value - (true[1] - true[0]))
         usable = np.all([one.usable for both in readings.values() for one in both], axis=0)
         hits.append((off <= Z * np.sqrt(above.variance + below.variance))[usable])
-    held = float(np.concatenate(hits).mean())
-    known = ("three bands, 30 % of the budget", epsilon, recipients, times)
-    yield Cell("effect in a segment", *known, held, math.nan)
+    known = (f"p ≈ {truth.mean():.2g}, three bands", at)
+    hit = np.concatenate(hits)
+    yield _cell("effect in a segment", known, times, hit, times * len(BANDS))
 
 
 HOURS = {
@@ -273,32 +278,26 @@ HOURS = {
 }
 
 
-def time_to_open(epsilon: float, recipients: int, times: int) -> Iterator[Cell]:
+def time_to_open(at: Setting, times: int, opening: float = 0.45) -> Iterator[Cell]:
     """The time within which a quarter of recipients opened; more than half never do.
 
     Times are evenly spread inside each bin, so that the truth is known exactly.
     """
-    plan = plan_of(HOURS)
+    plan = at.plan(HOURS)
     edges = np.array(HOURS["edges"])
     middles = (edges[1:] + edges[:-1]) / 2
     atoms = [pd.DataFrame({"hours_to_open": [float(one)]}) for one in (*middles, np.inf)]
     chances, truth = [], []
-    for base in worlds.BASELINES:
+    for base in at.brands.baselines:
         pair, true = [], []
         for lift in (1.0, 1.08):
-            opened = min(0.95, 0.45 * (0.7 + 0.3 * base) * lift)
+            opened = min(0.95, opening * (0.7 + 0.3 * base) * lift)
             reached = opened * stats.expon(scale=12.0).cdf(edges)
             pair.append([*np.diff(reached), 1 - reached[-1]])
             true.append(float(np.interp(0.25, reached, edges)))
         chances.append(pair)
         truth.append(true)
-    world = World(
-        plan,
-        worlds.vectors(plan, atoms),
-        np.array(chances),
-        worlds.sizes_of(recipients),
-        SIGMA[epsilon],
-    )
-    label = "hours until a quarter opened"
-    for cell in coverage(world, np.array(truth), times, 8, label, epsilon):
-        yield cell._replace(interval=cell.interval.replace("effect", "quantile"))
+    world = World(plan, worlds.vectors(plan, atoms), np.array(chances), at.people, at.sigma)
+    what = f"hours until a quarter opened, of {opening:.0%}"
+    for cell in coverage(world, np.array(truth), times, 8, (what, at)):
+        yield cell._replace(interval=f"{cell.interval} (quantile)")

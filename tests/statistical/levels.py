@@ -6,59 +6,19 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 import numpy as np
 from scipy import special
 
-from abfed.protocol.analysis import Spending
 from abfed.stats import pooling
 from abfed.stats.bayes import posterior
 from abfed.stats.checks import sample_ratio
 from abfed.stats.encoding import Floats, Integers
 from abfed.stats.estimates import Reading
-from abfed.stats.sequential import Looks
 from tests.statistical import worlds
 from tests.statistical.cells import Cell, Z, over_brands, read_all, size_weights
 from tests.statistical.worlds import World
 from tests.stats.simulated import CLICKED, CONVERTED, SIGMA, plan_of
-
-WAVE_SIZES = (0.6, 1.4, 0.8, 1.2, 1.0)
-"""Of five waves: unlike, so that noise weighs differently in each."""
-
-
-def sequential_errors(
-    spending: str, epsilon: float, times: int, seed: int, recipients: int = 4000
-) -> Iterator[Cell]:
-    """Five looks at a true null: how often any of them rejects it, with and without a design."""
-    plan = plan_of(CLICKED)
-    rng = np.random.default_rng(seed)
-    vectors = worlds.vectors(plan, worlds.binary_atoms("clicked"))
-    chances = worlds.binary_chances(0.15 * worlds.BASELINES[:, None] * np.ones(2))
-    score = np.zeros(times)
-    information = np.zeros((5, times))
-    z = np.zeros((5, times))
-    used = np.zeros(times)
-    for look, size in enumerate(WAVE_SIZES):
-        sizes = worlds.sizes_of(round(recipients * size))
-        totals = World(plan, vectors, chances, sizes, SIGMA[epsilon]).draw(times, rng)
-        readings = read_all(plan, plan.metrics[0], totals)
-        weights = size_weights(totals)
-        above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
-        many = np.sum([one.counts()[0].sum(axis=-1) for one in totals.values()], axis=0)
-        score += many * (above.value - below.value)
-        used += many**2 * (above.variance + below.variance)
-        information[look], z[look] = used, score / np.sqrt(used)
-    crossed, fixed = np.zeros(times, bool), (np.abs(z) > Z).any(axis=0)
-    for one in range(times):
-        seen = {n + 1: (z[n, one], 1.0, math.sqrt(information[n, one])) for n in range(5)}
-        last = Looks.of(cast("Spending", spending), 5, seen)
-        values = last.values(0.05)
-        crossed[one] = any(abs(a) > b for a, b in zip(z[:, one], values, strict=True))
-    label = "p = 0.15, five unlike waves"
-    known = (label, epsilon, recipients, times)
-    yield Cell(f"{spending}, any look", *known, float(crossed.mean()), math.nan, 0.05)
-    yield Cell("fixed intervals, any look", *known, float(fixed.mean()), math.nan, math.nan)
 
 
 def sample_ratio_alarms(

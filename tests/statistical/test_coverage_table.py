@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.statistical import cells, levels
-from tests.statistical.coverage_table import every_cell, is_nominal
+from tests.statistical import levels, looks
+from tests.statistical.coverage_table import every_cell, every_kind, is_nominal
+from tests.statistical.worlds import TWO, Setting
 
 
 @pytest.mark.slow
@@ -19,13 +20,13 @@ def test_every_row_of_the_table_is_nominal() -> None:
 def test_each_kind_of_interval_is_nominal_at_a_middling_epsilon() -> None:
     """One world of each kind, quickly; the slow test above has them all."""
     rows = [
-        *cells.adjusted(0.5, 64_000, 2000),
-        *cells.in_segments(0.5, 64_000, 2000),
-        *cells.time_to_open(0.5, 64_000, 2000),
+        *every_kind(Setting(0.5, 64_000), 2000),
+        *every_kind(Setting(0.1, 16_000, (0.9, 0.1), TWO), 2000),
         *levels.credible(0.5, 16_000, 2000),
         *levels.guardrails(0.5, 64_000, 2000),
         *levels.across_brands(0.5, 16_000, 2000),
         *levels.sample_ratio_alarms(0.1, 2000, (0.8, 0.1, 0.1), 1000),
+        *looks.any_finding(0.1, 16_000, 2000),
     ]
     assert [cell for cell in rows if not is_nominal(cell)] == []
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from abfed.privacy.accounting import gaussian_multiplier
 from abfed.stats.adjusting import Forecast, forecast
-from abfed.stats.encoding import Floats, Integers
+from abfed.stats.encoding import Floats
 from tests.statistical.cells import (
     KEEN_MASS,
     KEENNESS,
@@ -24,7 +24,7 @@ from tests.statistical.cells import (
     read_all,
     size_weights,
 )
-from tests.statistical.worlds import World, sizes_of, vectors
+from tests.statistical.worlds import FOUR, Brands, Setting, World, sizes_of, vectors
 from tests.stats.simulated import (
     BASELINES,
     CLICKED,
@@ -115,11 +115,14 @@ def test_noise_is_that_of_the_analytic_gaussian(epsilon: float) -> None:
     assert gaussian_multiplier(epsilon, 1e-6) == pytest.approx(SIGMA[epsilon], rel=0.01)
 
 
+ALIKE = Brands(np.ones(4), FOUR.baselines)
+"""In size."""
+
 RARE_KEEN = (0.03, 0.12, 0.50)
 """Rates by level of the covariate: p = .15 and r² = .22."""
 
 
-def adjusted_width(epsilon: float, recipients: Integers) -> tuple[float, Forecast]:
+def adjusted_width(at: Setting) -> tuple[float, Forecast]:
     """Width with the covariate over that without, over four brands; and what was forecast."""
     p = float(np.dot(RARE_KEEN, KEEN_MASS))
     v = float(KEENNESS @ KEEN_MASS)
@@ -128,23 +131,23 @@ def adjusted_width(epsilon: float, recipients: Integers) -> tuple[float, Forecas
     r_squared = shared**2 / of_v / (p * (1 - p))
     assert (p, r_squared) == pytest.approx((0.15, 0.22), abs=0.005)
     analysis = {
-        "recipients": int(recipients.mean()),
+        "recipients": int(at.people.mean()),
         "expected": [{"metric": "clicked", "mean": p, "r_squared": r_squared}],
     }
     known = {"metric": "clicked", "covariate": "keen", "mean": v, "sd": math.sqrt(of_v)}
     widths = []
     for use in ("yes", "no"):
         adjust = {"adjust": [known | {"use": use}]}
-        world, _, _ = keen_world(analysis | adjust, epsilon, recipients, RARE_KEEN)
+        world, _, _ = keen_world(analysis | adjust, at, RARE_KEEN)
         widths.append(drawn_width(world, 200))
-    values = {"epsilon": epsilon, "split": {"statistics": epsilon}}
+    values = {"epsilon": at.epsilon, "split": {"statistics": at.epsilon}}
     asked = world.plan.model_copy(update={"privacy": world.plan.privacy.model_validate(values)})
     return widths[0] / widths[1], forecast(asked, asked.analysis.adjust[0])
 
 
 def test_a_covariate_narrows_as_published() -> None:
     """p = .15, r² = .22, ε = .5, 16,000 a brand: .92 of the unadjusted width."""
-    found, _ = adjusted_width(0.5, sizes_of(16_000))
+    found, _ = adjusted_width(Setting(0.5, 16_000))
     assert found == pytest.approx(0.92, abs=0.02)
 
 
@@ -156,6 +159,6 @@ def test_what_is_said_beforehand_of_a_covariate_comes_true(
     epsilon: float, recipients: int, *, pays: bool
 ) -> None:
     """Four brands alike in size, so that one forecast holds for all: pays or not, and how much."""
-    found, said = adjusted_width(epsilon, np.full(4, recipients))
+    found, said = adjusted_width(Setting(epsilon, recipients, brands=ALIKE))
     assert said.ratio == pytest.approx(found, rel=0.03)
     assert said.pays == pays == (found < 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,60 @@ from abfed.stats.encoding import SCALE, Floats, Integers
 from abfed.stats.layout import Layout
 from abfed.stats.totals import SiloTotals
 from tests.statistical.people import permit
+from tests.stats.simulated import SIGMA, plan_of
 
-SIZES = np.array([0.5, 0.75, 1.0, 1.75])
-BASELINES = np.array([0.6, 0.87, 1.13, 1.4])
 CAP = 200.0
+
+
+class Brands(NamedTuple):
+    """Brands that are unlike: sizes and baselines, as multiples of an average."""
+
+    sizes: Floats
+    baselines: Floats
+
+
+FOUR = Brands(np.array([0.5, 0.75, 1.0, 1.75]), np.array([0.6, 0.87, 1.13, 1.4]))
+BASELINES = FOUR.baselines
+TWO = Brands(np.array([0.6, 1.4]), np.array([0.75, 1.25]))
+FIVE = Brands(np.array([0.5, 0.6, 0.8, 1.1, 2.0]), np.array([1.4, 0.6, 1.2, 0.8, 1.0]))
+
+
+class Setting(NamedTuple):
+    """Where an experiment takes place.
+
+    Attributes:
+        epsilon: of the release.
+        recipients: in a brand, on average.
+        shares: planned, of the control and of the arm.
+        brands: which.
+    """
+
+    epsilon: float
+    recipients: int
+    shares: tuple[float, float] = (0.5, 0.5)
+    brands: Brands = FOUR
+
+    @property
+    def people(self) -> Integers:
+        """Recipients in each brand."""
+        return np.rint(self.recipients * self.brands.sizes).astype(np.int64)
+
+    @property
+    def sigma(self) -> float:
+        """Noise multiplier of a release."""
+        return SIGMA[self.epsilon]
+
+    def plan(self, metric: dict[str, Any], **changes: Any) -> Plan:
+        """A plan that asks this of these brands."""
+        names = [f"brand-{number}" for number in range(len(self.brands.sizes))]
+        return plan_of(metric, shares=self.shares, silos=names, **changes)
+
+    def said(self, what: str) -> str:
+        """What is asked, with what isn't usual here."""
+        if self.shares != (0.5, 0.5):
+            what += f", arms {self.shares[0]:g}/{self.shares[1]:g}"
+        many = len(self.brands.sizes)
+        return what if many == 4 else f"{what}, {many} brands"
 
 
 class Silent:
@@ -99,7 +150,7 @@ class World:
 
 def sizes_of(recipients: int) -> Integers:
     """Recipients of the four brands, for this average."""
-    return np.rint(recipients * SIZES).astype(np.int64)
+    return np.rint(recipients * FOUR.sizes).astype(np.int64)
 
 
 def binary_atoms(column: str) -> list[pd.DataFrame]:
@@ -130,6 +181,20 @@ def spend_chances(rates: Floats) -> Floats:
     """From the rates of buying (brands, arms)."""
     _, mass = spending()
     return np.concatenate([1 - rates[..., None], rates[..., None] * mass], axis=-1)
+
+
+def purchase_atoms(amounts: Floats) -> list[pd.DataFrame]:
+    """Nobody; somebody who only clicked; and those who bought for each amount."""
+    rows = [(False, False, 0.0), (True, False, 0.0), *((True, True, float(one)) for one in amounts)]
+    names = ("clicked", "converted", "revenue")
+    return [pd.DataFrame({n: [v] for n, v in zip(names, row, strict=True)}) for row in rows]
+
+
+def purchase_chances(rates: Floats, mass: Floats) -> Floats:
+    """From the rates of clicking (brands, arms), of whom 6 % buy."""
+    bought = 0.06 * rates[..., None] * mass
+    few = np.stack([1 - rates, 0.94 * rates], axis=-1)
+    return np.concatenate([few, bought], axis=-1)
 
 
 def sends_atoms(most: int) -> list[pd.DataFrame]:
