@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from abfed.cli.output import say, say_json, table
-from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
+from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption, typed
 from abfed.protocol.errors import InputError
 
 app = typer.Typer(help="Contain incidents, prove what was done, and drill.", no_args_is_help=True)
@@ -67,7 +67,7 @@ def open_incident(
         [{"act": one.act, "within": f"{one.within_minutes} min", "do": one.do} for one in steps],
         title=f"Playbook {playbook}",
     )
-    say(f"Next: abfed incident contain {made.id} KIND NAME -w {workspace}")
+    say(f"Next: {typed(f'incident contain {made.id} KIND NAME -s {site}', workspace)}")
 
 
 @app.command()
@@ -231,6 +231,7 @@ def close(
     as_json: JsonOption = False,
 ) -> None:
     """End an incident. What is frozen stays frozen."""
+    from abfed.lab.containing import still_frozen
     from abfed.lab.responding import incidents_of
     from abfed.lab.workspace import Workspace
 
@@ -240,10 +241,10 @@ def close(
     if as_json:
         say_json(closed.model_dump(mode="json"))
         return
-    held = [f"{one.kind} {one.name[:16]}" for one in closed.contained if not one.lifted_at]
-    say(f"{incident} is closed.")
-    if held:
-        say(f"Still frozen: {', '.join(held)}")
+    held = still_frozen(opened, closed)
+    say(f"{incident} is closed.{' Still frozen, each until it is lifted:' if held else ''}")
+    for (kind, name), sites in held.items():
+        say(f"  {kind} {name} at {', '.join(sites)}")
 
 
 @app.command()

@@ -82,7 +82,10 @@ def workspace_in(arguments: Sequence[str]) -> str:
 
 
 def over(advice: str, workspace: str, root: click.Command) -> str:
-    """Advice whose commands (between backticks) name the workspace that was worked on."""
+    """Advice whose commands (between backticks) name the workspace that was worked on.
+
+    What is typed on another machine, over a workspace of theirs, stands between apostrophes.
+    """
     if not workspace:
         return advice
     return re.sub(r"`abfed ([^`]+)`", lambda found: f"`{typed(found[1], workspace, root)}`", advice)

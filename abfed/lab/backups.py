@@ -240,7 +240,7 @@ def _refuse_older(workspace: Workspace, folder: Path, keys: SiteKeys, file: Path
         raise IntegrityError(
             "nobody says what this silo showed since the backup",
             why="an old backup would forget what was charged since",
-            do="ask its coordinator for `abfed audit anchors`, and name the file with --anchors",
+            do="ask its coordinator for 'abfed audit anchors', and name the file with --anchors",
         )
     own = [one for one in anchors if one.of == keys.site]
     log = AuditLog(folder / "audit.jsonl", keys)

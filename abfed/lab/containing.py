@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from abfed.lab.coordination import COORDINATOR
 from abfed.lab.entrance import Entrance
 from abfed.lab.offices import parse_who
 from abfed.lab.responding import Contained, contain, frozen_at, incidents_of, lift
 from abfed.protocol.errors import AbfedError, InputError, RunFailed
+from abfed.site.incidents import Incident
 
 
 def meant(workspace: Entrance, kind: str, name: str, site: str) -> str:
@@ -67,7 +69,7 @@ def contain_everywhere(
         except AbfedError as error:
             failed[one] = error
             continue
-        kept.contained(incident, kind, who, by=f"{actor} at {one}", durable_ms=made.durable_ms)
+        kept.contained(incident, kind, who, site=one, by=actor, durable_ms=made.durable_ms)
         done.append(made)
     if failed and not done:
         raise next(iter(failed.values()))
@@ -109,5 +111,22 @@ def lift_everywhere(
             raise InputError(f"{kind} {who[:60]} is not frozen at {one}", where=incident)
     for one, actor in actors.items():
         lift(workspace.office(one), kind, who, by=actor)
-        kept.lifted(incident, kind, who, by=actor)
+        kept.lifted(incident, kind, who, site=one, by=actor)
     return who
+
+
+def still_frozen(workspace: Entrance, incident: Incident) -> dict[tuple[str, str], list[str]]:
+    """What an incident froze and is frozen still: at which sites, by kind and name.
+
+    A site that can't be asked, because it isn't here or doesn't open, is told as it was recorded.
+    """
+    held: dict[tuple[str, str], list[str]] = {}
+    for one in incident.contained:
+        if one.lifted_at:
+            continue
+        with suppress(AbfedError):
+            rows = frozen_at(workspace.office(one.site)) if one.site else ()
+            if one.site and (one.kind, one.name) not in {(r["kind"], r["name"]) for r in rows}:
+                continue  # let go by another way, as a person is by `abfed access restore`
+        held.setdefault((one.kind, one.name), []).append(one.site or one.by.rpartition(" at ")[2])
+    return held

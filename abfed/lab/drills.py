@@ -104,7 +104,7 @@ class Ground:
         for site in sites:
             done = contain(self.office(site), kind, name, by=BY, reason="a drill")
             incidents_of(self.office()).contained(
-                self.incident, kind, name, by=BY, durable_ms=done.durable_ms
+                self.incident, kind, name, site=site, by=BY, durable_ms=done.durable_ms
             )
             took.append(f"{site} {done.durable_ms:.0f} ms")
         return f"on disk, so in effect at the next message: {', '.join(took)}"

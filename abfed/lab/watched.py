@@ -17,6 +17,7 @@ from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
+from abfed.protocol.printable import printable
 from abfed.silo.budgets import Standing
 from abfed.silo.requests import open_by_day
 from abfed.silo.retention import late_by
@@ -176,7 +177,7 @@ def _alarm(rule: str, site: str, subject: str, at: str, what: str, do: str) -> A
         site=site,
         subject=subject,
         at=at,
-        what=what[:300],
+        what=printable(what)[:300],
         do=do,
     )
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from abfed.protocol.identity import At
+from abfed.protocol.printable import printable
 from abfed.protocol.schema import Frozen
 from abfed.site.clock import moment_of, stamp
 
@@ -34,7 +35,8 @@ class Alarm(Frozen):
     Attributes:
         rule, severity: which rule, and how bad.
         site: whose log or run it was found in.
-        subject: a silo, a person, a run; empty where it is the site as a whole.
+        subject: a silo, a person, a run; empty where it is the site as a whole. As it is shown: a
+            name that is no text would come back from the disk as another, and be told again.
         at: when it happened: the time of the entry that reached the threshold.
         what: in words; names, codes and counts of entries only.
         do: what to do first.
@@ -43,7 +45,7 @@ class Alarm(Frozen):
     rule: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]
     severity: Severity
     site: str
-    subject: str = ""
+    subject: Annotated[str, BeforeValidator(printable)] = ""
     at: At
     what: Annotated[str, Field(max_length=300)]
     do: Annotated[str, Field(max_length=300)] = ""

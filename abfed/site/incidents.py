@@ -49,6 +49,7 @@ class Containment(Frozen):
         at, by: when, by whom.
         durable_ms: how long it took until it was on disk, and so in effect.
         lifted_at: when it was let go again; empty while it holds.
+        site: where it is frozen, and lifted; empty in older records, which didn't say.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Containment(Frozen):
     by: str
     durable_ms: float
     lifted_at: At | Literal[""] = ""
+    site: str = ""
 
 
 class Evidence(Frozen):
@@ -246,9 +248,13 @@ class Incidents:
             name, "incident.noted", by, lambda one: {"notes": (*one.notes, made)}, {}
         )
 
-    def contained(self, name: str, kind: str, what: str, *, by: str, durable_ms: float) -> Incident:
-        """Record that something was frozen."""
-        made = Containment(kind=kind, name=what, at=self._now(), by=by, durable_ms=durable_ms)
+    def contained(
+        self, name: str, kind: str, what: str, *, site: str, by: str, durable_ms: float
+    ) -> Incident:
+        """Record that something was frozen at a site."""
+        made = Containment(
+            kind=kind, name=what, at=self._now(), by=by, durable_ms=durable_ms, site=site
+        )
         return self._change(
             name,
             "incident.contained",
@@ -257,8 +263,8 @@ class Incidents:
             {"kind": kind, "name": what},
         )
 
-    def lifted(self, name: str, kind: str, what: str, *, by: str) -> Incident:
-        """Record that something was let go again; also after the incident was closed."""
+    def lifted(self, name: str, kind: str, what: str, *, site: str, by: str) -> Incident:
+        """Record that something was let go at a site; also after the incident was closed."""
         now = self._now()
 
         def change(one: Incident) -> dict[str, object]:
@@ -266,6 +272,7 @@ class Incidents:
                 "contained": tuple(
                     each.model_copy(update={"lifted_at": now})
                     if (each.kind, each.name, each.lifted_at) == (kind, what, "")
+                    and each.site in (site, "")
                     else each
                     for each in one.contained
                 )

@@ -150,6 +150,16 @@ class Entry(Frozen):
     approved_at: At | Literal[""] = ""
     offboarded: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is known, in canonical form: what an approval names."""
+        return digest(self.vendor.model_dump(mode="json"))
+
+    @property
+    def until(self) -> str:
+        """The day from which on an approval of it holds no more."""
+        return self.vendor.ends_on
+
     def standing(self, today: str) -> str:
         """`approved`, or why it isn't usable."""
         if self.offboarded:
@@ -230,6 +240,14 @@ class Vendors:
         except InputError as cause:
             raise IntegrityError("not a register of vendors", where=FILE) from cause
 
+    def find(self, name: str) -> Entry:
+        """One entry.
+
+        Raises:
+            InputError: there is none.
+        """
+        return _found(self.list(), name)
+
     @property
     def today(self) -> str:
         """The day, in UTC."""
@@ -256,23 +274,35 @@ class Vendors:
                 if name != vendor.name and shared and not other.offboarded:
                     raise InputError(f"vendor {name} has {shared.pop().address!r} already")
             entry = Entry(vendor=vendor, added_by=by, added_at=stamp(self._clock()))
-            self._audit.append(
-                "vendor.proposed", vendor=vendor.name, digest=digest(_plain(vendor)), by=by
-            )
+            self._audit.append("vendor.proposed", vendor=vendor.name, digest=entry.digest, by=by)
             self._write(entries | {vendor.name: entry})
         return entry
 
-    def approve(self, name: str, *, by: str) -> Entry:
+    def approve(self, name: str, *, by: str, seen: str = "") -> Entry:
         """Approve a vendor as it stands in the register.
 
+        Args:
+            name: whom.
+            by: who says so.
+            seen: digest, or its first characters, of what they looked at: another entry, proposed
+                meanwhile, is not approved in its place.
+
         Raises:
-            InputError: there is none, or its review date has passed.
-            Refused: by its owner or by whoever put it there, or its score is too low.
+            InputError: there is none, or its review date has passed or its agreement has ended.
+            Refused: by its owner or by whoever put it there, its score is too low, or it is not
+                what was looked at.
         """
         with self._file.alone():
             entries = self.list()
             entry = _found(entries, name)
             vendor = entry.vendor
+            if not entry.digest.startswith(seen):
+                raise Refused(
+                    f"the entry is {entry.digest[:16]} now, and not what was looked at",
+                    code="vendor",
+                    where=name,
+                    do=f"look at it: `abfed vendor show {name}`",
+                )
             if by == entry.added_by or by.partition("@")[0] == vendor.owner:
                 raise Refused(
                     "a vendor is approved by somebody other than its owner and its proposer",
@@ -284,14 +314,16 @@ class Vendors:
                     f"the questionnaire scores {vendor.score:.2f}, below {LOWEST_SCORE:g}",
                     code="vendor",
                     where=name,
-                    do="see what was answered no",
+                    do=f"see what was answered no: `abfed vendor show {name}`",
                 )
-            if vendor.review_by <= self.today:
-                raise InputError("its review date has passed", where=name, do="propose a new one")
+            if vendor.ends_on <= self.today:
+                passed = vendor.review_by <= self.today
+                what = "its review date has passed" if passed else "its agreement has ended"
+                raise InputError(what, where=name, do="propose it anew, with a later day")
             approved = entry.model_copy(
                 update={"approved_by": by, "approved_at": stamp(self._clock())}
             )
-            self._audit.append("vendor.approved", vendor=name, digest=digest(_plain(vendor)), by=by)
+            self._audit.append("vendor.approved", vendor=name, digest=entry.digest, by=by)
             self._write(entries | {name: approved})
         return approved
 
@@ -355,7 +387,3 @@ def _found(entries: dict[str, Entry], name: str) -> Entry:
     if name not in entries:
         raise InputError(f"there is no vendor {name!r}", do="see `abfed vendor show`")
     return entries[name]
-
-
-def _plain(vendor: Vendor) -> dict[str, object]:
-    return vendor.model_dump(mode="json")

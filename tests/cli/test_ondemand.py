@@ -69,6 +69,8 @@ def test_a_hint_names_the_workspace_where_the_command_takes_one(monkeypatch):
     assert shown == (
         "see `abfed silo show a -w 'my files'`, or `abfed plan check p`, or `make demo`"
     )
+    elsewhere = "ask its coordinator for 'abfed audit anchors'"  # in a workspace of theirs
+    assert settings.over(elsewhere, "my files", root) == elsewhere
     monkeypatch.setenv("ABFED_WORKSPACE", "other")
     assert settings.typed("run x", "other", root) == "abfed run x"
     for line in (["-w", "a"], ["--workspace", "a"], ["--workspace=a"], ["-wa"]):

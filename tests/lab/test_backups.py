@@ -165,6 +165,23 @@ def test_anchors_are_believed_from_a_coordinator_that_the_silo_trusts_only(
     assert restore(stranger, "aurora", path, SECRET, by="x", anchors=tmp_path / "anchors") > 10
 
 
+def test_who_is_to_be_asked_for_anchors_works_in_a_workspace_of_their_own(
+    brands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = copied(brands, tmp_path)
+    back_up(workspace, "aurora", tmp_path / "b.backup", SECRET, by="x")
+    write_private(tmp_path / "secret", SECRET.encode())
+    stranger = tmp_path / "strange"
+    Workspace.create(stranger)
+    capsys.readouterr()
+    given = ["-w", str(stranger), "--passphrase-file", str(tmp_path / "secret")]
+    assert main(["silo", "restore", "aurora", str(tmp_path / "b.backup"), *given]) == 4
+    do = capsys.readouterr().err.splitlines()[-1]
+    assert do == (
+        "  do:  ask its coordinator for 'abfed audit anchors', and name the file with --anchors"
+    )
+
+
 def test_the_commands_back_up_restore_and_show_anchors(brands: Path, tmp_path: Path) -> None:
     workspace = copied(brands, tmp_path)
     write_private(tmp_path / "secret", SECRET.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -174,7 +175,10 @@ def test_an_incident_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is whole" in checked
     desk.says("incident", "lift", "inc-2026-001", "plan", plan)
     desk.says("incident", "told", "inc-2026-001", "nobody had to be: the disk is encrypted")
-    assert "Still frozen: person" in desk.says("incident", "close", "inc-2026-001", "found again")
+    closed = desk.says("incident", "close", "inc-2026-001", "found again")
+    assert "Still frozen" in closed
+    assert "  person eve@coordinator at coordinator\n" in closed
+    assert plan not in closed
 
 
 def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,14 +186,27 @@ def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name, role in (("pat", "analyst"), ("sam", "security-officer")):
         desk.add(name, role)
     file = tmp_path / "postbox.yaml"
-    file.write_text(yaml.safe_dump(vendor_values(review_by="2099-01-01")))
+    agreed = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2098-02-03"}
+    days = {"review_by": "2099-01-01", "agreement": agreed}
+    file.write_text(yaml.safe_dump(vendor_values(**days)))
     desk.login("pat")
-    assert "scores 0.75" in desk.says("vendor", "propose", str(file))
+    proposed = desk.says("vendor", "propose", str(file))
+    assert "scores 0.75" in proposed
+    (seen,) = re.findall(r"--digest ([0-9a-f]{16})", proposed)
     assert "may not vendor.approve" in desk.refused("vendor", "approve", "postbox")
+    file.write_text(yaml.safe_dump(vendor_values(region="US", **days)))
+    (changed,) = re.findall(r"--digest ([0-9a-f]{16})", desk.says("vendor", "propose", str(file)))
     desk.login("sam")
-    desk.says("vendor", "approve", "postbox")
+    shown = desk.says("vendor", "show", "postbox")
+    for known in (changed, "https://hooks.example.org/abfed", "NO", "Does it test", "DPA 7"):
+        assert known in shown
+    approve = ["vendor", "approve", "postbox", "--digest"]
+    assert "not what was looked at" in desk.refused(*approve, seen)
+    told = desk.says(*approve, changed)
+    assert f"the entry {changed}, until 2098-02-03" in told, "its agreement ends before its review"
+    assert "webhook: https://hooks.example.org/abfed" in told
     (row,) = json.loads(desk.says("vendor", "show", "--json"))
-    assert row["standing"] == "agreement ended" or row["standing"] == "approved"
+    assert (row["standing"], row["entry"], row["until"]) == ("approved", changed, "2098-02-03")
     assert "not done" in desk.refused("vendor", "offboard", "postbox")
 
 
@@ -222,6 +239,24 @@ def test_a_site_that_fails_keeps_no_other_from_freezing(desk: Desk) -> None:
     assert "frozen at aurora" in told
     shown = json.loads(desk.says("incident", "show", "-s", "aurora", "--json"))
     assert [one["name"] for one in shown["frozen"]] == ["aurora"]
+
+
+def test_what_is_frozen_still_is_told_with_its_sites(desk: Desk) -> None:
+    desk.add("eve", "analyst")
+    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    sites = ["--at", "coordinator", "--at", "aurora"]
+    desk.says("incident", "contain", "inc-2026-001", "person", "eve", *sites)
+    for plan in ("ab" * 32, "cd" * 32):
+        desk.says("incident", "contain", "inc-2026-001", "plan", plan, *sites)
+    desk.says("incident", "lift", "inc-2026-001", "plan", "ab" * 32, "--at", "aurora")
+    desk.says("incident", "lift", "inc-2026-001", "plan", "cd" * 32, *sites)
+    desk.says("access", "restore", "eve@coordinator", "-s", "coordinator")
+    desk.says("incident", "told", "inc-2026-001", "nobody: a test")
+    told = desk.says("incident", "close", "inc-2026-001", "found again").splitlines()
+    assert [line for line in told if " at " in line] == [
+        "  person eve@coordinator at aurora",
+        f"  plan {'ab' * 32} at coordinator",
+    ]
 
 
 def test_what_is_frozen_is_lifted_wholly_or_not_at_all_and_also_afterwards(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -259,6 +260,20 @@ def test_a_model_kept_in_a_silo_is_looked_over_each_time(workspace: Workspace) -
     assert (alarm.site, alarm.subject) == ("dahlia", digest[:16])
     found = check_up(workspace, "dahlia", workspace.clock()).findings
     assert {"models", "seals"} <= {one.check for one in found if one.severity == "critical"}
+
+
+def test_a_run_whose_name_is_no_text_is_told_once_a_day(workspace: Workspace) -> None:
+    folder = os.fsencode(workspace.runs_folder) + b"/spring-\xff\x1b[31m"
+    Path(os.fsdecode(folder)).mkdir(mode=0o700)
+    with os.fdopen(os.open(folder + b"/manifest.sig", os.O_CREAT | os.O_WRONLY, 0o600), "wb"):
+        pass
+    (alarm,) = [one for one in Watch(workspace).look().new if one.rule == "run-damaged"]
+    assert alarm.subject == "spring-\\udcff\\x1b[31m"
+    again = Watch(workspace).look()
+    assert [one.rule for one in again.new] == []
+    assert alarm.key in {one.key for one in again.standing}
+    forward(workspace, days=1)
+    assert "run-damaged" in {one.rule for one in Watch(workspace).look().new}
 
 
 def test_a_watch_that_goes_on_notices_a_run_that_is_changed_after_it_was_judged(

@@ -79,7 +79,9 @@ def _acts(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         "open": lambda: opened().open("x", by="a@hub", playbook="stolen-laptop"),
         "freeze": freeze,
-        "contained": lambda: opened().contained(name, "key", "k", by="a@hub", durable_ms=1.0),
+        "contained": lambda: opened().contained(
+            name, "key", "k", site="hub", by="a@hub", durable_ms=1.0
+        ),
         "note": lambda: opened().note(name, "y", by="a@hub"),
         "bundled": lambda: opened().bundled(name, "a" * 64, by="a@hub"),
         "told": lambda: opened().told(name, "the authority", "", by="a@hub"),
@@ -129,12 +131,15 @@ def test_killed_at_any_act_on_the_disk_it_is_written_wholly_or_not_at_all(
 def test_what_is_done_is_kept_sealed_and_logged_without_words(site: Site) -> None:
     name = site.opened()
     site.incidents.note(name, "the bag was seen in tram 12", by="ada@hub")
-    site.incidents.contained(name, "person", "eve@hub", by="ada@hub", durable_ms=3.5)
-    site.incidents.lifted(name, "person", "eve@hub", by="bob@hub")
+    for at in ("hub", "aurora"):
+        site.incidents.contained(name, "person", "eve@hub", site=at, by="ada@hub", durable_ms=3.5)
+    site.incidents.lifted(name, "person", "eve@hub", site="hub", by="bob@hub")
     site.incidents.bundled(name, "a" * 64, by="ada@hub")
     found = site.incidents.find(name)
     assert [one.text for one in found.notes] == ["the bag was seen in tram 12"]
-    assert found.contained[0].lifted_at
+    here, there = found.contained
+    assert here.lifted_at
+    assert not there.lifted_at, "it was let go at another site only"
     assert found.evidence[0].digest == "a" * 64
     written = b"".join(path.read_bytes() for path in site.folder.rglob("*") if path.is_file())
     assert b"tram" not in written
@@ -142,6 +147,7 @@ def test_what_is_done_is_kept_sealed_and_logged_without_words(site: Site) -> Non
     assert events == [
         "incident.opened",
         "incident.noted",
+        "incident.contained",
         "incident.contained",
         "incident.lifted",
         "incident.evidence",

@@ -93,6 +93,31 @@ def test_an_agreement_that_ended_ends_the_use(site: Site) -> None:
     assert "agreement ended" in site.refused()
 
 
+def test_an_approval_names_the_entry_that_was_looked_at(site: Site) -> None:
+    seen = site.vendors.put(vendor(), by="pat@hub").digest
+    changed = site.vendors.put(vendor(region="US"), by="eve@hub").digest
+    assert changed != seen
+    with pytest.raises(Refused, match="not what was looked at"):
+        site.vendors.approve("postbox", by="sam@hub", seen=seen)
+    assert "proposed" in site.refused()
+    assert site.vendors.approve("postbox", by="sam@hub", seen=changed[:16]).digest == changed
+    (logged,) = [
+        one["body"]["facts"]
+        for one in site.audit.entries()
+        if one["body"]["event"] == "vendor.approved"
+    ]
+    assert (logged["vendor"], logged["digest"]) == ("postbox", changed)
+
+
+def test_what_has_ended_is_not_approved(site: Site) -> None:
+    ended = {"reference": "DPA 7", "signed_on": "2025-01-01", "ends_on": "2026-03-01"}
+    site.vendors.put(vendor(agreement=ended), by="pat@hub")
+    with pytest.raises(InputError, match="agreement has ended"):
+        site.vendors.approve("postbox", by="sam@hub")
+    site.now -= timedelta(days=1)
+    assert site.vendors.approve("postbox", by="sam@hub").until == "2026-03-01"
+
+
 @pytest.mark.parametrize("by", ["pat@hub", "olga@hub"])
 def test_nobody_approves_their_own(site: Site, by: str) -> None:
     site.vendors.put(vendor(), by="pat@hub")
