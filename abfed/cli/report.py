@@ -54,7 +54,6 @@ def make(
     as_json: JsonOption = False,
 ) -> None:
     """Make a report. `-p alpha=0.1` and `-p alpha 0.1` both set a parameter."""
-    from abfed.lab.execution import Limits
     from abfed.lab.notebooks import texts_for
     from abfed.lab.reports import keep, make_report, order
     from abfed.lab.subjects import find_subject
@@ -65,6 +64,8 @@ def make(
     values = texts_for(notebook or subject.notebook, parameter or [])
     formats = tuple(dict.fromkeys(one.strip() for one in to.split(",")))
     asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
+    from abfed.lab.execution import Limits  # what is refused doesn't wait for it
+
     with cells_bar(quiet=as_json) as tell:
         made = make_report(asked, limits=Limits(report=timeout), tell=tell)
         page = keep(made, asked, opened.reports_folder, opened.keys)

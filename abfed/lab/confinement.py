@@ -5,12 +5,16 @@ Before its first cell a kernel gives up, for good and for all it starts:
 1. files: it reads Python, this package, fonts, the system's libraries and the folders it was given;
    it writes its own private folder. A silo's keys, store and ledger are none of these.
 2. connections: it can't connect to anything, on the network or on this machine, so neither to a
-   silo's service; nor can it look into another process.
-3. this package’s silo side can’t be imported.
+   silo's service.
+3. processes: it starts none, so that nothing outlives the report, and nothing multiplies. It looks
+   into no other process, sends none a signal and changes no other's limits.
+4. memory: more than its share is an error in its cell, not an end of the machine's other work.
+5. this package’s silo side can’t be imported.
 
-On Linux the operating system enforces 1 (Landlock) and 2 (seccomp). Elsewhere, and on a kernel that
-lacks them, Python's audit hook alone stands in their place: it stops whoever doesn't set out to
-break it. `confine` says which of the two it was, and the report's manifest does.
+On Linux the operating system enforces 1 (Landlock), 2 and 3 (seccomp). Elsewhere, and on a kernel
+that lacks them, Python's audit hook alone stands in their place: it stops whoever doesn't set out
+to break it. `confine` says which of the two it was, and the report's manifest does. Limits of
+resources (4) are POSIX's.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import struct
 import sys
 import sysconfig
@@ -35,6 +40,11 @@ SYSTEM = (
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
 )  # fmt: skip
 FORBIDDEN_IMPORTS = ("abfed.silo",)
+PROCESSES = frozenset({
+    "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn", "os.spawn",
+    "os.system", "pty.spawn", "subprocess.Popen",
+})  # fmt: skip
+"""What Python calls it (its table of audit events) when it starts or signals a process."""
 
 _READ, _WRITE_FILE, _READ_DIR = 1 << 2, 1 << 1, 1 << 3  # linux/landlock.h
 _EXECUTE = 1 << 0
@@ -43,13 +53,21 @@ _REFER, _TRUNCATE = 1 << 13, 1 << 14  # ABI 2, ABI 3
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2  # prctl
 _ERRNO_EACCES, _ALLOW, _KILL = 0x0005000D, 0x7FFF0000, 0x80000000  # linux/seccomp.h
+_ERRNO_ENOSYS = 0x00050026
 _MACHINES = {
-    # audit architecture, then: socket, connect, ptrace, process_vm_readv, process_vm_writev
-    "x86_64": (0xC000003E, 41, 42, 101, 310, 311),
-    "aarch64": (0xC00000B7, 198, 203, 117, 270, 271),
+    # audit architecture, then: socket, clone, tgkill, prlimit64, then those that are refused:
+    # connect, ptrace, process_vm_readv, process_vm_writev, kill, tkill, rt_sigqueueinfo,
+    # rt_tgsigqueueinfo, and where there are such: fork, vfork
+    "x86_64": (0xC000003E, 41, 56, 234, 302, 42, 101, 310, 311, 62, 200, 129, 297, 57, 58),
+    "aarch64": (0xC00000B7, 198, 220, 131, 261, 203, 117, 270, 271, 129, 130, 138, 240),
 }
-_NUMBERS_FOR_ALL = (425, 438)  # io_uring_setup, pidfd_getfd
+_NUMBERS_FOR_ALL = (424, 425, 438)  # pidfd_send_signal, io_uring_setup, pidfd_getfd
+_CLONE3 = 435
+_CLONE_THREAD = 0x00010000  # linux/sched.h: a thread of this process, not another one
 _AF_UNIX, _SOCK_DGRAM = 1, 2
+_SHARE = 4  # a kernel may have a quarter of the memory
+LEAST_MEMORY = 4 << 30  # bytes, whatever the machine has: torch alone maps one
+LARGEST_FILE = 1 << 30  # bytes of one file in its private folder
 
 
 def confine(own: Path, read: Iterable[Path]) -> str:
@@ -63,9 +81,21 @@ def confine(own: Path, read: Iterable[Path]) -> str:
         `operating-system` or `interpreter`: who enforces it.
     """
     readable = [*_python(), *map(Path, SYSTEM), *read]
+    _bound()
     enforced = sys.platform == "linux" and _landlock(readable, own) and _seccomp()
     sys.addaudithook(_watcher([*readable, own], own))
     return ENFORCED if enforced else WATCHED
+
+
+def _bound() -> None:
+    """Its share of memory, and of the disk by file; no image of it is left where it dies."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, LARGEST_FILE)]
+    limits += [(resource.RLIMIT_DATA, max(memory // _SHARE, LEAST_MEMORY))]
+    for what, most in limits:
+        _, hard = resource.getrlimit(what)
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (least, least))
 
 
 def _python() -> list[Path]:
@@ -122,22 +152,31 @@ def _allow(libc: Any, ruleset: int, path: Path, access: int) -> None:
 
 
 def _seccomp() -> bool:
-    """Refuse sockets but streams of this machine, each connection, and looking into others."""
+    """Refuse each connection, other processes, and sockets but streams of this machine.
+
+    A jump counts the steps to leave out where it holds, and where it doesn't.
+    """
     if platform.machine() not in _MACHINES:
         return False
-    architecture, socket, connect, *others = _MACHINES[platform.machine()]
-    load, equal, at_least, mask = 0x20, 0x15, 0x35, 0x54  # linux/bpf_common.h
+    architecture, socket, clone, tgkill, prlimit, *others = _MACHINES[platform.machine()]
+    load, equal, at_least, some, mask = 0x20, 0x15, 0x35, 0x45, 0x54  # linux/bpf_common.h
     refuse, allow = (0x06, 0, 0, _ERRNO_EACCES), (0x06, 0, 0, _ALLOW)
+    number, first, second = (load, 0, 0, 0), (load, 0, 0, 16), (load, 0, 0, 24)
     program: list[tuple[int, int, int, int]] = [
         (load, 0, 0, 4), (equal, 1, 0, architecture), (0x06, 0, 0, _KILL),
-        (load, 0, 0, 0), (at_least, 0, 1, 0x40000000), refuse,
+        number, (at_least, 0, 1, 0x40000000), refuse,
     ]  # fmt: skip
-    for number in (connect, *others, *_NUMBERS_FOR_ALL):
-        program += [(equal, 0, 1, number), refuse]
+    for one in (*others, *_NUMBERS_FOR_ALL):
+        program += [(equal, 0, 1, one), refuse]
     program += [
+        # Its arguments lie where no filter sees them; who hears that it isn't there takes `clone`.
+        (equal, 0, 1, _CLONE3), (0x06, 0, 0, _ERRNO_ENOSYS),
+        (equal, 0, 3, clone), first, (some, 1, 0, _CLONE_THREAD), refuse, number,
+        (equal, 0, 3, tgkill), first, (equal, 1, 0, os.getpid()), refuse, number,
+        (equal, 0, 4, prlimit), first, (equal, 2, 0, 0), (equal, 1, 0, os.getpid()), refuse, number,
         (equal, 1, 0, socket), allow,  # anything but a new socket
-        (load, 0, 0, 16), (equal, 1, 0, _AF_UNIX), refuse,
-        (load, 0, 0, 24), (mask, 0, 0, 0xF), (equal, 0, 1, _SOCK_DGRAM), refuse,
+        first, (equal, 1, 0, _AF_UNIX), refuse,
+        second, (mask, 0, 0, 0xF), (equal, 0, 1, _SOCK_DGRAM), refuse,
         allow,
     ]  # fmt: skip
     code = b"".join(struct.pack("=HBBI", *one) for one in program)
@@ -159,7 +198,8 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
     roots = tuple({str(one) for path in readable for one in (path, path.resolve())})
     under = tuple(f"{root}/" for root in roots)
     mine = (str(own), f"{own}/")
-    real, fsdecode, silo = os.path.realpath, os.fsdecode, FORBIDDEN_IMPORTS
+    real, fsdecode = os.path.realpath, os.fsdecode
+    silo, starting = FORBIDDEN_IMPORTS, PROCESSES
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -177,6 +217,9 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
             raise PermissionError(message)
         if event == "socket.connect":
             message = "a report’s kernel can’t connect to anything"
+            raise PermissionError(message)
+        if event in starting:
+            message = "a report’s kernel starts no process and signals none"
             raise PermissionError(message)
         if event == "import" and arguments[0].startswith(silo):
             message = "a report’s kernel can’t open a silo"

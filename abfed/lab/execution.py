@@ -2,7 +2,8 @@
 
 1. A failure is a value, not an exception: it carries the cell and the reason, and the notebook as
    far as it came stands beside it.
-2. A cell has a time limit, and so has the whole notebook. A kernel that dies is noticed at once.
+2. A cell has a time limit, and so has the whole notebook; what it shows has a bound (`showing`).
+   A kernel that dies is noticed at once.
 3. Whatever happens (done, failed, too slow, dead, interrupted), the kernel and all it started are
    ended and their folder is removed before this returns.
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.jupyter import nbclient, papermill
+from abfed.lab.jupyter import nbclient
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -48,7 +49,7 @@ class Failure:
 
     Attributes:
         cell: which cell, counted from one in the notebook as it was written; 0 before the first.
-        kind: `error`, `time-out`, `dead` or `interrupted`.
+        kind: `error`, `time-out`, `too-much`, `dead` or `interrupted`.
         reason: what was raised or happened, in a line.
     """
 
@@ -62,6 +63,7 @@ class Failure:
         return {
             "error": f"{at} failed",
             "time-out": f"{at} took too long",
+            "too-much": f"{at} showed too much",
             "dead": f"the kernel died in cell {self.cell}" if self.cell else "no kernel started",
             "interrupted": f"interrupted in cell {self.cell}",
         }[self.kind]
@@ -101,6 +103,7 @@ async def carried_out(
     exceptions = nbclient().exceptions
     at = 0
     failure: Failure | None = None
+    stop, told = _Stop(), tell or _nobody
     with _signals() as interrupted:
         try:
             async with asyncio.timeout(limits.report) as whole:
@@ -109,14 +112,13 @@ async def carried_out(
                 client.start_channels()
                 try:
                     await _ready(manager, client, limits.start)
-                    runner = _runner(progress, manager, client, limits)
+                    runner = _runner(progress, manager, client, limits, stop)
                     for index, cell in enumerate(document.cells):
                         at = index + 1
                         progress.cell_start(cell, index)
                         await runner.async_execute_cell(cell, index)
                         progress.cell_complete(cell, index)
-                        if tell is not None:
-                            tell(at, len(document.cells))
+                        told(at, len(document.cells))
                 finally:
                     client.stop_channels()
         except exceptions.CellTimeoutError:
@@ -131,8 +133,8 @@ async def carried_out(
             failure = Failure(at, "interrupted", "by a signal")
         finally:
             await _ended(manager)
-    if interrupted:
-        failure = Failure(at, "interrupted", "by a signal")
+    if stop.asked or interrupted:  # whatever nbclient made of its end
+        failure = _too_much(at) if stop.asked else Failure(at, "interrupted", "by a signal")
     return Executed(document, failure and _as_written(failure, document))
 
 
@@ -141,10 +143,39 @@ def _late(at: int, limits: Limits) -> Failure:
     return Failure(at, "time-out", f"more than {limits.report:g} seconds in all")
 
 
-def _runner(progress: Any, manager: AsyncKernelManager, client: Any, limits: Limits) -> Any:
+def _too_much(at: int) -> Failure:
+    """What a page could never carry."""
+    from abfed.lab.showing import MOST
+
+    return Failure(at, "too-much", f"more than {MOST >> 20} million characters in all")
+
+
+def _nobody(done: int, of: int) -> None:
+    """Is told of cells that are done."""
+
+
+class _Stop:
+    """Cancels the task that executes a notebook, once, from a callback."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._task = asyncio.current_task()
+
+    def __call__(self) -> None:
+        """Ask for it."""
+        self.asked = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _runner(
+    progress: Any, manager: AsyncKernelManager, client: Any, limits: Limits, stop: _Stop
+) -> Any:
     """Papermill's client, on a kernel that has started."""
-    runner = papermill().clientwrap.PapermillNotebookClient(
-        progress, km=manager, timeout=int(limits.cell), record_timing=False,
+    from abfed.lab.showing import BoundedClient
+
+    runner = BoundedClient(
+        progress, over=stop, km=manager, timeout=int(limits.cell), record_timing=False,
         coalesce_streams=True, allow_errors=False, force_raise_errors=True,
     )  # fmt: skip
     runner.kc = client

@@ -51,6 +51,12 @@ class Finished:
         return str(self.manifest["run"])
 
     @property
+    def silos(self) -> tuple[str, ...]:
+        """Silos whose totals are in the run."""
+        parts: Mapping[str, Mapping[str, str]] = self.manifest["releases"]
+        return tuple(sorted(silo for silo, one in parts.items() if "totals" in one))
+
+    @property
     def made_at(self) -> str:
         """When it was complete (UTC, ISO 8601), as the coordinator signed it."""
         return str(self.manifest["created_at"])

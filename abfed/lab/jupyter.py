@@ -1,9 +1,10 @@
 """Jupyter's own tools, imported where the process is ours to arrange.
 
-Importing `nbformat`, and whatever stands on it, also imports `rfc3987_syntax`, through jsonschema's
-optional format checks: a grammar that is compiled for seconds of CPU time to check addresses that a
-notebook hasn't got. `None` in `sys.modules` is Python's own way to say that a module isn't there;
-jsonschema then leaves that one check out. It is said for the time of the import only.
+Importing `nbformat`, and whatever stands on it, also imports what jsonschema's optional format
+checks use. `rfc3987_syntax` is a grammar that is compiled for seconds of CPU time to check
+addresses that a notebook hasn't got; the others take tenths. `None` in `sys.modules` is Python's
+own way to say that a module isn't there; jsonschema then leaves that one check out. It is said for
+the time of the import only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-NEEDLESS = "rfc3987_syntax"
+NEEDLESS = ("rfc3987_syntax", "rfc3987", "rfc3986_validator", "isoduration")
 
 
 def nbformat() -> Any:
@@ -39,11 +40,11 @@ def nbconvert() -> Any:
 def _imported(name: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
-    absent = NEEDLESS not in sys.modules
-    if absent:
-        sys.modules[NEEDLESS] = None  # type: ignore[assignment]
+    absent = [one for one in NEEDLESS if one not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     finally:
-        if absent and sys.modules.get(NEEDLESS, "") is None:
-            del sys.modules[NEEDLESS]
+        for one in absent:
+            if sys.modules.get(one, "") is None:
+                del sys.modules[one]

@@ -2,7 +2,8 @@
 
 1. A notebook has one cell tagged `parameters`, as Papermill's have: `name: type = default` a line.
 2. What the report is about is set by us, from the run or the plan (`OURS`); by nobody else.
-3. Any other value is checked before a kernel starts: an unknown name or another type is a refusal.
+3. Any other value is checked before a kernel starts: an unknown name, another type, or a value that
+   the comment behind the parameter doesn't allow (`bounds`) is a refusal.
 4. A secret is never a parameter: it would stand in a manifest, a cell and a page. Names that
    secrets have are refused, and so are values that look like one.
 """
@@ -10,15 +11,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+import tokenize
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import abfed
+from abfed.lab.bounds import check_bounds
 from abfed.lab.shapes import secret_name, secret_shape
 from abfed.protocol.errors import InputError
 
@@ -123,14 +127,16 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
     declared = {}
     try:
         lines = ast.parse(cells[0].source).body
-    except SyntaxError as cause:
+        comments = _comments(cells[0].source)
+    except (SyntaxError, tokenize.TokenError) as cause:
         raise InputError("the parameters cell isn't Python", where=where) from cause
     for line in lines:
         match line:
             case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value) if (
                 kind in TYPES and _is_literal(value)
             ):
-                declared[name] = Parameter(kind, ast.literal_eval(value))
+                told = comments.get(line.end_lineno or line.lineno, "")
+                declared[name] = Parameter(kind, ast.literal_eval(value), told)
             case _:
                 raise InputError(
                     "the parameters cell holds something other than typed parameters",
@@ -146,13 +152,24 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
             why=f"it has none of the parameters {', '.join(OURS)}",
             do="declare one of them",
         )
-    return _as_papermill_sees(document, declared, where)
+    return declared
 
 
-def _as_papermill_sees(
-    document: NotebookNode, declared: dict[str, Parameter], where: str
-) -> dict[str, Parameter]:
-    """With what Papermill reads as their help; the same notebook is run by it, by hand too."""
+def _comments(source: str) -> dict[int, str]:
+    """What the comment on each line says."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    found = {one.start[0]: one.string for one in tokens if one.type == tokenize.COMMENT}
+    return {line: text.lstrip("#").strip() for line, text in found.items()}
+
+
+def check_papermill_agrees(
+    document: NotebookNode, declared: Mapping[str, Parameter], *, where: str
+) -> None:
+    """Whether Papermill reads the same parameters: the same notebook is run by it, by hand too.
+
+    Raises:
+        InputError: it reads others.
+    """
     from abfed.lab.jupyter import papermill
 
     python = deepcopy(document)  # in which language a notebook is needn't be said in it
@@ -165,7 +182,6 @@ def _as_papermill_sees(
             why=f"it sees: {', '.join(seen) or 'none'}",
             do="write one `name: type = default` a line, with no other = on it",
         )
-    return {name: one._replace(help=seen[name]["help"]) for name, one in declared.items()}
 
 
 def _is_literal(value: ast.expr) -> bool:
@@ -177,9 +193,19 @@ def _is_literal(value: ast.expr) -> bool:
 
 
 def checked_parameters(
-    declared: Mapping[str, Parameter], given: Mapping[str, Any], *, where: str
+    declared: Mapping[str, Parameter],
+    given: Mapping[str, Any],
+    *,
+    where: str,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """Given values, if each is declared, of its type and no secret.
+    """Given values, if each is declared, of its type, allowed and no secret.
+
+    Args:
+        declared: the notebook's.
+        given: values by name.
+        where: the notebook, for messages.
+        choices: what the report's subject has, such as its `brands`.
 
     Raises:
         InputError: one isn't; names the nearest that is. A value is never repeated.
@@ -198,6 +224,7 @@ def checked_parameters(
                 do=f"did you mean {near[0]!r}?" if near else "leave it out",
             )
         checked[name] = _typed(name, declared[name].kind, value, where)
+        check_bounds(name, checked[name], declared[name].help, choices or {}, where=where)
     return checked
 
 

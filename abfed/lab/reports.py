@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.lab.notebooks import (
     OURS,
+    check_papermill_agrees,
     checked_parameters,
     declared_parameters,
     find_notebook,
@@ -104,7 +105,7 @@ def order(
 
     Raises:
         InputError: there is no such notebook or format, the notebook is about something else, or a
-            parameter is unknown, of another type, or a secret.
+            parameter is unknown, of another type, out of its range, or a secret.
     """
     from abfed.lab.exporting import FORMATS
 
@@ -116,7 +117,8 @@ def order(
         )
     path = find_notebook(notebook or subject.notebook)
     source = path.read_bytes()
-    declared = declared_parameters(parse_notebook(source, where=path.name), where=path.name)
+    document = parse_notebook(source, where=path.name)
+    declared = declared_parameters(document, where=path.name)
     needed = [one for one in OURS if one in declared]
     if not set(needed) & set(subject.set_by_us):
         raise InputError(
@@ -125,7 +127,10 @@ def order(
             why=f"this report is about a {subject.facts['kind']}",
             do="name a run where it needs run_folder, a plan's file where it needs plan_file",
         )
-    given = checked_parameters(declared, parameters or {}, where=path.name)
+    given = checked_parameters(
+        declared, parameters or {}, where=path.name, choices=subject.choices
+    )  # fmt: skip
+    check_papermill_agrees(document, declared, where=path.name)
     free = {name: one.default for name, one in declared.items() if name not in OURS} | given
     own = path.stem == subject.notebook
     ours = {one: subject.set_by_us[one] for one in needed if one in subject.set_by_us}

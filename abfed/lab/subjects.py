@@ -43,6 +43,7 @@ class Subject:
         cwd: where it works; its own private folder where that is None.
         set_by_us: values of `notebooks.OURS`.
         files: small files for the kernel's own folder.
+        choices: what a parameter can name one of, such as `brands`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Subject:
     cwd: Path | None = None
     set_by_us: Mapping[str, str] = field(default_factory=dict)
     files: tuple[tuple[str, bytes], ...] = ()
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def allowed(self) -> Allowed:
         """What its page may show."""
@@ -79,27 +81,30 @@ REVIEW_FILE = "review.json"
 def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Subject:
     """What somebody means by a run's name, a plan's file, `all` or `security`.
 
-    A plan means its newest complete run, where the notebook reads runs.
+    A plan means its newest complete run, where the notebook reads runs. Figures aren't read here:
+    the kernel reads them, and verifies each release that they come from.
 
     Raises:
         WorkspaceError, PlanError, InputError: there is no such thing.
     """
+    from abfed.lab.finished import find_folder, finished_runs, open_finished
     from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
     from abfed.protocol.plan import Plan
 
+    key = workspace.keys.public_key
     if about == ALL:
-        return of_runs(workspace.runs(), workspace.runs_folder)
+        return of_runs(finished_runs(workspace.runs_folder, key), workspace.runs_folder)
     if about == SECURITY:
         from abfed.lab.posture import newest
 
-        return of_review(newest(workspace), workspace.keys.public_key)
+        return of_review(newest(workspace), key)
     if Path(about).suffix not in {".yaml", ".yml"}:
-        return of_run(workspace.find_run(about))
+        return of_run(open_finished(find_folder(workspace.runs_folder, about), key))
     plan = Plan.load(about)
     path = find_notebook(notebook or plan.report.notebook)
     declared = declared_parameters(read_notebook(path), where=path.name)
     if "run_folder" in declared:
-        runs = workspace.runs_of(plan)
+        runs = workspace.finished_of(plan)
         if not runs:
             raise WorkspaceError(
                 "no run of this plan is complete", where=about, do=f"run it: `abfed run {about}`"
@@ -134,6 +139,7 @@ def of_run(run: Finished) -> Subject:
             "plan_file": f"{run.name}/plan.json",
             "runs_folder": ".",
         },
+        choices={"brands": () if run.plan.noise_once else run.silos},
     )
 
 

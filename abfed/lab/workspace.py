@@ -32,7 +32,7 @@ from abfed.lab.coordination import (
 )
 from abfed.lab.development import make_development_person
 from abfed.lab.entrance import Entrance
-from abfed.lab.finished import find_folder
+from abfed.lab.finished import Finished, find_folder, open_finished
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
@@ -337,10 +337,11 @@ class Workspace(Entrance):
         return sorted(found, key=lambda run: (run.made_at, run.name))
 
     def runs_of(self, plan: Plan) -> list[Run]:
-        """Complete runs of a plan, or of all waves of its design, oldest first.
+        """Complete runs of a plan, or of all waves of its design, oldest first."""
+        return [self._open_run(one.folder) for one in self.finished_of(plan)]
 
-        Folders of other plans aren't opened.
-        """
+    def finished_of(self, plan: Plan) -> list[Finished]:
+        """The same, their figures unread; folders of other plans aren't opened."""
         from abfed.lab.waves import waves_done
 
         wanted = {plan.canonical_bytes()}
@@ -348,7 +349,7 @@ class Workspace(Entrance):
             done = waves_done(self.runs_folder, plan)
             wanted = {stored.canonical_bytes() for _, stored in done.values()}
         found = [
-            self._open_run(one.parent)
+            open_finished(one.parent, self.keys.public_key)
             for one in self.runs_folder.glob(f"{plan.name}-*/manifest.sig")
             if read_private(one.with_name("plan.json")) in wanted
         ]
