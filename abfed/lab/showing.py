@@ -13,7 +13,7 @@ from typing import Any
 from abfed.lab.jupyter import papermill
 
 MOST = 16 << 20  # characters of all outputs: a page of ten figures has two millions
-_EACH = 4000  # characters that a message counts at the least: thousands of empty ones are a bomb too
+_EACH = 4000  # characters that a message counts at the least: many empty ones are a bomb too
 
 _Client: Any = papermill().clientwrap.PapermillNotebookClient
 
