@@ -101,10 +101,18 @@ def verify_site(workspace: Workspace, site: str, anchors: Iterable[Anchor]) -> V
     """Verify a site's log against every head of it that others keep.
 
     Raises:
-        IntegrityError: it is empty or gone, though founding a site is its first entry; or see
-            `verify_against`.
+        IntegrityError: it is empty or gone, though founding a site is its first entry; or entries
+            were pruned that had to be kept; or see `verify_against`.
     """
     own = [one for one in anchors if one.of == site]
+    start = log_of(workspace, site).start()
+    if start.until and moment_of(start.until) > workspace.clock() - SHORTEST_RETENTION:
+        raise IntegrityError(
+            f"{start.entries} entries were pruned, some of them younger than a year",
+            where=f"{site}'s log",
+            why="heads that others keep of these can't be looked for any more",
+            do="restore the log from a backup, and find out who pruned it",
+        )
     verdict = verify_against(log_of(workspace, site), own, where=f"{site}'s log")
     if not verdict.state.entries:
         raise IntegrityError(

@@ -23,13 +23,14 @@ from typing import Any, BinaryIO, NamedTuple
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.chain import GENESIS, head_of, link, verify_chain
 from abfed.protocol.envelope import signature_bytes, verify_bytes
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import InputError, IntegrityError
 from abfed.site.clock import Clock, stamp, system_clock
 from abfed.site.files import FILE_MODE, check_private, flush_folder, write_private
 from abfed.site.keys import SiteKeys
 
 Fact = str | int | bool
-_TAIL = 65_536  # bytes; an entry is well below
+_TAIL = 65_536  # bytes; an entry is below: what is longer could not be found again to go on after
+LONGEST_FACT = 1000  # characters; longer texts are cut, and say so
 _PRUNED = b'{"pruned":'
 
 
@@ -67,11 +68,17 @@ class AuditLog:
 
         Args:
             event: what happened, such as `release.made`.
-            facts: names, digests, codes. Never a value or a count from rows.
+            facts: names, digests, codes. Never a value or a count from rows. Long texts are cut.
 
         Returns:
             The new head.
+
+        Raises:
+            InputError: so many facts that no entry could hold them; nothing was written.
         """
+        facts = {name: _cut(value) for name, value in facts.items()}
+        if len(canonical_bytes(facts)) > _TAIL // 2:
+            raise InputError("is more than an entry of the log can hold", where=event)
         with self._alone() as file:
             last, torn = _last_line(file.fileno())
             if torn:
@@ -237,6 +244,13 @@ class AuditLog:
         if gone:
             self.append("audit.pruned", entries=gone, until=after.until, person=by)
         return gone
+
+
+def _cut(value: Fact) -> Fact:
+    """A fact that an entry has room for."""
+    if not isinstance(value, str) or len(value) <= LONGEST_FACT:
+        return value
+    return f"{value[:LONGEST_FACT]}… ({len(value)} characters)"
 
 
 def _check_signature(entry: Any, public_key: bytes, where: str) -> None:

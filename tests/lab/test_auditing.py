@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,16 @@ def test_young_entries_are_not_pruned(workspace: Path, capsys: pytest.CaptureFix
     code, told = _says(capsys, workspace, "audit", "prune", "--before", "2020-01-01")
     assert (code, "0 entries" in told) == (0, True)
     assert _says(capsys, workspace, "audit", "prune", "--before", "soon")[0] == 2
+
+
+def test_young_entries_that_were_pruned_all_the_same_convict_the_log(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has the site's key can sign what stands for pruned entries: others' heads with it."""
+    folder = workspace / "silos" / "aurora"
+    log = AuditLog(folder / "audit.jsonl", SiteKeys.open(folder / "keys"))
+    assert log.prune(datetime.now(UTC) + timedelta(days=1), by="eve", keep="none") > 0
+    log.verify()  # by itself the chain holds
+    code, told = _says(capsys, workspace, "audit", "verify", "--site", "aurora")
+    assert (code, "younger than a year" in told) == (4, True), told
+    assert _says(capsys, workspace, "audit", "verify")[0] == 4

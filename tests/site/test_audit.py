@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from abfed.protocol.chain import GENESIS
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import InputError, IntegrityError
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
 
@@ -266,3 +266,18 @@ def test_a_writer_that_waited_while_it_was_pruned_loses_nothing(
     assert log.verify().entries == start + len(numbers)
     assert sorted(heads) == sorted(set(heads))
     assert len(heads) == 30
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 70_000, "\u00e9" * 70_000, "\x00" * 70_000, "\U0001f600" * 70_000]
+)
+def test_a_long_text_is_cut_and_the_log_goes_on(log: AuditLog, text: str) -> None:
+    """Else the next writer would not find where that entry begins, and nobody could write more."""
+    log.append("model.exported", purpose=text)
+    log.append("after", more=True)
+    assert log.verify().entries == 2
+    (first, _) = log.entries()
+    assert first["body"]["facts"]["purpose"].endswith("… (70000 characters)")
+    with pytest.raises(InputError, match="more than an entry"):
+        log.append("too.many", **{f"f{number}": text for number in range(60)})
+    assert log.verify().entries == 2
