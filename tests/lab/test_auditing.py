@@ -205,6 +205,6 @@ def test_young_entries_that_were_pruned_all_the_same_convict_the_log(
     log = AuditLog(folder / "audit.jsonl", SiteKeys.open(folder / "keys"))
     assert log.prune(datetime.now(UTC) + timedelta(days=1), by="eve", keep="none") > 0
     log.verify()  # by itself the chain holds
-    code, told = _says(capsys, workspace, "audit", "verify", "--site", "aurora")
+    code, told = _says(capsys, workspace, "audit", "verify", "aurora")
     assert (code, "younger than a year" in told) == (4, True), told
     assert _says(capsys, workspace, "audit", "verify")[0] == 4
