@@ -26,6 +26,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 # Without compiled modules each process compiles torch and SciPy anew: 5 CPU s of the 11 of a small run.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Slow tests of one file share what takes long to make (a month, a federation): one worker makes it, once.
 # pytest ends with 5 when no test is marked so: that is no failure.
 NONE_YET = [ $$? -eq 5 ]
 
@@ -72,10 +73,10 @@ test: $(READY)  ## every test but the slow ones (ARGS="-k gate")
 	@$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(ARGS)
 
 test-slow: $(READY)  ## the slow tests
-	@$(BIN)/pytest tests -n $(WORKERS) -m slow $(ARGS) || $(NONE_YET)
+	@$(BIN)/pytest tests -n $(WORKERS) --dist loadfile -m slow $(ARGS) || $(NONE_YET)
 
 test-privacy: $(READY)  ## the slow tests that guard privacy
-	@$(BIN)/pytest tests -n $(WORKERS) -m 'slow and privacy' $(ARGS) || $(NONE_YET)
+	@$(BIN)/pytest tests -n $(WORKERS) --dist loadfile -m 'slow and privacy' $(ARGS) || $(NONE_YET)
 
 test-lab: $(READY)  ## the tutorial in JupyterLab, driven in a browser
 	@$(BIN)/pytest tests/lab/test_jupyterlab.py -m slow $(ARGS)

@@ -47,3 +47,15 @@ def purge(store: Store, folder: Path, keys: SiteKeys, audit: AuditLog, cutoff: d
         "data.purged", before=stamp(cutoff), epoch=changed.epoch, changed=changed.buckets > 0
     )
     return changed.buckets > 0
+
+
+def log_if_unlogged(store: Store, audit: AuditLog) -> None:
+    """Log the last purge where it was killed after it was done and before it was logged."""
+    held = store.describe().purged_before
+    logged = {
+        entry["body"]["facts"].get("before")
+        for entry in audit.entries()
+        if entry["body"]["event"] == "data.purged"
+    }
+    if held and held not in logged:
+        audit.append("data.purged", before=held, epoch=store.epoch, changed=True)

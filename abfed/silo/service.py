@@ -34,7 +34,7 @@ from abfed.silo.models import KeptModel, Models
 from abfed.silo.permit import Computed, Holdings, Permit
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
-from abfed.silo.retention import GRACE, cutoff_of, late_by, purge
+from abfed.silo.retention import GRACE, cutoff_of, late_by, log_if_unlogged, purge
 from abfed.silo.scoring import Scored, Scorer, Wanted
 from abfed.silo.store import Store
 from abfed.silo.together import Party, count_arms
@@ -221,6 +221,8 @@ class SiloService:
             return False  # without a policy nothing is read either
         now = self.clock()
         if days is None or late_by(self.store, days, now) <= later_than:
+            if not later_than:  # at the schedule's own time, and not with each request
+                log_if_unlogged(self.store, self.audit)
             return False
         purge(self.store, self.paths.store, self.keys, self.audit, cutoff_of(days, now))
         return True
