@@ -17,13 +17,12 @@ through the same five steps, with keys of its own (`keys-0001` …), and `train-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.coordinator.inbox import Accepted
-from abfed.coordinator.rounds import RunFolder
 from abfed.privacy.once import (
     AGREED,
     MODEL,
@@ -49,6 +48,9 @@ from abfed.privacy.secure_sum import (
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.protocol.relayed import pack_lists
+
+if TYPE_CHECKING:  # who only reads a run doesn't carry what carries one out
+    from abfed.coordinator.rounds import RunFolder
 
 Steps = Mapping[str, Mapping[str, Accepted]]
 """Verified releases by step and silo."""

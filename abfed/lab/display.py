@@ -14,10 +14,10 @@ import pandas as pd
 from abfed.lab.figures import figures
 from abfed.lab.page import STYLE, facts, paragraph, pill, table, title
 from abfed.lab.plots import plot_budget, plot_effects, plot_training
-from abfed.lab.readings import DEFAULT_ALPHA, effects_at, reading, sample_ratio_reading, widest
+from abfed.lab.readings import effects_at, reading, sample_ratio_reading, widest
 from abfed.lab.units import NONE, count, level, plain, unit_of
 from abfed.stats.decisions import DECISIONS
-from abfed.stats.effects import LIKE_THESE, THESE
+from abfed.stats.effects import DEFAULT_ALPHA, LIKE_THESE, THESE
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run

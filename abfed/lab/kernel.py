@@ -5,7 +5,8 @@
 2. What an import decided because it saw no IPython yet is decided again.
 3. matplotlib is imported before the kernel goes to where it works: a `matplotlibrc` that lies there
    would change the page.
-4. The kernel confines itself. Only then does it listen.
+4. The kernel confines itself. Only then does it listen. It has no debugger, which would take half
+   of its start, and would open a port if it were asked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from abfed.lab.confinement import confine
 START, CONNECTION, STATE = "start.json", "kernel.json", "state.json"
 SOCKET, READY = "nursery.sock", b"ready\n"
 """Where a warm process is asked, and what it says first."""
+DEBUGGER = "debugpy"
 _PARENT_DEATH_SIGNAL = 1  # prctl
 TORCH_SEED = 67_280_421_310_721
 """torch's own default: a fork whose parent imported torch starts where an import would have."""
@@ -72,7 +74,14 @@ def _make_font_list(cache: Path) -> None:
 
 def _listen(folder: Path, seed: int) -> None:
     """Answer as a Jupyter kernel."""
-    from ipykernel import iostream, kernelapp
+    sys.modules[DEBUGGER] = None  # type: ignore[assignment]  # Python's way to say: not there
+    from ipykernel import iostream, ipkernel, kernelapp
+
+    class Undebugged(ipkernel.IPythonKernel):
+        """A kernel that waits for no event of a debugger."""
+
+        async def poll_stopped_queue(self) -> None:
+            """There is none."""
 
     class NoPort(iostream.IOPubThread):
         """ipykernel opens a port for what child processes print; a report has none."""
@@ -80,7 +89,7 @@ def _listen(folder: Path, seed: int) -> None:
         def _setup_pipe_in(self) -> None:
             self._pipe_flag = False
 
-    app: Any = kernelapp.IPKernelApp.instance()
+    app: Any = kernelapp.IPKernelApp.instance(kernel_class=Undebugged)
     vars(kernelapp)["IOPubThread"] = NoPort
     app.initialize(["-f", str(folder / CONNECTION), "--HistoryManager.enabled=False",
                     "--IPKernelApp.quiet=True"])  # fmt: skip

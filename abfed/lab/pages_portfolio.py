@@ -24,11 +24,12 @@ from abfed.lab.page import (
 )
 from abfed.lab.periods import PERIOD, within
 from abfed.lab.plots import as_svg, drawing, wrapped
-from abfed.lab.readings import DEFAULT_ALPHA, effects_at, widest
+from abfed.lab.readings import effects_at, widest
 from abfed.lab.runs import Run
 from abfed.lab.units import NONE, level, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.decisions import DECISIONS
+from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

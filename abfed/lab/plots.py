@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
@@ -84,10 +85,22 @@ def drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Fig
 
 
 def as_svg(figure: Figure) -> bytes:
-    """A figure as a picture; the same figure gives the same bytes."""
-    target = io.BytesIO()
+    """A figure as a picture; the same figure gives the same bytes.
+
+    They are those of `savefig`, which draws a figure whose layout is computed twice.
+    """
+    target, dpi, layout = io.BytesIO(), figure.dpi, figure.get_layout_engine()
+    canvas: Any = FigureCanvasSVG(figure)
     with our_style():
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+        if layout is not None:
+            layout.execute(figure)
+        try:
+            figure.dpi = dpi
+            figure.set_layout_engine("none")
+            canvas.print_svg(target, metadata={"Date": None, "Creator": None})
+        finally:
+            figure.dpi = dpi
+            figure.set_layout_engine(layout)
     return target.getvalue()
 
 

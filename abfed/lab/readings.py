@@ -16,12 +16,11 @@ from abfed.lab.units import Unit, level, percent, unit_of
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import Model
 from abfed.stats.contrasts import SUPPRESSED, UNKNOWN, UNREAD
-from abfed.stats.effects import THESE, effects
+from abfed.stats.effects import DEFAULT_ALPHA, THESE
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
-DEFAULT_ALPHA = 0.05
 SURE = 1.96  # standard errors of a 95 % interval
 GUESSING = 0.5  # AUC of a ranking by lot
 
@@ -45,10 +44,7 @@ def effects_at(
             why=f"its metrics are: {', '.join(names)}",
             do=f"did you mean {near[0]!r}?" if near else "name one of these",
         )
-    table = run.effects
-    if alpha != DEFAULT_ALPHA:
-        before = [one.totals for one in run.earlier]
-        table = effects(run.plan, run.totals, alpha=alpha, earlier=before)
+    table = run.effects_at(alpha)
     table = table[(table["segment"] != "") == segments]
     return table if metric is None else table[table["metric"] == metric]
 

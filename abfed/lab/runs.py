@@ -30,7 +30,7 @@ from abfed.site.files import read_private
 from abfed.stats.between import differences
 from abfed.stats.checklist import checklist
 from abfed.stats.checks import sample_ratios
-from abfed.stats.effects import effects
+from abfed.stats.effects import DEFAULT_ALPHA, effects
 from abfed.stats.once import TOGETHER
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans
 from abfed.stats.totals import Floats, SiloTotals
@@ -137,8 +137,19 @@ class Run(Finished):
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
-        before = [one.totals for one in self.earlier]
-        return marked(effects(self.plan, self.totals, earlier=before), self.source)
+        return self.effects_at(DEFAULT_ALPHA)
+
+    def effects_at(self, alpha: float) -> pd.DataFrame:
+        """The same at another level; read once for each, as a page asks for them many times."""
+        if alpha not in self._by_level:
+            before = [one.totals for one in self.earlier]
+            self._by_level[alpha] = effects(self.plan, self.totals, alpha=alpha, earlier=before)
+        return marked(self._by_level[alpha].copy(), self.source)
+
+    @functools.cached_property
+    def _by_level(self) -> dict[float, pd.DataFrame]:
+        """What `effects_at` has read."""
+        return {}
 
     @property
     def segments(self) -> pd.DataFrame:

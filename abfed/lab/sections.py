@@ -13,7 +13,6 @@ from abfed.lab.display import effects_by_scope, effects_table, title
 from abfed.lab.page import facts, paragraph, picture, section, table
 from abfed.lab.plots import as_svg, plot_budget, plot_effects, plot_training
 from abfed.lab.readings import (
-    DEFAULT_ALPHA,
     guardrail_reading,
     reading,
     sample_ratio_reading,
@@ -27,6 +26,7 @@ from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.protocol.messages import REFUSAL_TEXT
 from abfed.protocol.plan import Condition
+from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.once import NOTE
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from abfed.lab.figures import (
     remarks,
 )
 from abfed.lab.page import paragraph, pill, section, table
-from abfed.lab.readings import DEFAULT_ALPHA, effects_at
+from abfed.lab.readings import effects_at
 from abfed.lab.units import level
 from abfed.stats.decisions import DECISIONS
+from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run

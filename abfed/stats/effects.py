@@ -42,8 +42,10 @@ from abfed.stats.readouts import read_arms
 from abfed.stats.sequential import Looks
 from abfed.stats.totals import SiloTotals
 
-__all__ = ["COLUMNS", "LIKE_THESE", "NOT_ESTIMABLE", "THESE", "effects"]
+__all__ = ["COLUMNS", "DEFAULT_ALPHA", "LIKE_THESE", "NOT_ESTIMABLE", "THESE", "effects"]
 
+DEFAULT_ALPHA = 0.05
+"""One minus the confidence of intervals, where nobody asks for another."""
 THESE = "these brands"
 LIKE_THESE = "brands like these"
 LIKE_THESE_FROM = 3
@@ -59,7 +61,7 @@ Rows = list[dict[str, Any]]
 
 
 def effects(
-    plan: Plan, totals: Totals, *, alpha: float = 0.05, earlier: Sequence[Totals] = ()
+    plan: Plan, totals: Totals, *, alpha: float = DEFAULT_ALPHA, earlier: Sequence[Totals] = ()
 ) -> pd.DataFrame:
     """Read all effects of a plan off the noised totals of its brands.
 
