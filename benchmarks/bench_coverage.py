@@ -36,8 +36,31 @@ def main() -> int:
             f"{cell.interval:<40} {cell.world:<48} {cell.epsilon:>4g} {cell.recipients:>9,}"
             f" {cell.held:>7.4f} {width:>7} {cell.read:>5.2f}{mark}"
         )
+    bad += show_widths()
     print(f"{bad} rows aren't nominal; {time.process_time() - begun:.0f} CPU s")
     return 1 if bad else 0
+
+
+def show_widths() -> int:
+    """Widths beside the published ones, and how many are off by more than 5 %."""
+    from tests.statistical.widths import every_width
+
+    print("\nwidth of the interval over these brands, over that without noise")
+    print(
+        f"{'noise':<6} {'metric':<10} {'rate':>6} {'a brand':>9} {'ε':>4} {'found':>6} {'said':>6}"
+    )
+    off = 0
+    for one in every_width():
+        mark = ""
+        if not one.holds:
+            wide = one.noise == "once" and one.epsilon == 0.1
+            mark = "  wider: see decision 0119" if wide else "  off by more than 5 %"
+            off += not wide
+        print(
+            f"{one.noise:<6} {one.metric:<10} {one.rate:>6g} {one.recipients:>9,}"
+            f" {one.epsilon:>4g} {one.found:>6.2f} {one.published:>6.2f}{mark}"
+        )
+    return off
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def in_a_wave(plan: Plan) -> float | None:
 def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bool:
     """Whether the second moments of a mean or count are worth their part of the budget.
 
-    They aren't where noise would hide them even over all arms together, by what the plan expects;
-    a plan that says nothing of it gets them.
+    They aren't where noise would hide them even over all arms together, by what the plan expects
+    (with noise once: over all brands together too); a plan that says nothing of it gets them.
 
     Args:
         plan: what is asked.
@@ -88,7 +88,13 @@ def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bo
         return True
     low, high = bounds_of(metric)
     spread = recipients / cells * (expected.sd / (high - low)) ** 2
-    noise = noise_multiplier(plan) * math.sqrt(len(plan.arms) / (share * MOMENTS_SHARE))
+    sigma = noise_multiplier(plan)
+    if plan.noise_once:
+        from abfed.privacy.once import own_share, split  # noqa: PLC0415 - brings cryptography
+
+        spread *= len(plan.silos)
+        sigma = own_share(plan, split(sigma)[1]) * math.sqrt(len(plan.silos))
+    noise = sigma * math.sqrt(len(plan.arms) / (share * MOMENTS_SHARE))
     return noise <= MOMENTS_HIDDEN * spread
 
 
