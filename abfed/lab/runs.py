@@ -137,14 +137,18 @@ class Run(Finished):
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
-        return self.effects_at(DEFAULT_ALPHA)
+        before = [one.totals for one in self.earlier]
+        return marked(effects(self.plan, self.totals, earlier=before), self.source)
 
     def effects_at(self, alpha: float) -> pd.DataFrame:
         """The same at another level; read once for each, as a page asks for them many times."""
+        if alpha == DEFAULT_ALPHA:
+            return self.effects
         if alpha not in self._by_level:
             before = [one.totals for one in self.earlier]
-            self._by_level[alpha] = effects(self.plan, self.totals, alpha=alpha, earlier=before)
-        return marked(self._by_level[alpha].copy(), self.source)
+            table = effects(self.plan, self.totals, alpha=alpha, earlier=before)
+            self._by_level[alpha] = marked(table, self.source)
+        return self._by_level[alpha]
 
     @functools.cached_property
     def _by_level(self) -> dict[float, pd.DataFrame]:
