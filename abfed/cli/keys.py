@@ -79,7 +79,7 @@ def status(
         for held, state in (
             (ring.current, "in use"),
             *((one.held, f"destroyed on {one.destroy_on[:10]}") for one in ring.old),
-            *(((ring.begun, "left by a rotation that died"),) if ring.begun else ()),
+            *(((ring.begun, "begun; the next rotation destroys it"),) if ring.begun else ()),
         )
     ]
     table(rows, title=f"Key-encryption keys of {site}")

@@ -339,7 +339,7 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
         silo, first = min(answers.left_out.items())
         code = first.why.partition(":")[0]
         if code == "approval" and answers.accepted:
-            listed += f"; {len(answers.accepted)} silos answered and were charged for this step"
+            listed += f"; {len(answers.accepted)} silos answered and were charged"
             listed += ": asked again they answer the same, at no charge"
         do = _ADVICE.get(code, "").format(silo=silo)
         return Refused(what, code=code, where=where, why=listed, do=do)

@@ -219,7 +219,14 @@ def _check_bounds(token: Token, plan: str, place: Place) -> None:
     if hours is None:
         return
     if place.now.weekday() not in hours.days or not hours.start <= place.now.hour < hours.end:
-        raise _no("the account is bound to other hours")
+        raise Refused(
+            "the account is bound to other hours",
+            code="sign-in",
+            where=token.who,
+            why=f"it may ask from {hours.start} to {hours.end} o'clock UTC, on days "
+            f"{''.join(map(str, hours.days))} of the week (Monday is 0)",
+            do="ask then, or make an account for other hours: `abfed people service`",
+        )
 
 
 def _moments(first: str, second: str) -> tuple[datetime, datetime]:

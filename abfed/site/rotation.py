@@ -87,10 +87,11 @@ def rotate(
         holder = _service(found.current, folder, found.site, secret)
         root = Unseen(holder.unwrap(found.current.kek, bytes.fromhex(found.root)))
         marker = marker_of(root)
-        ring = _swept(folder, hold_to(found, marker, folder), secret, marker)  # 1
+        ring = _swept(folder, hold_to(found, marker, folder), secret, marker, clock)  # 1
         made = new_held(to or ring.current.kms, clock)
-        write_ring(folder, ring.model_copy(update={"begun": made}), marker)  # 2
         service = _service(made, folder, ring.site, new_secret or secret)
+        service.holds(made.kek)  # it can be opened: else nothing is begun
+        write_ring(folder, ring.model_copy(update={"begun": made}), marker)  # 2
         service.create(made.kek)  # 3
         wrapped = service.wrap(made.kek, root)  # 4
         if service.unwrap(made.kek, wrapped) != root:
@@ -162,12 +163,16 @@ def renewed(name: str) -> str:
         return credential(name)
 
 
-def _swept(folder: Path, ring: Ring, secret: Secret, marker: Marker) -> Ring:
-    """The ring without what a killed rotation left."""
+def _swept(folder: Path, ring: Ring, secret: Secret, marker: Marker, clock: Clock) -> Ring:
+    """The ring without what a killed rotation left; out of reach, it is an old key that is due."""
     if ring.begun is None:
         return ring
-    _service(ring.begun, folder, ring.site, secret).destroy(ring.begun.kek)
-    after = ring.model_copy(update={"begun": None})
+    old = ring.old
+    try:
+        _service(ring.begun, folder, ring.site, secret).destroy(ring.begun.kek)
+    except WorkspaceError:
+        old = (*old, Old(held=ring.begun, destroy_on=stamp(clock())))
+    after = ring.model_copy(update={"begun": None, "old": old})
     return write_ring(folder, after, marker)
 
 

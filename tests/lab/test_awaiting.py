@@ -70,7 +70,7 @@ def test_the_others_are_charged_meanwhile_and_not_again(
     for text in (previewed, told):
         assert "aurora waits for a second person (ε is above 0.5)" in text
         assert f"borealis, corvid will have been charged ε = {cost} at δ = 1e-06" in text
-    assert "2 silos answered and were charged for this step" in told
+    assert "2 silos answered and were charged" in told
     charged = _charges(desk, "borealis")
     assert [name for name, _ in charged] == ["whole"], "as was said"
     assert _charges(desk, "aurora") == []

@@ -121,6 +121,25 @@ def test_an_old_key_that_cant_be_reached_is_tried_again_tomorrow(
     assert read_ring(folder).old[0].held == held
 
 
+def test_a_key_service_that_cant_be_reached_stops_no_later_rotation(
+    keys: SiteKeys, folder: Path
+) -> None:
+    """Neither one that was named wrongly, nor one that a killed rotation had begun with."""
+    away = Pkcs11Kms(module="/nowhere/module.so", token="t")
+    before = read_ring(folder)
+    with pytest.raises(WorkspaceError):
+        rotate(folder, to=away, secret=lambda _: "1234", clock=_later())
+    assert read_ring(folder) == before, "nothing was begun"
+    begun = before.current.model_copy(update={"kms": away, "kek": "ab" * 8})
+    write_ring(folder, before.model_copy(update={"begun": begun}), keys.ring_marker)
+    ring = rotate(folder, secret=lambda _: "1234", clock=_later())
+    assert ring.begun is None
+    assert [one.held.kek for one in ring.old] == ["ab" * 8, before.current.kek]
+    told: list[str] = []
+    destroy_due(folder, keys.ring_marker, lambda event, **_: told.append(event), _later())
+    assert told[-1] == "keys.not-destroyed"  # and is tried again, as every old key is
+
+
 def test_a_passphrase_comes_from_a_private_folder(
     keys: SiteKeys, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
