@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abfed.cli.output import say, say_json, table
+from abfed.cli.output import NOT_PRIVATE, say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
@@ -104,15 +104,17 @@ def preview(
             }
             for one in found
         ]
-    cost = plan_epsilon(loaded)
-    waits = awaited(opened, loaded)
+    cost, waits = plan_epsilon(loaded), awaited(opened, loaded)
     if as_json:
         facts = {"plan": loaded.name, "digest": loaded.digest, "epsilon": cost}
-        fits = all(one["fits"] for one in shown)
-        facts |= {"method": "PLD", "delta": loaded.privacy.delta, "fits": fits}
+        facts |= {"method": "PLD", "delta": loaded.privacy.delta}
+        facts |= {"fits": all(one["fits"] for one in shown)}
         facts |= {"noise_once": figures(loaded, least)} if least else {}
         facts |= {"waiting": waits.waiting, "others_spend": waits.epsilon, "goes_on": waits.goes_on}
         say_json(facts | {"silos": shown, "charged": charged})
+        return
+    if loaded.privacy.unprotected:
+        say(f"{loaded.name}: {NOT_PRIVATE}")
         return
     say(f"{loaded.name}: ε = {cost:.3f} at δ = {loaded.privacy.delta:g} by itself (PLD).")
     for name, floor in least.items():

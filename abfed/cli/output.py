@@ -26,6 +26,11 @@ from abfed.protocol.printable import printable
 GREEK = {"ε": "epsilon", "δ": "delta", "σ": "sigma", "α": "alpha", "τ": "tau"}
 """How letters of headings are called in JSON."""
 
+NOT_PRIVATE = (
+    "NOT PRIVATE: exact totals, which silos of made-up brands give only; no budget is charged."
+)
+"""Of a plan without privacy, in place of what it would cost."""
+
 _INTERRUPTED = "interrupted; what was done is kept, run it again to go on"
 
 

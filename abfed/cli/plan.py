@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from abfed.cli.output import say, say_json, table
+from abfed.cli.output import NOT_PRIVATE, say, say_json, table
 from abfed.cli.settings import JsonOption
 
 app = typer.Typer(help="Check plans.", no_args_is_help=True)
@@ -31,6 +31,9 @@ def check(
         say_json({"digest": loaded.digest, "epsilon": cost, "steps": charges})
         return
     say(f"{loaded.name}: a valid plan, digest {loaded.digest}")
+    if loaded.privacy.unprotected:
+        say(NOT_PRIVATE)
+        return
     say(
         f"It costs each recipient ε = {cost:.3f} at δ = {loaded.privacy.delta:g} (PLD);"
         f" it declares ε = {loaded.privacy.epsilon:g}."

@@ -103,7 +103,7 @@ def coverage(
         off = np.abs(a.value - b.value - (truth[brand, 1] - truth[brand, 0]))
         se = np.sqrt(a.variance + b.variance)
         hits.append((off <= Z * se)[fine])
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             widths.append((se / np.sqrt(a.sampling + b.sampling))[fine])
     hit, width = np.concatenate(hits), np.concatenate(widths)
     yield _cell("effect, a brand", known, times, hit, times * len(treated), width)
@@ -113,7 +113,7 @@ def coverage(
     true = world.recipients @ truth / world.recipients.sum()
     se = np.sqrt(above.variance + below.variance)
     hit = np.abs(above.value - below.value - (true[1] - true[0])) <= Z * se
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         width = se / np.sqrt(above.sampling + below.sampling)
     yield _cell("effect, these brands", known, times, hit[fine], times, width[fine])
     lift = true[1] / true[0] - 1

@@ -57,6 +57,12 @@ def test_a_synthetic_brand_answers_exactly_and_everything_says_so(
     workspace, plan = asked
     values = yaml.safe_load(plan.read_text()) | {"silos": ["borealis"]}
     plan.write_text(yaml.safe_dump(values))
+    capsys.readouterr()
+    for command in (["plan", "check"], ["ledger", "preview", "-w", str(workspace)]):
+        assert main([*command, str(plan)]) == 0
+        said = capsys.readouterr().out
+        assert "NOT PRIVATE" in said
+        assert "ε" not in said  # it has none
     assert main(["run", str(plan), "-w", str(workspace)]) == 0
     assert "NOT PRIVATE" in capsys.readouterr().out
     run = Workspace(workspace).find_run("exact")
