@@ -11,7 +11,8 @@ the kind of thing, never the thing itself:
    was printed, typed or made from another frame doesn't, and is refused;
 4. cells that count fewer people than `SMALL` are hidden: that changes the page and stops nothing.
 
-The gate runs outside the kernel. A notebook can't turn it off.
+The gate runs outside the kernel. A notebook can't turn it off. It takes time in proportion to what
+it looks at, whatever that is: no pattern searches from each place to the end.
 """
 
 from __future__ import annotations
@@ -49,21 +50,25 @@ _OUTSIDE = tuple(
         r"on(?<=\bon)\w+\s*=\s*[\"']", r"javascript:", r"@import", r"srcset(?<=\bsrcset)\s*=",
         r"src\s*=\s*[\"']?\s*(?:https?:)?//", r"poster\s*=\s*[\"']?\s*(?:https?:)?//",
         r"data\s*=\s*[\"']?\s*(?:https?:)?//",
-        r"href\s*=\s*[\"']?\s*(?!#|data:|[\"'])[^>\s]*\.(?:js|css)\b", r"url\(\s*[\"']?(?!#)",
+        r"url\(\s*[\"']?(?!#)",
     )
 )  # fmt: skip
 """In small letters; each begins with what `re` finds fast, where the page is long."""
+_LINK = re.compile(r"href\s*=\s*[\"']?\s*(?!#|data:|[\"'])([^>\s]*)")
+_FILE = re.compile(r"\.(?:js|css)\b")
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'\s)>]*)")
-_TABLE = re.compile(r"<table\b([^>]*)>", re.IGNORECASE)
+_TABLE = re.compile(r"<table\b", re.IGNORECASE)
 _SOURCE = re.compile(r"\bdata-source=\"([^\"]*)\"")
-_COUNTED = re.compile(rf"(<t[dh]\b[^>]*\b{COUNT}\b[^>]*>)(.*?)(</t[dh]>)", re.DOTALL)
+_CELL = re.compile(r"<t[dh]\b([^<>]*)>", re.IGNORECASE)
+_CELL_ENDS = re.compile(r"</t[dh]\s{0,9}>", re.IGNORECASE)
+_COUNTED = re.compile(rf"\b{COUNT}\b")
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
-_TYPED_ROW = re.compile(r"^\s*\|.*\d.*\|\s*$", re.MULTILINE)
+_DIGIT = re.compile(r"\d")
 _FIGURE = re.compile(r"[-+−]?\d[\d,.]*(?:e[-+]?\d+)?%?", re.IGNORECASE)
 _BETWEEN = re.compile(r"[\s;|()\[\]{}'\"]+|:\s|,(?!\d{3}(?!\d))")
 """What stands between the cells of a row, as frames, lists, tuples and JSON print themselves."""
 _OPENED = re.compile(r"([\[({,])\s{1,80}")
-_CLOSED = re.compile(r"\s{0,80}[\])}]\s{0,80},\s{0,80}")
+_CLOSED = re.compile(r"[\])}]\s{0,80},\s{0,80}")
 """Lists of lists: on one line, or indented with each figure on its own."""
 _PRE = re.compile(r"<pre\b[^<>]*>", re.IGNORECASE)
 _PRE_ENDS = re.compile(r"</pre\b", re.IGNORECASE)
@@ -134,7 +139,7 @@ def _in_cell(cell: NotebookNode, allowed: Allowed) -> Iterator[str]:
         yield from _in_bundle(bundle, allowed)
     if cell.cell_type != "code":
         yield from _in_markup(cell.source, allowed)
-        if len(_TYPED_ROW.findall(cell.source)) >= _PRINTED_ROWS:
+        if sum(map(_is_typed_row, cell.source.splitlines())) >= _PRINTED_ROWS:
             yield "a table that was typed, not made from a release"
         return
     yield from _in_text(cell.source, allowed)
@@ -194,8 +199,8 @@ def _in_markup(markup: str, allowed: Allowed) -> Iterator[str]:
             yield from _in_markup(content.decode(errors="replace"), allowed)
         else:
             yield f"something packed as {kind}"
-    for attributes in _TABLE.findall(bare):
-        source = _SOURCE.search(attributes)
+    for opened in _TABLE.split(bare)[1:]:
+        source = _SOURCE.search(opened.partition(">")[0])
         if source is None:
             yield "a table that isn’t from a release"
         elif source[1] not in allowed.sources:
@@ -207,7 +212,15 @@ def _in_markup(markup: str, allowed: Allowed) -> Iterator[str]:
 def reaches_out(markup: str) -> bool:
     """Whether markup loads or runs something, in letters of whatever case."""
     small = markup.replace("\u0130", "i").casefold().replace("\u0131", "i")  # Turkish
-    return any(one.search(small) for one in _OUTSIDE)
+    if any(one.search(small) for one in _OUTSIDE):
+        return True
+    return any(_FILE.search(one) for one in _LINK.findall(small))
+
+
+def _is_typed_row(line: str) -> bool:
+    """Whether a line of Markdown is a table's row with a figure in it."""
+    row = line.strip()
+    return len(row) > 2 and row[0] == row[-1] == "|" and bool(_DIGIT.search(row))
 
 
 def _in_text(text: str, allowed: Allowed) -> Iterator[str]:
@@ -221,7 +234,8 @@ def _printed(text: str) -> Iterator[str]:
 
     It is a heuristic: `docs/reports.md` says what it doesn't see.
     """
-    if _has_rows(text) or _has_rows(_CLOSED.sub("\n", _OPENED.sub(r"\1 ", text))):
+    lists = (one.rstrip() for one in _CLOSED.split(_OPENED.sub(r"\1 ", text)))
+    if _has_rows(text) or _has_rows("\n".join(lists)):
         yield "a table that was printed, not made from a release"
 
 
@@ -274,16 +288,30 @@ def hide_small(document: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/html" in data:
-                hidden = _COUNTED.sub(_hide, data["text/html"])
+                hidden = _without_small(data["text/html"])
                 if hidden != data["text/html"]:
                     data["text/html"] = hidden
                     data.pop("text/plain", None)  # it may show the same counts
     return document
 
 
-def _hide(match: re.Match[str]) -> str:
-    number = _NUMBER.search(match[2])
+def _without_small(markup: str) -> str:
+    """A table's markup, each cell that counts few people with a bound in its place."""
+    parts, at = [], 0
+    while opened := _CELL.search(markup, at):
+        ended = _CELL_ENDS.search(markup, opened.end())
+        if ended is None:
+            break  # no cell of what is left has an end
+        parts.append(markup[at : opened.end()])
+        held = markup[opened.end() : ended.start()]
+        parts.append(_bounded(held) if _COUNTED.search(opened[1]) else held)
+        at = ended.start()
+    return "".join([*parts, markup[at:]])
+
+
+def _bounded(held: str) -> str:
+    number = _NUMBER.search(held)
     if number is None:
-        return match[0]
+        return held
     value = float(number[0].replace(",", "").replace("−", "-"))
-    return f"{match[1]}{HIDDEN}{match[3]}" if value < SMALL else match[0]
+    return HIDDEN if value < SMALL else held

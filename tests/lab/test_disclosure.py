@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import time
 import zlib
 
 import pytest
@@ -188,3 +189,37 @@ def test_sentences_with_figures_are_no_rows():
     said = "2,000 recipients at ε = 2, 95 % sure\nbrand, aurora: 1,000 people, yes\nend\n"
     stream = new_output("stream", name="stdout", text=said)
     assert not kinds(new_notebook(cells=[new_code_cell("x", outputs=[stream])]))
+
+
+HOSTILE = [
+    " ", "\n", "|1", "|1\n", "<table ", "<table data-source=", "<td data-count", "<td data-count>",
+    "<td data-count>1</td", "href=", "href=.", "src = ", "a@", "a.", "{ ", "] ", " ,", "+1 ", "[(",
+    "data:", "data:a;", "<pre>", "b'\\x", "eyJaaaaaaaaa.", "-----BEGIN ", "a/", "://a", "aB3/",
+]  # fmt: skip
+
+
+def seconds(text):
+    """CPU time of the whole gate on a text, wherever it stands; the best of two."""
+    shown = {"text/html": text, "text/plain": text}
+    best = float("inf")
+    for _ in range(2):
+        started = time.process_time()
+        document = new_notebook(
+            cells=[
+                new_markdown_cell(text),
+                new_code_cell("", outputs=[new_output("display_data", data=dict(shown))]),
+                new_code_cell("", outputs=[new_output("stream", text=text)]),
+            ]
+        )
+        list(findings(document, Allowed(frozenset())))
+        hide_small(document)
+        best = min(best, time.process_time() - started)
+    return best
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_time_grows_with_the_text_and_no_faster(unit):
+    small, large = 2_000, 32_000
+    once, more = (seconds((unit * size)[:size]) for size in (small, large))
+    # Sixteen times the text: about 16 times as long; a quadratic pattern takes 256 times as long.
+    assert more < 64 * max(once, 2e-4)
