@@ -15,6 +15,9 @@ import typer
 from abfed.cli.output import complain, say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption, typed
 
+FOUND = ("better", "worse", "breached")
+"""Decisions in segments that are shown of every metric: the others fill pages."""
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -127,9 +130,12 @@ def show_run(done: Run) -> None:
         from abfed.lab.figures import readable
 
         shown, hidden = readable(done.segments)
-        _show_effects(done, shown, "Effects in segments, over these brands", scoped=True)
+        few = shown[(shown["metric"] == done.plan.primary) | shown["decision"].isin(FOUND)]
+        _show_effects(done, few, "Effects in segments, over these brands", scoped=True)
         if hidden:
             say(f"  {hidden}")
+        if len(few) < len(shown):
+            say(f"  Shown: {done.plan.primary}, and what was found. All: the report, --json.")
     _show_checks(done)
     _show_cost(done)
 

@@ -67,7 +67,7 @@ def design_notes(plan: Plan) -> list[str]:
         f" for {percent(plan.analysis.power)} power at the expected lift, one question by itself"
         " at the 5 % level: recipients in each brand, or ε with those there are."
     )
-    lines = [asked]
+    lines = [asked, *_rest_of_budget(plan)]
     if plan.noise_once:
         lines.append("Noise is added once: this is the effect over all brands together.")
     if looks.spending is not None:
@@ -76,6 +76,17 @@ def design_notes(plan: Plan) -> list[str]:
             f" looked at after each of them ({looks.spending})."
         )
     return lines
+
+
+def _rest_of_budget(plan: Plan) -> list[str]:
+    """What else the budget is spent on than the metrics over all recipients."""
+    analysis = plan.analysis
+    parts = {f"effects in {one.name}": one.share for one in analysis.segments}
+    parts["balance"] = analysis.balance_share if analysis.balance else 0.0
+    orphans = analysis.orphans_share if analysis.clicks_without_opens else 0.0
+    parts["clicks without opens"] = orphans
+    said = [f"{percent(share, 1)} for {what}" for what, share in parts.items() if share]
+    return [f"The rest of the budget: {', '.join(said)}."] if said else []
 
 
 def plot_design(plan: Plan) -> Figure:

@@ -23,6 +23,8 @@ def test_it_says_what_the_plan_can_find(capsys: pytest.CaptureFixture[str], tmp_
         "effective",
         "needs",
         "no ε is enough",
+        "The rest of the budget: ",
+        "for effects in by-channel, 10.0 % for effects in keen",
         "They come in 3 waves",
         "Covariate of clicked: not used: with 6,667 recipients in a brand and wave",
         "wider with it",

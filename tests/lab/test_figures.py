@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 
 from abfed.cli.run import show_run
@@ -69,6 +70,24 @@ def test_segments_stand_on_the_page_and_those_that_drown_in_one_line(
     assert page.count("<tr>") == 1 + int((~drowned).sum())
     assert f'data-source="{run.source}"' in page
     assert len(run.segments) == len(cells)
+
+
+def test_segments_in_a_terminal_are_of_the_primary_metric_and_what_was_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run.effects
+    cells = whole[whole["scope"] == "these brands"].copy()
+    cells["scope"], cells["segment"], cells["decision"] = "by-age: x", "by-age", "inconclusive"
+    other = cells.index[cells["metric"] != run.plan.primary]
+    cells.loc[other[0], "decision"] = "worse"
+    monkeypatch.setitem(run.__dict__, "effects", pd.concat([whole, cells], ignore_index=True))
+    monkeypatch.setitem(run.__dict__, "segments", cells)
+    show_run(run)
+    printed = capsys.readouterr().out.partition("Effects in segments")[2].partition("Shown: ")
+    assert printed[2].startswith(f"{run.plan.primary}, and what was found. All: the report")
+    rows = printed[0].count("by-age: x")
+    assert rows == (cells["metric"] == run.plan.primary).sum() + 1 < len(cells)
+    assert "worse" in printed[0]
 
 
 def test_one_is_singular() -> None:
