@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from abfed.protocol.errors import IntegrityError
+from abfed.silo.budgets import Budget, Budgets
+from abfed.silo.ledger import Ledger
 from abfed.silo.service import SiloService
 from abfed.site.keys import SiteKeys
 from tests.examples import make_plan
@@ -71,7 +73,37 @@ def _older(folder: Path) -> None:
     shutil.copy2(folder / "older.db", folder / "ledger.db")
 
 
+def _anothers(folder: Path) -> None:
+    """The ledger of another site of the same name, which never was charged."""
+    keys = SiteKeys.create(folder.parent / "other", site=SILO)
+    (folder / "ledger.db").unlink()
+    Ledger(folder / "ledger.db", keys).close()
+
+
+def _anothers_filled(folder: Path) -> None:
+    keys = SiteKeys.create(folder.parent / "other", site=SILO)
+    (folder / "ledger.db").unlink()
+    with Ledger(folder / "ledger.db", keys) as other:
+        other.reserve(
+            plan_digest="p",
+            plan_name="p",
+            purpose="p",
+            epoch="e",
+            steps={},
+            budgets=Budgets(total=Budget(epsilon=1.0, delta=1e-6)),
+        )
+
+
+def _begun_anew(folder: Path) -> None:
+    """By somebody who runs the silo's own code, but without the history."""
+    (folder / "ledger.db").unlink()
+    Ledger(folder / "ledger.db", SiteKeys.open(folder / "keys")).close()
+
+
 HARMS: dict[str, Harm] = {
+    "it is another site's, empty": _anothers,
+    "it is another site's": _anothers_filled,
+    "it is begun anew with the silo's keys": _begun_anew,
     "the table is dropped": _sql("DROP TABLE entries"),
     "both tables are dropped": _sql("DROP TABLE entries", "DROP TABLE kept"),
     "all rows are deleted": _sql("DELETE FROM entries"),
@@ -118,8 +150,9 @@ def test_a_release_that_is_lost_is_never_noised_anew(
         assert len(service.ledger.reservations()) == 1
 
 
-def test_a_journal_that_is_removed_after_a_crash_is_found(
-    house: tuple[Path, Asker], tmp_path: Path
+@pytest.mark.parametrize("harm", ["removed", "cut", "another's"])
+def test_a_journal_that_is_harmed_after_a_crash_is_found(
+    house: tuple[Path, Asker], tmp_path: Path, harm: str
 ) -> None:
     """What SQLite has not moved into the file yet lies in the write-ahead log."""
     folder, asker = tmp_path / "silo", house[1]
@@ -132,7 +165,16 @@ def test_a_journal_that_is_removed_after_a_crash_is_found(
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert (folder / "ledger.db-wal").stat().st_size > 0
-    (folder / "ledger.db-wal").unlink()
-    with pytest.raises(IntegrityError, match="older than the audit log"):
+    journal = folder / "ledger.db-wal"
+    assert journal.stat().st_size > 0
+    if harm == "removed":
+        journal.unlink()
+    elif harm == "cut":
+        os.truncate(journal, journal.stat().st_size // 2)
+    else:
+        keys = SiteKeys.create(tmp_path / "other", site=SILO)
+        with Ledger(tmp_path / "other.db", keys):
+            shutil.copy(tmp_path / "other.db-wal", journal)
+        (folder / "ledger.db-shm").unlink(missing_ok=True)
+    with pytest.raises(IntegrityError):
         SiloService(folder, asker.clock)
