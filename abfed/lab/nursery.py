@@ -23,14 +23,18 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from abfed.lab.kernel import READY, SOCKET
+from abfed.lab.kernel import DEBUGGER, READY, SOCKET
 
 IMPORTS = (
     "numpy", "pandas", "matplotlib.figure", "matplotlib.font_manager",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
-    "IPython.core.interactiveshell", "ipykernel.kernelapp", "ipykernel.ipkernel",
-    "abfed.lab.sections", "abfed.lab.runs", "abfed.lab.frames", "abfed.lab.kernel",
-    "abfed.lab.worker", "abfed.lab.engine", "abfed.lab.kernels", "abfed.lab.disclosure",
+    "IPython.core.interactiveshell", "IPython.core.completerlib", "IPython.core.oinspect",
+    "IPython.extensions.storemagic", "ipykernel.kernelapp", "ipykernel.ipkernel",
+    "ipykernel.debugger", "matplotlib.style", "pyarrow.pandas_compat",
+    "pandas.core.methods.to_dict",
+    "abfed.lab.sections", "abfed.lab.soundness", "abfed.lab.runs", "abfed.lab.frames",
+    "abfed.lab.cards", "abfed.lab.kernel", "abfed.lab.worker", "abfed.lab.engine",
+    "abfed.lab.kernels", "abfed.lab.disclosure", "abfed.lab.reports", "abfed.lab.subjects",
     "abfed.lab.exporting", "abfed.lab.exporters", "abfed.lab.forking", "mistune",
 )  # fmt: skip
 _LONGEST = 65_536  # bytes of a request; a job is a few hundred
@@ -178,13 +182,27 @@ def threads() -> int:
     return threading.active_count()
 
 
+def _rehearse() -> None:
+    """Do once what each worker would do first: read the templates, and this package's own code."""
+    from abfed.lab.exporters import body_of
+    from abfed.lab.jupyter import nbformat
+    from abfed.lab.report_manifest import code_digest, versions
+
+    written = nbformat().v4
+    body_of(written.new_notebook(cells=[written.new_markdown_cell("nothing")]))
+    code_digest()
+    versions()
+
+
 def main(folder: Path, more: list[str]) -> int:
     """Be the nursery."""
     from abfed.lab.jupyter import nbclient
 
     nbclient()
+    sys.modules[DEBUGGER] = None  # type: ignore[assignment]  # as in each kernel
     for name in (*IMPORTS, *more):
         importlib.import_module(name)
+    _rehearse()
     if threads() > 1:
         sys.stderr.write("an import started a thread: kernels can't be forked safely\n")
         return 2
