@@ -75,6 +75,10 @@ http {{
       return 404;
     }}
 
+    location = /v1/fleet {{
+      return 404;
+    }}
+
     location /v1/fleet/ {{
       if ($fleet = 0) {{
         return 404;
