@@ -75,6 +75,11 @@ def test_the_package_alone_loads_neither_side(tmp_path):
     assert forbidden(loaded_by("abfed", tmp_path), (*SIDES, *HEAVY, "flwr")) == []
 
 
+def test_reading_a_run_loads_nothing_that_carries_one_out(tmp_path):
+    loaded = loaded_by("abfed.lab.sections, abfed.lab.runs", tmp_path)
+    assert forbidden(loaded, ("flwr", "grpc", "httpx", "abfed.coordinator.rounds")) == []
+
+
 def test_the_silo_loads_nothing_of_flower(tmp_path):
     assert (
         forbidden(

@@ -70,6 +70,7 @@ parent = os.getppid()
 attempt('raw signal to a thread', lambda: returned(libc.syscall(TGKILL, parent, parent, 0)))
 import resource
 attempt('limits of another', lambda: resource.prlimit(parent, resource.RLIMIT_CPU, (0, 0)))
+attempt('debugger', lambda: __import__('debugpy'))
 attempt('memory', lambda: bytearray(1 << 40))
 attempt('run', lambda: open(RUN + '/plan.json').read())
 attempt('own', lambda: open(os.environ['HOME'] + '/mine', 'w').write('x'))
@@ -114,7 +115,7 @@ def test_the_kernel_opens_no_silo(run, tmp_path):
     assert said.pop("own") == "DONE"
     assert said.pop("import") == "ImportError"
     assert "DONE" not in said.values()
-    assert len(said) == 21
+    assert len(said) == 22
 
 
 @pytest.mark.slow
