@@ -117,7 +117,7 @@ def coverage(
         width = se / np.sqrt(above.sampling + below.sampling)
     yield _cell("effect, these brands", known, times, hit[fine], times, width[fine])
     lift = true[1] / true[0] - 1
-    low, high, bounded = _relative(above, below)
+    low, high, bounded = fieller(above, below)
     hit = ((low <= lift) & (lift <= high))[fine & bounded]
     yield _cell("relative lift", known, times, hit, times)
 
@@ -139,7 +139,7 @@ def _cell(
     )
 
 
-def _relative(above: Many, below: Many) -> tuple[Floats, Floats, Any]:
+def fieller(above: Many, below: Many) -> tuple[Floats, Floats, Any]:
     """Fieller's interval, as `contrasts.relative_lift` has it, and where it is bounded."""
     a = below.value**2 - Z**2 * below.variance
     b, q = above.value * below.value, above.value**2 - Z**2 * above.variance

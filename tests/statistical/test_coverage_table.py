@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from tests.statistical import levels, looks
+from abfed.stats.effects import THESE, effects
+from abfed.stats.totals import SiloTotals
+from tests.statistical import cells, levels, looks, worlds
 from tests.statistical.coverage_table import every_cell, every_kind, is_nominal
-from tests.statistical.worlds import TWO, Setting
+from tests.statistical.worlds import FIVE, TWO, Setting
+from tests.stats.simulated import CLICKED
 
 
 @pytest.mark.slow
@@ -29,6 +35,31 @@ def test_each_kind_of_interval_is_nominal_at_a_middling_epsilon() -> None:
         *looks.any_finding(0.1, 16_000, 2000),
     ]
     assert [cell for cell in rows if not is_nominal(cell)] == []
+
+
+@pytest.mark.parametrize("at", [Setting(0.5, 16_000), Setting(1.0, 16_000, (0.9, 0.1), FIVE)])
+def test_the_tables_intervals_are_those_of_effects(at: Setting) -> None:
+    """The table reads many releases at once; what people get is read one by one."""
+    plan = at.plan(CLICKED)
+    rates = 0.15 * at.brands.baselines[:, None] * np.array([1.0, 1.1])
+    atoms = worlds.vectors(plan, worlds.binary_atoms("clicked"))
+    world = worlds.World(plan, atoms, worlds.binary_chances(rates), at.people, at.sigma)
+    totals = world.draw(3, np.random.default_rng(1))
+    readings = cells.read_all(plan, plan.metrics[0], totals)
+    weights = cells.size_weights(totals)
+    above, below = (cells.over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+    low, high, bounded = cells.fieller(above, below)
+    assert bounded.all()
+    for one in range(3):
+        alone = {
+            brand: SiloTotals(found.layout, found.values[one], found.noise_multiplier)
+            for brand, found in totals.items()
+        }
+        row = effects(plan, alone).set_index("scope").loc[THESE]
+        assert row["estimate"] == pytest.approx(above.value[one] - below.value[one])
+        half = cells.Z * math.sqrt(above.variance[one] + below.variance[one])
+        assert row["ci_high"] - row["estimate"] == pytest.approx(half)
+        assert (row["rel_low"], row["rel_high"]) == pytest.approx((low[one], high[one]))
 
 
 @pytest.mark.parametrize("sizes", list(levels.UNLIKE))
