@@ -119,6 +119,7 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
         "image": "abfed:local",
         "restart": "unless-stopped",
         "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108 - the container's own
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
     }
@@ -139,7 +140,8 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
             "volumes": [f"{node.resolve()}:/node", "socket:/run/abfed:ro"],
         },
     }
-    head = "# Not run where abfed is developed: checked as YAML only. Build abfed:local first.\n"
+    head = "# Not run where abfed is developed: checked as YAML only.\n"
+    head += "# The image: podman build --tag abfed:local --file Containerfile .\n"
     return head + yaml.safe_dump({"services": services, "volumes": {"socket": {}}}, sort_keys=False)
 
 

@@ -1,6 +1,8 @@
 """The coordinator's memory doesn't grow with the number of silos."""
 
+import re
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from flwr.serverapp import ServerApp
@@ -115,3 +117,28 @@ def test_who_asks_is_judged_anew_in_each_step_and_not_for_each_silo(tmp_path, mo
     judged.clear()
     carry_out(plan, federation.grid(), federation.coordinator)
     assert len(judged) >= 12 * steps
+
+
+def test_the_worked_estimate_of_the_page_follows_from_its_formula():
+    """Ten thousand silos and a million parameters: the figures are those of the formula beside."""
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    formula = re.search(r"\*s·N·\((\d+) P \+ (\d+) kB \+ (\d+) N\)\* bytes", page).groups()
+    per_parameter, fixed, per_silo = (int(one) for one in formula)
+    seconds = re.search(r"\*s·N·\(([\d.]+) \+ ([\d.]+) P/10⁶\)\*", page).groups()
+    silos, parameters = 10_000, 10**6
+
+    def traffic(share):
+        one = per_parameter * parameters + fixed * 1000 + per_silo * silos
+        return share * silos * one
+
+    cpu = 0.1 * silos * (float(seconds[0]) + float(seconds[1]))
+    assert f"**{traffic(0.1) / 1e9:.1f} GB and {cpu:.0f} CPU s a round**" in page
+    assert f"{traffic(0.1) * 8 / 1e9:.0f} s at 1 Gbit/s" in page
+    assert f"every round: {traffic(1) / 1e9:.0f} GB, {10 * cpu:.0f} CPU s" in page
+    table = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert len(table) == 3
+    for row in table:  # what was measured is what the formula says, to a fifth
+        size, milliseconds, measured = (float(one.replace(",", "")) for one in row)
+        said = per_parameter * size + fixed * 1000
+        assert abs(said - measured) < 0.2 * measured
+        assert abs(1000 * float(seconds[0]) + float(seconds[1]) * size / 1000 - milliseconds) < 2

@@ -1,0 +1,62 @@
+"""The Containerfile's form, and that it fits the Compose file; no container engine is needed.
+
+These are the rules of a linter for such files that matter here, read from the file itself.
+"""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from abfed.coordinator.units import compose
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "Containerfile").read_text(encoding="utf-8")
+KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "CMD", "SHELL"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Each instruction and its words, continued lines joined."""
+    lines = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [tuple(line.split(" ", 1)) for line in joined.splitlines()]
+
+
+def test_it_says_that_it_was_not_run() -> None:
+    assert "Not run where abfed is developed" in TEXT.split("FROM")[0]
+
+
+def test_each_instruction_is_known_and_pinned() -> None:
+    found = instructions()
+    assert {name for name, _ in found} <= KNOWN
+    (base,) = [words for name, words in found if name == "FROM"]
+    assert re.fullmatch(r"[a-z]+:[0-9]+\.[0-9]+-[a-z-]+", base), "a base without its version"
+    for _, words in (one for one in found if one[0] == "RUN"):
+        assert words.count("pip install") == words.count("--no-cache-dir")
+        if "apt-get install" in words:
+            assert "--no-install-recommends" in words
+            assert "rm -rf /var/lib/apt/lists/*" in words
+        assert "sudo" not in words
+        assert "curl" not in words
+
+
+def test_what_it_copies_is_here_and_holds_no_keys() -> None:
+    for name, words in instructions():
+        if name == "COPY":
+            *sources, _ = words.split()
+            assert all((ROOT / one).exists() for one in sources)
+            assert "." not in sources, "a whole checkout would bring workspaces along"
+
+
+def test_nobody_is_root_and_the_users_are_those_of_the_compose_file(tmp_path: Path) -> None:
+    found = instructions()
+    made = set(re.findall(r"useradd [^&]*?--uid \d+ ([a-z-]+)", TEXT))
+    assert [words for name, words in found if name == "USER"][-1] in made
+    services = yaml.safe_load(compose(tmp_path, "aurora", tmp_path / "node"))["services"]
+    assert {one["user"] for one in services.values()} <= made
+    for one in services.values():
+        assert one["image"] == "abfed:local"
+        assert one["read_only"]
+        assert one["tmpfs"] == ["/tmp"]
+        assert one["cap_drop"] == ["ALL"]
+        assert "abfed:local" in TEXT
