@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,8 @@ def watch(
 ) -> None:
     """Look at logs, runs and registers for what is unusual; tell the sinks of watch.yaml.
 
-    Without --every it looks once, and ends with 5 where something new was found.
+    Without --every it looks once, and ends with 5 where something new was found. With it, Ctrl-C
+    and SIGTERM end it after the look that it is at.
     """
     from abfed.lab.watching import Watch
     from abfed.lab.workspace import Workspace
@@ -45,6 +47,8 @@ def watch(
         if look.new:
             raise typer.Exit(NEW_ALARMS)
         return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: watching.end())
     with served(metrics, watching.metrics, lambda: True, lambda: None) as port:
         if port is not None:
             sys.stderr.write(f"metrics on http://127.0.0.1:{port}/metrics\n")
@@ -57,16 +61,17 @@ def _tell(look: Look, *, as_json: bool) -> None:
     if as_json:
         say_json(
             {
-                "new": [one.model_dump(mode="json") for one in look.new],
+                "new": [one.model_dump(mode="json") for one in look.first],
+                "waiting": len(look.new) if look.failed else 0,
                 "standing": len(look.standing),
                 "failed_sinks": list(look.failed),
             }
         )
         return
-    for alarm in look.new:
+    for alarm in look.first:
         say(described(alarm))
     for failed in look.failed:
-        say(f"a sink did not take them, and gets them again at the next look: {failed}")
+        say(f"{len(look.new)} wait for a sink, which gets them again at the next look: {failed}")
     if not look.new:
         say(f"Nothing new; {len(look.standing)} alarms were told before.")
     sys.stdout.flush()

@@ -51,6 +51,7 @@ from abfed.site.sinks import Sink, deliver
 
 FILE = "watch.yaml"  # in the workspace
 TOLD = "watch-told.sealed"  # at the site that watches
+NOTICED = 0.2  # seconds after which the end is noticed between two looks
 
 
 class Settings(Frozen):
@@ -86,12 +87,15 @@ class Look(NamedTuple):
     """What one look found.
 
     Attributes:
-        new: alarms that were not told before.
+        new: alarms that were not told before, or not to every sink.
+        first: those of them that this watch did not find at an earlier look: a terminal and a
+            counter take each alarm at once, and need no second delivery.
         standing: all alarms that hold now, told or not.
         failed: sinks that did not take the new ones, with why.
     """
 
     new: tuple[Alarm, ...]
+    first: tuple[Alarm, ...]
     standing: tuple[Alarm, ...]
     failed: tuple[str, ...]
 
@@ -115,6 +119,8 @@ class Watch:
         self._home = workspace.office(self._sites[0])
         self._file = SealedFile(self._home.folder / TOLD, self._home.keys, "watch-told")
         self._runs: dict[str, tuple[Alarm, ...]] = {}
+        self._found_before: set[str] = set()
+        self._ended = False
         self.metrics = Metrics()
 
     def look(self) -> Look:
@@ -131,19 +137,32 @@ class Watch:
                 taken = {}
             kept = Told(alarms=told, looked_at=stamp(now), failed=len(failed), taken=taken)
             self._file.write(kept.model_dump(mode="json"))
-        self._count(standing, new, failed)
-        return Look(new, standing, failed)
+        first = tuple(one for one in new if one.key not in self._found_before)
+        self._found_before = {one.key for one in new}  # what was told is not new again
+        self._count(standing, first, failed)
+        return Look(new, first, standing, failed)
 
     def keep_looking(
         self,
         every: float,
         tell: Callable[[Look], None],
-        wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Look again and again, until interrupted."""
-        while True:
+        """Look again and again, until `end`.
+
+        A look that has begun is ended first, so that what sinks took is on record.
+        """
+        while self._goes_on():
             tell(self.look())
-            wait(every)
+            again = time.monotonic() + every
+            while self._goes_on() and (left := again - time.monotonic()) > 0:
+                time.sleep(min(left, NOTICED))
+
+    def _goes_on(self) -> bool:
+        return not self._ended
+
+    def end(self) -> None:
+        """End after this look: takes no lock, so that a signal may call it at any instruction."""
+        self._ended = True
 
     def _found(self, now: datetime) -> Iterator[Alarm]:
         for site in self._sites:
@@ -223,12 +242,12 @@ class Watch:
         return Told() if values is None else parse_record(Told, values, where=TOLD)
 
     def _count(
-        self, standing: tuple[Alarm, ...], new: tuple[Alarm, ...], failed: tuple[str, ...]
+        self, standing: tuple[Alarm, ...], first: tuple[Alarm, ...], failed: tuple[str, ...]
     ) -> None:
         for severity in ("low", "medium", "high", "critical"):
             count = sum(one.severity == severity for one in standing)
             self.metrics.state.labels(state=f"alarms-{severity}").set(count)
-        for alarm in new:
+        for alarm in first:
             self.metrics.note(f"alarm-{alarm.rule}")
         for _ in failed:
             self.metrics.note("sink-failed")
