@@ -94,3 +94,21 @@ def test_what_the_bounds_cut_leaves_no_trace(
         else:
             assert mine.keys() == theirs.keys()
             assert all(np.array_equal(mine[one], theirs[one]) for one in mine)
+
+
+@pytest.mark.parametrize("lawful", [0, 1])
+def test_a_silo_in_which_nobody_may_be_read_answers_as_any_other(
+    tmp_path: Path, lawful: int
+) -> None:
+    """A failure would say, without noise, that nobody is there."""
+    hub = SiteKeys.create(tmp_path / "hub", site="hub")
+    asker, plan = Asker(hub), make_model_plan()
+    policy = yaml.safe_dump(policy_values(hub.public_key))
+    few = rows(6, opted_out=[place >= lawful for place in range(6)])
+    with closing(SiloService.create(tmp_path / "silo", policy, site=SILO)) as founded:
+        founded.store.upsert(iter([few]), experiments=ARMS)
+    with closing(SiloService(tmp_path / "silo", asker.clock)) as service:
+        for step in ("totals", "train-0001", "train-0002", "evaluate"):
+            arrays = {} if step == "totals" else model_arrays(plan)
+            answer = service.answer(asker.request(plan, step, arrays))
+            assert asker.read(answer, service.keys)[0] == "release"
