@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from abfed.stats.estimates import HISTOGRAM_BELOW, estimate
+from abfed.stats.estimates import estimate
 from abfed.stats.quantiles import WOODRUFF_Z, read_quantile
 from abfed.stats.totals import Layout, SiloTotals
 from tests.stats.simulated import CLICKED, plan_of
@@ -30,7 +30,7 @@ def test_an_arm_that_stands_out_less_than_twelve_times_is_suppressed(
     times: float, *, read: bool
 ) -> None:
     sigma = 4.0
-    size = times * HISTOGRAM_BELOW * sigma * math.sqrt(len(SHARES))
+    size = times * 12.0 * sigma * math.sqrt(len(SHARES))
     totals = SiloTotals(Layout.of(PLAN), np.stack([SHARES * size, SHARES * 10 * size]), sigma)
     small, large = (estimate(METRIC, totals, arm) for arm in ("control", "arm-1"))
     assert not large.suppressed
