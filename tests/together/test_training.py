@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from scipy import stats
 
 from abfed.coordinator.together import open_sums
+from abfed.lab.evaluating import Evaluation
 from abfed.lab.runs import Run
 from abfed.learning.dpsgd import summed_step, train_round
+from abfed.learning.heads import Heads
+from abfed.learning.losses import loss_of
 from abfed.learning.networks import network_for
-from abfed.learning.shapes import UNIT_BITS, initial_arrays
-from abfed.privacy.charges import epsilon_alone, plan_charges, plan_epsilon, silo_share
+from abfed.learning.shapes import UNIT_BITS, initial_arrays, parameter_shapes
+from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.charges import (
+    epsilon_alone,
+    noise_multipliers,
+    plan_charges,
+    plan_epsilon,
+    silo_share,
+)
 from abfed.protocol.errors import IntegrityError, RunFailed
+from abfed.silo.rows import canonical_schema
 from tests.examples import model_values
 from tests.learning.signal_rows import NoNoise, made_rows
-from tests.together.kin import SILOS, Kin, once_plan
+from tests.together.kin import SILOS, Kin, once_plan, table
 from tests.together.test_runs import SURE, failing
 
 ROUNDS = 3
@@ -104,6 +118,39 @@ def test_a_run_that_stopped_in_a_round_goes_on_to_a_model_of_the_same_releases(k
     assert Run.open(done.folder, coordinator_key=kin.hub.public_key).silos == SILOS
 
 
+FURTHER = {"outcome": "clicked", "hidden": [4], "also": ["opened"], "revenue": {"high": 40.0}}
+
+
+@pytest.mark.slow
+@pytest.mark.privacy
+def test_further_outcomes_and_revenue_are_learnt_of_the_same_sum(tmp_path):
+    """All heads of one network stand in one vector, clipped, noised and masked together."""
+    kin = Kin.found(tmp_path, {name: opening(400) for name in SILOS})
+    plan = training_plan(model=FURTHER, training={"rounds": 2, "learning_rate": 0.5})
+    run = kin.run(plan)
+    heads = Heads.of(plan)
+    assert (heads.outputs, heads.further) == (4, 2)
+    opened = open_sums(plan, steps_of_run(run), "0002")
+    assert opened.answered == SILOS
+    assert opened.sums.size == sum(math.prod(one.shape) for one in parameter_shapes(plan).values())
+    assert opened.noise >= noise_multipliers(plan).training
+    told = Evaluation(run).further
+    assert told["outcome"].tolist() == ["opened", "revenue above 0"]
+    (charge, *_) = kin.services["dawn"].ledger.reservations()
+    assert epsilon_of(charge.charges, plan.privacy.delta) == plan_epsilon(plan)
+    kin.close()
+
+
+def opening(count):
+    """Rows in which every fourth recipient opens, too."""
+    rows = table(count)
+    schema = canonical_schema(
+        ("clicked", "opened", "revenue"), {"age": "numeric", "tier": "category"}
+    )
+    opened = pa.array([place % 4 == 0 for place in range(count)], schema.field("opened").type)
+    return rows.append_column("opened", opened).select(schema.names).cast(schema)
+
+
 def test_a_model_that_its_releases_dont_give_is_found(kin, monkeypatch):
     plan = training_plan()
     gone = {one: failing(kin, one, ("keys-0002",)) for one in ("aurora", "dawn")}
@@ -142,12 +189,31 @@ def test_one_recipient_moves_the_sum_by_at_most_one_clip():
     assert 0.99 * 2**UNIT_BITS < length <= 2**UNIT_BITS
 
 
+def test_every_heads_part_of_the_sum_is_its_own_gradient():
+    """Noise so small that it can't be seen, and nothing clipped: autograd's gradient, by head."""
+    plan = training_plan(model=FURTHER, training={"sampling_rate": 1.0, "clip": 100.0})
+    heads, made = Heads.of(plan), made_rows(plan, 200, seed=1)
+    labels = np.random.default_rng(3).random((len(made.labels), heads.labels)) < 0.3
+    rows = dataclasses.replace(made, labels=labels.astype(np.float32))
+    start = initial_arrays(plan)
+    units = summed_step(
+        network_for(plan, start), rows, plan.schedule, share=1e-9, noise=NoNoise(1),
+        loss=loss_of(heads),
+    )  # fmt: skip
+    network = network_for(plan, start)
+    lines = torch.from_numpy(rows.design.expand(rows.features, rows.arms))
+    loss_of(heads).total(network(lines), torch.from_numpy(rows.labels)).backward()
+    whole = np.concatenate([one.grad.numpy().ravel() for one in network.parameters()])
+    np.testing.assert_allclose(
+        units * (plan.schedule.clip * 2.0**-UNIT_BITS), whole, rtol=1e-3, atol=1e-2
+    )
+    assert (np.abs(network[-1].bias.grad.numpy()) > 0.1).all()
+
+
 @pytest.mark.slow
 @pytest.mark.privacy
 def test_the_sum_of_a_round_holds_the_noise_that_it_should(tmp_path):
     """Where clipping leaves next to nothing of gradients, what is opened is the noise."""
-    from tests.together.kin import table
-
     plan = training_plan(
         model={"outcome": "clicked", "hidden": [64]},
         training={"rounds": 1, "sampling_rate": 0.01},
