@@ -143,12 +143,19 @@ def ask(
     workspace.authorise("audit.read", site)
     log = log_of(workspace, site)
     log.verify()
+    name, _, home = wanted.get("person", "").partition("@")
+    own_name = name if home == site else ""
     return [
         {"entry": one["sequence"], **one["body"]}
         for one in log.entries()
         if one["body"]["at"] >= since
         and one["body"]["event"].startswith(event)
-        and all(_names(one["body"]["facts"], what, value) for what, value in wanted.items())
+        and all(
+            _names(one["body"]["facts"], what, value)
+            # the site's own people stand in its log by their name alone, too
+            or (what == "person" and _names(one["body"]["facts"], what, own_name, whole=True))
+            for what, value in wanted.items()
+        )
     ]
 
 
@@ -162,10 +169,13 @@ SPELLINGS = {
 """Under which facts entries name a thing."""
 
 
-def _names(facts: dict[str, Any], what: str, value: str) -> bool:
+def _names(facts: dict[str, Any], what: str, value: str, *, whole: bool = False) -> bool:
     for name in SPELLINGS[what]:
         words = str(facts.get(name, "")).split()
-        if any(word.startswith(value) or word.partition("@")[0] == value for word in words):
+        if whole:
+            if value and value in words:
+                return True
+        elif any(word.startswith(value) or word.partition("@")[0] == value for word in words):
             return True
     return False
 

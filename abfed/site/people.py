@@ -255,7 +255,11 @@ class People:
         with self._file.alone():
             register = self.register()
             if person.name in register.people:
-                raise InputError(f"there is a {person.name!r} already", where=self.keys.site)
+                raise InputError(
+                    f"there is a {person.name!r} already",
+                    where=self.keys.site,
+                    do="take another name; who left and was let back comes in again with --again",
+                )
             self.audit.append("people.added", person=person.name, kind=person.kind, by=by)
             update = {
                 "people": register.people | {person.name: person},

@@ -167,6 +167,8 @@ def test_it_is_asked_by_person_plan_run_and_event(
     (run,) = [path.name for path in (workspace / "runs").iterdir() if path.is_dir()]
     by_run = _says(capsys, workspace, "audit", "query", "--run", run, "--event", "run.")[1]
     assert by_run.count("run.completed") == 1
+    own = _says(capsys, workspace, "audit", "query", "--person", "dev@coordinator")[1]
+    assert "people.added" in own, "a site's own people stand in its log by their name alone"
     late = _says(capsys, workspace, "audit", "query", "--since", "2100-01-01")
     assert late == (0, "")
 
