@@ -117,6 +117,7 @@ def test_a_run_is_seen_stopped_and_gone_on_with(rig):
                 for event in rig.events()
             )
         )
+        rig.processes["aurora.silo"].send_signal(signal.SIGSTOP)  # it's still there to be stopped
         going = [run for run in status(rig)["runs"] if run["status"] != "finished"]
         assert len(going) == 1
         assert len(going[0]["order"]) == 64
@@ -124,6 +125,7 @@ def test_a_run_is_seen_stopped_and_gone_on_with(rig):
         assert json.loads(stopped.stdout) == {"stopped": [going[0]["run_id"]]}
         assert process.wait(120) == 1
     finally:
+        rig.processes["aurora.silo"].send_signal(signal.SIGCONT)
         process.kill()
         process.wait()
     said = (rig.folder / "researcher").read_text()
