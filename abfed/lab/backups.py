@@ -169,7 +169,7 @@ def restore(
         IntegrityError: the backup is damaged, or older than what the silo released since.
     """
     target = workspace.path / "silos" / silo
-    if _opens(workspace, silo):
+    if silo in workspace.silos:
         raise WorkspaceError(f"there is a silo {silo!r} already", where=str(target))
     aside = target.with_name(f".{silo}.restoring")
     if aside.exists():
@@ -200,13 +200,6 @@ def restore(
         shutil.rmtree(aside, ignore_errors=True)
     workspace.take_in(silo)
     return count
-
-
-def _opens(workspace: Workspace, silo: str) -> bool:
-    """Whether a silo is listed and there: one whose folder was lost is listed still."""
-    with suppress(AbfedError):
-        return workspace.silo_folder(silo).exists()
-    return False
 
 
 def _is_there_already(target: Path, keys: SiteKeys) -> bool:

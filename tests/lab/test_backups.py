@@ -165,20 +165,6 @@ def test_anchors_are_believed_from_a_coordinator_that_the_silo_trusts_only(
     assert restore(stranger, "aurora", path, SECRET, by="x", anchors=tmp_path / "anchors") > 10
 
 
-def test_a_silo_whose_folder_is_lost_and_that_is_listed_still_is_put_back(
-    brands: Path, tmp_path: Path
-) -> None:
-    workspace = copied(brands, tmp_path)
-    back_up(workspace, "aurora", tmp_path / "b.backup", SECRET, by="x")
-    with pytest.raises(WorkspaceError, match="already"):
-        restore(workspace, "aurora", tmp_path / "b.backup", SECRET, by="x")
-    shutil.rmtree(workspace.silo_folder("aurora"))
-    assert restore(Workspace(workspace.path), "aurora", tmp_path / "b.backup", SECRET, by="x") > 5
-    again = Workspace(workspace.path)
-    assert all(part.holds for part in check_silo(again.silo_folder("aurora")))
-    assert again.silos == workspace.silos
-
-
 def test_who_is_to_be_asked_for_anchors_works_in_a_workspace_of_their_own(
     brands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
