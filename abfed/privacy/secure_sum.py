@@ -16,9 +16,10 @@ it, `coordinator.together` the coordinator's; docs/noise-once.md says what is pr
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ Integers = npt.NDArray[np.int64]
 SEED_BYTES = 32
 PRIME = 2**521 - 1
 """A Mersenne prime above all seeds: the field of the shares."""
+
+TRIED = 2_000
+"""Sets of shares of one secret, at most, where some are wrong."""
 
 
 class Share(NamedTuple):
@@ -126,25 +130,34 @@ def shared_out(secret: bytes, holders: int, needed: int) -> tuple[Share, ...]:
     return tuple(Share(at, _at(factors, at)) for at in range(1, holders + 1))
 
 
-def put_together(shares: Collection[Share], needed: int) -> bytes:
-    """The secret of these shares.
+def put_together(shares: Collection[Share], needed: int, fits: Callable[[bytes], bool]) -> bytes:
+    """The secret of these shares, some of which may be wrong.
+
+    Sets of `needed` shares are tried until one gives what its owner was bound to: neighbours first,
+    which finds any one liar at once, then any others, `TRIED` at most.
+
+    Args:
+        shares: of one secret, as their holders say.
+        needed: how many give it.
+        fits: whether a secret is the one.
 
     Raises:
-        ValueError: there are too few, or they aren't of one secret.
+        ValueError: there are too few, or none of the sets that were tried gives it.
     """
     points = sorted(set(shares))
     if len(points) < needed or len({one.at for one in points}) != len(points):
         message = "too few shares, or two of one holder"
         raise ValueError(message)
-    used = points[:needed]
-    if any(_through(used, one.at) != one.value for one in points[needed:]):
-        message = "the shares aren't of one secret"
-        raise ValueError(message)
-    secret = _through(used, 0)
-    if secret.bit_length() > 8 * SEED_BYTES:
-        message = "the shares aren't of one secret"
-        raise ValueError(message)
-    return secret.to_bytes(SEED_BYTES, "big")
+    around = ((points * 2)[first : first + needed] for first in range(len(points)))
+    tried = itertools.chain(around, itertools.combinations(points, needed))
+    for used in itertools.islice(tried, TRIED):
+        value = _through(used, 0)
+        if value.bit_length() <= 8 * SEED_BYTES:
+            secret = value.to_bytes(SEED_BYTES, "big")
+            if fits(secret):
+                return secret
+    message = "the shares aren't of what it was bound to"
+    raise ValueError(message)
 
 
 def share_of(sigma: float, silos: int, tolerated: int) -> float:
@@ -184,7 +197,7 @@ def _at(factors: list[int], place: int) -> int:
     return value
 
 
-def _through(points: list[Share], place: int) -> int:
+def _through(points: Sequence[Share], place: int) -> int:
     """The polynomial through these points, at a place (Lagrange)."""
     value = 0
     for one in points:

@@ -10,9 +10,11 @@ from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import encode
 from abfed.protocol.relayed import pack_lists, unpack_lists
 from abfed.protocol.tensors import pack, unpack
+from abfed.stats.encoding import SCALE
+from abfed.stats.layout import Layout
 from abfed.stats.once import once_shapes
 from tests.silo.asking import model_arrays
-from tests.together.kin import SILOS, Kin, once_plan
+from tests.together.kin import SILOS, Kin, exact, once_plan
 from tests.together.test_training import training_plan
 
 PLAN = once_plan()
@@ -285,3 +287,22 @@ def test_shares_of_another_round_open_nothing(kin):
     kin.ask_all(plan, "keys-0002")
     code = kin.code("aurora", kin.ask(plan, "aurora", "shares-0002", {"keys": first}))
     assert code == ("peer", "aurora")
+
+
+def test_a_silo_that_gives_wrong_shares_stops_nobody(kin):
+    """Its shares don't fit what their owners were bound to: the others' are enough."""
+    honest = kin.services["corona"].answer
+
+    def lying(envelope: bytes) -> bytes:
+        answer = honest(envelope)
+        header, raw = kin.read("corona", answer)
+        if getattr(header, "step", "") != "opening":
+            return answer
+        shares = unpack(raw, once_shapes(PLAN, "opening"), where="x")["shares"]
+        return resigned(kin, "corona", answer, kin.services["corona"].keys, shares=shares ^ 1)
+
+    run = kin.run(PLAN, corona=lying)
+    opened, sums = exact(PLAN, kin.tables, run)
+    assert opened.answered == SILOS
+    widest = max(block.sd for block in Layout.of(PLAN).blocks) * opened.noise * SCALE
+    assert np.abs(opened.sums - sums).max() < 10 * widest  # an unmasked sum would be random words
