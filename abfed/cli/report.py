@@ -62,7 +62,7 @@ def make(
     opened = Workspace(workspace)
     subject = find_subject(opened, about, notebook=notebook)
     values = texts_for(notebook or subject.notebook, parameter or [])
-    formats = tuple(dict.fromkeys(one.strip() for one in to.split(",")))
+    formats = tuple(one.strip() for one in to.split(","))
     asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
     from abfed.lab.execution import Limits  # what is refused doesn't wait for it
 

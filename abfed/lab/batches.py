@@ -18,6 +18,7 @@ Everything is checked before the first report is made: a file with one mistake m
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -115,17 +116,33 @@ def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> list[Ite
     Raises:
         InputError, WorkspaceError: one of them can't be made; names it.
     """
+    _refuse_too_many(spec)
     finder = _Finder(workspace, beside)
     found: dict[str, Item] = {}
     for entry in _entries(spec):
         for subject, about, label in finder.subjects(entry):
             item = _item(spec, entry, subject, about, label)
             found.setdefault(item.order.name, item)
-            if len(found) > MOST:
-                raise InputError(f"more than {MOST} reports", where=spec.name, do="split it")
+            if len(found) > MOST:  # a plan may mean several runs
+                raise _too_many(spec, "more")
     if not found:
         raise InputError("the batch has no report", where=spec.name, do="name plans or runs")
     return list(found.values())
+
+
+def _refuse_too_many(spec: BatchSpec) -> None:
+    """A grid is counted before a point of it is looked at: a million would take hours to check."""
+    axes = [len(spec.plans) + len(spec.runs), len(spec.brands) or 1, len(spec.periods) or 1]
+    asked = math.prod([*axes, *map(len, spec.parameters.values())]) + len(spec.also)
+    if asked > MOST:
+        raise _too_many(spec, f"{asked:,}")
+
+
+def _too_many(spec: BatchSpec, asked: str) -> InputError:
+    return InputError(
+        "the batch asks for too many reports", where=spec.name,
+        why=f"{asked} are asked for, and a batch makes {MOST:,} at the most", do="split it",
+    )  # fmt: skip
 
 
 def _entries(spec: BatchSpec) -> Iterator[Entry]:

@@ -115,6 +115,9 @@ def order(
             f"there is no format {unknown[0]!r}" if unknown else "no format was named",
             why=f"formats are: {', '.join(FORMATS)}",
         )
+    twice = sorted({one for one in formats if formats.count(one) > 1})
+    if twice:
+        raise InputError(f"format {twice[0]!r} was named twice", do="name each format once")
     path = find_notebook(notebook or subject.notebook)
     source = path.read_bytes()
     document = parse_notebook(source, where=path.name)
@@ -141,7 +144,7 @@ def order(
         path=path,
         source=source,
         parameters=free,
-        formats=tuple(dict.fromkeys(formats)),
+        formats=formats,
         key=content_key(source, free | {"": sorted(ours)}, subject.facts),
     )
 

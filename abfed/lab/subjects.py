@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from abfed.lab.disclosure import Allowed
 from abfed.lab.page import SYNTHETIC, plan_source, title
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.errors import InputError, WorkspaceError
 
 if TYPE_CHECKING:
     from abfed.lab.finished import Finished
@@ -109,8 +109,28 @@ def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Sub
             raise WorkspaceError(
                 "no run of this plan is complete", where=about, do=f"run it: `abfed run {about}`"
             )
-        return of_run(runs[-1])  # the newest: data may have changed since the ones before
+        latest = runs[-1]  # data may have changed since the ones before
+        _refuse_another_wish(plan, latest, about)
+        return of_run(latest)
     return of_plan(plan, Path(about).read_bytes())
+
+
+def _refuse_another_wish(plan: Plan, run: Finished, about: str) -> None:
+    """How a run is shown, and to whom, is what the coordinator signed: a file can't change it.
+
+    Raises:
+        InputError: the plan's file wishes something else.
+    """
+    wished, kept = plan.report.model_dump(), run.report.model_dump()
+    other = sorted(name for name in wished if wished[name] != kept[name])
+    if other:
+        raise InputError(
+            f"the plan’s report section isn’t the run’s: {', '.join(other)}",
+            where=about,
+            why=f"how run {run.name} is shown, and to whom, was signed with another one",
+            do=f"run it again, which costs no budget and signs the new one: `abfed run {about}`; "
+            "or name the run",
+        )
 
 
 def of_run(run: Finished) -> Subject:

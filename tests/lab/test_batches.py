@@ -81,13 +81,20 @@ def test_a_grid_is_every_value_with_every_other_and_a_list_adds(workspace, tmp_p
 @pytest.mark.parametrize(
     "values",
     [{"parameters": {"alhpa": [1.0]}}, {"parameters": {"alpha": ["x"]}}, {"runs": []},
-     {"periods": ["spring"]}, {"to": ["docx"]}, {"unknown": 1}, {"runs": ["none"]},
-     {"plans": ["none.yaml"]}, {"parameters": {"alpha": []}}],
+     {"periods": ["spring"]}, {"to": ["docx"]}, {"to": ["html", "html"]}, {"unknown": 1},
+     {"runs": ["none"]}, {"plans": ["none.yaml"]}, {"parameters": {"alpha": []}}],
 )  # fmt: skip
 def test_a_file_with_a_mistake_makes_no_report(workspace, tmp_path, values):
     notebook(tmp_path)
     with pytest.raises(InputError):
         items(workspace, tmp_path, **values)
+
+
+def test_a_grid_of_a_million_is_refused_before_a_point_of_it_is_looked_at(workspace, tmp_path):
+    levels = {name: [one / 200 for one in range(1, 101)] for name in ("alpha", "beta", "gamma")}
+    with pytest.raises(InputError, match="too many") as caught:  # no such parameters: unseen
+        items(workspace, tmp_path, parameters=levels, notebook="none.ipynb")
+    assert "1,000,000 are asked for" in caught.value.why
 
 
 def test_periods_select_runs_by_their_completion(workspace, tmp_path):

@@ -1,5 +1,6 @@
 """Values that a notebook's comment doesn't allow are refused before a kernel starts."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,9 @@ import pytest
 
 from abfed.lab.bounds import check_bounds
 from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
+from abfed.lab.reports import order
+from abfed.lab.subjects import find_subject, of_run
+from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from tests.lab.example import make_run, statistics_only
 
@@ -72,3 +76,22 @@ def test_the_command_refuses_them_and_starts_nothing(tmp_path, name, value):
     loaded = {one.rpartition("|")[2].strip() for one in done.stderr.splitlines()}
     assert not loaded & {"papermill", "numpy", "pandas", "jupyter_client"}
     assert not list((workspace / "reports").iterdir())
+
+
+def test_a_plans_file_cannot_change_for_whom_a_run_is(tmp_path):
+    values = statistics_only()
+    run = make_run(tmp_path / "workspace", values)
+    workspace = Workspace(tmp_path / "workspace")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps(values))
+    assert find_subject(workspace, str(plan)).name == run.name
+    plan.write_text(json.dumps(values | {"report": {"title": "Other", "audience": ["auditor"]}}))
+    with pytest.raises(InputError, match="audience, title") as caught:
+        find_subject(workspace, str(plan))
+    assert "abfed run" in caught.value.do
+
+
+def test_a_format_is_named_once(tmp_path):
+    run = make_run(tmp_path / "workspace", statistics_only())
+    with pytest.raises(InputError, match="'pdf' was named twice"):
+        order(of_run(run), formats=("pdf", "pdf"))
