@@ -211,8 +211,23 @@ async def _ready(manager: AsyncKernelManager, client: Any, seconds: float) -> No
     raise _NeverReady(message)
 
 
+_LOOKS = 0.005  # seconds between two looks at whether a kernel is gone
+_PATIENCE = 5.0  # seconds for it to be gone
+
+
 async def _ended(manager: AsyncKernelManager) -> None:
-    """End the kernel and what it started; it holds nothing that is worth a farewell."""
+    """End the kernel and what it started; it holds nothing that is worth a farewell.
+
+    The manager's own way looks every 0.1 seconds; it is kept for a kernel that won't go.
+    """
+    provisioner = manager.provisioner
+    if manager.has_kernel and provisioner is not None:
+        await provisioner.kill()
+        until = time.monotonic() + _PATIENCE
+        while await provisioner.poll() is None and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOKS)
+        if await provisioner.poll() is not None:
+            await provisioner.wait()
     if manager.has_kernel:
         await manager.shutdown_kernel(now=True)
     await manager.cleanup_resources()

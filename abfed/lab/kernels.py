@@ -28,6 +28,7 @@ from subprocess import DEVNULL
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -39,6 +40,8 @@ from abfed.lab.kernel import CONNECTION, START
 
 PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "COVERAGE_PROCESS_START")
 """Variables that a kernel inherits."""
+
+RECONNECT = 10  # milliseconds until a kernel that doesn't listen yet is tried again; zmq's own: 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKern
         provisioner: what starts its process.
     """
     manager = AsyncKernelManager(transport="ipc", connection_file=str(folder / CONNECTION))
+    manager.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
     manager.kernel_id = provisioner.kernel_id = "report"
     manager._kernel_spec = provisioner.kernel_spec = KernelSpec(  # noqa: SLF001 - as named there
         argv=[sys.executable, "-m", "abfed.lab.kernel", str(folder)],
