@@ -282,7 +282,9 @@ class Month(Sites):
         for site in (COORDINATOR, *BRANDS):
             here = self.workspace.office(site)
             done = contain(here, "person", "eve@coordinator", by=actor, reason=self.incident)
-            kept.contained(self.incident, "person", done.name, by=actor, durable_ms=done.durable_ms)
+            kept.contained(
+                self.incident, "person", done.name, site=site, by=actor, durable_ms=done.durable_ms
+            )
         stolen.keep(self.workspace.lab)
         with self.expecting_refusal("the stolen session asks a plan"):
             self.ask(self.plan("stolen", model=False))
