@@ -7,7 +7,7 @@ TORCH   := $(shell sed -n 's/^ *"torch==\([^"]*\)".*/\1/p' pyproject.toml)
 # Quiet but for errors. Compiling all modules would take half of the installation: Python compiles those it uses.
 PIP     := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --no-compile
-SOURCES := $(wildcard abfed tools benchmarks)  # tests are run, not typed: pandas stubs say more there than tests do
+SOURCES := $(wildcard abfed tools benchmarks experiments)  # tests are run, not typed: pandas stubs say more there than tests do
 BENCHES := $(sort $(wildcard benchmarks/bench_*.py))
 
 # Settings to change on the command line, as in `make test WORKERS=4 ARGS="-k gate"`.
