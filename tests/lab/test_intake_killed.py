@@ -24,21 +24,12 @@ from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.rewriting import Rewriting
 from abfed.site.files import ASIDE, write_private
 from tests.killing import killed_at
+from tests.lab.test_watched import MAPPING
 from tests.silo.asking import SetClock
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 OLD, NEW = "2026-01-10T08:00:00Z", "2026-03-09T08:00:00Z"
 PEOPLE = 6
-MAPPING = """
-experiment: {constant: spring}
-recipient: {columns: [who]}
-arm: {column: arm, values: {a: a, b: b}}
-sent_at: {column: at}
-outcomes: {opened: {column: opened, yes: ["yes"], no: ["no"]}}
-basis: {column: basis, values: {consent: consent}}
-opted_out: {column: out, yes: ["yes"], no: ["no"]}
-region: {constant: EU}
-"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.privacy]
 
