@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from string import hexdigits
 from typing import Any
 
 import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.development import NAME
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
 from abfed.site.factors import otp_code
@@ -247,6 +249,9 @@ def test_a_development_person_is_heard_only_where_the_policy_says_so(
     assert code == 3
     assert "made up" in desk.capsys.readouterr().err
     secrets = parse_canonical((workspace.lab / "development-person.json").read_bytes(), where="x")
+    password = set(secrets["password"])
+    assert password <= set(hexdigits), "other letters could by chance spell the name"
+    assert not set(NAME) <= set(hexdigits)
     for path in workspace.path.rglob("*"):
         if path.is_file() and path.parent != workspace.lab:
             for canary in (secrets["password"], secrets["otp_secret"], *secrets["recovery_codes"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.conformance.test_kms import token
 
 __all__ = ["token"]  # a fixture
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.mark.slow
 @pytest.mark.privacy
@@ -21,7 +24,11 @@ def test_killed_at_any_act_the_site_opens_and_the_token_holds_one_key(
 ) -> None:
     script = Path(__file__).with_name("rotating_in_a_token.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     acts = [line.split() for line in done.stdout.splitlines()]
