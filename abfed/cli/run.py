@@ -185,10 +185,10 @@ def _show_checks(done: Run) -> None:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """One bar over the steps of a run, and one line for each that is closed, on standard error."""
     if quiet:
-        yield None
+        yield lambda _: None
         return
     from tqdm import tqdm
 

@@ -292,6 +292,7 @@ class Workspace(Entrance):
     def run(self, plan: Plan | str | Path, progress: Progress | None = None) -> Run:
         """Carry a plan out for the person who is signed in, or find the run that already did.
 
+        In a notebook a bar shows how far it is, where no progress of one's own is given.
         The same plan on the same data gives the same releases and costs nothing again. A plan with
         waves goes on with the next one; one without is read once (see `abfed.lab.waves`).
 
@@ -304,6 +305,7 @@ class Workspace(Entrance):
         from abfed.coordinator.app import Coordinator
         from abfed.coordinator.exchange import describe
         from abfed.lab.federation import run_embedded
+        from abfed.lab.progress import shown
         from abfed.lab.runs import Run
         from abfed.lab.waves import refuse_peeking, wave_to_run
 
@@ -319,7 +321,8 @@ class Workspace(Entrance):
             clock=self.clock,
         )
         folders = {name: self.silo_folder(name) for name in self.silos}
-        outcome = run_embedded(coordinator, folders, loaded, plan_text=text, progress=progress)
+        with shown(progress, loaded.name) as tell:
+            outcome = run_embedded(coordinator, folders, loaded, plan_text=text, progress=tell)
         return Run.open(
             outcome.folder,
             coordinator_key=self.keys.public_key,
