@@ -39,7 +39,7 @@ def anchors_here(workspace: Workspace) -> list[Anchor]:
     Raises:
         IntegrityError: a signed thing that holds anchors was changed.
     """
-    found = list(_in_runs(workspace))
+    found = list(seen_here(workspace))
     hub = workspace.keys.site
     hub_key = workspace.keys.key_id
     for silo in workspace.silos:
@@ -51,7 +51,12 @@ def anchors_here(workspace: Workspace) -> list[Anchor]:
     return found
 
 
-def _in_runs(workspace: Workspace) -> Iterator[Anchor]:
+def seen_here(workspace: Workspace) -> Iterator[Anchor]:
+    """Every head that the coordinator keeps; no silo's folder is opened, one may be lost.
+
+    Raises:
+        IntegrityError: a signed thing that holds anchors was changed.
+    """
     hub = workspace.keys.site
     trusted = {key_id(key): key for key in workspace.pinned_keys().values()}
     own = {workspace.keys.key_id: workspace.keys.public_key}
@@ -75,7 +80,7 @@ def write_anchors(workspace: Workspace, site: str, file: Path) -> int:
     Returns:
         How many heads.
     """
-    known = [one._asdict() for one in _in_runs(workspace) if one.of == site]
+    known = [one._asdict() for one in seen_here(workspace) if one.of == site]
     content = canonical_bytes({"anchors": known, "by": workspace.keys.site})
     write_private(file, workspace.keys.sign("audit", content))
     return len(known)

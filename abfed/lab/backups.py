@@ -28,7 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from abfed.lab.auditing import anchors_here, read_anchors
+from abfed.lab.auditing import read_anchors, seen_here
 from abfed.lab.coordination import pin_silo
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
@@ -154,8 +154,10 @@ def restore(
 ) -> int:
     """Put a silo back from a backup, under its own name; returns how many files.
 
+    Its place is where `abfed.yaml` lists it, or under `silos` where it is not listed.
+
     Args:
-        workspace: where to; it must not have a silo of this name.
+        workspace: where to; nothing may lie in the silo's place.
         silo: whose backup it is.
         path: the backup.
         passphrase: that it was made with.
@@ -168,9 +170,7 @@ def restore(
             another key pinned for this name.
         IntegrityError: the backup is damaged, or older than what the silo released since.
     """
-    target = workspace.path / "silos" / silo
-    if silo in workspace.silos:
-        raise WorkspaceError(f"there is a silo {silo!r} already", where=str(target))
+    target = _place(workspace, silo)
     aside = target.with_name(f".{silo}.restoring")
     if aside.exists():
         shutil.rmtree(aside)  # a killed process left it
@@ -182,7 +182,7 @@ def restore(
         if keys.site != silo:
             raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
         (aside / "releases").mkdir(mode=0o700, exist_ok=True)
-        if _is_there_already(target, keys):
+        if _is_there_already(workspace, target, aside, keys):
             if subjects is not None:
                 take_up(target, keys, subjects)  # it may have been left out before
         else:
@@ -198,28 +198,53 @@ def restore(
             flush_folder(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    workspace.take_in(silo)
+    if silo not in workspace.silos:
+        workspace.take_in(silo)
     return count
 
 
-def _is_there_already(target: Path, keys: SiteKeys) -> bool:
-    """Whether a restoring that was killed left the same silo in its place, not listed yet.
+def _place(workspace: Workspace, silo: str) -> Path:
+    """Where a silo is put back.
+
+    Raises:
+        WorkspaceError: the folder that holds its place is not there.
+    """
+    target = workspace.place_of(silo)
+    if not target.parent.is_dir():
+        raise WorkspaceError(
+            f"the folder that silo {silo!r} would be put back into is not there",
+            where=str(target.parent),
+            why="abfed.yaml lists the silo in it, and its disk may only not be mounted",
+            do="mount it, or correct the silo's folder in abfed.yaml",
+        )
+    return target
+
+
+def _is_there_already(workspace: Workspace, target: Path, aside: Path, keys: SiteKeys) -> bool:
+    """Whether a restoring of this backup that was killed left the silo in its place.
 
     Raises:
         WorkspaceError: something else lies there.
     """
     if not target.exists():
         return False
+    if keys.site in workspace.silos:
+        do = "move it away if it is damaged: only then it can be put back"
+    else:
+        do = "move it away, or name it under silos in abfed.yaml"
     with suppress(AbfedError):
         held = SiteKeys.open(target / "keys")
-        entries = list(AuditLog(target / "audit.jsonl", held).entries())
-        if held.public_key == keys.public_key and entries[-1]["body"]["event"] == RESTORED:
+        last = list(AuditLog(target / "audit.jsonl", held).entries())[-1]
+        head = AuditLog(aside / "audit.jsonl", keys).verify().head
+        if (held.public_key, last["body"]["event"], last["previous"]) == (
+            keys.public_key, RESTORED, head,
+        ):  # fmt: skip
             return True
     raise WorkspaceError(
-        "a folder lies where the silo would be put back",
+        f"a folder lies where silo {keys.site!r} would be put back: is it there already?",
         where=str(target),
-        why="no silo of this workspace is there, and no restoring that was interrupted",
-        do="move it away, or name it under silos in abfed.yaml",
+        why="it is no restoring of this backup that was interrupted",
+        do=do,
     )
 
 
@@ -235,7 +260,7 @@ def _refuse_older(workspace: Workspace, folder: Path, keys: SiteKeys, file: Path
     if file is not None:
         anchors = _anchors_in(file, trusted)
     elif workspace.keys.public_key.hex() in trusted:
-        anchors = anchors_here(workspace)
+        anchors = list(seen_here(workspace))
     else:
         raise IntegrityError(
             "nobody says what this silo showed since the backup",

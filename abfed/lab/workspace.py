@@ -258,6 +258,10 @@ class Workspace(Entrance):
             self._list(name, f"silos/{name}")
         return folder
 
+    def place_of(self, name: str) -> Path:
+        """Where a silo lies, or is to lie: where it is listed, else under `silos`."""
+        return self.path / self._listing.silos.get(name, f"silos/{name}")
+
     def take_in(self, name: str) -> None:
         """List a silo whose folder lies under `silos` already."""
         with alone(self.path / LOCK):

@@ -17,7 +17,7 @@ from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
 from abfed.silo.checking import check_silo
 from abfed.site.archive import CHUNK, read_archive, write_archive
-from abfed.site.files import write_private
+from abfed.site.files import make_private_folder, write_private
 from tests.signing import sign_in
 from tests.whole.story import small_plan
 
@@ -163,6 +163,50 @@ def test_anchors_are_believed_from_a_coordinator_that_the_silo_trusts_only(
     with pytest.raises(IntegrityError, match="no coordinator"):
         restore(stranger, "aurora", path, SECRET, by="ann@aurora", anchors=tmp_path / "strange")
     assert restore(stranger, "aurora", path, SECRET, by="x", anchors=tmp_path / "anchors") > 10
+
+
+def test_a_silo_whose_folder_is_lost_and_that_is_listed_still_is_put_back(
+    brands: Path, tmp_path: Path
+) -> None:
+    """With another lost beside it: neither is needed to tell what the coordinator saw."""
+    workspace = copied(brands, tmp_path)
+    plan = small_plan(tmp_path / "plan.yaml")
+    back_up(workspace, "aurora", tmp_path / "old.backup", SECRET, by="x")
+    run = workspace.run(plan)
+    for silo in ("aurora", "borealis"):
+        back_up(workspace, silo, tmp_path / f"{silo}.backup", SECRET, by="x")
+    path = tmp_path / "aurora.backup"
+    with pytest.raises(WorkspaceError, match="already"):
+        restore(workspace, "aurora", path, SECRET, by="x")
+    for silo in ("aurora", "borealis"):
+        shutil.rmtree(workspace.silo_folder(silo))
+    listed = (workspace.path / "abfed.yaml").read_text()
+    with pytest.raises(IntegrityError, match="older than"):
+        restore(Workspace(workspace.path), "aurora", tmp_path / "old.backup", SECRET, by="x")
+    assert not (workspace.path / "silos" / "aurora").exists()
+    for silo in ("aurora", "borealis"):
+        restore(Workspace(workspace.path), silo, tmp_path / f"{silo}.backup", SECRET, by="x")
+    again = Workspace(workspace.path)
+    assert (workspace.path / "abfed.yaml").read_text() == listed
+    assert all(part.holds for part in check_silo(again.silo_folder("aurora")))
+    assert again.run(plan).name == run.name
+
+
+def test_a_silo_is_put_back_where_it_is_listed_once_its_disk_is_there(
+    brands: Path, tmp_path: Path
+) -> None:
+    workspace = copied(brands, tmp_path)
+    back_up(workspace, "aurora", tmp_path / "b.backup", SECRET, by="x")
+    shutil.rmtree(workspace.silo_folder("aurora"))
+    disk, file = tmp_path / "disk", workspace.path / "abfed.yaml"
+    text = file.read_text().replace("silos/aurora", f"{disk}/aurora")
+    write_private(file, text.encode())
+    with pytest.raises(WorkspaceError, match="is not there"):
+        restore(Workspace(workspace.path), "aurora", tmp_path / "b.backup", SECRET, by="x")
+    make_private_folder(disk)
+    restore(Workspace(workspace.path), "aurora", tmp_path / "b.backup", SECRET, by="x")
+    assert Workspace(workspace.path).silo_folder("aurora") == disk / "aurora"
+    assert file.read_text() == text
 
 
 def test_who_is_to_be_asked_for_anchors_works_in_a_workspace_of_their_own(
