@@ -28,7 +28,8 @@ def main() -> int:
     bad = 0
     for cell in cells.every_cell(times):
         mark = "" if cells.is_nominal(cell) else "  not nominal"
-        bad += bool(mark)
+        mark += f"  of {cell.times:,}" if cell.times == cells.LARGER * times else ""
+        bad += not cells.is_nominal(cell)
         width = (
             "" if cell.width != cell.width or cell.width == float("inf") else f"{cell.width:.2f}"
         )

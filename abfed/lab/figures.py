@@ -15,6 +15,9 @@ from abfed.lab.units import NBSP, NONE, count, interval, level, p_value, percent
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
+UNKNOWN = "unknown"
+"""A relative lift of which only the interval is known (`stats.contrasts.ONLY_INTERVAL`)."""
+
 
 class Figures(NamedTuple):
     """One effect, as plain texts; a dash for what is missing.
@@ -56,8 +59,9 @@ def figures(run: Run, row: pd.Series[Any]) -> Figures:
     if pd.notna(row["estimate"]):
         difference = f"{unit.effect(row['estimate'], se)} {unit.short}".strip()
         span = unit.interval(row["ci_low"], row["ci_high"], se)
-    if pd.notna(row["relative"]):
-        relative = f"{signed(100 * row['relative'], 1)}{NBSP}%"
+    if pd.notna(row["rel_high"]):  # an arm below zero has an interval and no value
+        known = pd.notna(row["relative"])
+        relative = f"{signed(100 * row['relative'], 1)}{NBSP}%" if known else UNKNOWN
         relative_span = interval(100 * row["rel_low"], 100 * row["rel_high"], 1)
     return Figures(
         metric=row["metric"],

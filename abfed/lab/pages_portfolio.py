@@ -144,15 +144,15 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
         names = []
         for place, (run, row) in enumerate(lines):
             names.append(wrapped(f"{run.plan.name}: {row['arm']}"))
-            if not math.isfinite(row["relative"]):
+            if not math.isfinite(row["rel_high"]):
                 axes.text(0, place, " can’t be told from noise", va="center", style="italic",
                           color=SOFT_INK)  # fmt: skip
                 continue
             colour = colours[DECISIONS[row["decision"]]]
             low, high = (100 * row[one] for one in ("rel_low", "rel_high"))
-            if math.isfinite(low) and math.isfinite(high):
-                axes.plot([low, high], [place, place], color=colour, lw=2.4, alpha=0.55)
-            axes.plot(100 * row["relative"], place, "o", color=colour, ms=6.5)
+            axes.plot([low, high], [place, place], color=colour, lw=2.4, alpha=0.55)
+            if math.isfinite(row["relative"]):  # an arm below zero has an interval only
+                axes.plot(100 * row["relative"], place, "o", color=colour, ms=6.5)
         axes.axvline(0, color=INK, lw=0.9)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

@@ -114,7 +114,12 @@ def test_nothing_loses_more_than_all_of_it() -> None:
     assert low.low == -1.0
     below = relative_lift(Contrast(Estimate(-0.002, 1e-6, 1e-6, 9000), control), 1.96)
     assert math.isnan(below.value)
-    assert "not estimable at this ε: noise put the arm's value below zero" in below.reason
+    assert below.low == -1.0
+    assert -1.0 < below.high < low.high
+    assert "the arm's value came out below zero: of its relative lift only" in below.reason
+    far = relative_lift(Contrast(Estimate(-0.02, 1e-6, 1e-6, 9000), control), 1.96)
+    assert math.isnan(far.high)
+    assert "not estimable at this ε: the arm's value came out below zero" in far.reason
     signed = relative_lift(Contrast(Estimate(-0.002, 1e-6, 1e-6, 9000), control, signed=True), 1.96)
     assert signed.value == pytest.approx(-1.2)
     assert signed.low < -1.2

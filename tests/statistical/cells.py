@@ -146,7 +146,7 @@ def fieller(above: Many, below: Many) -> tuple[Floats, Floats, Any]:
     root = np.sqrt(np.maximum(0.0, b**2 - a * q))
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.maximum((b - root) / a - 1, -1.0), (b + root) / a - 1
-    return low, high, (a > 0) & (below.value > 0) & (above.value >= 0)
+    return low, high, (a > 0) & (below.value > 0) & (high >= -1.0)
 
 
 def proportion(rate: float, at: Setting, times: int) -> Iterator[Cell]:

@@ -95,12 +95,15 @@ def like_these(
     yield Cell(f"brands like these, {kind}", *known, held_, width)
 
 
-def every_like_these(epsilons: Sequence[float], times: int) -> Iterator[Cell]:
-    """Three to eight brands, 1:1 to 50:1, from no differences of their own to nothing else."""
+def every_like_these(epsilons: Sequence[float]) -> Iterator[Callable[[int], Iterator[Cell]]]:
+    """Three to eight brands, 1:1 to 50:1, from no differences of their own to nothing else.
+
+    Yields what simulates a row, for a number of experiments.
+    """
     for epsilon, many, sizes, tau in itertools.product(
         epsilons, (3, 4, 6, 8), UNLIKE, (0.0, 0.3, 1.0, 3.0, 30.0)
     ):
-        yield from like_these(epsilon, 2000, many, sizes, tau, times)
+        yield functools.partial(like_these, epsilon, 2000, many, sizes, tau)
 
 
 @functools.lru_cache(maxsize=4)
