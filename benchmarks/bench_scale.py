@@ -10,6 +10,7 @@ To use more machines, start Ray on them (`ray start --head`, `ray start --addres
 RAY_ADDRESS, and run this script on the head: Flower's simulation takes the cluster it finds.
 """
 
+import contextlib
 import hashlib
 import importlib
 import itertools
@@ -18,6 +19,7 @@ import logging
 import os
 import re
 import resource
+import secrets
 import signal
 import statistics
 import subprocess
@@ -44,7 +46,21 @@ TRIES, LIMIT = 3, 600  # starts of one size; seconds of each
 UNNEEDED = 'import sys; sys.modules["rfc3987_syntax"] = None'
 """For each of Ray's processes: jsonschema's optional grammar takes seconds of their start, and on a
 busy machine more than Ray gives its agents."""
+MARK = "BENCH_MARK"  # environment variable that all processes of one measurement carry
 EMBEDDED = bool(os.environ.get("BENCH_EMBEDDED"))
+
+
+def all_cpu() -> float:
+    """CPU seconds of every process of this measurement so far: the driver's, and all of Ray's.
+
+    Ray's processes leave their parent, so they are known by what their environment says.
+    """
+    ticks = 0
+    for pid in marked(os.environ[MARK]):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:15])  # its own, and ended children's
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def silo_name(number: int) -> str:
@@ -127,17 +143,19 @@ def run(count: int) -> None:
                 silos={name: keys_of(name).public_key for name in names},
                 front=Federation(Path(folder) / "front", ("silo-0000",)).coordinator.front,
             )
-            clock = time.process_time if EMBEDDED else time.monotonic
-            closed: list[float] = []
+            closed: list[tuple[float, float, float]] = []
 
             def note(event: Event) -> None:
                 if event.stage == "closed" and event.step.startswith("train-"):
-                    closed.append(clock())
+                    closed.append((time.monotonic(), all_cpu(), time.process_time()))
 
             patient = Named(grid, plan.waiting)
             outcome = Conduct(plan, coordinator, progress=note).run(patient)
             asked = len(outcome.manifest["weights"]["train-0001"])
-            rounds = [after - before for before, after in itertools.pairwise(closed)]
+            rounds = [
+                [after - before for before, after in zip(*pair, strict=True)]
+                for pair in itertools.pairwise(closed)
+            ]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             told.update(silos=count, asked=asked, rounds=rounds, peak=peak)
 
@@ -156,16 +174,28 @@ def run(count: int) -> None:
     print(json.dumps(told))
 
 
+def marked(mark: str) -> list[int]:
+    """Ids of the processes of one measurement."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
 def measured(size: int, environment: dict[str, str]) -> dict[str, Any]:
     """What one size took, in a process of its own.
 
     A Ray whose agents are slow to start (its limit of 30 s is fixed) dies, and its driver hangs:
-    then all that was started is ended, and it is tried again.
+    then it is tried again. Whatever was started is ended.
     """
     for _ in range(TRIES):
+        mark = secrets.token_hex(16)
         child = subprocess.Popen(
             [sys.executable, __file__],
-            env=environment,
+            env=environment | {"BENCH_ONE": str(size), MARK: mark},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -174,8 +204,12 @@ def measured(size: int, environment: dict[str, str]) -> dict[str, Any]:
         try:
             out, err = child.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+            child.kill()
             out, err = child.communicate()
+        finally:
+            for pid in marked(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         lines = [line for line in out.splitlines() if line.startswith('{"silos"')]
         if lines:
             return dict(json.loads(lines[-1]))
@@ -205,15 +239,19 @@ def main() -> None:
 
 def table(sizes: list[int], environment: dict[str, str]) -> None:
     """Measure and print a line for each size."""
-    print(f"{'silos':>6} {'asked':>6} {'s a round':>10} {'ms a silo-round':>16} {'MiB peak':>9}")
+    print(f"{'':13} {'s a round':>10} {'ms a silo-round':>31} {'MiB':>6}")
+    print(f"{'silos':>6} {'asked':>6} {'':10} {'clock':>10} {'CPU':>10} {'driver':>9} {'peak':>6}")
     costs = []
     for size in sizes:
-        one = measured(size, environment | {"BENCH_ONE": str(size)})
-        middle = statistics.median(one["rounds"])
-        costs.append(1e3 * middle / one["asked"])
-        row = f"{size:6} {one['asked']:6} {middle:10.2f} {costs[-1]:16.1f} {one['peak']:9.0f}"
-        print(row, flush=True)
-    print(f"dearest over cheapest silo-round: {max(costs) / min(costs):.2f}")
+        one = measured(size, environment)
+        middle = [statistics.median(column) for column in zip(*one["rounds"], strict=True)]
+        costs.append([1e3 * value / one["asked"] for value in middle])
+        clock, cpu, driver = costs[-1]
+        row = f"{size:6} {one['asked']:6} {middle[0]:10.2f} {clock:10.1f} {cpu:10.1f}"
+        print(f"{row} {driver:9.1f} {one['peak']:6.0f}", flush=True)
+    ratios = [max(column) / min(column) for column in zip(*costs, strict=True)]
+    clock, cpu, driver = ratios
+    print(f"dearest over cheapest: clock {clock:.2f}, CPU {cpu:.2f}, driver {driver:.2f}")
 
 
 if __name__ == "__main__":

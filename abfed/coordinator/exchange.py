@@ -182,10 +182,16 @@ class Requests(Sequence[Message]):
             return [self._message(silo) for silo in self.silos[index]]
         return self._message(self.silos[index])
 
-    def sent(self) -> dict[str, Asked]:
-        """What was asked with each message, by the message's id."""
-        kept = {message.metadata.message_id: asked for message, asked in self._made}
-        return self._delivered | kept
+    def asked_with(self, name: str) -> Asked | None:
+        """What was asked with the message of this id; None where it isn't one of ours."""
+        if name not in self._delivered:
+            made, self._made = self._made, []
+            for message, asked in made:  # a grid gives a message its id when it takes it
+                if message.metadata.message_id:
+                    self._delivered[message.metadata.message_id] = asked
+                else:
+                    self._made.append((message, asked))
+        return self._delivered.get(name)
 
     def connect(self, addresses: Mapping[str, int]) -> None:
         """Learn where silos are now: one that was restarted may have come, or come back."""
@@ -273,7 +279,7 @@ def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers
     spool = Spool()
     left_out = {silo: LeftOut("absent", "not connected") for silo in requests.unconnected}
     for reply in replies:
-        question = requests.sent().get(reply.metadata.reply_to_message_id)
+        question = requests.asked_with(reply.metadata.reply_to_message_id)
         if question is None or question.silo in accepted:
             continue  # an answer to nothing that we asked, or a second one
         silo = question.silo

@@ -126,6 +126,7 @@ class _Step:
         self._requests = requests
         self._end = time.monotonic() + seconds
         self._open: dict[str, str] = {}  # message id → silo
+        self._names: dict[str, list[str]] = {}  # silo → ids of its messages
         self._answered: set[str] = set()
         self._failed: dict[str, Message] = {}
         self._tries: dict[str, int] = {}
@@ -158,9 +159,12 @@ class _Step:
         self._tries[silo] = self._tries.get(silo, 0) + 1
         self._asked[silo] = time.monotonic()
         try:
-            self._open[self._requests.deliver(silo, self._grid.deliver)] = silo
+            name = self._requests.deliver(silo, self._grid.deliver)
         except OUTAGES:
             self._later(silo)
+            return
+        self._open[name] = silo
+        self._names.setdefault(silo, []).append(name)
 
     def _collect(self) -> Iterator[Message]:
         """Take the answers that are there, a few at a time."""
@@ -175,7 +179,8 @@ class _Step:
                     self._later(silo)
                 else:
                     self._answered.add(silo)
-                    self._open = {name: one for name, one in self._open.items() if one != silo}
+                    for name in self._names.pop(silo, ()):  # it may have been asked again meanwhile
+                        self._open.pop(name, None)
                     self._failed.pop(silo, None)
                     self._due.pop(silo, None)
                     self._grid.tell(silo)

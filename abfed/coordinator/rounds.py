@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -41,6 +42,7 @@ from abfed.site.files import (
     make_private_folder,
     read_private,
     write_private,
+    write_private_together,
 )
 from abfed.site.keys import SiteKeys
 
@@ -206,8 +208,10 @@ class RunFolder:
 
     def close_step(self, closed: Closed) -> None:
         """Record a step that is done; on disk when this returns."""
-        for silo, one in closed.answers.accepted.items():
-            write_private(self._release_path(silo, closed.step), one.envelope)
+        write_private_together(
+            (self._release_path(silo, closed.step), partial(getattr, one, "envelope"))
+            for silo, one in closed.answers.accepted.items()
+        )
         if closed.checkpoint:
             write_private(self._checkpoint_path(closed.step), closed.checkpoint)
         body = closed.body()
@@ -281,10 +285,12 @@ def _begin(path: Path, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: by
     if plan_text is not None:
         write_private(aside / "plan.yaml", plan_text)
     make_private_folder(aside / "releases")
-    for silo, one in totals.answers.accepted.items():
-        home = aside / "releases" / silo
-        make_private_folder(home)
-        write_private(home / f"{totals.step}.release", one.envelope)
+    for silo in totals.answers.accepted:
+        make_private_folder(aside / "releases" / silo)
+    write_private_together(
+        (aside / "releases" / silo / f"{totals.step}.release", partial(getattr, one, "envelope"))
+        for silo, one in totals.answers.accepted.items()
+    )
     make_private_folder(aside / "checkpoints")
     flush_folder(aside / "releases")
     begin = {

@@ -6,6 +6,7 @@ in memory is one release at a time, however many silos there are.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
@@ -70,15 +71,16 @@ class Spool:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="abfed-")  # noqa: SIM115 - closed with us
         envelope = accepted.envelope
-        self._file.seek(self._size)
-        self._file.write(envelope)
+        done = 0
+        while done < len(envelope):
+            rest = memoryview(envelope)[done:]
+            done += os.pwrite(self._file.fileno(), rest, self._size + done)
         kept = Kept(accepted, self, self._size, len(envelope))
         self._size += len(envelope)
         return kept
 
     def read(self, place: int, length: int) -> bytes:
-        """Bytes of the file."""
+        """Bytes of the file; several threads may read at once."""
         if self._file is None:
             return b""
-        self._file.seek(place)
-        return self._file.read(length)
+        return os.pread(self._file.fileno(), length, place)

@@ -1,5 +1,6 @@
 """Stopped at any point, a run goes on to the same model, bit for bit."""
 
+import itertools
 import json
 import os
 import signal
@@ -73,12 +74,11 @@ def killed_at(folder, count):
 
 def _die_at(count):
     """Kill this process in the middle of its `count`th write, flush, rename or removal."""
-    acts = [0]
+    acts = itertools.count(1)  # several threads write at once
 
     def dying(name, act):
         def instead(*arguments, **options):
-            acts[0] += 1
-            if acts[0] == count:
+            if next(acts) == count:
                 if name == "write":
                     act(arguments[0], arguments[1][: len(arguments[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,13 @@ import pytest
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.files import (
     ASIDE,
+    TOGETHER,
     check_private,
     flush_folder,
     make_private_folder,
     read_private,
     write_private,
+    write_private_together,
 )
 
 
@@ -122,3 +127,33 @@ def test_what_is_no_folder_or_everybodys_is_not_closed_to_others(tmp_path: Path)
         with pytest.raises(WorkspaceError, match="folder"):
             make_private_folder(place)
         assert stat.S_IMODE(place.stat().st_mode) == mode
+
+
+def test_files_written_together_are_all_there_and_few_contents_are_held_at_once(
+    tmp_path: Path,
+) -> None:
+    held, most, lock = 0, 0, threading.Lock()
+
+    def content(number: int) -> bytes:
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        time.sleep(0.01)
+        with lock:
+            held -= 1
+        return str(number).encode()
+
+    paths = [tmp_path / str(number) for number in range(20)]
+    write_private_together((path, partial(content, n)) for n, path in enumerate(paths))
+    assert [read_private(path) for path in paths] == [str(n).encode() for n in range(20)]
+    assert 1 < most <= TOGETHER
+
+
+def test_one_of_many_that_cannot_be_written_is_told_and_nothing_half_is_left(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / str(n) for n in range(4)] + [tmp_path / "none" / "x"]
+    with pytest.raises(FileNotFoundError):
+        write_private_together((path, lambda: b"x") for path in paths)
+    assert not list(tmp_path.glob(f"{ASIDE}*"))
