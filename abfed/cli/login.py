@@ -87,11 +87,11 @@ def logout(
     say("Signed out." if was else "Nobody was signed in.")
 
 
-def typed_password(file: Path | None, *, confirm: bool = False) -> str:
+def typed_password(file: Path | None, text: str = "Password", *, confirm: bool = False) -> str:
     """A password, from a private file or the terminal; it is never shown."""
     from abfed.site.files import read_private
 
     if file is not None:
         return read_private(file).decode().rstrip("\n")
-    typed: str = typer.prompt("Password", hide_input=True, confirmation_prompt=confirm)
+    typed: str = typer.prompt(text, hide_input=True, confirmation_prompt=confirm)
     return typed

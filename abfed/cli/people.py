@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abfed.cli.login import PasswordOption, typed_password
+from abfed.cli.login import CodeOption, PasswordOption, typed_password
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
 from abfed.protocol.identity import ROLES, Role
@@ -22,6 +23,8 @@ app = typer.Typer(help="Enrol people of a site, and grant them roles.", no_args_
 NameArgument = Annotated[str, typer.Argument(help="What the person is called at the site.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept with the grant.")]
 DaysOption = Annotated[int, typer.Option(min=1, max=366, help="For how many days.")]
+WHITE_ON_BLACK = "\033[38;5;231;48;5;16m"  # of the 256 colours, whatever the terminal's theme
+
 SecretsOption = Annotated[
     Path | None,
     typer.Option(help="Write what is shown once to this private file, not to the terminal."),
@@ -48,18 +51,20 @@ def add(
     """Enrol a person: a password, a one-time code's QR code and recovery codes, shown once."""
     from abfed.lab.workspace import Workspace
     from abfed.site.files import check_new
-    from abfed.site.people import parse_role
+    from abfed.site.grants import new_grant, parse_role
 
     opened = Workspace(workspace)
     office = opened.office(site)
     actor = opened.authorise("people.manage", site)
     if secrets_file is not None:
         check_new(secrets_file)
-    roles = [parse_role(one) for one in role]
+    lasts, now = timedelta(days=days), opened.clock()
+    grants = [
+        new_grant(one, owner=actor, reason=reason, lasts=lasts, now=now)
+        for one in dict.fromkeys(parse_role(text) for text in role)
+    ]
     password = typed_password(password_file, confirm=True)
-    enrolled = office.people.enrol(name, password, by=actor, again=again)
-    for one in roles:
-        office.people.grant(name, one, owner=actor, reason=reason, lasts=timedelta(days=days))
+    enrolled = office.people.enrol(name, password, by=actor, grants=grants, again=again)
     if as_json:
         say_json({"person": f"{name}@{site}", "roles": role, "days": days, "by": actor})
     else:
@@ -86,19 +91,19 @@ def service(
     from abfed.protocol.plan import Plan
     from abfed.site.accounts import add_account, keep_key, parse_hours
     from abfed.site.files import check_new
+    from abfed.site.grants import new_grant
 
     opened = Workspace(workspace)
     office = opened.office(site)
     actor = opened.authorise("people.manage", site)
     check_new(key)
+    lasts, now = timedelta(days=days), opened.clock()
+    given = new_grant("service-account", owner=actor, reason=reason, lasts=lasts, now=now)
     plans = [Plan.load(path) for path in plan]
     bound = parse_hours(hours, weekdays)
     digests = [digest for one in plans for digest in digests_of(one)]
-    made = add_account(office.people, name, digests, hours=bound, by=actor)
+    made = add_account(office.people, name, digests, hours=bound, by=actor, grants=[given])
     keep_key(key, name, made)
-    office.people.grant(
-        name, "service-account", owner=actor, reason=reason, lasts=timedelta(days=days)
-    )
     if as_json:
         say_json({"account": f"{name}@{site}", "plans": [one.digest for one in plans], "key": key})
         return
@@ -112,7 +117,8 @@ def list_people(
     """List who is known at a site, and each grant with owner, reason and expiry."""
     from abfed.lab.workspace import Workspace
 
-    register = Workspace(workspace).office(site).people.register()
+    opened = Workspace(workspace)
+    register, now = opened.office(site).people.register(), opened.clock()
     rows = [
         {
             "person": f"{name}@{site}",
@@ -121,7 +127,7 @@ def list_people(
             "reason": grant.reason if grant else "",
             "until": grant.expires_at[:10] if grant else "",
             "used": grant.used_at[:10] if grant else "",
-            "state": "stopped" if person.stopped_at else person.kind,
+            "state": person.state(now),
         }
         for name, person in sorted(register.people.items())
         for grant in person.grants or (None,)
@@ -203,6 +209,31 @@ def leave(
 
 
 @app.command()
+def password(
+    name: NameArgument,
+    workspace: WorkspaceOption,
+    site: SiteOption = "coordinator",
+    password_file: PasswordOption = None,
+    new_password_file: PasswordOption = None,
+    code: CodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Change your own password, with the old one and a one-time code; it ends your sessions."""
+    from abfed.lab.workspace import Workspace
+    from abfed.site.signin import SignIn
+
+    office = Workspace(workspace).office(site)
+    old = typed_password(password_file)
+    typed = code or typer.prompt("Code")
+    new = typed_password(new_password_file, "New password", confirm=True)
+    SignIn(office.people).change_password(name, old, typed, new)
+    if as_json:
+        say_json({"person": f"{name}@{site}", "changed": True})
+        return
+    say(f"The password of {name}@{site} is changed, and their sessions have ended.")
+
+
+@app.command()
 def recover(
     name: NameArgument,
     workspace: WorkspaceOption,
@@ -240,11 +271,22 @@ def _show_once(enrolled: Enrolment, file: Path | None, *, quiet: bool) -> None:
         if not quiet:
             say(f"What is shown once lies in {file}: hand it over, then destroy it.")
         return
-    import segno
-
     out = sys.stderr if quiet else sys.stdout
     out.write("Scan this with an authenticator; it is not shown again:\n")
-    code: Any = segno.make_qr(enrolled.uri, error="m")
-    code.terminal(out=out, compact=True)
+    out.write(_qr_code(enrolled.uri, coloured=out.isatty()))
     out.write(f"or type its secret: {enrolled.otp_secret}\nRecovery codes, each good once:\n")
     out.write("".join(f"  {code}\n" for code in enrolled.recovery_codes))
+
+
+def _qr_code(uri: str, *, coloured: bool) -> str:
+    """A QR code in half blocks: black on white also where the terminal is light.
+
+    Without colours a light terminal shows its negative, which not every authenticator reads.
+    """
+    import segno
+
+    drawn = io.StringIO()
+    code: Any = segno.make_qr(uri, error="m")
+    code.terminal(out=drawn, compact=True)
+    begin, end = (WHITE_ON_BLACK, "\033[0m") if coloured else ("", "")
+    return "".join(f"{begin}{line}{end}\n" for line in drawn.getvalue().splitlines())

@@ -8,7 +8,7 @@ which somebody copies opens the same session and no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from abfed.protocol.errors import InputError, IntegrityError, Refused, Workspace
 from abfed.protocol.identity import Hours, KeyProof, as_text, content_of, read_statement
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private, write_private
+from abfed.site.grants import Grant
 from abfed.site.people import People, Person
 from abfed.site.signin import Claims, SignIn
 
@@ -28,9 +29,15 @@ PROOF_LIFE = timedelta(seconds=60)
 
 
 def add_account(
-    people: People, name: str, plans: Iterable[str], *, hours: Hours | None, by: str
+    people: People,
+    name: str,
+    plans: Iterable[str],
+    *,
+    hours: Hours | None,
+    by: str,
+    grants: Sequence[Grant] = (),
 ) -> Ed25519PrivateKey:
-    """Add a service account; a role is granted to it like to everybody.
+    """Add a service account; its role is granted to it like to everybody.
 
     Args:
         people: the site's people.
@@ -38,6 +45,7 @@ def add_account(
         plans: digests of the only plans that it may ask.
         hours: the only hours in which it may; any where None.
         by: who adds it.
+        grants: what it may be from now on.
 
     Returns:
         Its private key, to be kept by the job; the site forgets it.
@@ -55,6 +63,7 @@ def add_account(
         "holder": key.public_key().public_bytes_raw().hex(),
         "plans": list(bound),
         "hours": hours.model_dump(mode="json") if hours else None,
+        "grants": [grant.model_dump(mode="json") for grant in grants],
     }
     people.add(parse_record(Person, values, where="people"), by=by)
     return key

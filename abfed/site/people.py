@@ -7,7 +7,7 @@ register, with who made it. A grant has an owner, a reason and an expiry; there 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
-from abfed.protocol.identity import ROLES, At, Attested, Hex64, Hours, Role
+from abfed.protocol.identity import At, Attested, Hex64, Hours, Role
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
@@ -31,34 +31,11 @@ from abfed.site.factors import (
     recovery_digest,
 )
 from abfed.site.files import make_private_folder
+from abfed.site.grants import Grant, Kind, check_fits, new_grant
 from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
-LONGEST_GRANT = timedelta(days=366)
 FOLDER = "people"
-
-
-def parse_role(text: str) -> Role:
-    """A role by its name.
-
-    Raises:
-        InputError: there is no such role.
-    """
-    for role in ROLES:
-        if role == text:
-            return role
-    raise InputError(f"there is no role {text!r}", do=f"one of {', '.join(ROLES)}")
-
-
-class Grant(Frozen):
-    """A role that was given to a person: by whom, why, until when."""
-
-    role: Role
-    owner: str
-    reason: str
-    granted_at: At
-    expires_at: At
-    used_at: At | Literal[""] = ""
 
 
 class Person(Frozen):
@@ -68,7 +45,7 @@ class Person(Frozen):
     """
 
     name: Name
-    kind: Literal["person", "service", "provider"] = "person"
+    kind: Kind = "person"
     development: bool = False
     password: str = Field(default="", repr=False)
     otp_secret: str = Field(default="", repr=False)
@@ -88,6 +65,14 @@ class Person(Frozen):
     def roles(self, now: datetime) -> tuple[Role, ...]:
         """Roles whose grants have not run out."""
         return tuple(g.role for g in self.grants if moment_of(g.expires_at) > now)
+
+    def state(self, now: datetime) -> str:
+        """What is to be known of them beside their grants, in words."""
+        if self.stopped_at:
+            return "stopped"
+        if self.locked_until and moment_of(self.locked_until) > now:
+            return f"locked out until {self.locked_until[:19]}Z"
+        return self.kind
 
 
 class Register(Frozen):
@@ -199,20 +184,28 @@ class People:
         return found
 
     def enrol(
-        self, name: str, password: str, *, by: str, development: bool = False, again: bool = False
+        self,
+        name: str,
+        password: str,
+        *,
+        by: str,
+        grants: Sequence[Grant] = (),
+        development: bool = False,
+        again: bool = False,
     ) -> Enrolment:
-        """Add a person with a password and a new second factor.
+        """Add a person with a password, a new second factor and their first roles, in one write.
 
         Args:
             name: what the person is called here.
             password: theirs.
             by: who adds them.
+            grants: what they may be from now on.
             development: they are made up, and their secrets will lie in a file.
             again: it is the same person as before, who left and was let back.
 
         Raises:
             WorkspaceError: nobody of this name was here before.
-            InputError: the name or the password can't be used.
+            InputError: the name, the password or a role can't be used.
         """
         check_password(password, name)
         secret, codes = new_otp_secret(), new_recovery_codes()
@@ -222,6 +215,7 @@ class People:
             "password": hash_password(password, self.hashing),
             "otp_secret": secret,
             "recovery": [recovery_digest(self._recovery_key, code) for code in codes],
+            "grants": [grant.model_dump(mode="json") for grant in grants],
         }
         made = parse_record(Person, values, where="people")
         if again:
@@ -240,17 +234,25 @@ class People:
                     where=self.keys.site,
                     do="let them back first, with `abfed access restore`, or add a new name",
                 )
-            secrets = ("password", "otp_secret", "recovery")
-            return person.model_copy(update={name: getattr(made, name) for name in secrets})
+            self._note_grants(made, by=by)
+            given = ("password", "otp_secret", "recovery", "grants")
+            return person.model_copy(update={name: getattr(made, name) for name in given})
 
+        _check_grants(made)
         self.change(made.name, change, "people.enrolled-again", by=by)
+
+    def _note_grants(self, person: Person, *, by: str) -> None:
+        for one in person.grants:
+            facts = {"role": one.role, "by": by, "until": one.expires_at}
+            self.audit.append("people.granted", person=person.name, **facts)
 
     def add(self, person: Person, *, by: str) -> None:
         """Add a record; a name is never given twice.
 
         Raises:
-            InputError: the name is taken.
+            InputError: the name is taken, or a role is not for their kind.
         """
+        _check_grants(person)
         decoy = self.register().decoy or hash_password(new_otp_secret(), self.hashing)
         with self._file.alone():
             register = self.register()
@@ -261,6 +263,7 @@ class People:
                     do="take another name; who left and was let back comes in again with --again",
                 )
             self.audit.append("people.added", person=person.name, kind=person.kind, by=by)
+            self._note_grants(person, by=by)
             update = {
                 "people": register.people | {person.name: person},
                 "decoy": decoy,
@@ -309,29 +312,16 @@ class People:
         """Give a role for a time; a role that the person has is renewed.
 
         Raises:
-            InputError: no reason, no owner, or too long.
+            InputError: no reason, no owner, too long, or not a role for their kind.
         """
-        if not reason.strip() or not owner.strip():
-            raise InputError("a grant needs an owner and a reason", where=name)
-        if not timedelta() < lasts <= LONGEST_GRANT:
-            raise InputError(f"a grant lasts at most {LONGEST_GRANT.days} days", where=name)
-        now = self.clock()
-        given = Grant(
-            role=role,
-            owner=owner,
-            reason=reason,
-            granted_at=stamp(now),
-            expires_at=stamp(now + lasts),
-        )
+        given = new_grant(role, owner=owner, reason=reason, lasts=lasts, now=self.clock())
 
         def change(person: Person) -> Person:
-            if (person.kind == "service") != (role == "service-account"):
-                raise InputError(f"a {person.kind} can't have the role {role!r}", where=name)
+            check_fits(person.kind, role, name=name)
             kept = tuple(one for one in person.grants if one.role != role)
             return person.model_copy(update={"grants": (*kept, given)})
 
-        until = given.expires_at
-        self.change(name, change, "people.granted", role=role, by=owner, until=until)
+        self.change(name, change, "people.granted", role=role, by=owner, until=given.expires_at)
         return given
 
     def take_back(self, name: str, role: Role, *, by: str) -> None:
@@ -390,3 +380,8 @@ class People:
 
     def _write(self, register: Register) -> None:
         self._file.write(register.model_dump(mode="json"))
+
+
+def _check_grants(person: Person) -> None:
+    for one in person.grants:
+        check_fits(person.kind, one.role, name=person.name)

@@ -20,7 +20,8 @@ from abfed.protocol.errors import InputError
 from abfed.protocol.identity import At, Role
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.clock import moment_of, stamp
-from abfed.site.people import Grant, People, Person
+from abfed.site.grants import Grant
+from abfed.site.people import People, Person
 from abfed.site.rights import Reviews
 from abfed.site.sealedfile import SealedFile
 

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from abfed.protocol.envelope import key_id
-from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.identity import (
     Attested,
     Factor,
@@ -35,6 +35,7 @@ from abfed.protocol.identity import (
 )
 from abfed.site.clock import moment_of, stamp
 from abfed.site.factors import (
+    check_password,
     hash_password,
     is_outdated,
     new_otp_secret,
@@ -153,6 +154,27 @@ class SignIn:
         sites = tuple(audience) or held.audience
         held = held.model_copy(update={"audience": sites})
         return self._again(held, self._active(held.person), factor_at=moment_of(held.factor_at))
+
+    def change_password(self, name: str, password: str, code: str, new: str) -> None:
+        """Change a person's password by the old one and a one-time code; their sessions end.
+
+        Raises:
+            InputError: the new one can't be used; nothing was tried then.
+            Refused: without saying which of name, password and code was wrong.
+        """
+        check_password(new, name)
+        if secrets.compare_digest(new.encode(), password.encode()):
+            raise InputError("the new password is the old one", do="choose another")
+        self._prove(name, password, code)
+        now = stamp(self._people.clock())
+        update = {"password": hash_password(new, self._people.hashing), "heard_from": now}
+
+        def change(person: Person) -> Person:
+            if person.stopped_at or not password_fits(password, person.password):
+                raise _no()  # stopped, or changed, at the same time
+            return person.model_copy(update=update)
+
+        self._people.change(name, change, "people.password-changed")
 
     def recover(self, name: str, password: str, code: str) -> Enrolment:
         """Enrol a new second factor by password and a recovery code; the other codes end too.

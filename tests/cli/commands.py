@@ -184,6 +184,7 @@ FREE: dict[str, str] = {
     "audit anchors": "digests only, for the site that they are of",
     "audit check": "reads a file that was handed over",
     "people list": "as `silo show`",
+    "people password": "asks for the old password and a one-time code",
     "people recover": "asks for the password and a recovery code, once each",
     "access show": "prints the policy",
     "access why": "explains the policy",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.cli.people import WHITE_ON_BLACK, _qr_code
 from abfed.lab.development import NAME
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
@@ -204,6 +205,42 @@ def test_a_plan_runs_only_with_a_second_persons_yes(desk: Desk) -> None:
     assert "approval" in desk.refused("run", str(plan))  # its one run is used
     log = Workspace(desk.workspace).office("aurora").audit.entries()
     assert [entry["body"]["event"] for entry in log].count("plan.approved") == 1
+
+
+def test_nobody_comes_in_by_half(desk: Desk) -> None:
+    """What can't be granted is refused before anybody is enrolled: the name stays free."""
+    files = ["--password-file", str(desk.folder / "pw")]
+    files += ["--secrets-file", str(desk.folder / "bob.json")]
+    for role, reason in (("service-account", "x"), ("analyst", " "), ("wizard", "x")):
+        desk.refused("people", "add", "bob", "--role", role, "--reason", reason, *files)
+    plan = desk.folder / "plan.yaml"
+    plan.write_text(yaml.safe_dump(plan_values(silos=["aurora"])))
+    service = ["people", "service", "bob", "--plan", str(plan), "--key", str(desk.folder / "k")]
+    assert "a reason" in desk.refused(*service, "--reason", " ")
+    assert not (desk.folder / "k").exists()
+    assert desk.says("people", "list", "--json").strip() == "[]"
+    desk.add("bob", "analyst")
+    log = Workspace(desk.workspace).office("coordinator").audit.entries()
+    assert [entry["body"]["event"] for entry in log][-2:] == ["people.added", "people.granted"]
+
+
+def test_a_password_is_changed_and_a_lock_out_is_seen(desk: Desk) -> None:
+    desk.add("ada", "analyst")
+    write_private(desk.folder / "new", b"another long passphrase 8")
+    files = ["--password-file", str(desk.folder / "pw")]
+    change = ["people", "password", "ada", *files, "--new-password-file", str(desk.folder / "new")]
+    assert "is changed" in desk.says(*change, "--code", desk.code("ada"))
+    for _ in range(5):
+        desk.refused("login", "ada", *files, "--code", "000000")
+    assert "locked out until" in desk.says("people", "list", "--json")
+
+
+def test_a_qr_code_is_black_on_white_on_any_terminal() -> None:
+    """A light terminal shows the negative of what has no colours: many readers refuse that."""
+    bare = _qr_code("otpauth://totp/abfed", coloured=False).splitlines()
+    drawn = _qr_code("otpauth://totp/abfed", coloured=True).splitlines()
+    assert [f"{WHITE_ON_BLACK}{line}\033[0m" for line in bare] == drawn
+    assert set("".join(bare)) == set("█▀▄ ")
 
 
 def test_a_fresh_factor_and_recovery(desk: Desk) -> None:

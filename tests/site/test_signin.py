@@ -18,9 +18,8 @@ from abfed.lab.session import Session, load_session, sign_in
 from abfed.protocol.errors import InputError, IntegrityError, Refused
 from abfed.protocol.identity import Presented
 from abfed.site import factors
-from abfed.site.factors import RFC_9106, hash_password, otp_code, otp_step, password_fits
+from abfed.site.factors import otp_code, otp_step, password_fits
 from abfed.site.keys import SiteKeys
-from abfed.site.people import People
 from abfed.site.signin import (
     FIRST_LOCK,
     FREE_FAILURES,
@@ -287,23 +286,6 @@ def test_recovery_enrols_a_new_factor_and_ends_the_old(desk: Desk) -> None:
         desk.clock.forward(days=2)
         with pytest.raises(Refused):
             signin.recover("ada", PASSWORD, used)
-
-
-def test_hashes_use_rfc_9106_and_old_ones_are_renewed(desk: Desk) -> None:
-    assert (RFC_9106.time_cost, RFC_9106.memory_cost, RFC_9106.parallelism) == (3, 65_536, 4)
-    real = extract_parameters(hash_password(PASSWORD))
-    assert (real.type.name, real.memory_cost, real.time_cost) == ("ID", 65_536, 3)
-    assert "$argon2id$v=19$m=65536,t=3,p=4$" in hash_password(PASSWORD)
-    people = People(desk.people._file.path.parent.parent, desk.keys, desk.people.audit, desk.clock)
-    sign_in(people, "ada", PASSWORD, desk.code(), audience=("hub",))
-    assert extract_parameters(people.person("ada").password) == real
-
-
-@pytest.mark.parametrize("password", ["short", "aaaaaaaaaaaaaaaa", "ada-ada-ada-12345", "x" * 300])
-def test_easy_passwords_are_refused_and_not_repeated(desk: Desk, password: str) -> None:
-    with pytest.raises(InputError) as caught:
-        desk.people.enrol("ada", password, by="test")
-    assert password not in str(caught.value)
 
 
 def test_a_grant_has_an_owner_a_reason_and_an_end(desk: Desk) -> None:
