@@ -12,9 +12,10 @@ Stopped at any point, by Ctrl-C or worse, the run goes on when the same plan is 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,7 +36,7 @@ from abfed.coordinator.training import Tellers, Training, stored_releases
 from abfed.coordinator.vault import Vault
 from abfed.privacy.once import steps_of, sum_of
 from abfed.protocol.canonical import sha256_hex
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
 from abfed.site.audit import AuditLog
@@ -236,7 +237,8 @@ class Conduct:
         if self._plan.noise_once:
             self._together(grid, folder)
             stored = {step: stored_releases(self._desk, folder, step) for step in steps_of()}
-            open_sums(self._plan, stored)  # what doesn't open isn't signed
+            with self._sum_refused(steps_of()[-1]):
+                open_sums(self._plan, stored)  # what doesn't open isn't signed
         if self._plan.model is not None:
             model = self._train(grid, folder)
             self._evaluate(grid, folder, model)
@@ -299,9 +301,20 @@ class Conduct:
                 rounds.step(stored, number, expected=folder.steps[last]["model"])
                 continue
             opening, answers = self._ask_together(grid, folder, last)
-            made = rounds.step(stored | {last: answers.accepted}, number)
+            with self._sum_refused(last):
+                made = rounds.step(stored | {last: answers.accepted}, number)
             self._close_together(folder, last, opening, answers, made)
         return rounds.model
+
+    @contextlib.contextmanager
+    def _sum_refused(self, step: str) -> Iterator[None]:
+        """Write into the audit log that a sum of all silos doesn't open, or can't be theirs."""
+        try:
+            yield
+        except IntegrityError as error:
+            facts = {"plan": self._plan.digest, "step": step, "about": error.where}
+            self._site.audit.append("sum.refused", **facts, why=error.what[:200])
+            raise
 
     def _evaluate(self, grid: Grid, folder: RunFolder, model: Parameters) -> None:
         """One evaluation of the final model."""

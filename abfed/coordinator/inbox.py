@@ -13,6 +13,7 @@ An answer is believed if all of this holds, checked in this order:
 7. It was computed on the state of the data that the run is bound to: a silo's data can't change
    between the totals and the last round.
 8. Its arrays are the expected ones: names, types, shapes, and every number finite.
+9. An honest silo can have said it (`abfed.coordinator.plausible`).
 
 A refusal is believed after 4; one that says the silo speaks another version may be in that version.
 Anything else raises `IntegrityError`; no rule can be waived.
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from abfed.coordinator.plausible import check_said
 from abfed.learning.shapes import release_shapes, summed_shapes
 from abfed.privacy.once import role_of
 from abfed.protocol import tensors
@@ -155,7 +157,9 @@ class Inbox:
         self._check_question(header, step, incoming_digest, where)
         self._check_origin(header, silo, step, where)
         self._check_claims(header, where)
-        return Accepted(header, tensors.unpack(arrays, expected, where=where), envelope)
+        unpacked = tensors.unpack(arrays, expected, where=where)
+        check_said(self._plan, header, unpacked, where)
+        return Accepted(header, unpacked, envelope)
 
     def _open(self, silo: str, envelope: bytes, where: str) -> tuple[str, bytes]:
         """Kind and content, signed by this silo's own key."""

@@ -23,6 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from abfed.coordinator.inbox import Accepted
+from abfed.coordinator.plausible import check_opened
 from abfed.privacy.once import (
     AGREED,
     MODEL,
@@ -109,8 +110,8 @@ def open_sums(plan: Plan, steps: Steps, number: str = "") -> Opened:
         number: of the round of training; empty for the totals.
 
     Raises:
-        IntegrityError: shares are missing, or aren't of what silos were bound to; or a silo adds
-            less noise than the plan needs.
+        IntegrityError: shares are missing, or aren't of what silos were bound to; a silo adds
+            less noise than the plan needs; or no such silos can have added up to it.
     """
     keys, shares, masked, _, opening = (steps[step] for step in steps_of(number))
     noise = _noise_of(plan, masked, step_of("masked", number))
@@ -139,7 +140,8 @@ def open_sums(plan: Plan, steps: Steps, number: str = "") -> Opened:
         silo: one.arrays["masked"].view(np.uint64) for silo, one in masked.items()
     }
     counts = {silo: steps["keys"][silo].arrays["counts"] for silo in shares}
-    return Opened(opened_sum(answers, own_seeds, dropped), counts, tuple(sorted(masked)), noise)
+    sums = opened_sum(answers, own_seeds, dropped)
+    return check_opened(plan, Opened(sums, counts, tuple(sorted(masked)), noise), number)
 
 
 def _noise_of(plan: Plan, masked: Mapping[str, Accepted], step: str) -> float:

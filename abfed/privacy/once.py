@@ -30,6 +30,10 @@ COUNTS_SHARE = 0.1
 """Of the statistics' cost: its counts' noise is about three times that of one release of all."""
 
 
+LARGEST_SHARE = 2.0**18
+"""The most noise that a silo adds, over one recipient's largest influence: it fits the masks."""
+
+
 def needed(silos: int, colluders: int) -> int:
     """How many silos open a secret, so that no list but one is ever opened."""
     return (silos + colluders) // 2 + 1

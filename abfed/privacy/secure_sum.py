@@ -64,6 +64,18 @@ def agreed_seed(own: X25519PrivateKey, other: bytes, context: bytes, names: Iter
     return HKDF(hashes.SHA256(), SEED_BYTES, salt=None, info=info).derive(shared)
 
 
+def agreeable(public: bytes) -> bool:
+    """Whether something secret can be agreed on with a key: not with a point of small order.
+
+    Such a point gives every private key the same (RFC 7748, section 6.1).
+    """
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
+
+
 def mask_of(seed: bytes, count: int) -> Words:
     """`count` uniform words from a seed: AES-256-CTR. A seed makes one mask only."""
     stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from abfed.privacy.once import LARGEST_SHARE
 from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import key_id
@@ -107,7 +108,7 @@ class NoiseOnce(Frozen):
     allowed: bool = False
     peers: tuple[Peer, ...] = ()
     colluders: Annotated[int, Field(ge=0)] = 1
-    least_share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    least_share: Annotated[float, Field(gt=0, le=LARGEST_SHARE, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
     def _are_others(self) -> NoiseOnce:

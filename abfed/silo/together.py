@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -59,6 +60,8 @@ from abfed.silo.releasing import expected_shapes
 from abfed.site.keys import SiteKeys
 from abfed.stats.encoding import SCALE, Integers
 from abfed.stats.once import weights_of
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class Heard(NamedTuple):
@@ -150,13 +153,9 @@ class Party:
     def mask(self, computed: Computed) -> Computed:
         """Steps `totals` and `train-…`: noised sums under the masks towards all who shared."""
         keys, sharing = self._heard("keys"), self._sharing()
+        context = mask_context(self._plan.digest, self._number)
         seeds = {
-            silo: agreed_seed(
-                self._mask_key,
-                keys[silo].arrays["keys"][0].tobytes(),
-                mask_context(self._plan.digest, self._number),
-                (self._site, silo),
-            )
+            silo: self._agreed(self._mask_key, keys[silo].arrays["keys"][0], context, silo)
             for silo in sharing
             if silo != self._site
         }
@@ -205,9 +204,19 @@ class Party:
 
     def _seal_key(self, keys: Mapping[str, Heard], silo: str) -> bytes:
         """What seals shares between this silo and another, either way; to itself as well."""
-        public = keys[silo].arrays["keys"][1].tobytes()
         context = sealing_context(self._plan.digest, self._number)
-        return agreed_seed(self._share_key, public, context, (self._site, silo))
+        return self._agreed(self._share_key, keys[silo].arrays["keys"][1], context, silo)
+
+    def _agreed(self, own: X25519PrivateKey, public: Bytes, context: bytes, silo: str) -> bytes:
+        """What this silo and another agree on.
+
+        Raises:
+            Refused: with such a key nothing is secret.
+        """
+        try:
+            return agreed_seed(own, public.tobytes(), context, (self._site, silo))
+        except ValueError as cause:
+            raise Refused("nothing is secret with its key", code="peer", about=silo) from cause
 
     def _sharing(self) -> dict[str, Heard]:
         """Who gave shares on the same keys as this silo."""
@@ -294,5 +303,5 @@ def _another(silo: str) -> Refused:
     return Refused("it answered for another list", code="peer", about=silo)
 
 
-def _bytes(raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+def _bytes(raw: bytes) -> Bytes:
     return np.frombuffer(raw, dtype=np.uint8)

@@ -168,6 +168,11 @@ RULES: tuple[Rule, ...] = (
         _reason("integrity", "outlier"), subject="silo",
     ),
     Rule(
+        "sum-refused", "critical", "sum.refused", 1, DAY,
+        "a sum that is noised once doesn't open, or no silos can have added up to it",
+        "playbook poisoned-silo",
+    ),
+    Rule(
         "review-overdue", "medium", "access.review-overdue", 1, timedelta(days=7),
         "who may do what was not reviewed in time", "`abfed access review`",
     ),
