@@ -2,10 +2,14 @@
 
 The same notebook with the same parameters, three ways: `abfed batch` with kernels forked from a
 warm process, the same with spawned ones, and a shell loop of `papermill` and `jupyter nbconvert`.
-Prints wall and CPU seconds for a report, and the peak of memory (PSS: pages that processes share
-count once), then how long `abfed --help` and `import abfed` take.
+Prints wall and CPU seconds for a report, and two peaks of memory over all processes of a way, each
+counted alike for all ways: PSS, where a page that n processes share counts a n-th in each of them,
+so once in all; and RSS, where it counts n times. The bar is held to PSS: RSS says of kernels forked
+from one process that they hold its memory many times over, which they don't. Then how long
+`abfed --help` and `import abfed` take.
 
-On a machine that others use, compare CPU seconds; `--reports 20` is the bar's number.
+On a machine that others use, compare CPU seconds; `--reports 20` is the bar's number. (PSS also
+shares with processes outside: run nothing else on this Python when memory is measured.)
 """
 
 from __future__ import annotations
@@ -34,11 +38,12 @@ NOTEBOOK = ROOT / "notebooks" / "ab_readout.ipynb"
 
 
 class Cost(NamedTuple):
-    """Of all reports together: wall and CPU seconds, and the peak of memory in MiB."""
+    """Of all reports together: wall and CPU seconds, and peaks of memory in MiB."""
 
     wall: float
     cpu: float
     peak: float
+    resident: float
 
 
 def main() -> None:
@@ -61,16 +66,17 @@ def main() -> None:
     base = costs["papermill + nbconvert"]
     print(f"{given.reports} reports, {given.workers} workers, a fresh kernel each\n")
     print(
-        f"{'':24}{'wall s each':>12}{'CPU s each':>12}{'peak MiB':>10}"
-        f"{'wall':>8}{'CPU':>8}{'memory':>8}"
+        f"{'':24}{'wall s each':>12}{'CPU s each':>12}{'PSS MiB':>9}{'RSS MiB':>9}"
+        f"{'wall':>8}{'CPU':>8}{'PSS':>8}{'RSS':>8}"
     )
     for way, cost in costs.items():
         print(
             f"{way:24}{cost.wall / given.reports:12.2f}{cost.cpu / given.reports:12.2f}"
-            f"{cost.peak:10.0f}{base.wall / cost.wall:7.1f}×{base.cpu / cost.cpu:7.1f}×"
-            f"{cost.peak / base.peak:7.2f}×"
+            f"{cost.peak:9.0f}{cost.resident:9.0f}"
+            f"{base.wall / cost.wall:7.1f}×{base.cpu / cost.cpu:7.1f}×"
+            f"{cost.peak / base.peak:7.2f}×{cost.resident / base.resident:7.2f}×"
         )
-    print("\nbars: wall ≥ 8× forked and ≥ 3× spawned; memory ≤ 2×")
+    print("\nbars: wall ≥ 8× forked and ≥ 3× spawned; PSS ≤ 2×")
     starts = {
         "abfed --help": ("from abfed.cli.main import main; main(['--help'])", 0.3),
         "import abfed": ("import abfed", 0.15),
@@ -117,7 +123,7 @@ def shell(command: list[str], cwd: Path) -> None:
 def measured(work: Callable[[], None]) -> Cost:
     """What some work costs in child processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    peak = [0.0]
+    peak = [0.0, 0.0]
     done = threading.Event()
     watcher = threading.Thread(target=watch, args=(peak, done))
     watcher.start()
@@ -128,13 +134,15 @@ def measured(work: Callable[[], None]) -> Cost:
     watcher.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, peak[0])
+    return Cost(wall, cpu, *peak)
 
 
 def watch(peak: list[float], done: threading.Event) -> None:
-    """Note the highest sum of PSS over all descendants."""
+    """Note the highest sums of PSS and of RSS over all descendants."""
     while not done.wait(0.5):
-        peak[0] = max(peak[0], sum(map(proportional, descendants(os.getpid()))))
+        seen = [memory(one) for one in descendants(os.getpid())]
+        for at in (0, 1):
+            peak[at] = max(peak[at], sum(one[at] for one in seen))
 
 
 def descendants(process: int) -> list[int]:
@@ -155,15 +163,14 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def proportional(process: int) -> float:
-    """A process's proportional set size in MiB."""
+def memory(process: int) -> tuple[float, float]:
+    """A process's proportional and resident set sizes in MiB."""
     try:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
-        pass  # it has ended, which counts as nothing
-    return 0.0
+        return 0.0, 0.0  # it has ended
+    sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines if line.endswith("kB")}
+    return sizes.get("Pss:", 0.0), sizes.get("Rss:", 0.0)
 
 
 if __name__ == "__main__":

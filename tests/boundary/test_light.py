@@ -9,7 +9,10 @@ import sys
 
 from tests.lab.example import make_run, statistics_only
 
-HEAVY = ("flwr", "grpc", "scipy", "dp_accounting", "matplotlib", "torch", "pandas", "opendp")
+HEAVY = (
+    "flwr", "grpc", "numpy", "scipy", "dp_accounting", "matplotlib", "torch", "pandas", "pyarrow",
+    "opendp",
+)  # fmt: skip
 ORDERING = """
 import json, sys
 from pathlib import Path
@@ -33,3 +36,13 @@ def test_ordering_a_batch_loads_nothing_that_computes(tmp_path):
     count, modules = json.loads(done.stdout)
     assert count == 2
     assert [one for one in HEAVY if one in modules] == []
+
+
+def test_a_worker_loads_nothing_that_computes():
+    modules = "worker, reports, engine, kernels, finished, disclosure, exporters"
+    script = f"import sys; from abfed.lab import {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    loaded = {one.partition(".")[0] for one in done.stdout.split()}
+    assert [one for one in HEAVY if one in loaded] == []
