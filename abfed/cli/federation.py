@@ -59,7 +59,8 @@ def status(
     if as_json:
         say_json(facts)
         return
-    say(f"Federation {facts['federation']}; SuperLink {facts['superlink']}")
+    head = f"Federation {facts['federation']}; SuperLink {facts['superlink']}"
+    say(f"{head}; the authority's certificate holds {facts['authority']}")
     if facts["silos"]:
         table(facts["silos"], title="Silos")
     if facts["runs"]:

@@ -73,6 +73,7 @@ class Provisioner:
             write_private(places.authority_key, self._keys.wrap(made.key, name=_SEALED_NAME))
             write_private(places.authority_certificate, made.certificate)
             self._audit.append("authority.founded", digest=sha256_hex(made.certificate))
+        self.renew_authority(settings)
         self.renew_servers(settings)
         if not (places.link / "exec.secret").exists():
             write_private(places.link / "exec.secret", secrets.token_bytes(32))
@@ -82,6 +83,21 @@ class Provisioner:
         invitation = canonical_bytes(self._invitation(settings))
         write_private(places.invitation, invitation)
         return spoken(sha256_hex(invitation))
+
+    def renew_authority(self, settings: Settings) -> None:
+        """A new certificate for the authority's key where a third of its time is left.
+
+        The key stays, so what it signed holds on under either certificate, and nothing stops. The
+        old one is what brands have: before it runs out they join again, with the new invitation.
+        """
+        authority = self._authority()
+        left = expiry(authority.certificate) - self._clock()
+        if left.days >= settings.authority_days / 3:
+            return
+        name, now, days = settings.name, self._clock(), settings.authority_days
+        made = make_authority(name, now, days, authority.key)
+        write_private(self._places.authority_certificate, made.certificate)
+        self._audit.append("authority.renewed", digest=sha256_hex(made.certificate))
 
     def renew_servers(self, settings: Settings) -> None:
         """New keys and certificates for proxy and SuperLink where a third of their time is left.

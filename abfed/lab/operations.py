@@ -116,13 +116,19 @@ def status(workspace: Path) -> dict[str, Any]:
     silos = [
         {
             "silo": silo,
-            "certificate": f"until {_until(house, silo)}",
+            "certificate": f"until {_day(read_private(house.places.admitted / f'{silo}.pem'))}",
             "node": "unknown",
         }
         for silo in sorted(holds)
     ]
     silos += [{"silo": s, "certificate": why, "node": "–"} for s, why in sorted(fails.items())]
-    facts: dict[str, Any] = {"federation": house.settings.name, "superlink": "down", "runs": []}
+    authority = read_private(house.places.authority_certificate)
+    facts: dict[str, Any] = {
+        "federation": house.settings.name,
+        "authority": f"until {_day(authority)}",
+        "superlink": "down",
+        "runs": [],
+    }
     try:
         with _link(house) as link:
             states = {node.name: _alive(node) for node in link.nodes()}
@@ -178,8 +184,8 @@ def _link(house: House) -> Any:
     return control(house.settings.link_port, house.places.authority_certificate)
 
 
-def _until(house: House, silo: str) -> str:
-    return f"{expiry(read_private(house.places.admitted / f'{silo}.pem')):%Y-%m-%d %H:%M} UTC"
+def _day(certificate: bytes) -> str:
+    return f"{expiry(certificate):%Y-%m-%d %H:%M} UTC"
 
 
 def _alive(node: NodeState) -> str:

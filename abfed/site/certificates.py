@@ -21,13 +21,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import TypeAdapter
 
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.schema import Name
 from abfed.site.keys import SiteKeys
 
 CLOCKS_DIFFER = timedelta(minutes=5)  # a certificate holds from a little before it was made
 _EXCHANGE, _NODE = "abfed:exchange:", "abfed:node:"
+_SITE: TypeAdapter[str] = TypeAdapter(Name)  # files are named by it: a path would be one elsewhere
 
 
 class Pinned(NamedTuple):
@@ -64,9 +67,16 @@ def spoken(digest: str) -> str:
     return " ".join(digest[start : start + 4] for start in range(0, 32, 4))
 
 
-def make_authority(federation: str, now: datetime, days: int) -> Authority:
-    """Found an authority (ECDSA P-256)."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_authority(federation: str, now: datetime, days: int, key_pem: bytes = b"") -> Authority:
+    """Found an authority (ECDSA P-256), or give one a new certificate for the key it has.
+
+    Args:
+        federation: its name.
+        now: the time.
+        days: how long the certificate holds.
+        key_pem: the authority's key; a new one is made where it is left out.
+    """
+    key = _load(key_pem) if key_pem else ec.generate_private_key(ec.SECP256R1())
     name = _name(f"abfed federation {federation}")
     usage = x509.KeyUsage(
         digital_signature=False,
@@ -103,7 +113,7 @@ def make_server_certificate(
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(_key_of(issuer), critical=False)
-        .sign(_load(authority), hashes.SHA256())
+        .sign(_load(authority.key), hashes.SHA256())
     )
     return _private_pem(key), _pem(built)
 
@@ -158,7 +168,7 @@ def issue_site_certificate(authority: Authority, pem: bytes, now: datetime, days
         .public_key(request.public_key())
         .add_extension(alternative.value, critical=False)
         .add_extension(_key_of(issuer), critical=False)
-        .sign(_load(authority), hashes.SHA256())
+        .sign(_load(authority.key), hashes.SHA256())
     )
     return _pem(built)
 
@@ -218,7 +228,9 @@ def revocation_list(
         serial = x509.load_pem_x509_certificate(pem).serial_number
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
         builder = builder.add_revoked_certificate(entry)
-    return builder.sign(_load(authority), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(_load(authority.key), hashes.SHA256()).public_bytes(
+        serialization.Encoding.PEM
+    )
 
 
 def expiry(pem: bytes) -> datetime:
@@ -252,14 +264,15 @@ def _pinned(signed: x509.CertificateSigningRequest | x509.Certificate) -> Pinned
     try:
         alternative = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         uris = alternative.value.get_values_for_type(x509.UniformResourceIdentifier)
+        site = _SITE.validate_python(names[0].value if len(names) == 1 else None)
         (exchange,) = (bytes.fromhex(u.removeprefix(_EXCHANGE)) for u in uris if _EXCHANGE in u)
         (node,) = (bytes.fromhex(u.removeprefix(_NODE)) for u in uris if _NODE in u)
     except (ValueError, x509.ExtensionNotFound) as cause:
         raise IntegrityError("it does not name a site's keys", where=where) from cause
-    if len(names) != 1 or not isinstance(key, Ed25519PublicKey) or len(exchange) != 32:
+    if not isinstance(key, Ed25519PublicKey) or len(exchange) != 32:
         raise IntegrityError("it does not name a site's keys", where=where)
     node_key_from(node)
-    return Pinned(str(names[0].value), key.public_bytes_raw(), exchange, node)
+    return Pinned(site, key.public_bytes_raw(), exchange, node)
 
 
 def _builder(
@@ -291,8 +304,8 @@ def _key_of(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject.value)
 
 
-def _load(authority: Authority) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(authority.key, password=None)
+def _load(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise IntegrityError("not an authority's key", where="authority")
     return key

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from abfed.coordinator.bundle import bundle_digest, make_bundle
@@ -22,8 +24,10 @@ from abfed.coordinator.units import compose, silo_unit
 from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
-from abfed.site.certificates import expiry, make_site_request
+from abfed.site.certificates import expiry, make_site_request, node_point
 from abfed.site.files import read_private
+from abfed.site.keys import SiteKeys
+from abfed.site.kms import FileKms
 
 TEXT = "name: spring\nhost: localhost\nport: 19443\nlink_port: 19444\n"
 
@@ -145,6 +149,59 @@ def test_servers_are_renewed_when_their_time_runs_out_and_not_before(sides):
     first = at(0)
     assert at(10) == first
     assert at(25) > first
+
+
+@pytest.mark.parametrize("name", ["../authority/revoked", "Aurora", "a/b", "a" * 49, ".."])
+def test_a_request_in_a_name_that_is_no_sites_writes_nothing(sides, name):
+    """Files are named by sites: a brand that calls itself a path must not choose where."""
+    coordinator, house, _, _ = sides
+    stranger = SiteKeys(name, b"x" * 32, Ed25519PrivateKey.generate(), FileKms())
+    node = ec.generate_private_key(ec.SECP384R1()).public_key()
+    before = {path: path.read_bytes() for path in house.places.folder.rglob("*.pem")}
+    request = make_site_request(stranger, node_point(node))
+    with pytest.raises(IntegrityError, match="does not name a site"):
+        provisioner(coordinator).admit(request, fingerprint=fingerprint_of(request))
+    after = {path: path.read_bytes() for path in house.places.folder.rglob("*.pem")}
+    assert after == before
+
+
+def test_the_authoritys_certificate_is_renewed_for_its_key_and_nothing_stops(tmp_path):
+    coordinator = Workspace.create(tmp_path / "c")
+    (tmp_path / "federation.yaml").write_text(TEXT)
+    house, fingerprint = found_federation(coordinator, tmp_path / "federation.yaml")
+    brand = Workspace.create(tmp_path / "b")
+    brand.create_silo("aurora", synthetic=True)
+    invitation = house.places.invitation.read_bytes()
+    joined = join(brand, "aurora", invitation, fingerprint=fingerprint)
+    places = house.places
+    old = read_private(places.authority_certificate)
+
+    def at(days):
+        later = datetime.now(UTC) + timedelta(days=days)
+        return Provisioner(places.folder, coordinator.keys, coordinator.audit, lambda: later)
+
+    def found(days):
+        return at(days).found(house.settings, TEXT.encode())
+
+    assert found(200) == fingerprint
+    assert read_private(places.authority_certificate) == old
+    at(290).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    again = found(300)
+    new = read_private(places.authority_certificate)
+    assert again != fingerprint
+    assert expiry(new) > expiry(old) + timedelta(days=290)
+    for trusted in (old, new):  # of brands that joined again, and of those that haven't yet
+        for name in ("proxy", "superlink"):
+            server = x509.load_pem_x509_certificate(read_private(places.tls / f"{name}.crt"))
+            server.verify_directly_issued_by(x509.load_pem_x509_certificate(trusted))
+    now = datetime.now(UTC) + timedelta(days=300)
+    assert set(House(places.folder, lambda: now).pinned()[0]) == {"aurora"}
+    key = (joined.node / "node.key").read_bytes()
+    rejoined = join(brand, "aurora", places.invitation.read_bytes(), fingerprint=again)
+    assert (joined.node / "ca.crt").read_bytes() == new
+    assert (joined.node / "node.key").read_bytes() == key
+    assert rejoined.fingerprint == joined.fingerprint
+    at(301).admit(rejoined.request.read_bytes(), fingerprint="")  # the same keys
 
 
 def test_the_authoritys_key_lies_sealed(sides):
