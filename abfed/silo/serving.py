@@ -5,7 +5,9 @@ What comes in is judged in this order:
 1. The kernel says which user is at the other end (SO_PEERCRED). Any other than those named at the
    start is cut off before a byte is read.
 2. At most `MAX_CONNECTIONS` at once; more are cut off.
-3. One frame, no longer than the limit, whole within `READ_SECONDS`; memory grows with what came.
+3. One frame, no longer than the limit, whole within `READ_SECONDS`; memory grows with what came,
+   and of one frame at a time beyond `LARGE` bytes: another large one waits before the rest of it
+   is read.
 4. It opens as a box for this silo. The signed request inside goes to the gate; nothing else does.
 5. One request is worked on at a time. What follows waits for its turn.
 6. Whoever sends what isn't believed is answered ever later: `TRICKLE_SECONDS` after each.
@@ -26,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from abfed.protocol.boxes import box_reply, unbox_request
 from abfed.protocol.envelope import MAGIC, MAX_HEAD
@@ -39,6 +41,7 @@ from abfed.site.processes import log_line
 
 MAX_CONNECTIONS = 8
 READ_SECONDS = 60.0  # for a whole frame
+LARGE = 1 << 20  # bytes; requests without a model, and small models, are below
 TRICKLE_SECONDS = 0.5  # between answers to somebody who isn't believed
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 
@@ -60,20 +63,43 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(*_CREDENTIALS.unpack(raw))
 
 
-class Deadline:
-    """A socket's `recv` that gives up when the time for the whole frame is over."""
+class Reading:
+    """A socket's `recv` that gives up when the time for the whole frame is over.
 
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
+    Args:
+        connection: whose.
+        seconds: for the frame; waiting for the turn of a large one doesn't count.
+        large: held from the first byte beyond `LARGE` until the end of the `with`.
+    """
+
+    def __init__(self, connection: socket.socket, seconds: float, large: threading.Lock) -> None:
         self._connection = connection
-        self._end = time.monotonic() + seconds
+        self._left = seconds
+        self._large = large
+        self._arrived = 0
+        self._holds = False
+
+    def __enter__(self) -> Self:
+        """Read."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next large one be read."""
+        if self._holds:
+            self._large.release()
 
     def __call__(self, count: int) -> bytes:
         """At most `count` bytes."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        if self._arrived > LARGE and not self._holds:
+            self._holds = self._large.acquire()
+        if self._left <= 0:
             raise TimeoutError
-        self._connection.settimeout(left)
-        return self._connection.recv(count)
+        began = time.monotonic()
+        self._connection.settimeout(self._left)
+        piece = self._connection.recv(count)
+        self._left -= time.monotonic() - began
+        self._arrived += len(piece)
+        return piece
 
 
 class SiloServer:
@@ -95,6 +121,7 @@ class SiloServer:
         self._log = log
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._turn = threading.Lock()
+        self._large = threading.Lock()
         self._distrust = threading.Lock()
         self._stop = threading.Event()
         self._listener = _listen(path)
@@ -133,8 +160,8 @@ class SiloServer:
 
     def _talk(self, connection: socket.socket) -> None:
         try:
-            with connection:
-                self._exchange(connection)
+            with connection, Reading(connection, READ_SECONDS, self._large) as reading:
+                self._exchange(connection, reading)
         except OSError as error:
             storage = storage_error(error)
             if storage is not None:  # nothing can be logged for good, so nothing is answered
@@ -147,9 +174,9 @@ class SiloServer:
         finally:
             self._slots.release()
 
-    def _exchange(self, connection: socket.socket) -> None:
+    def _exchange(self, connection: socket.socket, reading: Reading) -> None:
         try:
-            box = read_frame(Deadline(connection, READ_SECONDS))  # 3
+            box = read_frame(reading)  # 3
             if not box:
                 return
             silo = self._service.keys.site

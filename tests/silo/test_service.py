@@ -126,18 +126,33 @@ def test_changed_data_is_a_new_charge(silo: Silo) -> None:
     assert len(silo.service.ledger.reservations()) == 2
 
 
-def test_a_whole_plan_with_a_model(silo: Silo) -> None:
-    model = model_arrays(MODEL_PLAN)
-    answers = []
-    for step in ("totals", "train-0001", "train-0002", "evaluate"):
-        arrays = {} if step == "totals" else model
-        kind, (header, packed) = silo.ask(silo.asker.request(MODEL_PLAN, step, arrays))
+def test_a_whole_plan_with_a_model_out_of_order_and_yesterdays_again(silo: Silo) -> None:
+    """A coordinator that is hostile itself: in any order, each step is answered for one model."""
+    asker, model = silo.asker, model_arrays(MODEL_PLAN)
+    assert silo.code(asker.request(MODEL_PLAN, "train-0002", model)) == "order"
+    steps = ("totals", "train-0002", "evaluate", "train-0001")
+    asked, made = {}, {}
+    for step in steps:
+        asked[step] = asker.request(MODEL_PLAN, step, {} if step == "totals" else model)
+        made[step] = kind, (header, packed) = silo.ask(asked[step])
         assert kind == "release"
         assert isinstance(header, Release)
         unpack(packed, expected_shapes(MODEL_PLAN, step), where=step)
-        answers.append(packed)
-    assert len(set(answers)) == 4
-    assert len(silo.service.ledger.reservations()) == 1
+    assert len({packed for _, (_, packed) in made.values()}) == 4
+    spent = charged(silo.service.ledger)
+    asker.clock.forward(days=1)
+    for step in steps:
+        arrays = {} if step == "totals" else model
+        assert silo.code(asked[step]) == "stale"
+        assert silo.ask(asker.request(MODEL_PLAN, step, arrays)) == made[step]
+        if arrays:
+            other = model_arrays(MODEL_PLAN, 0.5)
+            assert silo.code(asker.request(MODEL_PLAN, step, other)) == "step-used"
+    changed = make_model_plan(name="another")  # under what was shown for the plan before
+    shown = asker.presented(MODEL_PLAN)
+    assert silo.code(asker.request(changed, presented=shown)) == "sign-in"
+    assert charged(silo.service.ledger) == spent
+    assert spent[0] == 1
     silo.service.audit.verify()
 
 

@@ -160,6 +160,26 @@ def test_silent_connections_do_not_hold_the_service_for_ever(serve, service, mon
             line.close()
 
 
+def test_large_frames_are_held_one_at_a_time_and_small_ones_pass(serve, service):
+    """What a hostile node announces and half sends, on every line, takes the memory of one."""
+    path, events, _ = serve()
+    size = 8 << 20
+    half = size.to_bytes(8, "big") + bytes(size // 2)
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for line in (first, second):
+            line.settimeout(2)
+            line.connect(str(path))
+        first.sendall(half)  # all of it is taken; the rest never comes
+        with pytest.raises(TimeoutError):
+            second.sendall(half)
+        assert ask(service, path) == b"answer to a signed request"
+        first.close()
+        second.settimeout(20)
+        second.sendall(bytes(size // 2))  # now it is read on
+    lost = [facts for name, facts in events if name == "connection.refused"]
+    assert all(facts["what"] == "the frame is cut short" for facts in lost)
+
+
 def test_one_request_is_worked_on_at_a_time(serve, service):
     service.wait = 0.05
     path, _, _ = serve()
