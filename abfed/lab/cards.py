@@ -88,7 +88,7 @@ def release_card(release: Release) -> str:
         ("Step", escape(release.step)),
         ("Holds", escape(str(release.payload))),
         ("Noise", noise or "none"),
-        ("Charged", ", ".join(map(_charge, release.charged)) or "nothing"),
+        ("Charged", ", ".join(map(charge, release.charged)) or "nothing"),
         ("Protects", escape(release.unit.sentence)),
     ]
     if release.budget is not None:
@@ -98,7 +98,7 @@ def release_card(release: Release) -> str:
     return _card("abfed release", f"{release.silo}: {release.step}", pairs)
 
 
-def _charge(one: Charge) -> str:
+def charge(one: Charge) -> str:
     """A privacy event in words."""
     times = f"{one.count}\N{NO-BREAK SPACE}× " if one.count > 1 else ""
     sampled = f", sampled at {one.sampling_rate:.3g}" if one.sampling_rate < 1 else ""

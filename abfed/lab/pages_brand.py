@@ -6,12 +6,15 @@ Everything is from the releases of one run; a figure that was not released isn't
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from abfed.lab.cards import charge
 from abfed.lab.page import (
     ARM_COLOURS,
     RULE,
+    SOFT_INK,
     facts,
     paragraph,
     picture,
@@ -19,8 +22,8 @@ from abfed.lab.page import (
     table,
     title,
 )
-from abfed.lab.plots import as_svg, drawing
-from abfed.lab.units import NONE, count, p_value, percent, plain, unit_of
+from abfed.lab.plots import as_svg, drawing, wrapped
+from abfed.lab.units import NBSP, NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.readouts import read_arms
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 SURE = 1.96  # standard errors of a 95 % interval
+WHOLE = 1000  # from here on a parameter is shown without decimals
 SHORT_OF = 0.2  # of its budget: where a brand has less left, the page says so
 
 
@@ -100,13 +104,7 @@ def levels(run: Run, brand: str) -> str:
             value = float(mine.value)
             shown = unit.value(value, se)
             span = f"{unit.value(value - SURE * se, se)} to {unit.value(value + SURE * se, se)}"
-        others = [
-            float(one.value) for name, one in readings.items() if name != brand and one.usable
-        ]
-        beside = NONE
-        if others and bool(mine.usable):
-            below = sum(other < float(mine.value) for other in others)
-            beside = f"above {below} of {len(others)}"
+        beside = escape(_beside(*_compared(readings, brand))) or NONE
         rows.append([escape(metric.name), escape(unit.per), shown, span, beside])
     table_ = table(
         ["Metric", "Counted as", "Under the control", "95 % interval", "Other brands"],
@@ -117,38 +115,65 @@ def levels(run: Run, brand: str) -> str:
     )
 
 
+def _compared(readings: Mapping[str, Any], brand: str) -> tuple[list[str], list[str], list[str]]:
+    """Brands that this one clearly lies above, below, and those it can't be told from."""
+    mine = readings[brand]
+    above: list[str] = []
+    below: list[str] = []
+    alike: list[str] = []
+    if not bool(mine.usable):
+        return above, below, alike
+    for name, one in readings.items():
+        if name == brand or not one.usable:
+            continue
+        gap = float(mine.value) - float(one.value)
+        reach = SURE * math.sqrt(float(mine.variance) + float(one.variance))
+        (above if gap > reach else below if gap < -reach else alike).append(name)
+    return above, below, alike
+
+
+def _beside(above: Sequence[str], below: Sequence[str], alike: Sequence[str]) -> str:
+    """The same in words; empty where there is nobody to compare with."""
+    said = [
+        f"{words} {', '.join(names)}"
+        for words, names in (
+            ("clearly above", above), ("clearly below", below), ("not told from", alike),
+        )
+        if names
+    ]  # fmt: skip
+    return "; ".join(said)
+
+
 def _said(run: Run, brand: str) -> str:
     """Where the primary metric stands among the brands."""
     metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
     control = run.plan.control.name
-    values = {}
-    for silo in run.silos:
-        reading = read_arms(run.plan, metric, run.totals[silo]).arms[control]
-        if bool(reading.usable):
-            values[silo] = float(reading.value)
-    if brand not in values:
+    readings = {
+        silo: read_arms(run.plan, metric, run.totals[silo]).arms[control] for silo in run.silos
+    }
+    if not bool(readings[brand].usable):
         return f"“{metric.name}” in {brand} can’t be told from noise."
-    place = sorted(values.values(), reverse=True).index(values[brand]) + 1
-    return (
-        f"“{metric.name}” under the control: {brand} is number {place} of {len(values)} brands. "
-        "Bars are 95 % intervals."
-    )
+    words = _beside(*_compared(readings, brand)) or "no other brand can be read"
+    return f"“{metric.name}” under the control, {brand}: {words}. Bars are 95{NBSP}% intervals."
 
 
 def _plot(run: Run, brand: str) -> Figure:
     """The primary metric under the control, in each brand."""
     metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
     unit = unit_of(run.plan, metric.name)
-    with drawing(7.2, 1.2 + 0.38 * len(run.silos)) as (figure, (axes,)):
+    with drawing(8.2, 1.1 + 0.38 * len(run.silos)) as (figure, (axes,)):
         for place, silo in enumerate(run.silos):
             reading = read_arms(run.plan, metric, run.totals[silo]).arms[run.plan.control.name]
             if not bool(reading.usable):
+                axes.text(0.02, place, "can’t be told from noise", va="center", style="italic",
+                          color=SOFT_INK, transform=axes.get_yaxis_transform())  # fmt: skip
                 continue
             middle, reach = float(reading.value), SURE * math.sqrt(float(reading.variance))
             colour = ARM_COLOURS[1] if silo == brand else ARM_COLOURS[0]
             axes.errorbar(middle * unit.scale, place, xerr=reach * unit.scale, fmt="o",
                           color=colour, ms=6)  # fmt: skip
-        axes.set_yticks(range(len(run.silos)), list(run.silos))
+        axes.set_yticks(range(len(run.silos)), [wrapped(one) for one in run.silos])
+        axes.tick_params(axis="y", length=0)
         for label, silo in zip(axes.get_yticklabels(), run.silos, strict=True):
             label.set_fontweight("bold" if silo == brand else "normal")
         axes.set_ylim(len(run.silos) - 0.5, -0.5)
@@ -164,7 +189,8 @@ def soundness(run: Run, brand: str) -> str:
     alarms = mine[mine["alarm"]]
     lead = "No check raised an alarm in this brand."
     if len(alarms):
-        lead = f"{len(alarms)} alarm(s) in this brand: look before you believe."
+        many = "alarms" if len(alarms) != 1 else "alarm"
+        lead = f"{len(alarms)} {many} in this brand: look before you believe."
     rows = [
         [escape(row["check"]), escape(str(row["subject"])), p_value(row["p_value"]),
          escape(row["reading"])]
@@ -179,12 +205,12 @@ def paid(run: Run, brand: str) -> str:
     steps = run.releases[brand]
     rows = [
         [
-            escape(step),
-            escape(", ".join(f"{name} {value:.3g}" for name, value in one.release.noise.items())),
-            escape(", ".join(f"{c.count} × {c.event}" for c in one.release.charged)) or NONE,
+            f"<code>{escape(step)}</code>",
+            escape(", ".join(map(_setting, one.release.noise.items()))) or "none",
+            "<br>".join(map(charge, one.release.charged)) or NONE,
             f"<code>{one.digest[:16]}</code>",
         ]
-        for step, one in sorted(steps.items(), key=lambda item: (item[0] != "totals", item[0]))
+        for step, one in sorted(steps.items(), key=lambda item: _when(item[0]))
     ]
     ledger = _ledger(run, brand)
     pairs = [
@@ -201,3 +227,15 @@ def paid(run: Run, brand: str) -> str:
     )
     shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source)
     return section("What was said, and paid", paragraph(said), facts(pairs), shown)
+
+
+def _when(step: str) -> tuple[int, str]:
+    """Where a step stands among others: totals, training, evaluation."""
+    return (2 if step == "evaluate" else int(step.startswith("train")), step)
+
+
+def _setting(pair: tuple[str, float]) -> str:
+    """A public parameter of a release's noise, in words."""
+    name, value = pair
+    shown = f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:.3g}"
+    return f"{name.replace('_', ' ')} {shown}"

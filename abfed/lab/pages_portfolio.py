@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from abfed.lab.page import (
     BLUE,
     GREEN,
     INK,
+    ORANGE,
     RULE,
     SOFT_INK,
     VERMILLION,
@@ -24,14 +25,17 @@ from abfed.lab.page import (
 )
 from abfed.lab.periods import PERIOD, within
 from abfed.lab.plots import as_svg, drawing, wrapped
-from abfed.lab.readings import effects_at, widest
+from abfed.lab.readings import auc_with_interval, effects_at, widest
 from abfed.lab.runs import Run
-from abfed.lab.units import NONE, level, plain, unit_of
+from abfed.lab.units import NBSP, NONE, level, plain, signed, unit_of
+from abfed.lab.waves import design_of
 from abfed.protocol.errors import InputError
+from abfed.stats.between import BRANDS
 from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 TONES = {"good": "yes", "bad": "no", "open": "open"}
@@ -39,6 +43,8 @@ TONES = {"good": "yes", "bad": "no", "open": "open"}
 
 def open_runs(folder: Path, period: str = "") -> list[Run]:
     """All complete runs that lie in a folder, those of a period where one is named, oldest first.
+
+    Of the waves of one design only the last is kept: it reads all of them together.
 
     Raises:
         InputError: it's no period, or no run lies there at all.
@@ -50,7 +56,10 @@ def open_runs(folder: Path, period: str = "") -> list[Run]:
     if not found:
         raise InputError("there is no complete run in it", where=folder.name)
     kept = [run for run in found if within(run.made_at, period)]
-    return sorted(kept, key=lambda run: run.made_at)
+    last: dict[str, Run] = {}
+    for run in sorted(kept, key=lambda run: (run.plan.analysis.wave, run.made_at)):
+        last[design_of(run.plan) if run.plan.analysis.wave else run.name] = run
+    return sorted(last.values(), key=lambda run: run.made_at)
 
 
 def headline(runs: Sequence[Run], period: str, *, alpha: float = DEFAULT_ALPHA) -> str:
@@ -58,10 +67,13 @@ def headline(runs: Sequence[Run], period: str, *, alpha: float = DEFAULT_ALPHA) 
     decided = Counter(DECISIONS[one] for run in runs for one in _primary(run, alpha))
     brands = sorted({silo for run in runs for silo in run.silos})
     arms = sum(decided.values())
+    many = [
+        f"{number} {noun}{'s' if number != 1 else ''}"
+        for number, noun in ((len(runs), "experiment"), (len(brands), "brand"), (arms, "arm"))
+    ]
     counted = (
-        f"{len(runs)} experiment{'s' if len(runs) != 1 else ''} over {len(brands)} brands compared "
-        f"{arms} arms with their controls: {decided['good']} better, {decided['bad']} worse, "
-        f"{decided['open']} open, by their primary metrics."
+        f"{many[0]} over {many[1]} compared {many[2]} with their controls: {decided['good']} "
+        f"better, {decided['bad']} worse, {decided['open']} open, by their primary metrics."
     )
     said = [counted, budget_reading(runs)] if runs else ["No experiment was completed in it."]
     simulated = any(run.plan.simulation is not None for run in runs)
@@ -118,17 +130,29 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
 
 def wins_reading(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
     """Which experiment bettered its primary metric most, relative to its control."""
-    best, words = 0.0, "No experiment moved its primary metric clearly."
-    for run in runs:
-        frame = effects_at(run, alpha, run.plan.primary)
-        for row in frame[frame["scope"] == widest(run)].to_dict("records"):
-            if row["decision"] == "better" and row["relative"] > best:
-                best = row["relative"]
-                words = (
-                    f"The largest gain: “{row['arm']}” in “{run.report.title or run.plan.name}”, "
-                    f"{100 * best:+.0f} % of “{run.plan.primary}”."
-                )
-    return words
+    return largest(
+        (run.report.title or run.plan.name, row)
+        for run in runs
+        for row in effects_at(run, alpha, run.plan.primary).to_dict("records")
+        if row["scope"] == widest(run)
+    )
+
+
+def largest(effects: Iterable[tuple[str, dict[Any, Any]]]) -> str:
+    """The largest gain of these effects, each with its experiment's title; or the largest loss."""
+    clear: dict[str, list[tuple[float, str]]] = {"better": [], "worse": []}
+    for titled, row in effects:
+        if row["decision"] not in clear:
+            continue
+        size, amount = -1.0, "by how much of the control’s value can’t be told"
+        if math.isfinite(row["relative"]):
+            size = abs(row["relative"])
+            amount = f"{signed(100 * row['relative'], 0)}{NBSP}% of “{row['metric']}”"
+        clear[row["decision"]].append((size, f"“{row['arm']}” in “{titled}”, {amount}"))
+    for decision, words in (("better", "The largest gain"), ("worse", "No gain; the largest loss")):
+        if clear[decision]:
+            return f"{words}: {max(clear[decision], key=lambda one: one[0])[1]}."
+    return "No experiment moved its primary metric clearly."
 
 
 def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
@@ -145,7 +169,11 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
         for place, (run, row) in enumerate(lines):
             names.append(wrapped(f"{run.plan.name}: {row['arm']}"))
             if not math.isfinite(row["rel_high"]):
-                axes.text(0, place, " can’t be told from noise", va="center", style="italic",
+                told = math.isfinite(row["estimate"])  # the difference is in the table then
+                words = "relative to the control it can’t be told" if told else (
+                    "can’t be told from noise"
+                )  # fmt: skip
+                axes.text(0, place, f" {words}", va="center", style="italic",
                           color=SOFT_INK)  # fmt: skip
                 continue
             colour = colours[DECISIONS[row["decision"]]]
@@ -156,6 +184,7 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
         axes.axvline(0, color=INK, lw=0.9)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change of the primary metric against the control, %")
         axes.grid(axis="x", color=RULE, lw=0.6)
     return figure
@@ -167,16 +196,13 @@ def learning(runs: Sequence[Run]) -> str:
         return ""
     rows = []
     for run in runs:
-        agree = run.heterogeneity
-        mine = agree[(agree["metric"] == run.plan.primary) & (agree["p_value"].notna())]
-        differ = NONE
-        if len(mine):
-            differ = "differ" if (mine["p_value"] < 0.05).any() else "no sign that they differ"
+        differ = brands_differ(run.heterogeneity, run.plan.primary)
         model = NONE
         if run.plan.model is not None:
             last = run.training.iloc[-1]
-            shown = f"{last['auc']:.3f} ± {last['auc_se']:.3f}"
-            model = f"AUC {shown}" if math.isfinite(last["auc"]) else "drowned in noise"
+            model = "drowned in noise"
+            if math.isfinite(last["auc"]):
+                model = auc_with_interval(last["auc"], last["auc_se"])
         alarms = int(run.checks["alarm"].sum())
         rows.append(
             [
@@ -188,6 +214,16 @@ def learning(runs: Sequence[Run]) -> str:
         )
     head = ["Experiment", "Model", "Do brands differ?", "Alarms of checks"]
     return section("Learning", table(head, rows, source=runs[-1].source))
+
+
+def brands_differ(agreement: pd.DataFrame, metric: str) -> str:
+    """Whether a metric's effects differ between brands; segments are another question."""
+    between = (agreement["metric"] == metric) & (agreement["over"] == BRANDS)
+    p_values = agreement[between]["p_value"].dropna()
+    if p_values.empty:
+        return NONE
+    found = p_values.min() * len(p_values) < DEFAULT_ALPHA  # Bonferroni, over arms
+    return "differ" if found else "no sign that they differ"
 
 
 def _last(runs: Sequence[Run]) -> dict[str, tuple[float, float, str]]:
@@ -205,12 +241,14 @@ def budget_reading(runs: Sequence[Run]) -> str:
     found = _last(runs)
     if not found:
         return "No brand’s policy shows its budget."
-    brand = min(found, key=lambda one: 1 - found[one][0] / found[one][1])
+    left = {one: round(1 - spent / total, 9) for one, (spent, total, _) in found.items()}
+    brand = min(left, key=left.__getitem__)
     spent, total, _ = found[brand]
-    return (
-        f"Least budget is left in {brand}: ε = {plain(max(0.0, total - spent), 2)} of "
-        f"{plain(total, 2)} for each recipient."
-    )
+    lead = f"Least budget is left in {brand}"
+    if len(left) > 1 and len(set(left.values())) == 1:
+        lead = "The same part of the budget is left in each brand"
+    amount = f"ε = {plain(max(0.0, total - spent), 2)} of {plain(total, 2)}"
+    return f"{lead}: {amount} for each recipient."
 
 
 def budgets(runs: Sequence[Run]) -> str:
@@ -236,12 +274,11 @@ def _plot_budgets(found: dict[str, tuple[float, float, str]]) -> Figure:
     with drawing(8.2, 1.1 + 0.38 * len(names)) as (figure, (axes,)):
         spent = [found[one][0] for one in names]
         left = [max(0.0, found[one][1] - found[one][0]) for one in names]
-        axes.barh(
-            [wrapped(one) for one in names], spent, color="#E69F00", height=0.55, label="spent"
-        )
+        axes.barh([wrapped(one) for one in names], spent, color=ORANGE, height=0.55, label="spent")
         axes.barh([wrapped(one) for one in names], left, left=spent, color=BLUE, alpha=0.28,
                   height=0.55, label="left")  # fmt: skip
         axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
         axes.set_xlabel("ε of each brand’s budget, over all plans")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)
     return figure

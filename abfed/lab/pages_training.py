@@ -1,4 +1,4 @@
-"""Sections on a trained model: how it got better, whether its scores can be believed, who gains.
+"""Sections on a trained model: how it got better, and who gains.
 
 From noised histograms of scores on recipients held out; nobody's score left a brand.
 """
@@ -11,51 +11,27 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from abfed.lab.page import (
-    ARM_COLOURS,
-    BLUE,
-    INK,
-    RULE,
-    paragraph,
-    picture,
-    section,
-    table,
-    title,
-)
-from abfed.lab.plots import as_svg, drawing, plot_training
+from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table, title
+from abfed.lab.pages_model import LAST, SURE, calibration_reading, histograms
+from abfed.lab.plots import as_svg, drawing, plot_training, wrapped
 from abfed.lab.readings import require_model, training_reading
-from abfed.lab.units import NBSP, NONE, count, percent, plain, signed
-from abfed.learning.evaluation import (
-    Estimate,
-    ScoreHistogram,
-    area_under_curve,
-    calibration,
-    pool,
-)
+from abfed.lab.units import NBSP, NONE, plain, signed
+from abfed.learning.evaluation import Estimate, area_under_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from abfed.lab.runs import Run
 
-SURE = 1.96  # standard errors of a 95 % interval
-FIRST, LAST = "train-0001", "evaluate"
-"""The steps whose histograms are of the model before the first round and of the final one."""
-
-
-def histograms(run: Run, step: str) -> dict[str, ScoreHistogram]:
-    """Noised histograms of a step, by brand."""
-    return {
-        silo: ScoreHistogram.of_release(steps[step].arrays["histogram"], steps[step].release.noise)
-        for silo, steps in run.releases.items()
-        if step in steps
-    }
+FIRST = "train-0001"
+"""The step whose histograms are of the model before the first round."""
+LEAST = 2  # brands that can be read, for a picture of them
 
 
 def headline(run: Run) -> str:
     """Title, and how good the model is."""
     model = require_model(run)
-    said = [training_reading(run), _calibration_reading(run)]
+    said = [training_reading(run), calibration_reading(run)]
     return (
         '<section class="first"><div class="kicker">Engagement model</div>'
         f"<h1>{escape(title(run))}</h1>"
@@ -70,7 +46,7 @@ def curves(run: Run) -> str:
     schedule = run.plan.schedule
     how = (
         f"{schedule.rounds} rounds of {schedule.local_steps} private steps in each brand. Bands "
-        "are one standard error, noise included."
+        f"are 95{NBSP}% intervals, noise included."
     )
     first, last = run.training["auc"].iloc[0], run.training["auc"].iloc[-1]
     said = "Whether training helped can’t be told from noise at this ε."
@@ -83,62 +59,6 @@ def curves(run: Run) -> str:
         )
     svg = as_svg(plot_training(run))
     return section("Training", picture(svg, said), paragraph(how, "soft"))
-
-
-def calibrated(run: Run) -> str:
-    """Whether predicted probabilities happen as often as they say."""
-    bins = calibration(pool(histograms(run, LAST).values()))
-    rows = [
-        [
-            f"{percent(one.predicted, 1)}",
-            NONE if one.observed is None else percent(one.observed, 1),
-            NONE if one.standard_error is None else f"± {100 * SURE * one.standard_error:.1f} pp",
-            count(one.recipients),
-        ]
-        for one in bins
-    ]
-    shown = table(
-        ["Predicted", "Happened", "95 %", "Recipients (noised)"],
-        rows, source=run.source, numeric=(1, 2, 3), counts=(3,),
-    )  # fmt: skip
-    svg = as_svg(plot_calibration(run))
-    folded = f"<details><summary>All bins</summary>{shown}</details>"
-    return section("Calibration", picture(svg, _calibration_reading(run)), folded)
-
-
-def _calibration_reading(run: Run) -> str:
-    """In how many bins what happened is what was predicted."""
-    bins = [one for one in calibration(pool(histograms(run, LAST).values())) if one.standard_error]
-    if not bins:
-        return "Calibration can’t be told from noise at this ε."
-    held = sum(
-        abs((one.observed or 0.0) - one.predicted) <= SURE * (one.standard_error or 0.0)
-        for one in bins
-    )
-    return (
-        f"In {held} of {len(bins)} bins of the score that can be told from noise, what happened is "
-        f"what was predicted, within a 95{NBSP}% interval."
-    )
-
-
-def plot_calibration(run: Run) -> Figure:
-    """Observed against predicted, with intervals; the diagonal is perfect."""
-    bins = [one for one in calibration(pool(histograms(run, LAST).values())) if one.standard_error]
-    with drawing(8.2, 3.6) as (figure, (axes,)):
-        # Each axis as far as its own figures go: predictions are often close to one another.
-        wide = min(1.0, 1.12 * max([0.02, *(one.predicted for one in bins)]))
-        high = min(1.0, 1.12 * max([wide, *(one.observed or 0.0 for one in bins)]))
-        axes.plot([0, wide], [0, wide], color=INK, lw=0.9, ls=":", label="perfect")
-        for one in bins:
-            reach = SURE * (one.standard_error or 0.0)
-            axes.errorbar(one.predicted, one.observed or 0.0, yerr=reach, fmt="o", color=BLUE, ms=5)
-        axes.set_xlim(0, wide)
-        axes.set_ylim(0, high)
-        axes.set_xlabel("predicted probability")
-        axes.set_ylabel("share that did")
-        axes.grid(color=RULE, lw=0.6)
-        axes.legend(loc="upper left", fontsize=8.5)
-    return figure
 
 
 def gains(run: Run) -> pd.DataFrame:
@@ -174,15 +94,6 @@ def who_gains(run: Run) -> str:
     """Which brands the common model ranks better for than an untrained one."""
     frame = gains(run)
     seen = frame[frame["gain"].notna()]
-    clear = seen[seen["gain"] > SURE * seen["gain_se"]]["brand"].tolist()
-    if seen.empty:
-        said = "Which brand gains can’t be told from noise at this ε."
-    elif clear:
-        said = f"A clear gain in {', '.join(clear)}; of the others it can’t be said."
-        if len(clear) == len(frame):
-            said = "Every brand gains clearly."
-    else:
-        said = "No brand’s gain is clear by itself."
     rows = []
     for row in frame.to_dict("records"):
         gain = NONE
@@ -190,27 +101,59 @@ def who_gains(run: Run) -> str:
             gain = f"{signed(row['gain'], 3)} ± {SURE * row['gain_se']:.3f}"
         rows.append([escape(row["brand"]), plain(row["before"], 3), plain(row["after"], 3), gain])
     shown = table(
-        ["Brand", "AUC before", "AUC after", "Gain, ± 95 %"],
+        ["Brand", "AUC before", "AUC after", f"Gain, ± 95{NBSP}%"],
         rows, source=run.source, numeric=(1, 2, 3),
     )  # fmt: skip
-    parts = [paragraph(said), shown]
-    if len(seen) < len(frame):
+    parts = [paragraph(gains_reading(frame)), shown]
+    if 0 < len(seen) < len(frame):
         parts.append(paragraph(f"{NONE} where noise drowns a brand by itself.", "soft"))
-    if not seen.empty:
-        parts.append(picture(as_svg(_plot_gains(seen)), "AUC by brand, before and after."))
-    return section("Who gains", *parts)
+    if len(seen) >= LEAST:
+        parts.append(picture(as_svg(_plot_gains(seen)), _most(seen)))
+    return section("Which brands gain", *parts)
+
+
+def gains_reading(frame: pd.DataFrame) -> str:
+    """Where the gain is clear, where the loss is, and of how many brands nothing can be said."""
+    seen = frame[frame["gain"].notna()]
+    reach = SURE * seen["gain_se"]
+    better = seen[seen["gain"] > reach]["brand"].tolist()
+    worse = seen[seen["gain"] < -reach]["brand"].tolist()
+    if seen.empty:
+        return "Which brand gains can’t be told from noise at this ε."
+    if len(better) == len(frame) > 1:
+        return "Every brand gains clearly."
+    said = [f"A clear gain in {', '.join(better)}."] if better else []
+    if worse:
+        said.append(f"A clear loss in {', '.join(worse)}: an untrained model ranks better there.")
+    if not said:
+        return "No brand’s gain is clear by itself."
+    if len(better) + len(worse) < len(frame):
+        said.append("Of the others it can’t be said.")
+    return " ".join(said)
+
+
+def _most(seen: pd.DataFrame) -> str:
+    """Where the model ranks best and worst, in words."""
+    ordered = seen.sort_values("after")
+    low, high = ordered.iloc[0], ordered.iloc[-1]
+    return (
+        f"After training AUC goes from {low['after']:.3f} in {low['brand']} to "
+        f"{high['after']:.3f} in {high['brand']}. Bars are 95{NBSP}% intervals of the gain."
+    )
 
 
 def _plot_gains(frame: pd.DataFrame) -> Figure:
-    with drawing(7.2, 1.3 + 0.4 * len(frame)) as (figure, (axes,)):
+    with drawing(8.2, 1.1 + 0.38 * len(frame)) as (figure, (axes,)):
         for place, row in enumerate(frame.to_dict("records")):
+            reach = SURE * row["gain_se"]
             axes.plot([row["before"], row["after"]], [place, place], color=RULE, lw=3, zorder=0)
             axes.plot(row["before"], place, "o", color="white", mec=ARM_COLOURS[0], ms=7)
-            axes.plot(row["after"], place, "o", color=ARM_COLOURS[0], ms=7)
+            axes.errorbar(row["after"], place, xerr=reach, fmt="o", color=ARM_COLOURS[0], ms=7)
         axes.axvline(0.5, color=INK, lw=0.9, ls=":")
-        axes.set_yticks(range(len(frame)), list(frame["brand"]))
+        axes.set_yticks(range(len(frame)), [wrapped(one) for one in frame["brand"]])
         axes.set_ylim(len(frame) - 0.5, -0.5)
         axes.set_xlabel("AUC: hollow before, full after; dotted is chance")
+        axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=RULE, lw=0.6)
     return figure
 
@@ -223,14 +166,26 @@ def by_segment(run: Run) -> str:
         return ""
     from abfed.lab.soundness import segments
 
-    found = frame[frame["decision"] == "better"]
-    said = "In no segment is an arm clearly better than the control."
-    if not found.empty:
-        pairs = zip(found["arm"], found["scope"], strict=True)
-        named = ", ".join(f"“{arm}” for {scope}" for arm, scope in pairs)
-        said = f"Clearly better than the control: {named}."
+    said = segments_reading(frame)
     caution = (
         "An arm that was chosen because it looked best in a segment looks better than it is: try "
         "it again before a policy is built on it."
     )
     return section("For whom", paragraph(said), paragraph(caution, "soft")) + segments(run)
+
+
+def segments_reading(frame: pd.DataFrame) -> str:
+    """In which segments an arm is clearly better than the control, and in which clearly worse."""
+    said = []
+    for decision in ("better", "worse"):
+        found = frame[frame["decision"] == decision]
+        arms: dict[str, list[str]] = {}
+        for arm, scope in zip(found["arm"], found["scope"], strict=True):
+            arms.setdefault(arm, []).append(scope)
+        if arms:
+            named = "; ".join(f"“{arm}” for {', '.join(scopes)}" for arm, scopes in arms.items())
+            said.append(f"Clearly {decision} than the control: {named}.")
+    unread = frame[frame["estimate"].isna()]
+    if len(unread) == len(frame):
+        return "What the arms do in each segment can’t be told from noise at this ε."
+    return " ".join(said) or "In no segment is an arm clearly better or worse than the control."

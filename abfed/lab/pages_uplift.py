@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
     from abfed.lab.runs import Run
 
+APART = 0.64  # of a tenth: how far its arms stand apart in a drawing
 DROWNED = "Noise drowns it at this ε: nothing can be said."
 
 
 def ranking(run: Run) -> str:
     """How well each arm's effect is ranked, by the model and by what needs none."""
     found = Evaluation.of(run)
-    rows = [
-        [
-            f"{escape(row['scorer'])}: {escape(row['arm'])}",
-            _points(row, "effect"),
-            _points(row, "qini"),
-            _points(row, "auuc"),
-        ]
-        for row in found.uplift.to_dict("records")
-    ]
-    head = ["Ranked by", "Effect if all got it", "Qini", "AUUC"]
-    shown = table(head, rows, source=run.source, numeric=(1, 2, 3))
+    rows, seen = [], ""
+    for row in found.uplift.to_dict("records"):
+        arm = escape(row["arm"])
+        named = f'<span class="unseen">{arm}</span>' if row["arm"] == seen else arm
+        figures = [_points(row, name) for name in ("effect", "qini", "auuc")]
+        rows.append([named, escape(row["scorer"]), *figures])
+        seen = row["arm"]
+    head = ["Arm", "Ranked by", "Effect if all got it", "Qini", "AUUC"]
+    shown = table(head, rows, source=run.source, numeric=(2, 3, 4))
     how = (
         f"In percentage points of “{require_model(run).outcome}”, with 95{NBSP}% intervals, on "
         "recipients held out. Qini is what following the ranking gains over random order; AUUC is "
-        "the mean gain over all shares of recipients."
+        "the mean gain over all shares of recipients. Each ranking has noise of its own, so an "
+        "arm’s effect is told twice."
     )
     parts = [paragraph(_ranking_reading(found.uplift)), shown, paragraph(how, "soft")]
     if len(found.deciles):
-        parts.append(picture(as_svg(_plot_deciles(found.deciles)), _decile_reading(found.deciles)))
+        parts.append(picture(as_svg(_plot_deciles(found.deciles)), _decile_reading(found)))
     return section("Does it know whom an arm moves?", *parts)
 
 
@@ -77,37 +77,46 @@ def _ranking_reading(frame: pd.DataFrame) -> str:
     return f"{said}; above the best single column for {', '.join(beaten) or 'none of them'}."
 
 
-def _decile_reading(frame: pd.DataFrame) -> str:
-    """Whether those whom the model ranks highest react most."""
+def _decile_reading(found: Evaluation) -> str:
+    """Whether an arm's effect falls from those whom the model ranks highest to the lowest."""
     words = []
-    for arm, rows in frame.groupby("arm"):
+    for arm in dict.fromkeys(found.uplift["arm"]):
+        rows = found.deciles[found.deciles["arm"] == arm]
         ordered = rows.dropna(subset=["uplift"]).sort_values("decile")
         if len(ordered) < 2:
+            words.append(f"{arm}: can’t be told from noise")
             continue
-        first, last = ordered.iloc[0]["uplift"], ordered.iloc[-1]["uplift"]
+        first, last = ordered.iloc[0], ordered.iloc[-1]
+        gap = first["uplift"] - last["uplift"]
+        reach = math.hypot(*(one["uplift_high"] - one["uplift"] for one in (first, last)))
+        clear = "falls" if gap > reach else "rises" if gap < -reach else "doesn’t clearly fall"
         words.append(
-            f"{arm}: {signed(100 * first, 1)} points in tenth {int(ordered.iloc[0]['decile'])}, "
-            f"{signed(100 * last, 1)} in tenth {int(ordered.iloc[-1]['decile'])}"
+            f"{arm}: the effect {clear}, {signed(100 * first['uplift'], 1)} points in tenth "
+            f"{int(first['decile'])} and {signed(100 * last['uplift'], 1)} in tenth "
+            f"{int(last['decile'])}"
         )
-    return f"{'; '.join(words)}." if words else DROWNED
+    return f"{'; '.join(words)}."
 
 
 def _plot_deciles(frame: pd.DataFrame) -> Figure:
     """An arm's effect by tenths of the model's uplift."""
     with drawing(8.2, 3.2) as (figure, (axes,)):
-        arms = list(frame["arm"].unique())
+        arms = [
+            arm for arm, rows in frame.groupby("arm", sort=False) if rows["uplift"].notna().any()
+        ]
         for number, arm in enumerate(arms):
             rows = frame[(frame["arm"] == arm) & frame["uplift"].notna()]
-            place = rows["decile"] + 0.16 * (number - (len(arms) - 1) / 2)
+            place = rows["decile"] + APART / max(4, len(arms)) * (number - (len(arms) - 1) / 2)
             reach = 100 * (rows["uplift_high"] - rows["uplift"])
             axes.errorbar(place, 100 * rows["uplift"], yerr=reach, fmt=MARKS[number % 6],
                           color=ARM_COLOURS[number % 6], ms=5, lw=1.3, label=arm)  # fmt: skip
         axes.axhline(0, color=INK, lw=0.9)
         axes.set_xticks(sorted(frame["decile"].unique()))
-        axes.set_xlabel("tenth of the model’s uplift")
+        axes.set_xlabel("tenth of recipients by the model’s uplift, the highest first")
         axes.set_ylabel("effect (percentage points)")
         axes.grid(axis="y", color=RULE, lw=0.6)
-        axes.legend(fontsize=8.5)
+        if arms:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, fontsize=8.5)
     return figure
 
 
@@ -132,12 +141,29 @@ def targeting(run: Run) -> str:
         )
     rows = [
         [
-            escape(str(one["policy"])),
-            _points(one, "value"),
+            escape(_policy(str(one["policy"]))),
+            _shares(one, "value"),
             percent(one["share"], 1) if math.isfinite(one["share"]) else NONE,
         ]
         for one in frame.to_dict("records")
     ]
-    head = ["Policy", "Outcome, %", "Recommended to"]
+    outcome = require_model(run).outcome
+    head = ["Everybody gets", f"Share that {outcome}", "The model recommends it to"]
     shown = table(head, rows, source=run.source, numeric=(1, 2))
-    return section("Is it worth following?", paragraph(said), shown)
+    how = f"On recipients held out, by inverse propensity, with 95{NBSP}% intervals."
+    return section("Is it worth following?", paragraph(said), shown, paragraph(how, "soft"))
+
+
+def _shares(row: dict[Any, Any], name: str) -> str:
+    """A share of recipients with its interval below it."""
+    value, low, high = (float(row[one]) for one in (name, f"{name}_low", f"{name}_high"))
+    if not math.isfinite(value):
+        return NONE
+    return (
+        f'{percent(value, 2)}<br><span class="soft">{percent(low, 2)} to {percent(high, 2)}</span>'
+    )
+
+
+def _policy(name: str) -> str:
+    """What everybody gets under a policy."""
+    return "what the model recommends" if name == MODEL_ROW else name.replace(" for everybody", "")

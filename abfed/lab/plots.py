@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from abfed.lab.page import ARM_COLOURS, BLUE, INK, ORANGE, RULE, SOFT_INK, VERMILLION
-from abfed.lab.readings import effects_at, require_model, widest
+from abfed.lab.readings import SURE, effects_at, require_model, widest
 from abfed.lab.units import Unit, level, unit_of
 from abfed.stats.contrasts import SUPPRESSED
 from abfed.stats.effects import LIKE_THESE, THESE
@@ -134,6 +134,7 @@ def plot_effects(run: Run, metric: str, *, alpha: float = 0.05) -> Figure:
                     axes, row, y, ARM_COLOURS[number % 6], MARKS[number % 6], unit, (z, exact)
                 )
         _dress_forest(axes, centres, scopes, pitch)
+        _draw_margin(axes, run, metric, unit)
         axes.set_xlabel(f"difference from {run.plan.control.name} ({unit.difference})")
         _explain(axes, arms, alpha)
     return figure
@@ -198,6 +199,21 @@ def _dress_forest(
     axes.spines["left"].set_visible(False)
 
 
+def _draw_margin(axes: Axes, run: Run, metric: str, unit: Unit) -> None:
+    """A guardrail's margin: what lies beyond it is harm."""
+    for one in run.plan.guardrails:
+        if one.metric != metric:
+            continue
+        at = one.margin * unit.scale * (1 if one.harm == "increase" else -1)
+        axes.axvline(at, color=VERMILLION, lw=1.1, ls=(0, (4, 3)), zorder=0)
+        side = "left" if one.harm == "increase" else "right"
+        axes.annotate(
+            "margin", (at, 1), xycoords=axes.get_xaxis_transform(), ha=side, va="top",
+            xytext=(3 if side == "left" else -3, -2), textcoords="offset points",
+            color=VERMILLION, fontsize=8,
+        )  # fmt: skip
+
+
 def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
     """Which arm is which, and what the two parts of a bar are."""
     handles = [
@@ -214,7 +230,7 @@ def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
 
 
 def plot_training(run: Run) -> Figure:
-    """How the model got better: AUC and log-loss by round, each with a band of one standard error.
+    """How the model got better: AUC and log-loss by round, each with a band of 95 %.
 
     A round whose figure noise drowns is a gap.
 
@@ -227,13 +243,14 @@ def plot_training(run: Run) -> Figure:
         for axes, name, title, colour in zip(
             panels, ("auc", "log_loss"), ("AUC", "log-loss"), (BLUE, VERMILLION), strict=True
         ):
-            x, y, se = table["model"], table[name], table[f"{name}_se"]
+            x, y, reach = table["model"], table[name], SURE * table[f"{name}_se"]
             lowest, highest = POSSIBLE[name]
-            axes.fill_between(x, (y - se).clip(lowest, highest), (y + se).clip(lowest, highest),
+            axes.fill_between(x, (y - reach).clip(lowest, highest),
+                              (y + reach).clip(lowest, highest),
                               color=colour, alpha=0.18, lw=0)  # fmt: skip
             axes.plot(x, y.clip(lowest, highest), "o-", color=colour, lw=1.8, ms=4.5)
             alone = y.notna() & y.shift().isna() & y.shift(-1).isna()  # a band has no width there
-            axes.errorbar(x[alone], y[alone].clip(lowest, highest), yerr=se[alone], fmt="none",
+            axes.errorbar(x[alone], y[alone].clip(lowest, highest), yerr=reach[alone], fmt="none",
                           ecolor=colour, alpha=0.35, elinewidth=4)  # fmt: skip
             axes.set_xlim(-0.3, max(x.max(), 1) + 0.3)
             if name == "auc":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from abfed.lab.units import Unit, level, percent, unit_of
+from abfed.lab.units import NBSP, Unit, level, percent, unit_of
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import Model
 from abfed.stats.contrasts import SUPPRESSED, UNKNOWN, UNREAD
@@ -186,9 +186,15 @@ def training_reading(run: Run) -> str:
     return (
         f"After {int(last['model'])} rounds the model ranks a recipient who has “"
         f"{outcome}” above one who hasn’t in {percent(last['auc'])} of pairs "
-        f"(AUC {last['auc']:.3f} ± {last['auc_se']:.3f}), on recipients held out."
+        f"({auc_with_interval(last['auc'], last['auc_se'])}), on recipients held out."
         f"{against_guessing(last['auc'], last['auc_se'])}"
     )
+
+
+def auc_with_interval(auc: float, error: float) -> str:
+    """An AUC with its 95 % interval, which ends where an AUC does."""
+    low, high = max(0.0, auc - SURE * error), min(1.0, auc + SURE * error)
+    return f"AUC {auc:.3f}, 95{NBSP}% interval {low:.3f} to {high:.3f}"
 
 
 def against_guessing(auc: float, error: float) -> str:

@@ -21,7 +21,7 @@ from abfed.lab.readings import (
     where,
 )
 from abfed.lab.together import guarantee
-from abfed.lab.units import NBSP, count, p_value, plain, unit_of
+from abfed.lab.units import NBSP, count, p_value, percent, plain, unit_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.protocol.messages import REFUSAL_TEXT
@@ -232,7 +232,7 @@ def training(run: Run) -> str:
         return ""
     svg = as_svg(plot_training(run))
     note = (
-        "Bands are one standard error, noise included. Figures come from noised histograms of "
+        f"Bands are 95{NBSP}% intervals, noise included. Figures come from noised histograms of "
         "scores; nobody’s score left a brand."
     )
     return section("Model", picture(svg, training_reading(run)), paragraph(note, "soft"))
@@ -258,8 +258,23 @@ def privacy(run: Run) -> str:
     head = ["Brand", "ε of this run", "ε spent, all plans", "ε left", "ε in all"]
     parts = [paragraph(text), table(head, rows, source=run.source, numeric=(1, 2, 3, 4))]
     if ledger["epsilon_total"].notna().any():
-        parts.append(picture(as_svg(plot_budget(run)), "Budgets when the brands answered."))
+        parts.append(picture(as_svg(plot_budget(run)), budget_reading(run)))
     return section("Privacy spent and left", *parts)
+
+
+def budget_reading(run: Run) -> str:
+    """Which brand has the smallest part of its budget left."""
+    rows = [one for one in run.ledger.to_dict("records") if math.isfinite(one["epsilon_total"])]
+    parts = [round(one["epsilon_left"] / one["epsilon_total"], 9) for one in rows]
+    least = min(parts)
+    row = rows[parts.index(least)]
+    amount = f"ε = {plain(row['epsilon_left'], 2)} of {plain(row['epsilon_total'], 2)}"
+    if len(rows) == 1:
+        return f"When it answered, {row['silo']} had {amount} left ({percent(least)})."
+    who = f"least was left in {row['silo']}"
+    if len(set(parts)) == 1:
+        who = "the same part was left in each brand"
+    return f"When they answered, {who}: {amount} ({percent(least)})."
 
 
 def provenance(run: Run) -> str:

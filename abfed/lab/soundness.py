@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 
+ELSEWHERE = (": relative lift", ": margin ")
+"""Notes on columns that a table of segments doesn't have, and on what the plan itself says."""
+
+
 def checks(run: Run) -> str:
     """What every check found, alarms first."""
     alarms = alarm_rows(run)
@@ -70,11 +74,16 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     shown, hidden = readable(frame)
     sure = f"Difference, {level(alpha)} interval"
     head = [
-        "Segment", "Metric", "Arm", run.plan.control.name, "Arm’s", sure, "Noise’s part, worth",
+        "Segment", "Metric", "Arm", "Control", "In the arm", sure, "Noise’s part, worth",
         "p, adjusted", "Reading",
     ]  # fmt: skip
-    cells = [_segment_cells(figures(run, row)) for _, row in shown.iterrows()]
-    notes = [paragraph(one, "soft") for one in (hidden, *remarks(shown, scoped=True)) if one]
+    cells, above = [], ("", "")
+    for _, row in shown.iterrows():
+        one = figures(run, row)
+        cells.append(_segment_cells(one, above))
+        above = (one.scope, one.metric)
+    said = [note for note in remarks(shown, scoped=True) if not any(map(note.count, ELSEWHERE))]
+    notes = [paragraph(one, "soft") for one in (hidden, *said) if one]
     how = (
         "Over these brands. A segmentation’s cells, arms and metrics are one family: p-values are "
         "adjusted for all of them."
@@ -83,11 +92,16 @@ def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     return section("Segments", paragraph(how, "soft"), body, *notes)
 
 
-def _segment_cells(one: Figures) -> list[str]:
-    """An effect in a segment, as markup."""
+def _segment_cells(one: Figures, above: tuple[str, str]) -> list[str]:
+    """An effect in a segment, as markup; what stands above already is only read out again."""
+    scope, metric = escape(one.scope), escape(one.metric)
+    if above[0] == one.scope:
+        scope = f'<span class="unseen">{scope}</span>'
+        if above[1] == one.metric:
+            metric = f'<span class="unseen">{metric}</span>'
     return [
-        escape(one.scope),
-        escape(one.metric),
+        scope,
+        metric,
         escape(one.arm),
         one.control_value,
         one.arm_value,

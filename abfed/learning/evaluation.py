@@ -299,17 +299,49 @@ def calibration(scores: ScoreHistogram) -> tuple[CalibrationBin, ...]:
     )
 
 
+def calibration_in_groups(scores: ScoreHistogram, most: int) -> tuple[CalibrationBin, ...]:
+    """The same in at most `most` groups of adjacent bins with about as many recipients each.
+
+    A single bin is often too small to say anything; what was predicted is the group's mean.
+    """
+    places = list(range(*scores.window().indices(BINS)))
+    people = np.clip(scores.counts[:, places].sum(axis=0).astype(np.float64), 0.0, None)
+    if not people.sum():
+        return ()
+    behind = np.cumsum(people) - people / 2
+    numbers = np.minimum((behind / people.sum() * most).astype(int), most - 1)
+    bounds = np.concatenate([[-np.inf], EDGES, [np.inf]])
+    chance = 1 / (1 + np.exp(-_MIDDLES[places]))
+    found = []
+    for number in dict.fromkeys(numbers.tolist()):
+        mine = numbers == number
+        if not people[mine].sum():
+            continue
+        chosen = [place for place, one in zip(places, mine, strict=True) if one]
+        predicted = float(chance[mine] @ people[mine] / people[mine].sum())
+        ends = float(bounds[chosen[0]]), float(bounds[chosen[-1] + 1])
+        found.append(_observed(scores.counts[:, chosen], scores.noise_sd, predicted, ends))
+    return tuple(found)
+
+
 def _calibration_bin(scores: ScoreHistogram, place: int, low: float, high: float) -> CalibrationBin:
-    negative, positive = (float(count) for count in scores.counts[:, place])
-    recipients, noise = negative + positive, scores.noise_sd
     predicted = 1 / (1 + math.exp(-_MIDDLES[place]))
+    return _observed(scores.counts[:, [place]], scores.noise_sd, predicted, (low, high))
+
+
+def _observed(
+    counts: Counts, noise_sd: float, predicted: float, ends: tuple[float, float]
+) -> CalibrationBin:
+    """What happened to those whose scores lie in these bins, `(2, bins)`."""
+    negative, positive = counts.sum(axis=1).astype(np.float64).tolist()
+    recipients, noise = negative + positive, noise_sd * math.sqrt(counts.shape[1])
     if recipients <= SHOWN * math.sqrt(2) * noise:
-        return CalibrationBin(low, high, predicted, None, None, max(0.0, recipients))
+        return CalibrationBin(*ends, predicted, None, None, max(0.0, recipients))
     share = positive / recipients
     observed = min(1.0, max(0.0, share))
     variance = observed * (1 - observed) / recipients
     variance += noise**2 * ((1 - share) ** 2 + share**2) / recipients**2
-    return CalibrationBin(low, high, predicted, observed, math.sqrt(variance), recipients)
+    return CalibrationBin(*ends, predicted, observed, math.sqrt(variance), recipients)
 
 
 def _variance(values: Floats, counts: Floats) -> float:

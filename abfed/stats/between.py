@@ -89,5 +89,5 @@ def _row(metric: Any, arm: Any, control: str, over: str, seen: pd.DataFrame) -> 
         "p_value": found.p_value,
         "i_squared": found.i_squared,
         "tau": found.tau,
-        "note": f"without {left_out} that have no effect to compare" if left_out else "",
+        "note": f"{left_out} of {len(seen)} left out: no effect to compare" if left_out else "",
     }

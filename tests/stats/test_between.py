@@ -43,7 +43,7 @@ def test_a_brand_without_an_effect_is_left_out_and_one_alone_is_not_compared() -
     both = {"aurora": fine, "borealis": fine, "corona": tiny}
     row = differences(plan, effects(plan, totals_of(plan, both))).iloc[0]
     assert row["parts"] == 2
-    assert "without 1" in row["note"]
+    assert "1 of 3 left out" in row["note"]
     one = {"aurora": fine, "borealis": tiny, "corona": tiny}
     row = differences(plan, effects(plan, totals_of(plan, one))).iloc[0]
     assert math.isnan(row["q"])

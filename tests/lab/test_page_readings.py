@@ -1,0 +1,182 @@
+"""Sentences of pages say no more than their figures do: gains, losses, and what noise drowned."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from abfed.lab import pages_brand, pages_model, pages_portfolio, pages_training, pages_uplift
+from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
+
+NAN = float("nan")
+
+
+def outcome(model, column, loss, majority):
+    """Each figure with its half-width; missing where it is NaN."""
+    rows = [
+        ("model", model, loss),
+        ("majority", (0.5, 0), majority),
+        ("best single column", column, (NAN, NAN)),
+        ("random", (0.5, 0), (NAN, NAN)),
+    ]
+    return pd.DataFrame(
+        [
+            {
+                "scorer": name,
+                "auc": auc[0], "auc_low": auc[0] - auc[1], "auc_high": auc[0] + auc[1],
+                "log_loss": loss[0], "log_loss_low": loss[0] - loss[1],
+                "log_loss_high": loss[0] + loss[1],
+            }
+            for name, auc, loss in rows
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figures", "ranks", "chances"),
+    [
+        (((0.8, 0.03), (0.6, 0.03), (0.2, 0.01), (0.3, 0.01)), "clearly better", "clearly better"),
+        (((0.6, 0.03), (0.8, 0.03), (0.4, 0.01), (0.3, 0.01)), "clearly worse", "clearly worse"),
+        (((0.62, 0.1), (0.6, 0.1), (0.3, 0.1), (0.3, 0.1)), "is open", "is open"),
+        (((NAN, NAN), (0.6, 0.1), (NAN, NAN), (NAN, NAN)), "can’t be told", "can’t be told"),
+    ],
+)
+def test_a_model_is_called_better_only_beyond_chance_and_noise(figures, ranks, chances):
+    first, second = pages_model.baselines_reading(outcome(*figures)).split(";")
+    assert ranks in first
+    assert chances in second
+
+
+def brands(*gains):
+    return pd.DataFrame([{"brand": f"b{n}", "gain": gain, "gain_se": 0.05}
+                         for n, gain in enumerate(gains)])  # fmt: skip
+
+
+LOSS = "an untrained model ranks better there."
+OPEN = "Of the others it can’t be said."
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((0.2, 0.3), "Every brand gains clearly."),
+        ((0.2, -0.3), f"A clear gain in b0. A clear loss in b1: {LOSS}"),
+        ((-0.3, 0.01), f"A clear loss in b0: {LOSS} {OPEN}"),
+        ((0.2, NAN), f"A clear gain in b0. {OPEN}"),
+        ((0.01, NAN), "No brand’s gain is clear by itself."),
+        ((NAN, NAN), "Which brand gains can’t be told from noise at this ε."),
+        ((0.2,), "A clear gain in b0."),
+    ],
+)
+def test_a_brand_that_loses_is_named(gains, said):
+    assert pages_training.gains_reading(brands(*gains)) == said
+
+
+def cells(*decisions):
+    return pd.DataFrame([{"arm": "warm", "scope": f"by-channel: {n}", "decision": decision,
+                          "estimate": NAN if decision == "suppressed" else 0.1}
+                         for n, decision in enumerate(decisions)])  # fmt: skip
+
+
+def test_an_arm_that_harms_a_segment_is_named():
+    read = pages_training.segments_reading
+    assert read(cells("better", "worse", "better")) == (
+        "Clearly better than the control: “warm” for by-channel: 0, by-channel: 2. "
+        "Clearly worse than the control: “warm” for by-channel: 1."
+    )
+    assert "In no segment" in read(cells("inconclusive", "suppressed"))
+    assert "can’t be told from noise" in read(cells("suppressed", "suppressed"))
+
+
+def test_further_outcomes_fall_into_four_kinds():
+    rows = [("opened", 0.7, 0.6, 0.8), ("clicked", 0.3, 0.2, 0.4), ("complained", 0.6, 0.4, 0.8),
+            ("converted", NAN, NAN, NAN)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["outcome", "auc", "auc_low", "auc_high"])
+    assert pages_model.further_reading(frame) == (
+        "Ranked clearly better than by lot: “opened”. Ranked clearly worse than by lot: “clicked”. "
+        "Not told from guessing: “complained”. Drowned in noise: “converted”."
+    )
+
+
+def test_revenue_that_falls_with_what_was_predicted_is_said_to():
+    def read(*observed):
+        frame = pd.DataFrame({"observed": observed, "standard_error": [0.1] * len(observed)})
+        return pages_model.revenue_reading(frame)
+
+    assert "spent clearly more" in read(0.2, NAN, 2.0)
+    assert "spent clearly less" in read(2.0, 0.2)
+    assert "spent not clearly more" in read(0.2, 0.3)
+    assert "can’t be told from noise" in read(NAN, 0.3)
+
+
+def test_deciles_that_rise_or_drown_are_said_to():
+    def read(*uplifts):
+        frame = pd.DataFrame({"arm": "warm", "decile": range(1, len(uplifts) + 1),
+                              "uplift": uplifts, "uplift_high": np.add(uplifts, 0.01)})  # fmt: skip
+        found = SimpleNamespace(uplift=pd.DataFrame({"arm": ["warm", "cold"]}), deciles=frame)
+        return pages_uplift._decile_reading(found)
+
+    assert "warm: the effect falls, +9.0 points in tenth 1 and +1.0 in tenth 3" in read(
+        0.09, 0.05, 0.01
+    )
+    assert "warm: the effect rises" in read(0.01, NAN, 0.09)
+    assert "warm: the effect doesn’t clearly fall" in read(0.01, 0.005)
+    assert "warm: can’t be told from noise" in read(NAN, 0.01)
+    assert read(0.01, 0.005).endswith("cold: can’t be told from noise.")
+
+
+def effect(decision, relative):
+    return "Spring", {"decision": decision, "relative": relative, "arm": "warm", "metric": "left"}
+
+
+def test_a_harm_that_shrank_is_a_gain_and_a_loss_is_no_silence():
+    read = pages_portfolio.largest
+    assert read([effect("better", -0.3), effect("better", -0.1)]) == (
+        "The largest gain: “warm” in “Spring”, −30\xa0% of “left”."
+    )
+    assert "by how much of the control’s value can’t be told" in read([effect("better", NAN)])
+    assert read([effect("worse", -0.2), effect("inconclusive", 3.0)]).startswith(
+        "No gain; the largest loss: “warm” in “Spring”, −20"
+    )
+    assert read([effect("suppressed", NAN)]) == "No experiment moved its primary metric clearly."
+
+
+def test_brands_dont_differ_because_segments_do():
+    frame = pd.DataFrame(
+        [("clicked", "brands", 0.4), ("clicked", "by-channel", 1e-9), ("opened", "brands", 1e-9)],
+        columns=["metric", "over", "p_value"],
+    )
+    assert pages_portfolio.brands_differ(frame, "clicked") == "no sign that they differ"
+    assert pages_portfolio.brands_differ(frame, "opened") == "differ"
+    assert pages_portfolio.brands_differ(frame, "revenue") == "–"
+
+
+def test_a_brand_is_above_another_only_beyond_both_intervals():
+    def one(value, usable=True):
+        return SimpleNamespace(value=value, variance=0.01**2, usable=usable)
+
+    found = {"a": one(0.2), "b": one(0.1), "c": one(0.21), "d": one(0.4), "e": one(0.9, False)}
+    assert pages_brand._beside(*pages_brand._compared(found, "a")) == (
+        "clearly above b; clearly below d; not told from c"
+    )
+    assert pages_brand._beside(*pages_brand._compared(found, "e")) == ""
+
+
+def test_groups_of_scores_hold_everybody_once():
+    rng = np.random.default_rng(7)
+    counts = rng.integers(0, 200, (2, BINS))
+    scores = ScoreHistogram(counts, 0.0)
+    (everybody,) = calibration_in_groups(scores, 1)
+    assert everybody.recipients == counts.sum()
+    assert everybody.observed == pytest.approx(counts[1].sum() / counts.sum())
+    groups = calibration_in_groups(scores, 8)
+    assert len(groups) == 8
+    assert sum(one.recipients for one in groups) == counts.sum()
+    assert [one.predicted for one in groups] == sorted(one.predicted for one in groups)
+    whole = sum(one.predicted * one.recipients for one in calibration(scores))
+    assert sum(one.predicted * one.recipients for one in groups) == pytest.approx(whole)
+
+
+def test_nobody_is_in_no_group():
+    assert calibration_in_groups(ScoreHistogram(np.zeros((2, BINS), dtype=np.int64), 0.0), 8) == ()
