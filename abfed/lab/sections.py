@@ -56,7 +56,7 @@ def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         notes += f'<div class="warn">{paragraph(UNPROTECTED)}</div>'
     if alarm:
         notes += f'<div class="warn">{paragraph(sample_ratio_reading(run))}</div>'
-    brands = f"{len(run.silos)} brand{'s' if len(run.silos) != 1 else ''}"
+    brands = f"{len(run.silos)} brand{'s' if len(run.silos) != 1 else ''}{_wave(run)}"
     return (
         '<section class="first"><div class="kicker">A/B read-out</div>'
         f"<h1>{escape(title(run))}</h1>"
@@ -64,6 +64,15 @@ def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
         f"run <code>{escape(run.name)}</code></div>{notes}"
         f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
     )
+
+
+def _wave(run: Run) -> str:
+    """Which look at a sequential design it is."""
+    analysis = run.plan.analysis
+    if analysis.sequential is None or not analysis.wave:
+        return ""
+    name = escape(analysis.sequential.waves[analysis.wave - 1].name)
+    return f" · wave {analysis.wave} of {len(analysis.sequential.waves)} ({name})"
 
 
 def one_brand(run: Run, brand: str, *, alpha: float = DEFAULT_ALPHA) -> str:
