@@ -237,6 +237,21 @@ def test_an_earlier_rounds_answer_is_left_out_of_a_later_one(kin):
     assert "train-0003" not in left
 
 
+@pytest.mark.slow
+@pytest.mark.privacy
+def test_where_each_noises_its_own_a_fault_is_left_out_and_stays_charged(kin):
+    """The round's charge was reserved before the silo computed: what it sent then is nothing."""
+    each = training_plan().privacy.model_dump(mode="json", exclude={"unprotected", "colluders"})
+    plan = training_plan(privacy=each | {"noise": "each"})
+    name = "update/output.bias"
+    lie = put(name, lambda array: np.full_like(array, np.nan))
+    run = kin.run(plan, **{LIAR: lying(kin, plan, "train-0002", lie)})
+    (left,) = run.left_out.to_dict("records")
+    assert (left["silo"], left["step"], left["reason"]) == (LIAR, "train-0002", "integrity")
+    charged = reserved(kin)
+    assert charged[LIAR] == charged["aurora"] > 0
+
+
 @pytest.mark.parametrize("brands", [2, 5, 40])
 def test_honest_sums_are_never_refused_and_the_bound_is_as_near_as_it_can_be(brands):
     """Brands of any size, with the noise that they add; then one beyond what is left open."""
