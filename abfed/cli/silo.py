@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from abfed.cli.intake import NameArgument, ingest, pull
 from abfed.cli.output import complain, say, say_json, table
 from abfed.cli.peers import peers, pin
 from abfed.cli.scoring import score
@@ -15,11 +16,12 @@ from abfed.cli.subject import app as subject
 
 app = typer.Typer(help="Found, fill and look at a silo.", no_args_is_help=True)
 app.add_typer(subject, name="subject")
+app.command()(ingest)
+app.command()(pull)
 app.command()(score)
 app.command()(peers)
 app.command()(pin)
 
-NameArgument = Annotated[str, typer.Argument(help="The brand's name.")]
 MappingOption = Annotated[
     Path | None, typer.Option("--mapping", "-m", help="How the export becomes canonical columns.")
 ]
@@ -64,43 +66,6 @@ def create(
     say(f"What it allows stands in {folder / 'policy.yaml'}; whatever is not there is a no.")
     given = mapping if mapping is not None else "MAPPING.yaml"
     say(f"Next: {typed(f'silo ingest {name} EXPORT --mapping {given}', workspace)}")
-
-
-@app.command()
-def ingest(
-    name: NameArgument,
-    export: Annotated[Path, typer.Argument(help="The brand's export, CSV or Parquet.")],
-    workspace: WorkspaceOption,
-    mapping: Annotated[Path, typer.Option("--mapping", "-m", help="How to read the export.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Read an export into the encrypted store; known sends are updated, the rest is added."""
-    from abfed.lab.intake import ingest_export
-    from abfed.lab.workspace import Workspace
-
-    report = ingest_export(Workspace(workspace), name, export, mapping)
-    counted = ("rows", "left_out", "accepted", "new", "updated", "unchanged", "repeated")
-    facts = {what: getattr(report, what) for what in counted}
-    if as_json:
-        reasons = {"rejected": report.rejected, "doubts": report.doubts}
-        lists = {
-            kind: [{"reason": reason, "rows": rows} for reason, rows in found.items()]
-            for kind, found in reasons.items()
-        }
-        say_json({"silo": name, **facts, **lists})
-        return
-    say(f"{name}: for this silo's own people, not for sharing")
-    table([{"what": what, "rows": count} for what, count in facts.items()])
-    if report.rejected:
-        table(
-            [{"reason": reason, "rows": count} for reason, count in report.rejected.items()],
-            title="rejected",
-        )
-    if report.doubts:
-        table(
-            [{"look at this": doubt, "rows": count} for doubt, count in report.doubts.items()],
-            title="doubtful, and taken in",
-        )
 
 
 @app.command()

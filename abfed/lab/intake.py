@@ -8,11 +8,21 @@ from pathlib import Path
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import WorkspaceError
 from abfed.silo.ingest import IngestReport, ingest
+from abfed.silo.intakes import on_record
 from abfed.silo.mapping import ExportMapping
 
 
-def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) -> IngestReport:
+def ingest_export(
+    workspace: Workspace, silo: str, export: Path, mapping: Path, *, connector: str = ""
+) -> IngestReport:
     """Read an export into a silo's store, and note in its audit log that it was.
+
+    Args:
+        workspace: whose silo it is.
+        silo: the brand.
+        export: the file.
+        mapping: how to read it.
+        connector: which of the silo's connectors gave it; somebody brought it where left out.
 
     Returns:
         Counts of rows, for the silo's own people only.
@@ -24,13 +34,10 @@ def ingest_export(workspace: Workspace, silo: str, export: Path, mapping: Path) 
     person = workspace.authorise("data.ingest", silo)
     declared = ExportMapping.load(mapping)
     with workspace.silo(silo) as service:
-        before = service.store.epoch
         policy = service.policy()
-        report = ingest(service.store, service.keys, declared, export, policy=policy)
-        changed = service.store.epoch != before
-        service.audit.append(
-            "data.ingested", epoch=service.store.epoch, changed=changed, person=person
-        )
+        through = {"connector": connector} if connector else {}
+        with on_record(service.store, service.audit, person=person, **through):
+            report = ingest(service.store, service.keys, declared, export, policy=policy)
     return report
 
 

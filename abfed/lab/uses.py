@@ -23,6 +23,8 @@ from abfed.lab.watching import FILE, load_settings
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, Refused
 from abfed.site.audit import AuditLog
+from abfed.site.connectors import FILE as CONNECTORS
+from abfed.site.connectors import is_elsewhere, load_connectors
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.freezes import FILE as FREEZES
 from abfed.site.openid import FILE as OPENID
@@ -126,6 +128,9 @@ def _uses(workspace: Workspace, office: Office) -> Iterator[Use]:
         issuer = load_provider(office.folder).issuer
         if _elsewhere(issuer):
             yield Use("identity", issuer, OPENID)
+    for connector in load_connectors(office.folder).values():
+        if is_elsewhere(connector):
+            yield Use("connector", connector.url, CONNECTORS)
     address = key_service(read_ring(office.folder / "keys").current.kms)
     if address:
         yield Use("keys", address, f"keys/{RING}")

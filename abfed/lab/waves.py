@@ -157,11 +157,14 @@ def _question(plan: Plan) -> dict[str, Any]:
 
 def _grew(workspace: Workspace, silo: str, known: str, plan: Plan) -> bool:
     """Whether a silo of this machine took sends in after it released for a plan, by its own log."""
+    from abfed.silo.intakes import log_if_unlogged
+
     if silo not in workspace.silos:
         return False
     with workspace.silo(silo) as service:
         if service.holdings().epoch == known:
             return False
+        log_if_unlogged(service.store, service.audit)
         grew = False
         for entry in service.audit.entries():
             event, facts = entry["body"]["event"], entry["body"]["facts"]

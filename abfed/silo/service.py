@@ -21,7 +21,7 @@ from abfed.privacy.charges import plan_charges
 from abfed.privacy.once import role_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
-from abfed.silo import evaluation, prepared, totals, training
+from abfed.silo import evaluation, intakes, prepared, totals, training
 from abfed.silo.access import Access
 from abfed.silo.barred import barred
 from abfed.silo.budgets import Forecast, Standing
@@ -219,6 +219,8 @@ class SiloService:
             days = self.policy().retention_days
         except InputError:
             return False  # without a policy nothing is read either
+        if not later_than:
+            intakes.log_if_unlogged(self.store, self.audit)
         now = self.clock()
         if days is None or late_by(self.store, days, now) <= later_than:
             if not later_than:  # at the schedule's own time, and not with each request

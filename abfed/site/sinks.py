@@ -18,15 +18,13 @@ import http.client
 import json
 import os
 import smtplib
-import socket
 import ssl
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -34,6 +32,7 @@ from abfed.protocol.errors import IntegrityError, RunFailed, WorkspaceError
 from abfed.protocol.printable import printable
 from abfed.protocol.schema import Frozen
 from abfed.site.alarms import Alarm
+from abfed.site.calling import host_of, http_to, path_of, spoken_to
 from abfed.site.files import FILE_MODE, read_private
 from abfed.site.vendors import Vendors, on_this_machine
 
@@ -159,63 +158,16 @@ def _post(sink: WebhookSink, alarms: Sequence[Alarm], vendors: Vendors, folder: 
     if sink.secret_file:
         secret = read_private(folder / sink.secret_file)
         headers[SIGNATURE] = hmac.new(secret, body, hashlib.sha256).hexdigest()
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     try:
-        host, port = parts.hostname or "", parts.port or kind.default_port
-        with _spoken_to(host, port) as opened, closing(kind(host, port)) as connection:
-            connection.sock = _encrypted(opened, host) if secure else opened
-            connection.request("POST", _path(parts), body, headers)
+        with http_to(parts, each=SECONDS, in_all=3 * SECONDS) as connection:
+            connection.request("POST", path_of(parts), body, headers)
             status = connection.getresponse().status  # a redirection is followed nowhere
     except (OSError, http.client.HTTPException, ValueError) as cause:
-        raise RunFailed("the webhook did not take the alarms", where=_host(parts)) from cause
+        raise RunFailed("the webhook did not take the alarms", where=host_of(parts)) from cause
     if not http.HTTPStatus.OK <= status < http.HTTPStatus.MULTIPLE_CHOICES:
         raise RunFailed(
-            "the webhook did not take the alarms", where=_host(parts), why=f"it answered {status}"
+            "the webhook did not take the alarms", where=host_of(parts), why=f"it answered {status}"
         )
-
-
-def _path(parts: SplitResult) -> str:
-    return f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-
-
-def _host(parts: SplitResult) -> str:
-    """Whom it is, without a user or password that somebody may have put into the address."""
-    return parts.netloc.rpartition("@")[2]
-
-
-@contextmanager
-def _spoken_to(host: str, port: int) -> Iterator[socket.socket]:
-    """A connection that is ended when the conversation goes on for too long, however lively.
-
-    Through no proxy, which would be another vendor's.
-
-    Raises:
-        TimeoutError: it was ended.
-    """
-    late = threading.Event()
-    opened = socket.create_connection((host, port), SECONDS)
-    with closing(opened), closing(opened.dup()) as held:
-
-        def end() -> None:
-            late.set()
-            with suppress(OSError):
-                held.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(3 * SECONDS, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield opened
-        finally:
-            timer.cancel()
-            timer.join()
-    if late.is_set():
-        raise TimeoutError  # what was heard before it was ended may look whole
-
-
-def _encrypted(opened: socket.socket, host: str) -> ssl.SSLSocket:
-    return ssl.create_default_context().wrap_socket(opened, server_hostname=host)
 
 
 def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Path) -> None:
@@ -229,7 +181,7 @@ def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Pat
     message.set_content("\n".join(described(one) for one in alarms) + "\n")
     try:
         with (
-            _spoken_to(sink.host, sink.port) as opened,
+            spoken_to(sink.host, sink.port, each=SECONDS, in_all=3 * SECONDS) as opened,
             closing(smtplib.SMTP(timeout=SECONDS)) as server,
         ):
             server.sock = opened

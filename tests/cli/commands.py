@@ -39,6 +39,7 @@ GATED: dict[str, Gated] = {
     "report share": Gated("report share spring --to ada", "run.read"),
     "silo create": Gated("silo create epsilon", "policy.change"),
     "silo ingest": Gated("silo ingest {silo} {plan} -m {mapping}", "data.ingest", SILO),
+    "silo pull": Gated("silo pull {silo} esp", "data.ingest", SILO),
     "silo score": Gated(
         "silo score {silo} spring --list {plan} -m {mapping} --purpose x", "model.score", SILO
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -23,10 +24,12 @@ from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import Refused, RunFailed, WorkspaceError
 from abfed.site.alarms import Alarm
 from abfed.site.clock import stamp
+from abfed.site.connectors import FILE as CONNECTORS
+from abfed.site.connectors import fetched, find_connector
 from abfed.site.files import write_private
 from abfed.site.kms import Pkcs11Kms
 from abfed.site.sinks import MailSink, WebhookSink, deliver
-from abfed.site.vendors import CHECKLIST, ServiceKind, Vendors
+from abfed.site.vendors import CHECKLIST, Agreement, ServiceKind, Vendors
 from tests.silo.asking import SetClock
 from tests.site.test_vendors import vendor
 
@@ -48,6 +51,14 @@ class Gate:
     @property
     def register(self) -> Vendors:
         return vendors_of(self.workspace.office())
+
+    def connector(self) -> None:
+        folder = self.workspace.coordinator
+        there = {"esp": {"url": f"https://{NOWHERE}/sends.csv", "mapping": "esp.yaml"}}
+        write_private(folder / CONNECTORS, yaml.safe_dump({"connectors": there}).encode())
+        asked = fetched(find_connector(folder, "esp"), self.register, folder)
+        with pytest.raises(RunFailed, match="no export"), asked:
+            pass
 
     def webhook(self) -> None:
         with pytest.raises(RunFailed, match="did not take"):
@@ -105,11 +116,12 @@ def use_of(gate: Gate, kind: str) -> tuple[Callable[[], None], str]:
         "identity": f"https://{NOWHERE}",
         "keys": "/nowhere/module.so#brand",
         "reports": str(gate.depot.resolve()),
+        "connector": f"https://{NOWHERE}/sends.csv",
     }[kind]
     return getattr(gate, kind), address
 
 
-@pytest.mark.parametrize("kind", ["webhook", "mail", "identity", "keys", "reports"])
+@pytest.mark.parametrize("kind", get_args(ServiceKind))
 def test_a_service_is_usable_while_its_entry_is_approved_and_not_otherwise(
     kind: ServiceKind, gate: Gate
 ) -> None:
@@ -134,21 +146,27 @@ def test_a_service_is_usable_while_its_entry_is_approved_and_not_otherwise(
         use()
 
 
-@pytest.mark.parametrize("kind", ["webhook", "mail", "identity", "keys"])
+@pytest.mark.parametrize("kind", get_args(ServiceKind))
 def test_it_ends_with_its_day_and_with_offboarding(kind: ServiceKind, gate: Gate) -> None:
+    if kind == "reports":
+        gate.has_a_report()
     use, address = use_of(gate, kind)
     ends = (NOW + timedelta(days=10)).date().isoformat()
     agreed = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": ends}
     services = [{"kind": kind, "address": address}]
-    gate.register.put(
-        vendor(services=services, review_by="2999-01-01", agreement=agreed), by="ada@coordinator"
-    )
+    entry = vendor(services=services, review_by="2999-01-01", agreement=agreed)
+    gate.register.put(entry, by="ada@coordinator")
     gate.register.approve("postbox", by="sam@coordinator")
     use()
     gate.clock.forward(days=11)
+    gate.workspace.sign_in_development()
     with pytest.raises(Refused, match="agreement ended"):
         use()
-    gate.clock.forward(days=-11)
+    longer = Agreement(reference="DPA 8", signed_on=ends, ends_on="2999-01-01")
+    gate.register.put(entry.model_copy(update={"agreement": longer}), by="ada@coordinator")
+    with pytest.raises(Refused, match="proposed"):
+        use()
+    gate.register.approve("postbox", by="sam@coordinator")
     use()
     gate.register.offboard("postbox", dict.fromkeys(CHECKLIST, "ticket 12"), by="sam@coordinator")
     with pytest.raises(Refused, match="no vendor of this site"):
