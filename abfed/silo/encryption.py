@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,8 +111,32 @@ class Cryptor:
         Raises:
             IntegrityError: wrong key or changed bytes.
         """
+        groups = list(self.groups(data, columns, where=where, coded=coded))
+        return pa.concat_tables(groups)
+
+    def groups(
+        self,
+        data: bytes,
+        columns: Sequence[str] | None = None,
+        *,
+        where: str,
+        coded: Sequence[str] = (),
+        only: Collection[int] | None = None,
+    ) -> Iterator[pa.Table]:
+        """The same, one row group at a time; at least one table, also of a file without rows.
+
+        Args:
+            data: see `decrypt`.
+            columns: see `decrypt`.
+            where: see `decrypt`.
+            coded: see `decrypt`.
+            only: the numbers of the row groups that are wanted; None for all.
+
+        Raises:
+            IntegrityError: wrong key or changed bytes.
+        """
         properties = self._factory.file_decryption_properties(self._connection)
-        try:
+        with _decrypting(where):
             file = pq.ParquetFile(
                 pa.BufferReader(data),
                 decryption_properties=properties,
@@ -119,11 +144,28 @@ class Cryptor:
             )
             held = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in held]
-            return file.read(wanted)
-        except (OSError, ValueError, IntegrityError) as cause:
-            raise IntegrityError(
-                "the rows can't be decrypted",
-                where=where,
-                why="wrong key, or changed bytes",
-                do="restore it from a backup, or find out who changed it",
-            ) from cause
+        if not file.num_row_groups:
+            with _decrypting(where):
+                rows = file.read(wanted)
+            yield rows
+        for number in range(file.num_row_groups):
+            if only is not None and number not in only:
+                continue
+            with _decrypting(where):
+                rows = file.read_row_group(number, wanted)
+            yield rows
+            del rows  # else two are held while the next one is read
+
+
+@contextmanager
+def _decrypting(where: str) -> Iterator[None]:
+    """Say of what goes wrong what it means."""
+    try:
+        yield
+    except (OSError, ValueError, IntegrityError) as cause:
+        raise IntegrityError(
+            "the rows can't be decrypted",
+            where=where,
+            why="wrong key, or changed bytes",
+            do="restore it from a backup, or find out who changed it",
+        ) from cause

@@ -1,8 +1,8 @@
 """Which rows of a bucket a permit may see (S1). Pure functions; rows in, fewer rows out.
 
-In this order, on all of a recipient's rows in the bucket:
+In this order, on all of a recipient's rows:
 
-1. Nobody who opted out on any send, of whatever experiment.
+1. Nobody who opted out on any send, of whatever experiment (`portions.opted_out`).
 2. Only the plan's experiment; there, nobody with a send whose lawful basis the silo's policy does
    not accept for the plan's purpose.
 3. Nobody who stands in two arms of the experiment, in the plan or not.
@@ -31,7 +31,7 @@ Flags = npt.NDArray[np.bool_]
 ALWAYS = ("recipient", "arm", "sent_at")
 """Columns that every selected table has."""
 
-JUDGED = ("experiment", "basis", "opted_out", SEND_ORDER)
+JUDGED = ("experiment", "basis", SEND_ORDER)
 """Columns that are read to select rows, and not handed out."""
 
 
@@ -53,22 +53,25 @@ def columns_to_read(plan: Plan, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def select(
-    rows: pa.Table, plan: Plan, lawful_bases: Sequence[str], columns: Sequence[str]
+    rows: pa.Table,
+    plan: Plan,
+    lawful_bases: Sequence[str],
+    columns: Sequence[str],
+    opted_out: pa.Array,
 ) -> pa.Table:
     """The rows of one bucket that a plan may see, sorted by recipient.
 
     Args:
-        rows: a bucket, sorted by experiment, recipient, sent_at; columns of `CODED` may be text or
-            codes. Sensitive.
+        rows: some of a bucket, sorted by experiment, recipient, sent_at, with all rows that its
+            recipients have in an experiment; columns of `CODED` may be text or codes. Sensitive.
         plan: the permit's plan.
         lawful_bases: what the silo's policy accepts for the plan's purpose.
         columns: requested columns.
+        opted_out: who in the bucket opted out on any send.
 
     Returns:
         A table of `recipient`, `arm`, `sent_at` and the requested columns. Sensitive.
     """
-    out = pc.fill_null(rows["opted_out"], True)  # noqa: FBT003 - Arrow's signature
-    opted_out = rows["recipient"].filter(out).unique()
     rows = _experiment(rows, plan.experiment)
     wanted = list(dict.fromkeys((*ALWAYS, *columns)))
     if not rows.num_rows:

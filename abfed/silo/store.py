@@ -11,7 +11,8 @@ What it promises, in this order:
    old files go.
 4. Readers don't wait for a writer and see one state: they open all files of one manifest first.
    Writers wait for one another.
-5. Memory is bounded by one bucket: its old rows, its new rows and the merged ones.
+5. A reader's memory is bounded by one row group, and one bucket's encrypted bytes; a writer's by
+   one bucket: its old rows, its new rows and the merged ones.
 
 All rows of a recipient are in one bucket. Each file is read whole and compared with the digest in
 the manifest before it is decrypted (SHA-256, about a second for 1.5 GB), so that what was checked
@@ -37,6 +38,7 @@ from abfed.silo.encryption import Cryptor
 from abfed.silo.manifest import BucketFile, Manifest, write_manifest
 from abfed.silo.merging import merge
 from abfed.silo.permit import Permit
+from abfed.silo.portions import opted_out, rising, whole_recipients
 from abfed.silo.pseudonyms import SendOrder
 from abfed.silo.rows import (
     SEND_ORDER,
@@ -226,7 +228,7 @@ class Store:
                 self._files.content(file, handle)
 
     def read(self, permit: Permit, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows that a permit may see, bucket by bucket. Rows: sensitive.
+        """The rows that a permit may see, bucket by bucket, in portions. Rows: sensitive.
 
         Each table has `recipient` (pseudonym, 16 bytes), `arm`, `sent_at` and the requested
         columns, is sorted by recipient, and holds all rows of its recipients.
@@ -243,16 +245,14 @@ class Store:
         with self._files.snapshot() as (manifest, opened):
             _check_permit(permit, columns, manifest)
             barred = unread(self._people.read(manifest.subjects))
+            schema = coded_schema(stored_schema(manifest), wanted)
             for file, handle in opened:
                 data = self._files.content(file, handle)
-                rows = self._cryptor.decrypt(data, wanted, where=file.name, coded=CODED)
-                del data
-                held = with_schema(rows, coded_schema(stored_schema(manifest), wanted))
-                held = leave_out(held, barred)
-                chosen = select(held, permit.plan, permit.lawful_bases, columns)
-                del rows, held
-                if chosen.num_rows:
-                    yield chosen
+                out = opted_out(self._cryptor, data, file.name)
+                groups = self._cryptor.groups(data, wanted, where=file.name, coded=CODED)
+                held = (with_schema(one, schema) for one in whole_recipients(groups))
+                known = permit.plan, permit.lawful_bases, columns, out
+                yield from rising(select(leave_out(rows, barred), *known) for rows in held)
 
     def upsert(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abfed.silo.merging import merge
+from abfed.silo.portions import rising, whole_recipients
 from abfed.silo.rows import SEND_ORDER
 from abfed.silo.selection import coded_schema, select
 from tests.silo.made import EXPERIMENTS, send, spring_plan, table
@@ -85,8 +87,9 @@ def test_two_files_one_after_the_other_are_as_one(first, second):
     st.integers(1, 3),
     st.sampled_from([(), ("consent",), ("consent", "contract")]),
     st.sampled_from([None, 30.0]),
+    st.integers(1, 12),
 )
-def test_selecting_is_what_its_rules_say(drawn, limit, lawful, youngest):
+def test_selecting_is_what_its_rules_say(drawn, limit, lawful, youngest, group):
     sends = list({name_of(one): one | {"arm": arm} for one, arm in drawn}.values())
     bucket = merge(table([]), table(sends), refuse_two_arms=False).table or table([])
     order = [(place * 7919) % 1009 for place in range(bucket.num_rows)]
@@ -100,12 +103,18 @@ def test_selecting_is_what_its_rules_say(drawn, limit, lawful, youngest):
         population=population,
         sends_per_recipient=limit,
     )
-    chosen = select(bucket, plan, lawful, ["opened", "age"])
+    out = bucket.filter(pc.fill_null(bucket["opted_out"], True))["recipient"].combine_chunks()
+    chosen = select(bucket, plan, lawful, ["opened", "age"], out)
     assert chosen.to_pylist() == modelled(bucket.to_pylist(), limit, lawful, youngest)
     coded = bucket.cast(coded_schema(bucket.schema, bucket.column_names))  # as a store reads them
-    again = select(coded, plan, lawful, ["opened", "age"])
+    again = select(coded, plan, lawful, ["opened", "age"], out)
     assert again.equals(chosen)
     assert again.schema.field("arm").type == pa.string()
+    groups = [coded.slice(at, group) for at in range(0, coded.num_rows, group)]
+    parts = [select(one, plan, lawful, ["opened", "age"], out) for one in whole_recipients(groups)]
+    together = list(rising(parts))
+    assert not together or pa.concat_tables(together).combine_chunks().equals(chosen)
+    assert bool(together) == bool(chosen.num_rows)
 
 
 def modelled(rows: Rows, limit: int, lawful: tuple[str, ...], youngest: float | None) -> Rows:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from abfed.protocol.errors import DataError, Refused
+from abfed.protocol.errors import DataError, IntegrityError, Refused
+from abfed.silo import encryption
+from abfed.silo.portions import rising
 from abfed.silo.store import Store
 from abfed.site.keys import SiteKeys
 from tests.silo.made import (
@@ -59,6 +61,25 @@ def test_a_recipient_stands_in_one_table_and_together(made):
         assert here == sorted(here)
         found += sorted(set(here))
     assert len(found) == len(set(found)) == 60
+
+
+@pytest.mark.privacy
+def test_a_bucket_is_read_in_portions_of_whole_recipients(tmp_path, monkeypatch):
+    """Memory is bounded by a row group, and nobody is cut in two by one or comes twice."""
+    monkeypatch.setattr(encryption, "ROW_GROUP", 7)
+    store, _ = founded(tmp_path, buckets=1)
+    sends = [send(person, day) for person in range(60) for day in (0, 3, 7)]
+    elsewhere = [send(person, 1, experiment="autumn", opted_out=True) for person in (4, 50)]
+    put(store, sends + elsewhere)
+    parts = list(store.read(permit(store), ["opened"]))
+    assert len(parts) > 10
+    assert max(part.num_rows for part in parts) <= 7 + 2
+    whole = pa.concat_tables(parts)["recipient"].to_pylist()
+    assert whole == sorted(pseudonym(person) for person in range(60) if person not in (4, 50)
+                           for _ in range(3))  # fmt: skip
+    assert all(len(part["recipient"].unique()) * 3 == part.num_rows for part in parts)
+    with pytest.raises(IntegrityError, match="not sorted by recipient"):
+        list(rising([parts[0], parts[0].slice(0, 3)]))
 
 
 def test_only_asked_columns_are_handed_out(made):
