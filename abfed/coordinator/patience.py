@@ -32,7 +32,7 @@ from abfed.coordinator.exchange import Requests, addresses_of
 from abfed.coordinator.making import MakesMessages
 from abfed.protocol.waiting import Waiting
 
-FIRST_LOOK = 0.2  # seconds
+FIRST_LOOK = 0.05  # seconds
 SLOWEST_LOOK = 2.0
 LONGEST_PAUSE = 60.0
 TOGETHER = 16  # messages
