@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abfed.cli.login import CodeOption, PasswordOption, typed_password
+from abfed.cli import factors
+from abfed.cli.login import PasswordOption, typed_password
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption
 from abfed.protocol.identity import ROLES, Role
@@ -18,7 +19,13 @@ from abfed.protocol.identity import ROLES, Role
 if TYPE_CHECKING:
     from abfed.site.people import Enrolment
 
-app = typer.Typer(help="Enrol people of a site, and grant them roles.", no_args_is_help=True)
+app = typer.Typer(
+    help="Enrol people of a site, grant them roles; change your own factors.", no_args_is_help=True
+)
+
+app.command("password")(factors.password)
+app.command("add-key")(factors.add_key)
+app.command("remove-key")(factors.remove_key)
 
 NameArgument = Annotated[str, typer.Argument(help="What the person is called at the site.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept with the grant.")]
@@ -127,6 +134,7 @@ def list_people(
             "reason": grant.reason if grant else "",
             "until": grant.expires_at[:10] if grant else "",
             "used": grant.used_at[:10] if grant else "",
+            "factors": person.factors(),
             "state": person.state(now),
         }
         for name, person in sorted(register.people.items())
@@ -206,31 +214,6 @@ def leave(
         return
     say(f"{name}@{site} has left: stopped on disk after {stop.durable_ms:.1f} ms; no role,")
     say(f"password, second factor or key of theirs is left at {site}.")
-
-
-@app.command()
-def password(
-    name: NameArgument,
-    workspace: WorkspaceOption,
-    site: SiteOption = "coordinator",
-    password_file: PasswordOption = None,
-    new_password_file: PasswordOption = None,
-    code: CodeOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Change your own password, with the old one and a one-time code; it ends your sessions."""
-    from abfed.lab.workspace import Workspace
-    from abfed.site.signin import SignIn
-
-    office = Workspace(workspace).office(site)
-    old = typed_password(password_file)
-    typed = code or typer.prompt("Code")
-    new = typed_password(new_password_file, "New password", confirm=True)
-    SignIn(office.people).change_password(name, old, typed, new)
-    if as_json:
-        say_json({"person": f"{name}@{site}", "changed": True})
-        return
-    say(f"The password of {name}@{site} is changed, and their sessions have ended.")
 
 
 @app.command()

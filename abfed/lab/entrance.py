@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from abfed.coordinator.front import Front
     from abfed.lab.session import Session
     from abfed.site.device import Shown
+    from abfed.site.proofs import Second
 
 
 class Entrance(ABC):
@@ -73,16 +74,24 @@ class Entrance(ABC):
             return Office.of_coordinator(self.coordinator, self.clock)
         return Office.of_silo(self.silo_folder(site), self.clock)
 
-    def sign_in(self, name: str, password: str, code: str, *, site: str = COORDINATOR) -> Session:
+    def sign_in(
+        self, name: str, password: str, second: Second, *, site: str = COORDINATOR
+    ) -> Session:
         """Sign a person of a site in, and keep the session.
 
+        Args:
+            name: who.
+            password: theirs.
+            second: a one-time code, or the touch of a hardware key.
+            site: the site.
+
         Raises:
-            Refused: without saying which of name, password and code was wrong.
+            Refused: without saying which of name, password and second factor was wrong.
         """
         from abfed.lab.session import sign_in
 
         people = self.office(site).people
-        session = sign_in(people, name, password, code, audience=self.sites())
+        session = sign_in(people, name, password, second, audience=self.sites())
         session.keep(self.lab)
         return session
 

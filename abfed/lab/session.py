@@ -37,6 +37,7 @@ from abfed.site.clock import moment_of, stamp
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.foureyes import Question
 from abfed.site.people import People
+from abfed.site.proofs import Second
 from abfed.site.signin import SESSION, SignIn
 
 if TYPE_CHECKING:
@@ -143,13 +144,13 @@ class Session:
                 do=f"sign in first: `abfed login {name} --site {site}`",
             )
 
-    def fresh(self, code: str) -> None:
+    def fresh(self, second: Second) -> None:
         """Give a second factor again, for dangerous acts.
 
         Raises:
-            Refused: the code is wrong or was used.
+            Refused: it is wrong or was used, or this session takes a hardware key.
         """
-        self._token = SignIn(self._people).fresh_factor(self._token, code)
+        self._token = SignIn(self._people).fresh_factor(self._token, second)
         self.facts = _facts(self._token, self._people)
 
     def require(self, right: Right, place: Place, *, submitter: str = "") -> Token:
@@ -184,16 +185,16 @@ class Session:
 
 
 def sign_in(
-    people: People, name: str, password: str, code: str, *, audience: Sequence[str]
+    people: People, name: str, password: str, second: Second, *, audience: Sequence[str]
 ) -> Session:
     """Sign a person in at a site.
 
     Raises:
-        Refused: without saying which of name, password and code was wrong.
+        Refused: without saying which of name, password and second factor was wrong.
     """
     key = Ed25519PrivateKey.generate()
     holder = key.public_key().public_bytes_raw()
-    token = SignIn(people).sign_in(name, password, code, holder=holder, audience=audience)
+    token = SignIn(people).sign_in(name, password, second, holder=holder, audience=audience)
     return Session(people, token, key, audience)
 
 

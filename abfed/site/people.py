@@ -32,6 +32,7 @@ from abfed.site.factors import (
 )
 from abfed.site.files import make_private_folder
 from abfed.site.grants import Grant, Kind, check_fits, new_grant
+from abfed.site.hardware import MOST_KEYS, HardwareKey
 from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
@@ -50,6 +51,7 @@ class Person(Frozen):
     password: str = Field(default="", repr=False)
     otp_secret: str = Field(default="", repr=False)
     otp_step: int = Field(default=0, repr=False)
+    hardware: tuple[HardwareKey, ...] = Field(default=(), max_length=MOST_KEYS, repr=False)
     recovery: tuple[Hex64, ...] = Field(default=(), repr=False)
     failures: int = 0
     locked_until: At | Literal[""] = ""
@@ -65,6 +67,13 @@ class Person(Frozen):
     def roles(self, now: datetime) -> tuple[Role, ...]:
         """Roles whose grants have not run out."""
         return tuple(g.role for g in self.grants if moment_of(g.expires_at) > now)
+
+    def factors(self) -> str:
+        """What they prove themselves with, in words."""
+        if self.kind != "person":
+            return {"service": "its own key", "provider": "their provider"}[self.kind]
+        keys = [f"key {one.label}" for one in self.hardware]
+        return ", ".join((["password, code"] if self.password else []) + keys)
 
     def state(self, now: datetime) -> str:
         """What is to be known of them beside their grants, in words."""
@@ -368,6 +377,7 @@ class People:
             "grants": (),
             "password": "",
             "otp_secret": "",
+            "hardware": (),
             "recovery": (),
             "holder": "",
             "plans": (),

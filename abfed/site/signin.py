@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from abfed.protocol.envelope import key_id
-from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.identity import (
     Attested,
     Factor,
@@ -35,16 +35,15 @@ from abfed.protocol.identity import (
 )
 from abfed.site.clock import moment_of, stamp
 from abfed.site.factors import (
-    check_password,
     hash_password,
     is_outdated,
     new_otp_secret,
     new_recovery_codes,
-    otp_step,
     otp_uri,
     password_fits,
 )
 from abfed.site.people import Enrolment, People, Person
+from abfed.site.proofs import Second, factor_of, proof_of
 
 TOKEN_LIFE = timedelta(minutes=10)
 SESSION = timedelta(hours=8)
@@ -93,14 +92,14 @@ class SignIn:
         self._people = people
 
     def sign_in(
-        self, name: str, password: str, code: str, *, holder: bytes, audience: Iterable[str]
+        self, name: str, password: str, second: Second, *, holder: bytes, audience: Iterable[str]
     ) -> str:
-        """Sign a person in by password and one-time code.
+        """Sign a person in by password and second factor.
 
         Args:
             name: what was typed as the name.
             password: what was typed as the password.
-            code: what was typed as the one-time code.
+            second: what was typed as the one-time code, or a hardware key's touch.
             holder: public key of the session; its private half stays with the person.
             audience: sites that the token is for.
 
@@ -110,15 +109,15 @@ class SignIn:
         Raises:
             Refused: without saying which of name, password and code was wrong.
         """
-        person = self._prove(name, password, code)
-        now = self._people.clock()
+        person = self.prove(name, password, second)
+        now, used = self._people.clock(), factor_of(second)
         roles = person.roles(now)
         text = self.issue(
             Claims(
                 person=name,
                 roles=roles,
                 attested=person.attested,
-                factors=("pwd", "otp"),
+                factors=("pwd", used),
                 holder=holder.hex(),
                 audience=tuple(audience),
                 signed_in_at=now,
@@ -126,18 +125,31 @@ class SignIn:
                 development=person.development,
             )
         )
-        self._people.audit.append("sign-in.done", person=name, factors="pwd otp")
+        self._people.audit.append("sign-in.done", person=name, factors=f"pwd {used}")
         return text
 
-    def fresh_factor(self, token: str, code: str) -> str:
+    def fresh_factor(self, token: str, second: Second) -> str:
         """A token that says a second factor was given just now, for dangerous acts.
 
         Raises:
-            Refused: the code is wrong or was used, or the session has ended.
+            Refused: it is wrong or was used, the session has ended, or was begun with a hardware
+                key, in place of which no code counts.
         """
-        held = self._own(token)
-        person = self._prove(held.person, None, code)
-        self._people.audit.append("sign-in.fresh-factor", person=held.person)
+        held, used = self._own(token), factor_of(second)
+        if self._active(held.person).kind == "provider":
+            raise Refused(
+                "this person's factors are their provider's",
+                code="sign-in",
+                do="sign in there again: `abfed login --openid`",
+            )
+        if "hwk" in held.factors and used != "hwk":
+            raise Refused(
+                "this session was begun with a hardware key",
+                code="sign-in",
+                do="touch it again: `abfed login --fresh --hardware-key`",
+            )
+        person = self.prove(held.person, None, second)
+        self._people.audit.append("sign-in.fresh-factor", person=held.person, factor=used)
         return self._again(held, person, factor_at=self._people.clock())
 
     def renew(self, token: str, audience: Iterable[str] = ()) -> str:
@@ -155,27 +167,6 @@ class SignIn:
         held = held.model_copy(update={"audience": sites})
         return self._again(held, self._active(held.person), factor_at=moment_of(held.factor_at))
 
-    def change_password(self, name: str, password: str, code: str, new: str) -> None:
-        """Change a person's password by the old one and a one-time code; their sessions end.
-
-        Raises:
-            InputError: the new one can't be used; nothing was tried then.
-            Refused: without saying which of name, password and code was wrong.
-        """
-        check_password(new, name)
-        if secrets.compare_digest(new.encode(), password.encode()):
-            raise InputError("the new password is the old one", do="choose another")
-        self._prove(name, password, code)
-        now = stamp(self._people.clock())
-        update = {"password": hash_password(new, self._people.hashing), "heard_from": now}
-
-        def change(person: Person) -> Person:
-            if person.stopped_at or not password_fits(password, person.password):
-                raise _no()  # stopped, or changed, at the same time
-            return person.model_copy(update=update)
-
-        self._people.change(name, change, "people.password-changed")
-
     def recover(self, name: str, password: str, code: str) -> Enrolment:
         """Enrol a new second factor by password and a recovery code; the other codes end too.
 
@@ -188,10 +179,11 @@ class SignIn:
         known = any([secrets.compare_digest(digest, one) for one in self._codes_of(person)])  # noqa: C419 - each is compared
         if person is None or person.stopped_at or not (fits and known):
             self._failed(name if person else "")
-            raise _no()
+            raise wrong()
         secret, codes = new_otp_secret(), new_recovery_codes()
         update = {
             "otp_secret": secret,
+            "hardware": (),
             "recovery": tuple(self._people.recovery_digest(one) for one in codes),
             "failures": 0,
             "locked_until": "",
@@ -199,7 +191,7 @@ class SignIn:
 
         def change(one: Person) -> Person:
             if digest not in one.recovery or one.stopped_at:  # used, or stopped, at the same time
-                raise _no()
+                raise wrong()
             return one.model_copy(update=update)
 
         self._people.change(name, change, "people.recovered")
@@ -267,24 +259,26 @@ class SignIn:
             raise Refused("this person was stopped", code="revoked", where=self._people.keys.site)
         return person
 
-    def _prove(self, name: str, password: str | None, code: str) -> Person:
-        """Check password (unless the session stands for it) and code; all or nothing."""
+    def prove(self, name: str, password: str | None, second: Second) -> Person:
+        """Check password (unless the session stands for it) and second factor; all or nothing.
+
+        Raises:
+            Refused: without saying which of name, password and second factor was wrong.
+        """
         person = self._locked_in(name)
         fits = password is None or password_fits(password, self._hash_of(person))
-        secret = person.otp_secret if person and person.otp_secret else new_otp_secret()
         now = self._people.clock()
-        step = otp_step(secret, code, now, after=person.otp_step if person else 0)
-        if person is None or not fits or step is None or person.stopped_at:
+        proof = proof_of(second, person, now, self._people.audit)
+        if person is None or not fits or proof is None or person.stopped_at:
             self._failed(person.name if person else "")
-            raise _no()
-        update: dict[str, Any] = {"failures": 0, "locked_until": "", "otp_step": step}
+            raise wrong()
+        update: dict[str, Any] = {"failures": 0, "locked_until": ""} | proof.update
         if password is not None and is_outdated(person.password, self._people.hashing):
             update["password"] = hash_password(password, self._people.hashing)
 
         def change(one: Person) -> Person:
-            same = one.otp_secret == person.otp_secret and not one.stopped_at
-            if one.otp_step >= step or not same:  # used, recovered or stopped at the same time
-                raise _no()
+            if not proof.unused(one) or one.stopped_at:  # used, ended or stopped at the same time
+                raise wrong()
             used = tuple(g.model_copy(update={"used_at": stamp(now)}) for g in one.grants)
             return one.model_copy(update=update | {"grants": used})
 
@@ -307,7 +301,7 @@ class SignIn:
             return self._people.change(name, count)
         except _Locked:
             self._people.audit.append("sign-in.locked-out", person=name)
-            raise _no() from None
+            raise wrong() from None
         except WorkspaceError:
             return None
 
@@ -339,7 +333,8 @@ def _lock(failures: int, now: datetime) -> str:
     return stamp(now + min(FIRST_LOCK * 2**doubled, LONGEST_LOCK))
 
 
-def _no() -> Refused:
+def wrong() -> Refused:
+    """A no that doesn't tell what was wrong."""
     return Refused(
         "not signed in",
         code="sign-in",

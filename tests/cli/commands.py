@@ -186,6 +186,8 @@ FREE: dict[str, str] = {
     "audit check": "reads a file that was handed over",
     "people list": "as `silo show`",
     "people password": "asks for the old password and a one-time code",
+    "people add-key": "as `people password`",
+    "people remove-key": "as `people password`",
     "people recover": "asks for the password and a recovery code, once each",
     "access show": "prints the policy",
     "access why": "explains the policy",

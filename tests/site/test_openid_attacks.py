@@ -21,6 +21,7 @@ from abfed.site.clock import moment_of
 from abfed.site.device import Answered, ask_by_device
 from abfed.site.rights import AccessPolicy, Asked, Identity, default_rules
 from abfed.site.rights import decide as decided
+from abfed.site.signin import SignIn
 from tests.site.test_openid import Site, running, site
 
 __all__ = ["running", "site"]  # fixtures
@@ -196,7 +197,8 @@ def test_a_factor_is_as_fresh_as_the_provider_says_and_no_fresher(
     site: Site, wanted: dict[str, Any], fresh: bool
 ) -> None:
     site.running.next(**(wanted | {"claims": {"groups": "officers"} | wanted.get("claims", {})}))
-    token = facts(site.sign_in())
+    text = site.sign_in()
+    token = facts(text)
     now = site.people.clock()
     assert moment_of(token.factor_at) <= now, "never later than it was heard"
     heard = (Identity(site="hub", public_key=site.keys.public_key.hex(), roles=token.roles),)
@@ -204,6 +206,9 @@ def test_a_factor_is_as_fresh_as_the_provider_says_and_no_fresher(
     place = Place("hub", policy, now)
     asked = Asked("plan.approve", place.site, "ada@hub", now)
     assert decided(policy, token, asked).allowed is fresh
+    with pytest.raises(Refused, match="their provider's"):  # and no code of ours makes it fresher
+        SignIn(site.people).fresh_factor(text, "000000")
+    assert site.people.person("nora").failures == 0
     later = asked._replace(now=now + timedelta(minutes=5, seconds=2))
     assert not decided(policy, token, later).allowed
 

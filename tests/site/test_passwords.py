@@ -11,6 +11,7 @@ from abfed.lab.session import sign_in
 from abfed.protocol.errors import InputError, Refused
 from abfed.site.factors import RFC_9106, hash_password
 from abfed.site.people import People
+from abfed.site.selfservice import change_password
 from abfed.site.signin import SignIn
 from tests.signing import PASSWORD
 from tests.site.test_signin import Desk
@@ -46,11 +47,11 @@ def test_a_password_is_changed_by_both_factors_and_ends_the_sessions(desk: Desk)
         ("wrong password 1", desk.code(1), "not signed in"),
     ):
         with pytest.raises(Refused, match=wanted):
-            signin.change_password("ada", old, code, new)
+            change_password(desk.people, "ada", old, code, new)
     for easy in (PASSWORD, "ada-ada-ada-12345"):
         with pytest.raises(InputError):
-            signin.change_password("ada", PASSWORD, desk.code(1), easy)
-    signin.change_password("ada", PASSWORD, desk.code(1), new)
+            change_password(desk.people, "ada", PASSWORD, desk.code(1), easy)
+    change_password(desk.people, "ada", PASSWORD, desk.code(1), new)
     assert desk.events()[-1] == "people.password-changed"
     desk.clock.forward(seconds=90)
     with pytest.raises(Refused, match="ended"):

@@ -105,11 +105,11 @@ def test_a_code_used_twice_at_the_same_time_counts_once(
 
     def slow(*arguments, **options):
         found = real(*arguments, **options)
-        monkeypatch.setattr("abfed.site.signin.otp_step", real)
+        monkeypatch.setattr("abfed.site.proofs.otp_step", real)
         desk.try_it(code=code)
         return found
 
-    monkeypatch.setattr("abfed.site.signin.otp_step", slow)
+    monkeypatch.setattr("abfed.site.proofs.otp_step", slow)
     with pytest.raises(Refused):
         desk.try_it(code=code)
 
@@ -139,14 +139,14 @@ def test_a_stop_or_a_recovery_amid_a_sign_in_counts(
     real, code = factors.otp_step, desk.code()
 
     def slow(*arguments, **options):
-        monkeypatch.setattr("abfed.site.signin.otp_step", real)
+        monkeypatch.setattr("abfed.site.proofs.otp_step", real)
         if act == "stop":
             desk.people.stop("ada", by="test")
         else:
             SignIn(desk.people).recover("ada", PASSWORD, desk.enrolled.recovery_codes[0])
         return real(*arguments, **options)
 
-    monkeypatch.setattr("abfed.site.signin.otp_step", slow)
+    monkeypatch.setattr("abfed.site.proofs.otp_step", slow)
     with pytest.raises(Refused):
         desk.try_it(code=code)
 
