@@ -43,6 +43,8 @@ from abfed.site.keys import SiteKeys
 ADMITTED_SECONDS = 5.0  # the person is judged anew after so long within a step
 
 _ADVICE = {
+    "untrusted": "its people pin this coordinator there: `abfed provision join`",
+    "stale": "compare the clocks of both sites: they may differ by five minutes",
     "sign-in": "run `abfed login`; if that was done, ask whether the silos trust that site's word",
     "revoked": "ask the silos' security officers",
     "rights": "see `abfed access why`",

@@ -258,13 +258,18 @@ def test_fewer_than_the_minimum_ends_the_run_with_reasons(federation):
     assert not list(federation.folder.glob("runs/*/*"))
 
 
-def test_refused_by_all_is_a_refusal(federation):
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [("budget", "ask for less"), ("stale", "compare the clocks"), ("untrusted", "provision join")],
+)
+def test_refused_by_all_is_a_refusal_that_says_what_to_do(federation, code, advice):
     for silo in federation.silos.values():
-        silo.refuses = "budget"
+        silo.refuses = code
     with pytest.raises(Refused, match="0 of at least 2") as caught:
         carry_out(make_plan(), federation.grid(), federation.coordinator)
-    assert caught.value.code == "budget"
+    assert caught.value.code == code
     assert caught.value.exit_code == 3
+    assert advice in caught.value.do
 
 
 def test_believed_by_none_is_an_integrity_error(federation):
