@@ -93,9 +93,13 @@ def _where(kms: FileKms | Pkcs11Kms) -> str:
 
 
 def _told(ring: Ring, *, as_json: bool) -> None:
+    from abfed.lab.rekeying import left_new
+
     if as_json:
         say_json(ring.model_dump(mode="json", exclude={"root", "mark"}))
         return
     lives = _where(ring.current.kms)
     say(f"{ring.site} is under key {ring.current.kek} now, in {lives}; no row was written.")
     say(f"The old key is destroyed on {ring.old[-1].destroy_on[:10]}.")
+    for name in left_new(ring):
+        say(f"Rename {name}.new to {name} now: the site opens with that alone.")

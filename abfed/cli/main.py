@@ -53,14 +53,16 @@ COMMANDS = {
     "audit": Command("audit", "Check audit logs, ask them, hand them out, prune them."),
     "login": Command(
         "login",
-        "Sign in with password and one-time code; the session lasts hours, its tokens minutes.",
+        "Sign in with password and second factor; the session lasts hours, its tokens minutes.",
     ),
     "logout": Command("login", "Sign out: the session's key is destroyed."),
     "model": Command(
         "model", "List, approve, retire, export and verify models; where they came from."
     ),
     "keys": Command("keys", "Rotate a site's key-encryption key, or move it; show how it stands."),
-    "people": Command("people", "Enrol people of a site, and grant them roles."),
+    "people": Command(
+        "people", "Enrol people of a site, grant them roles; change your own factors."
+    ),
     "access": Command("access", "Show, explain, review and revoke access."),
     "doctor": Command(
         "doctor",

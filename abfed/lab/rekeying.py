@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.responding import vendors_of
 from abfed.protocol.errors import InputError
+from abfed.site.credentials import is_there
 from abfed.site.kms import FileKms, Pkcs11Kms
 from abfed.site.ring import Ring, read_ring
 from abfed.site.rotation import renewed, rotate
@@ -57,3 +58,12 @@ def rekey(
     )
     office.audit.append("keys.rotated", person=actor, kek=ring.current.kek)
     return ring
+
+
+def left_new(ring: Ring) -> tuple[str, ...]:
+    """Secrets of a new key that still lie under the name that only its making reads."""
+    kms = ring.current.kms
+    kind = "pin" if kms.kind == "pkcs11" else "passphrase"
+    name = f"{ring.site}.{kind}"
+    used = kms.kind == "pkcs11" or kms.passphrase
+    return (name,) if used and is_there(f"{name}.new") else ()

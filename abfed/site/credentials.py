@@ -37,3 +37,11 @@ def credential(name: str) -> str:
         where=name,
         do=f"put it into a private file of this name in the folder that {FOLDERS[0]} names",
     )
+
+
+def is_there(name: str) -> bool:
+    """Whether there is a passphrase or PIN of this name."""
+    try:
+        return bool(credential(name))
+    except WorkspaceError:
+        return False

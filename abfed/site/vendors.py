@@ -208,6 +208,11 @@ def key_service(kms: FileKms | Pkcs11Kms) -> str:
     return "" if isinstance(kms, FileKms) else f"{kms.module}#{kms.token}"
 
 
+WAY = (
+    "see `abfed vendor show`; a new one is put in with `abfed vendor propose`, as a service of kind"
+)
+
+
 class Vendors:
     """A site's vendors.
 
@@ -367,7 +372,7 @@ class Vendors:
 
     def _refuse(self, kind: str, what: str, name: str) -> NoReturn:
         self._audit.append("vendor.refused", vendor=name, kind=kind)
-        raise Refused(what, code="vendor", do="see `abfed vendor show`")
+        raise Refused(what, code="vendor", do=f"{WAY} {kind}")
 
     def overdue(self, days: int = 0) -> tuple[str, ...]:
         """Vendors in use whose review or agreement ends within so many days."""
