@@ -21,14 +21,18 @@ import base64
 import binascii
 import json
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
+from abfed.lab.legible import read_aloud, run_together, settled, unpacked
+from abfed.lab.loading import reaches_out
 from abfed.lab.page import COUNT
-from abfed.lab.shapes import found_in
+from abfed.lab.pictures import only_made_by, words_of
+from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
+from abfed.lab.shapes import ADDRESS, found_in
 from abfed.protocol.errors import Withheld
 
 if TYPE_CHECKING:
@@ -43,37 +47,22 @@ PICTURES = {"image/png"}
 DROPPED = {"application/vnd.jupyter.widget-view+json"}
 """A view of something that only lives in a kernel: it has a text beside it."""
 
-_OUTSIDE = tuple(
-    re.compile(one)
-    for one in (
-        r"<\s*(?:script|link|iframe|object|embed|base|form|meta|foreignobject|audio|video)\b",
-        r"on(?<=\bon)\w+\s*=\s*[\"']", r"javascript:", r"@import", r"srcset(?<=\bsrcset)\s*=",
-        r"src\s*=\s*[\"']?\s*(?:https?:)?//", r"poster\s*=\s*[\"']?\s*(?:https?:)?//",
-        r"data\s*=\s*[\"']?\s*(?:https?:)?//",
-        r"url\(\s*[\"']?(?!#)",
-    )
-)  # fmt: skip
-"""In small letters; each begins with what `re` finds fast, where the page is long."""
-_LINK = re.compile(r"href\s*=\s*[\"']?\s*(?!#|data:|[\"'])([^>\s]*)")
-_FILE = re.compile(r"\.(?:js|css)\b")
-_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'\s)>]*)")
-_TABLE = re.compile(r"<table\b", re.IGNORECASE)
+DEEPEST = 3
+"""How often something may be packed inside something packed: a picture in a picture, once more."""
+
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'<>)]*)", re.IGNORECASE)
+_UNREAD_DATA = re.compile(r"(?:src|href)\s*=\s*[\"']?\s*data:(?!,)")
+_TABLE = re.compile(r"<m?table\b", re.IGNORECASE)
 _SOURCE = re.compile(r"\bdata-source=\"([^\"]*)\"")
+_STYLES = re.compile(r"<style\b[^<>]*>(.*?)(?:</style|$)", re.IGNORECASE | re.DOTALL)
+_WRITES = re.compile(r"(?<![\w-])content\s*:|\\|@counter-style", re.IGNORECASE)
+_STYLED = re.compile(r"style\s*=\s*(?:\"[^\"]*\\|'[^']*\\)")
+"""Styles that write words, or spell them in a way that nobody reads."""
+_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 _CELL = re.compile(r"<t[dh]\b([^<>]*)>", re.IGNORECASE)
 _CELL_ENDS = re.compile(r"</t[dh]\s{0,9}>", re.IGNORECASE)
 _COUNTED = re.compile(rf"\b{COUNT}\b")
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
-_DIGIT = re.compile(r"\d")
-_FIGURE = re.compile(r"[-+−]?\d[\d,.]*(?:e[-+]?\d+)?%?", re.IGNORECASE)
-_BETWEEN = re.compile(r"[\s;|()\[\]{}'\"]+|:\s|,(?!\d{3}(?!\d))")
-"""What stands between the cells of a row, as frames, lists, tuples and JSON print themselves."""
-_OPENED = re.compile(r"([\[({,])\s{1,80}")
-_CLOSED = re.compile(r"[\])}]\s{0,80},\s{0,80}")
-"""Lists of lists: on one line, or indented with each figure on its own."""
-_PRE = re.compile(r"<pre\b[^<>]*>", re.IGNORECASE)
-_PRE_ENDS = re.compile(r"</pre\b", re.IGNORECASE)
-_PRINTED_ROWS = 2  # lines of figures under one another that make a table
-_PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}
 
 
 class Finding(NamedTuple):
@@ -119,7 +108,10 @@ def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
         yield Finding("0 (metadata)", what)
     for number, cell in enumerate(document.cells, start=1):
         name = str(cell.get("id", number))
-        for what in _in_cell(cell, allowed):
+        told = dict.fromkeys(_in_cell(cell, allowed))
+        if holds_back(name, allowed):
+            told, name = told | {"a name of a cell that says too much": None}, str(number)
+        for what in told:
             yield Finding(name, what)
 
 
@@ -135,12 +127,11 @@ def holds_back(text: str, allowed: Allowed) -> bool:
 
 def _in_cell(cell: NotebookNode, allowed: Allowed) -> Iterator[str]:
     yield from _in_text(json.dumps(cell.metadata, ensure_ascii=False), allowed)
-    for bundle in cell.get("attachments", {}).values():
+    for name, bundle in cell.get("attachments", {}).items():
+        yield from _in_text(name, allowed)
         yield from _in_bundle(bundle, allowed)
     if cell.cell_type != "code":
-        yield from _in_markup(cell.source, allowed)
-        if sum(map(_is_typed_row, cell.source.splitlines())) >= _PRINTED_ROWS:
-            yield "a table that was typed, not made from a release"
+        yield from _in_markdown(cell.source, allowed)
         return
     yield from _in_text(cell.source, allowed)
     for output in cell.outputs:
@@ -150,104 +141,124 @@ def _in_cell(cell: NotebookNode, allowed: Allowed) -> Iterator[str]:
 def _in_output(output: NotebookNode, allowed: Allowed) -> Iterator[str]:
     match output.output_type:
         case "stream":
-            yield from _in_text(output.text, allowed)
-            yield from _printed(output.text)
+            yield from _in_text(f"{output.name}\n{output.text}", allowed)
+            yield from _printed(settled(output.text))
         case "error":
-            yield from _in_text("\n".join([output.evalue, *output.traceback]), allowed)
+            said = [output.ename, output.evalue, *output.traceback]
+            yield from _in_text("\n".join(said), allowed)
         case "display_data" | "execute_result":
             yield from _in_text(json.dumps(output.metadata, ensure_ascii=False), allowed)
             yield from _in_bundle(output.data, allowed)
             if "text/html" not in output.data:
-                yield from _printed(str(output.data.get("text/plain", "")))
-        case kind:
-            yield f"an output of kind {kind}"
+                yield from _printed(settled(str(output.data.get("text/plain", ""))))
+        case _:
+            yield "an output of an unknown kind"
 
 
 def _in_bundle(bundle: dict[str, Any], allowed: Allowed) -> Iterator[str]:
     """Each form of one output: a reader sees one of them, a file may carry all."""
     for kind, value in bundle.items():
-        if kind in DROPPED:
-            continue
-        if kind in PICTURES:
-            yield from _in_picture(_decoded(value), allowed)
-        elif kind in TEXTS:
-            yield from (
-                _in_text(value, allowed) if kind == "text/plain" else _in_markup(value, allowed)
-            )
-        else:
-            yield f"an output of type {kind}, which can’t be looked into"
+        if kind not in DROPPED:
+            yield from _in_form(kind, value, allowed)
 
 
-def _in_markup(markup: str, allowed: Allowed) -> Iterator[str]:
+def _in_form(kind: str, value: Any, allowed: Allowed) -> Iterator[str]:
+    match kind:
+        case one if one in PICTURES:
+            yield from _in_picture(value, allowed)
+        case "text/plain":
+            yield from _in_text(value, allowed)
+        case "text/latex":
+            yield from _in_text(value, allowed)
+            yield from _printed(settled(value))
+        case "text/markdown":
+            yield from _in_markdown(value, allowed)
+        case one if one in TEXTS:
+            yield from _in_markup(value, allowed)
+        case _:
+            yield f"an output {_typed_as(kind, allowed)}, which can’t be looked into"
+
+
+def _typed_as(kind: str, allowed: Allowed) -> str:
+    """A form's type in words, unless the name of the type is what would be published."""
+    tame = _TYPE.fullmatch(kind) and not holds_back(kind, allowed)
+    return f"of type {kind}" if tame else "of an unknown type"
+
+
+def _in_markdown(source: str, allowed: Allowed) -> Iterator[str]:
+    """Markdown: as it was typed, which a notebook keeps, and as it is shown."""
+    from abfed.lab.exporters import words
+
+    rendered = words(source)
+    yield from _in_markup(source, allowed)
+    yield from _in_words(rendered, allowed)
+    if is_typed(source, rendered):
+        yield "a table that was typed, not made from a release"
+
+
+def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
     """Markup: itself, what is packed inside it, and its tables."""
-    packed: list[tuple[str, str]] = []
+    if depth > DEEPEST:
+        yield "something packed too deep to be looked into"
+        return
+    packed: list[tuple[str, bool, str]] = []
 
     def out(match: re.Match[str]) -> str:
-        packed.append((match[1] or "text/plain", match[3]))
+        packed.append(((match[1] or "text/plain").lower(), "base64" in match[2].lower(), match[3]))
         return "data:,"
 
     bare = _DATA.sub(out, markup)
-    plain = unescape(bare)
-    if reaches_out(plain):
-        yield "something that loads or runs: a script, a frame, or a file from outside"
-    yield from _in_text(plain, allowed)
-    for kind, data in packed:
-        content = _decoded(data)
-        if kind in PICTURES:
-            yield from _in_picture(content, allowed)
+    yield from _in_words(bare, allowed)
+    for kind, encoded, data in packed:
+        if kind in PICTURES and encoded:
+            yield from _in_picture(data, allowed)
         elif kind in TEXTS:
-            yield from _in_markup(content.decode(errors="replace"), allowed)
+            content = _decoded(data) if encoded else unquote_to_bytes(unescape(data))
+            yield from _in_markup(content.decode(errors="replace"), allowed, depth + 1)
         else:
-            yield f"something packed as {kind}"
+            yield f"something packed {_typed_as(kind, allowed)}"
     for opened in _TABLE.split(bare)[1:]:
         source = _SOURCE.search(opened.partition(">")[0])
         if source is None:
             yield "a table that isn’t from a release"
         elif source[1] not in allowed.sources:
             yield "a table from another release than this report’s"
-    for block in _PRE.split(bare)[1:]:
-        yield from _printed(unescape(_PRE_ENDS.split(block, maxsplit=1)[0]))
+    if is_set_as_rows(bare):
+        yield "a table that was printed, not made from a release"
 
 
-def reaches_out(markup: str) -> bool:
-    """Whether markup loads or runs something, in letters of whatever case."""
-    small = markup.replace("\u0130", "i").casefold().replace("\u0131", "i")  # Turkish
-    if any(one.search(small) for one in _OUTSIDE):
-        return True
-    return any(_FILE.search(one) for one in _LINK.findall(small))
-
-
-def _is_typed_row(line: str) -> bool:
-    """Whether a line of Markdown is a table's row with a figure in it."""
-    row = line.strip()
-    return len(row) > 2 and row[0] == row[-1] == "|" and bool(_DIGIT.search(row))
+def _in_words(bare: str, allowed: Allowed) -> Iterator[str]:
+    """Markup whose packed parts were taken out: what it says, in its tags and between them."""
+    plain = unescape(bare)
+    small = plain.lower()
+    if reaches_out(plain):
+        yield "something that loads or runs: a script, a frame, or a file from outside"
+    if small.count("data:") > small.count("data:,") and _UNREAD_DATA.search(small):
+        yield "something packed in a way that can’t be looked into"
+    if any(_WRITES.search(one) for one in _STYLES.findall(bare)) or (
+        "\\" in small and _STYLED.search(small)
+    ):
+        yield "words that a style writes"
+    usual = read_aloud(bare)
+    yield from _in_text(plain, allowed)
+    yield from _in_text(usual, allowed)
+    if "@" in usual and ADDRESS in set(found_in(run_together(bare))):
+        yield ADDRESS
 
 
 def _in_text(text: str, allowed: Allowed) -> Iterator[str]:
-    yield from found_in(text)
-    if any(word in text for word in allowed.never):
+    seen = settled(text)
+    yield from found_in(seen)
+    for said in unpacked(seen):
+        yield from found_in(said)
+    small = seen.casefold()
+    if any(word.casefold() in small for word in allowed.never):
         yield "a word that this workspace never shows"
 
 
 def _printed(text: str) -> Iterator[str]:
-    """Rows of figures: under one another, as a frame prints itself, or as a list of lists.
-
-    It is a heuristic: `docs/reports.md` says what it doesn't see.
-    """
-    lists = (one.rstrip() for one in _CLOSED.split(_OPENED.sub(r"\1 ", text)))
-    if _has_rows(text) or _has_rows("\n".join(lists)):
+    if is_printed(text):
         yield "a table that was printed, not made from a release"
-
-
-def _has_rows(text: str) -> bool:
-    rows = 0
-    for line in text.splitlines():
-        words = [word for word in _BETWEEN.split(line) if word]
-        figures = sum(bool(_FIGURE.fullmatch(word)) for word in words)
-        rows = rows + 1 if len(words) >= 3 and figures >= 2 else 0
-        if rows >= _PRINTED_ROWS:
-            return True
-    return False
 
 
 def _decoded(data: str) -> bytes:
@@ -257,29 +268,12 @@ def _decoded(data: str) -> bytes:
         return data.encode()
 
 
-def _in_picture(content: bytes, allowed: Allowed) -> Iterator[str]:
-    """A PNG carries pixels only: its texts would be read by nobody and kept by everybody."""
-    for kind, chunk in _chunks(content):
-        if kind in _PNG_TEXTS:
-            if not chunk.startswith(b"Software\0"):
-                yield "a picture with words inside its file"
-            yield from _in_text(chunk.decode("latin-1"), allowed)
-
-
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG (ISO/IEC 15948, 5.3); what isn't one is a chunk of text."""
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        yield b"tEXt", content
-        return
-    at = 8
-    while at + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[at : at + 8])
-        yield kind, content[at + 8 : at + 8 + length]
-        at += 12 + length
-        if kind == b"IEND":
-            break
-    if at < len(content):
-        yield b"tEXt", content[at:]
+def _in_picture(data: str, allowed: Allowed) -> Iterator[str]:
+    """A PNG carries pixels only, and which program drew it."""
+    for words in words_of(data):
+        if not only_made_by(words):
+            yield "a picture with words inside its file"
+        yield from _in_text(words, allowed)
 
 
 def hide_small(document: NotebookNode) -> NotebookNode:

@@ -36,7 +36,13 @@ from abfed.lab.report_manifest import (
     versions,
 )
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
-from abfed.protocol.errors import InputError, IntegrityError, ReportFailed, WorkspaceError
+from abfed.protocol.errors import (
+    InputError,
+    IntegrityError,
+    ReportFailed,
+    Withheld,
+    WorkspaceError,
+)
 from abfed.site.files import make_private_folder, write_private
 
 if TYPE_CHECKING:
@@ -180,10 +186,16 @@ def make_report(
 
 
 def _finished(asked: Order, done: Executed, seed: int) -> Made:
-    from abfed.lab.disclosure import cleared
+    from abfed.lab.disclosure import cleared, holds_back
     from abfed.lab.exporting import export, readable
 
     subject = asked.subject
+    if holds_back(subject.title, subject.allowed()):
+        raise Withheld(
+            "the page is withheld: its title would show what must not leave",
+            where=asked.name,
+            do="give the plan’s report another title",
+        )
     shown = cleared(readable(done.document), subject.allowed(), where=asked.name)
     made = export(shown, subject.title, asked.formats, footer=_footer(asked))
     files = {f"{asked.name}.{form}": content for form, content in made.items()}

@@ -18,23 +18,24 @@ _PSEUDONYMS = (
     r"(?<![\w+/])[\w+/-]{22}==(?![\w=])",
     r"\bb'(?=[^'\\]{0,40}\\x)(?:[^'\\]|\\.){12,200}'",
 )
-_NUMBER = r"[1-9]\d{0,2}[ /-]?(?:\(0\))?(?:[ /-]?\d){7,12}(?![\d.])"
+_NUMBER = r"[1-9]\d{0,2}[ /-]?(?:\(\d{1,4}\)(?:[ /-]?\d){5,12}|(?:[ /-]?\d){7,12})(?![\d.])"
 # Here and below a fixed character comes first, for which `re` looks fast; what must stand before it
 # is looked at then.
 _TELEPHONES = (rf"\+(?<![\w+.]\+){_NUMBER}", rf"00(?<![\w+.]00){_NUMBER}")
 _PATHS = (
-    r"/(?<![\w/.<:)\]}-]/)(?:[\w.@+-]+/)+[\w.@+-]*",
+    r"/(?<![\w/.<)\]}-]/)(?:[\w.@+-]+/)+[\w.@+-]*",
     r"\bfile://",
     r"(?<![\w~])~/[\w.]",
     r"(?<!\w)[A-Za-z]:\\+[\w.]",
 )
+_FIRST = "|".join(rf"(?<=(?<![\w.]){digits}\.)" for digits in (r"\d", r"\d\d", r"\d\d\d"))
+ADDRESS = "an e-mail address"
 IDENTIFIERS = {
-    "an e-mail address": r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}"
-    r"(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,}",
+    ADDRESS: r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[^\W\d_]{2,}",
     "a pseudonym": "|".join(_PSEUDONYMS),
     "a UUID": r"-(?<=\b[0-9a-fA-F]{8}-)[0-9a-fA-F]{4}(?:-[0-9a-fA-F]{4}){2}-[0-9a-fA-F]{12}\b",
     "a telephone number": "|".join(_TELEPHONES),
-    "an internet address": r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])",
+    "an internet address": rf"\.(?:{_FIRST})(?:\d{{1,3}}\.){{2}}\d{{1,3}}(?![\w.])",
 }
 SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
@@ -60,7 +61,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     _PATHS[1]: ("file://",),
     _PATHS[2]: ("~/",),
     _PATHS[3]: (":\\",),
-    IDENTIFIERS["an e-mail address"]: ("@",),
+    IDENTIFIERS[ADDRESS]: ("@",),
     SECRETS["a private key"]: ("PRIVATE KEY-----",),
     SECRETS["a signed token"]: ("eyJ",),
     SECRETS["an access key"]: (
@@ -68,7 +69,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     SECRETS["a second factor"]: ("otpauth://",),
     SECRETS["a bearer token"]: ("bearer",),
-    SECRETS["an address with a password"]: ("://",),
+    SECRETS["an address with a password"]: ("@",),
     SECRETS["a canary"]: ("canary",),
 }  # fmt: skip
 """Words of which one is in each match of a pattern, in small letters where it takes both cases.
@@ -106,6 +107,7 @@ SECRET_BITS = 3.9  # Shannon bits per character; English words have less, base64
 def found_in(text: str) -> Iterator[str]:
     """The kinds of what must not be shown and is in a text, each once."""
     small = text.lower()
+    long = " ".join([word for word in text.split() if len(word) >= HEX_SECRET])
     found = ""
     for kind, pattern, words in _PARTS:
         if kind == found:
@@ -113,7 +115,7 @@ def found_in(text: str) -> Iterator[str]:
         within = small if pattern.flags & re.IGNORECASE else text
         if words and not any(word in within for word in words):
             continue
-        if pattern.search(text):
+        if pattern.search(long if pattern.pattern == _PSEUDONYMS[0] else text):
             found = kind
             yield kind
 
