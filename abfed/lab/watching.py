@@ -37,7 +37,7 @@ from abfed.lab.watched import (
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import AbfedError, WorkspaceError
+from abfed.protocol.errors import AbfedError, InputError, IntegrityError, WorkspaceError
 from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
 from abfed.protocol.yamltext import parse_yaml
@@ -128,7 +128,8 @@ class Watch:
         now = self._clock()
         standing = tuple(sorted(self._found(now), key=lambda one: one.at))
         with self._file.alone():
-            before = self._told()
+            before, broken = self._told(now)
+            standing += broken
             told = {key: at for key, at in before.alarms.items() if now - moment_of(at) < KEPT}
             new = tuple(one for one in standing if one.key not in told)
             failed, taken = self._tell(new, before.taken)
@@ -237,9 +238,15 @@ class Watch:
                 taken[name] = had
         return tuple(failed), taken
 
-    def _told(self) -> Told:
-        values = self._file.read()
-        return Told() if values is None else parse_record(Told, values, where=TOLD)
+    def _told(self, now: datetime) -> tuple[Told, tuple[Alarm, ...]]:
+        """What was told before; where that was changed nothing was, and that is an alarm itself.
+
+        Somebody who may write to the disk could end the watch otherwise before it told of them.
+        """
+        try:
+            return last_look(self._home.folder, self._home.keys) or Told(), ()
+        except AbfedError as error:
+            return Told(), (unreadable(self._sites[0], now, error),)
 
     def _count(
         self, standing: tuple[Alarm, ...], first: tuple[Alarm, ...], failed: tuple[str, ...]
@@ -271,7 +278,10 @@ def last_look(folder: Path, keys: SiteKeys) -> Told | None:
         IntegrityError: it was changed.
     """
     values = SealedFile(folder / TOLD, keys, "watch-told").read()
-    return None if values is None else parse_record(Told, values, where=TOLD)
+    try:
+        return None if values is None else parse_record(Told, values, where=TOLD)
+    except InputError as cause:
+        raise IntegrityError("not what the watch kept", where=TOLD) from cause
 
 
 def load_settings(workspace: Path) -> Settings:

@@ -9,19 +9,21 @@ bounded by a chunk.
 from __future__ import annotations
 
 import io
+import os
 import secrets
+import shutil
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from argon2.low_level import Type, hash_secret_raw
 
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.sealing import KEY_BYTES, seal, unseal
-from abfed.site.files import FILE_MODE, make_private_folder, write_private
+from abfed.site.files import FILE_MODE, make_private_folder
 
 MAGIC = b"ABFEDBACKUP1"
 SALT_BYTES = 16
@@ -81,17 +83,26 @@ def read_archive(file: BinaryIO, passphrase: str, folder: Path) -> int:
     with _damage_is_named(), tarfile.open(fileobj=unsealing, mode="r|") as tar:
         for member in tar:
             place = PurePosixPath(member.name)
-            if not member.isfile() or place.is_absolute() or ".." in place.parts:
+            outside = place.is_absolute() or ".." in place.parts or not place.parts
+            if outside or not member.isfile() or member.issparse():  # a hole is as large as it says
                 raise IntegrityError("a member is not a plain file of the site", where="backup")
             content = tar.extractfile(member)
             if content is None:
                 raise IntegrityError("a member has no content", where="backup")
             target = folder / place
             make_private_folder(target.parent)
-            write_private(target, content.read())
+            _write(target, content)
             count += 1
     unsealing.drain()
     return count
+
+
+def _write(target: Path, content: IO[bytes]) -> None:
+    """Write a member, chunk by chunk; what is half written goes with the folder that it is in."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+        shutil.copyfileobj(content, file, CHUNK)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _add(tar: tarfile.TarFile, name: str, source: Path | bytes) -> None:
@@ -198,5 +209,5 @@ class _Unsealing(io.RawIOBase):
 def _damage_is_named() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError) as cause:
+    except (tarfile.TarError, EOFError, FileExistsError, ValueError) as cause:
         raise IntegrityError("the backup is damaged", where="backup") from cause

@@ -59,6 +59,8 @@ def served(
         return
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10.0  # seconds: who connects and says nothing holds no thread for long
+
         def do_GET(self) -> None:
             if self.path == "/healthz":
                 self._answer(200, b"ok\n", "text/plain")

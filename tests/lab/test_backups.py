@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from abfed.lab.backups import back_up, restore
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
 from abfed.silo.checking import check_silo
-from abfed.site.archive import CHUNK, read_archive, write_archive
+from abfed.site import archive as archives
+from abfed.site.archive import CHUNK, MAGIC, SALT_BYTES, read_archive, write_archive
 from abfed.site.files import make_private_folder, write_private
 from tests.signing import sign_in
 from tests.whole.story import small_plan
@@ -74,6 +76,28 @@ def test_a_member_cannot_leave_the_folder(tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match="plain file"):
             read_archive(io.BytesIO(archive((name, b"x"))), SECRET, tmp_path / "in")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_that_is_no_plain_file_or_comes_twice_is_refused(tmp_path: Path) -> None:
+    """By somebody who has the passphrase: a link, a device, a hole of a terabyte."""
+    link, device, hole = (tarfile.TarInfo(name) for name in ("link", "device", "hole"))
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    device.type = tarfile.CHRTYPE
+    hole.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 40)}
+    twice = [tarfile.TarInfo("one"), tarfile.TarInfo("one")]
+    for number, members in enumerate(([link], [device], [hole], twice)):
+        file = io.BytesIO()
+        file.write(MAGIC + bytes(SALT_BYTES))
+        sealing = archives._Sealing(file, archives._key(SECRET, bytes(SALT_BYTES)))
+        with tarfile.open(fileobj=sealing, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for member in members:
+                tar.addfile(member)
+        sealing.finish()
+        file.seek(0)
+        folder = tmp_path / str(number)
+        with pytest.raises(IntegrityError, match=r"plain file|damaged"):
+            read_archive(file, SECRET, folder)
+        assert sum(one.stat().st_size for one in folder.rglob("*")) == 0
 
 
 @pytest.fixture(scope="module")

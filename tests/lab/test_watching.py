@@ -20,7 +20,7 @@ from abfed.lab import watching
 from abfed.lab.offices import Office
 from abfed.lab.run_alarms import Floats, judge_run
 from abfed.lab.runs import Run
-from abfed.lab.watching import FILE, Watch
+from abfed.lab.watching import FILE, TOLD, Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.shapes import UPDATE
 from abfed.site.alarms import RULES, Alarm, judge_log
@@ -64,6 +64,19 @@ def test_an_alarm_is_told_once_and_again_after_a_sink_failed(workspace: Workspac
     assert len(failing.failed) == 1
     sinks(workspace, {"kind": "log", "path": "alarms.jsonl"})
     assert [one.rule for one in Watch(workspace).look().new] == ["sign-in-flood"]
+
+
+def test_whoever_damages_what_the_watch_keeps_does_not_silence_it(workspace: Workspace) -> None:
+    sinks(workspace, {"kind": "log", "path": "alarms.jsonl"})
+    Watch(workspace).look()
+    attack(workspace)
+    kept = workspace.coordinator / TOLD
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    found = {one.rule for one in Watch(workspace).look().new}
+    assert found == {"sign-in-failures", "chain-or-seal-broken"}
+    told = (workspace.path / "alarms.jsonl").read_text().splitlines()
+    assert {json.loads(line)["rule"] for line in told} == found
+    assert Watch(workspace).look().new == (), "it is told once"
 
 
 def test_who_took_an_alarm_does_not_get_it_again_while_another_is_down(

@@ -8,6 +8,8 @@ import pytest
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError, IntegrityError, Refused
 from abfed.protocol.tensors import pack
+from abfed.silo.permit import Permit
+from abfed.site.checkups import Checkups, Finding
 from abfed.site.freezes import FILE, Freezes
 from tests.examples import make_model_plan, make_plan
 from tests.silo.asking import HOLDINGS, model_arrays
@@ -48,6 +50,20 @@ def test_a_frozen_silo_or_key_answers_nothing(house: House, kind) -> None:
     freeze(house, kind, name)
     assert code_of(house, house.asker.request(PLAN)) == "frozen"
     assert not house.ledger.reservations()
+
+
+def test_a_silo_that_was_not_checked_in_time_answers_nothing(house: House) -> None:
+    house.policy(checkup_within_days=7)
+    assert code_of(house, house.asker.request(PLAN)) == "checkup"
+    checkups = Checkups(house.folder, house.keys)
+    worst = Finding(check="seals", severity="critical", what="a test")
+    checkups.keep(["seals"], [worst], house.audit, house.asker.clock())
+    assert code_of(house, house.asker.request(PLAN)) == "checkup"
+    assert not house.ledger.reservations()
+    checkups.keep(["seals"], [], house.audit, house.asker.clock())
+    assert isinstance(house.gate().admit(house.asker.request(PLAN), HOLDINGS), Permit)
+    house.asker.clock.forward(days=8)
+    assert code_of(house, house.asker.request(make_plan(name="another"))) == "checkup"
 
 
 def test_a_frozen_model_is_not_trained_on(house: House) -> None:
