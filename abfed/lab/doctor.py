@@ -68,7 +68,12 @@ def check_up(workspace: Workspace, site: str, now: datetime, *, fix: bool = Fals
         now: when.
         fix: whether to do what is safe.
     """
-    folder = workspace.coordinator if site == "coordinator" else workspace.silo_folder(site)
+    try:
+        folder = workspace.coordinator if site == "coordinator" else workspace.silo_folder(site)
+    except AbfedError as error:  # it is lost: the other places are looked at all the same
+        if site not in workspace.silos:
+            raise
+        return CheckUp(site, FILE_CHECKS, (_unopened(error),), None)
     findings = list(examine_files(folder, now))
     if fix and any(one.safe for one in findings):
         mend(folder, now)

@@ -169,7 +169,7 @@ class Workspace(Entrance):
         """A silo's folder, which must be that silo's: its keys say whose it is.
 
         Raises:
-            WorkspaceError: there is no such silo here.
+            WorkspaceError: there is no such silo here, or no more.
             IntegrityError: another silo lies there.
         """
         try:
@@ -182,6 +182,12 @@ class Workspace(Entrance):
                 why=f"its silos are: {known}",
                 do=f"run `abfed silo create {name}`",
             ) from cause
+        if not folder.exists():
+            raise WorkspaceError(
+                f"silo {name!r} is listed, and its folder is gone",
+                where=str(folder),
+                do="mount its disk, or put it back: `abfed silo restore`",
+            )
         found = SiteKeys.site_of(folder / "keys")
         if found != name:
             raise IntegrityError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -112,8 +113,13 @@ def _link(workspace: Workspace) -> None:
     (workspace.silo_folder("aurora") / "elsewhere").symlink_to("/tmp")
 
 
+def _lost(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.silo_folder("aurora"))
+
+
 WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "a folder open to others": (_wide, "permissions", "critical"),
+    "a silo that is lost": (_lost, "seals", "critical"),
     "a link": (_link, "permissions", "high"),
     "a file a crash left": (_aside, "leftovers", "low"),
     "a folder a crash left": (_aside_folder, "leftovers", "low"),
