@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.page import STYLE, page_style, pill
+from abfed.lab.page import STYLE, page_style, pill, scoped
 from abfed.lab.report_manifest import (
     FORMAT,
     SUFFIX,
@@ -201,7 +201,7 @@ def index_page(facts: Mapping[str, Any], audience: Sequence[str], folder: Path) 
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(name)}: {len(reports)} reports</title>\n"
-        f"<style>{STYLE}{page_style()}{_STYLE}</style>\n</head>\n"
+        f"<style>{STYLE}{page_style()}{scoped(_STYLE)}</style>\n</head>\n"
         f'<body>\n<main class="abfed wide">\n<div class="kicker">Batch of reports</div>'
         f'<h1>{escape(name)}</h1><p class="soft">{len(reports)} reports: {escape(said)}</p>\n'
         '<div class="tools" hidden><input id="q" type="search" placeholder="Search" '

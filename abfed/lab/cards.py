@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from abfed.protocol.plan import Plan
 
 _SHOWN_HEX = 16
+_WHOLE = 1000  # from here on a parameter is shown without decimals
 
 
 def register(shell: Any) -> None:
@@ -82,13 +83,13 @@ def _network(model: Model) -> str:
 
 def release_card(release: Release) -> str:
     """What a silo let out: of what kind, under which noise, charged to whom."""
-    noise = ", ".join(f"{escape(name)} = {value:.4g}" for name, value in release.noise.items())
+    noise = ", ".join(map(setting, release.noise.items()))
     pairs = [
         ("Silo", escape(release.silo)),
         ("Step", escape(release.step)),
         ("Holds", escape(str(release.payload))),
         ("Noise", noise or "none"),
-        ("Charged", ", ".join(map(charge, release.charged)) or "nothing"),
+        ("Charged", "; ".join(map(charge, release.charged)) or "nothing"),
         ("Protects", escape(release.unit.sentence)),
     ]
     if release.budget is not None:
@@ -96,6 +97,13 @@ def release_card(release: Release) -> str:
         pairs.append(("Budget", f"ε {left:.2f} of {release.budget.epsilon_total:.2f} left"))
     pairs.append(("Plan’s digest", _code(release.plan_digest)))
     return _card("abfed release", f"{release.silo}: {release.step}", pairs)
+
+
+def setting(pair: tuple[str, float]) -> str:
+    """A public parameter of a release's noise, in words."""
+    name, value = pair
+    shown = f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
+    return f"{escape(name.replace('_', ' '))} {shown}"
 
 
 def charge(one: Charge) -> str:

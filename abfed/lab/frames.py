@@ -18,6 +18,7 @@ from abfed.lab.page import STYLE, table
 from abfed.lab.units import NONE
 
 SOURCE = "source"
+LONG = 30  # characters; a longer text gets room, so that it doesn't become a column of words
 COUNTS = {"recipients", "count", "counts", "n", "people", "sends"}
 """Names of columns that count people or what they did."""
 
@@ -53,4 +54,7 @@ def _cell(value: Any) -> str:
     """A value as text: four significant digits, a dash for what is missing."""
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else NONE
-    return NONE if value is None or value is pd.NA else escape(str(value))
+    if value is None or value is pd.NA:
+        return NONE
+    text = escape(str(value))
+    return f'<span class="long">{text}</span>' if len(text) > LONG else text

@@ -28,7 +28,17 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
 ARM_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 INK, SOFT_INK, RULE = "#1b2733", "#5b6875", "#dfe4e9"
 
-STYLE = """
+
+def scoped(style: str) -> str:
+    """A style whose selectors name our class twice.
+
+    Else JupyterLab's own, for whatever a cell shows, would win: it fixes the width of columns until
+    figures lie on one another.
+    """
+    return style.replace(".abfed ", ".abfed.abfed ").replace(".abfed.card", ".abfed.abfed.card")
+
+
+_STYLE = """
 .abfed{color:#1b2733;font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
 Arial,"Liberation Sans",sans-serif}
 .abfed h1{font-size:1.9em;line-height:1.2;margin:.15em 0 .3em;letter-spacing:-.01em;font-weight:650}
@@ -39,12 +49,15 @@ Arial,"Liberation Sans",sans-serif}
 .abfed .soft{color:#5b6875;font-size:.9em}
 .abfed td .soft{font-size:.94em}
 .abfed .scroll{overflow-x:auto}
-.abfed table{border-collapse:collapse;width:100%;font-size:.92em;margin:.3em 0 .6em;border:0}
+.abfed table{border-collapse:collapse;width:100%;font-size:.92em;margin:.3em 0 .6em;border:0;
+table-layout:auto}
 .abfed th,.abfed td{text-align:left;padding:.45em .9em .45em 0;border:0;
 border-bottom:1px solid #dfe4e9;vertical-align:top;background:none;white-space:normal}
 .abfed thead th{color:#5b6875;font-weight:600;font-size:.88em;border-bottom:1.5px solid #9aa7b3;
 vertical-align:bottom}
 .abfed tbody th{font-weight:600}
+.abfed tbody tr{background:none}
+.abfed .long{display:inline-block;min-width:16em}
 .abfed tbody th .soft{font-weight:400}
 .abfed .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .abfed td.n,.abfed th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -68,11 +81,14 @@ border-radius:0 6px 6px 0;margin:.8em 0}
 .abfed figcaption{max-width:72ch;margin-bottom:.5em}
 .abfed figure img{display:block;width:100%;height:auto;max-width:860px;min-width:600px}
 .abfed details{margin:.6em 0}.abfed summary{cursor:pointer;color:#0072B2;font-weight:600}
-.abfed.card{border:1px solid #dfe4e9;border-radius:8px;padding:1em 1.3em;max-width:860px;
+.abfed.card{border:1px solid #dfe4e9;border-radius:8px;padding:1em 1.2em;max-width:980px;
 background:#fff}
+.abfed.card table{font-size:.86em}
 @media (max-width:600px){.abfed dl{grid-template-columns:1fr;gap:.1em}
 .abfed dd{margin-bottom:.55em}.abfed h1{font-size:1.5em}}
 """
+STYLE = scoped(_STYLE)
+
 
 # A part that is wider than the screen shows a shadow at the edge behind which there is more.
 _PAGE_STYLE = """

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.cards import charge
+from abfed.lab.cards import charge, setting
 from abfed.lab.page import (
     ARM_COLOURS,
     RULE,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 SURE = 1.96  # standard errors of a 95 % interval
-WHOLE = 1000  # from here on a parameter is shown without decimals
 SHORT_OF = 0.2  # of its budget: where a brand has less left, the page says so
 
 
@@ -206,7 +205,7 @@ def paid(run: Run, brand: str) -> str:
     rows = [
         [
             f"<code>{escape(step)}</code>",
-            escape(", ".join(map(_setting, one.release.noise.items()))) or "none",
+            ", ".join(map(setting, one.release.noise.items())) or "none",
             "<br>".join(map(charge, one.release.charged)) or NONE,
             f"<code>{one.digest[:16]}</code>",
         ]
@@ -232,10 +231,3 @@ def paid(run: Run, brand: str) -> str:
 def _when(step: str) -> tuple[int, str]:
     """Where a step stands among others: totals, training, evaluation."""
     return (2 if step == "evaluate" else int(step.startswith("train")), step)
-
-
-def _setting(pair: tuple[str, float]) -> str:
-    """A public parameter of a release's noise, in words."""
-    name, value = pair
-    shown = f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:.3g}"
-    return f"{name.replace('_', ' ')} {shown}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,6 +14,7 @@ from abfed.lab.page import SOURCE_HEX, paragraph, pill, section, table
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 
 WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
+_TICKED = re.compile("`([^`]+)`")
 FEW = 3
 """Lines of evidence that are shown at once; the rest unfolds."""
 
@@ -39,32 +41,30 @@ def headline(review: Mapping[str, Any]) -> str:
         else f"All {len(review['controls'])} controls hold."
     )
     near = f" {states['look']} hold today and ask for a decision." if states["look"] else ""
+    how = "Every state follows from facts that were checked; what was not checked counts as not so."
     return (
-        "<h1>Security review</h1>"
-        + paragraph(f"{said}{near}", "key" if red else "")
-        + paragraph(
-            f"Of {sites}, on {review['at'][:10]}. Every state follows from facts that were "
-            "checked; nobody typed one in. What was not checked counts as not so."
-        )
+        '<section class="first"><div class="kicker">For the board</div><h1>Security review</h1>'
+        f'<div class="soft">{escape(sites)} · {escape(review["at"][:10])}</div>'
+        f'<div class="{"warn" if red else "key"}">{paragraph(f"{said}{near}")}</div>'
+        f"{paragraph(how, 'soft')}</section>"
     )
 
 
 def asking(review: Mapping[str, Any]) -> str:
-    """What isn't so and what needs a decision, first."""
+    """What isn't so and what needs a decision, first; what asks for the same stands together."""
+    alike: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
+    for state in ("red", "look"):
+        for one in review["controls"]:
+            if one["state"] == state:
+                key = (state, tuple(one["evidence"]), one["owner"] or "nobody")
+                alike.setdefault(key, []).append(one["id"])
     rows = [
-        (
-            escape(one["id"]),
-            pill(*WORDS[one["state"]]),
-            _lines(one["evidence"][:FEW]),
-            escape(one["owner"] or "nobody"),
-        )
-        for state in ("red", "look")
-        for one in review["controls"]
-        if one["state"] == state
+        (escape(", ".join(ids)), pill(*WORDS[state]), _evidence(why), escape(owner))
+        for (state, why, owner), ids in alike.items()
     ]
     if not rows:
         return section("What asks for somebody", paragraph("Nothing does."))
-    head = ("control", "state", "why", "owner")
+    head = ("Control", "State", "Why", "Owner")
     return section("What asks for somebody", table(head, rows, source=source_of(review)))
 
 
@@ -81,7 +81,7 @@ def every(review: Mapping[str, Any]) -> str:
         )
         for one in review["controls"]
     ]
-    head = ("control", "what is asked", "state", "evidence", "as of", "owner")
+    head = ("Control", "What is asked", "State", "Evidence", "As of", "Owner")
     return section("All controls", table(head, rows, source=source_of(review)))
 
 
@@ -96,4 +96,9 @@ def _evidence(lines: Sequence[str]) -> str:
 def _lines(lines: Sequence[str]) -> str:
     """Lines of evidence, told apart where there are several: one may wrap."""
     mark = "· " if len(lines) > 1 else ""
-    return "<br>".join(f"{mark}{escape(line)}" for line in lines)
+    return "<br>".join(f"{mark}{_commands(escape(line))}" for line in lines)
+
+
+def _commands(line: str) -> str:
+    """What stands between backticks, as code."""
+    return _TICKED.sub(r"<code>\1</code>", line)

@@ -160,32 +160,10 @@ def _plot_gains(frame: pd.DataFrame) -> Figure:
 
 def by_segment(run: Run) -> str:
     """What the arms do in each declared segment; nothing where the plan declares none."""
-    frame = run.segments
-    frame = frame[frame["metric"] == run.plan.primary]
-    if frame.empty:
-        return ""
     from abfed.lab.soundness import segments
 
-    said = segments_reading(frame)
     caution = (
         "An arm that was chosen because it looked best in a segment looks better than it is: try "
         "it again before a policy is built on it."
     )
-    return section("For whom", paragraph(said), paragraph(caution, "soft")) + segments(run)
-
-
-def segments_reading(frame: pd.DataFrame) -> str:
-    """In which segments an arm is clearly better than the control, and in which clearly worse."""
-    said = []
-    for decision in ("better", "worse"):
-        found = frame[frame["decision"] == decision]
-        arms: dict[str, list[str]] = {}
-        for arm, scope in zip(found["arm"], found["scope"], strict=True):
-            arms.setdefault(arm, []).append(scope)
-        if arms:
-            named = "; ".join(f"“{arm}” for {', '.join(scopes)}" for arm, scopes in arms.items())
-            said.append(f"Clearly {decision} than the control: {named}.")
-    unread = frame[frame["estimate"].isna()]
-    if len(unread) == len(frame):
-        return "What the arms do in each segment can’t be told from noise at this ε."
-    return " ".join(said) or "In no segment is an arm clearly better or worse than the control."
+    return segments(run, heading="For whom", caution=caution)

@@ -26,6 +26,8 @@ from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from abfed.lab.runs import Run
 
 
@@ -66,30 +68,85 @@ def agreement(run: Run) -> str:
     )
 
 
-def segments(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
-    """Effects in each cell of the declared segmentations; nothing where there is none."""
+def segments(
+    run: Run, *, alpha: float = DEFAULT_ALPHA, heading: str = "Segments", caution: str = ""
+) -> str:
+    """Effects in each cell of the declared segmentations; nothing where there is none.
+
+    The primary metric stands open, all others are folded away; what noise drowns is named below.
+
+    Args:
+        run: whose.
+        alpha: one minus the confidence of the intervals.
+        heading: of the section.
+        caution: what else its reader should know.
+    """
     frame = effects_at(run, alpha, segments=True)
     if frame.empty:
         return ""
-    shown, hidden = readable(frame)
-    sure = f"Difference, {level(alpha)} interval"
-    head = [
-        "Segment", "Metric", "Arm", "Control", "In the arm", sure, "Noise’s part, worth",
-        "p, adjusted", "Reading",
-    ]  # fmt: skip
-    cells, above = [], ("", "")
-    for _, row in shown.iterrows():
-        one = figures(run, row)
-        cells.append(_segment_cells(one, above))
-        above = (one.scope, one.metric)
-    said = [note for note in remarks(shown, scoped=True) if not any(map(note.count, ELSEWHERE))]
-    notes = [paragraph(one, "soft") for one in (hidden, *said) if one]
+    seen, hidden = readable(frame)
+    told = seen[seen["estimate"].notna()]
+    first = frame["metric"] == run.plan.primary
+    parts = [paragraph(segments_reading(frame[first]))]
+    parts += [paragraph(caution, "soft")] if caution else []
+    if rows := _segment_rows(run, told[told["metric"] == run.plan.primary]):
+        parts.append(_segment_table(run, rows, alpha))
+    if rows := _segment_rows(run, told[told["metric"] != run.plan.primary]):
+        parts.append(
+            "<details><summary>All other metrics, segment by segment</summary>"
+            f"{_segment_table(run, rows, alpha)}</details>"
+        )
+    said = [note for note in remarks(told, scoped=True) if not any(map(note.count, ELSEWHERE))]
     how = (
         "Over these brands. A segmentation’s cells, arms and metrics are one family: p-values are "
         "adjusted for all of them."
     )
-    body = table(head, cells, source=run.source, numeric=(3, 4, 5, 6, 7)) if cells else ""
-    return section("Segments", paragraph(how, "soft"), body, *notes)
+    notes = [hidden, _drowned(seen), *said, how]
+    return section(heading, *parts, *(paragraph(one, "soft") for one in notes if one))
+
+
+def segments_reading(frame: pd.DataFrame) -> str:
+    """In which segments an arm is clearly better than the control, and in which clearly worse."""
+    if frame["estimate"].isna().all():
+        return "What the arms do in each segment can’t be told from noise at this ε."
+    said = []
+    for decision in ("better", "worse"):
+        found = frame[frame["decision"] == decision]
+        arms: dict[str, list[str]] = {}
+        for arm, scope in zip(found["arm"], found["scope"], strict=True):
+            arms.setdefault(arm, []).append(scope)
+        if arms:
+            named = "; ".join(f"“{arm}” for {', '.join(scopes)}" for arm, scopes in arms.items())
+            said.append(f"Clearly {decision} than the control: {named}.")
+    return " ".join(said) or "In no segment is an arm clearly better or worse than the control."
+
+
+def _drowned(seen: pd.DataFrame) -> str:
+    """Effects of cells that can be read in part, of which nothing can be said."""
+    lost = seen[seen["estimate"].isna()]
+    named: dict[str, list[str]] = {}
+    for metric, scope in dict.fromkeys(zip(lost["metric"], lost["scope"], strict=True)):
+        named.setdefault(metric, []).append(scope)
+    said = "; ".join(f"“{metric}” for {', '.join(scopes)}" for metric, scopes in named.items())
+    return f"Not told for some arm or all: {said}." if said else ""
+
+
+def _segment_rows(run: Run, frame: pd.DataFrame) -> list[list[str]]:
+    """Cells of markup, a row for each effect."""
+    cells, above = [], ("", "")
+    for _, row in frame.iterrows():
+        one = figures(run, row)
+        cells.append(_segment_cells(one, above))
+        above = (one.scope, one.metric)
+    return cells
+
+
+def _segment_table(run: Run, rows: Sequence[Sequence[str]], alpha: float) -> str:
+    head = [
+        "Segment", "Metric", "Arm", "Control", "In the arm", f"Difference, {level(alpha)} interval",
+        "Noise’s part, worth", "p, adjusted", "Reading",
+    ]  # fmt: skip
+    return table(head, rows, source=run.source, numeric=(3, 4, 5, 6, 7))
 
 
 def _segment_cells(one: Figures, above: tuple[str, str]) -> list[str]:

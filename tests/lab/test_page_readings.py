@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from abfed.lab import pages_brand, pages_model, pages_portfolio, pages_training, pages_uplift
+from abfed.lab import (
+    pages_brand,
+    pages_model,
+    pages_portfolio,
+    pages_security,
+    pages_training,
+    pages_uplift,
+    soundness,
+)
 from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
 
 NAN = float("nan")
@@ -80,7 +88,7 @@ def cells(*decisions):
 
 
 def test_an_arm_that_harms_a_segment_is_named():
-    read = pages_training.segments_reading
+    read = soundness.segments_reading
     assert read(cells("better", "worse", "better")) == (
         "Clearly better than the control: “warm” for by-channel: 0, by-channel: 2. "
         "Clearly worse than the control: “warm” for by-channel: 1."
@@ -180,3 +188,21 @@ def test_groups_of_scores_hold_everybody_once():
 
 def test_nobody_is_in_no_group():
     assert calibration_in_groups(ScoreHistogram(np.zeros((2, BINS), dtype=np.int64), 0.0), 8) == ()
+
+
+def test_controls_that_ask_for_the_same_stand_together():
+    def control(name, state, *why):
+        return {"id": name, "state": state, "evidence": why, "owner": "", "asked": "a", "on": ""}
+
+    why = ("aurora was never checked (`abfed doctor`)", "b", "c", "d")
+    review = {
+        "at": "2026-05-01T00:00:00Z", "sites": ["aurora"],
+        "controls": [control("S1", "red", *why), control("S2", "look", *why),
+                     control("S3", "red", *why), control("S4", "holds")],
+    }  # fmt: skip
+    html = pages_security.asking(review)
+    assert html.count("<tr>") == 3
+    assert "S1, S3" in html
+    assert "<code>abfed doctor</code>" in html
+    assert "1 more" in html  # nothing of the evidence is dropped
+    assert "2 of 4 controls do not hold: S1, S3. 1 hold today" in pages_security.headline(review)
