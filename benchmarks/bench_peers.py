@@ -3,8 +3,10 @@
     python benchmarks/bench_peers.py [--times 3]
 
 Four silos, ten rounds of a job that does nothing, from starting Python to the result: wall seconds,
-and the largest memory of all processes together (their own pages and a share of common ones). Each
-peer runs in an environment of its own; where one isn't there, it says how to make it:
+CPU seconds of all processes that were waited for, and the largest memory of all together (their own
+pages and a share of common ones). FLARE mostly waits: where other programs want the processors,
+abfed's wall seconds grow and FLARE's don't. Each peer runs in an environment of its own; where one
+isn't there, it says how to make it:
 
     python3 -m venv /tmp/flare && /tmp/flare/bin/pip install nvflare==2.9.0
     python3 -m venv /tmp/flower && /tmp/flower/bin/pip install "flwr[simulation]==1.41.0"
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,6 +38,7 @@ class Took(NamedTuple):
     """What a run took."""
 
     seconds: float
+    cpu: float
     mebibytes: float
 
 
@@ -73,7 +77,7 @@ def measure(command: list[str], folder: Path) -> Took | None:
     if command[0] == sys.executable:
         environment["PYTHONPATH"] = str(HERE.parent)
     with (folder / "log.txt").open("w") as log:
-        began, peak = time.perf_counter(), 0.0
+        began, worked, peak = time.perf_counter(), _cpu(), 0.0
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -85,7 +89,15 @@ def measure(command: list[str], folder: Path) -> Took | None:
                 process.wait()
                 return None
             time.sleep(0.1)
-    return Took(time.perf_counter() - began, peak) if process.returncode == 0 else None
+    if process.returncode != 0:
+        return None
+    return Took(time.perf_counter() - began, _cpu() - worked, peak)
+
+
+def _cpu() -> float:
+    """CPU seconds of all children that have ended, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -119,15 +131,18 @@ def main() -> None:
         pairs = list(zip(ours, theirs, strict=False))
         wall = statistics.median(other.seconds / own.seconds for own, other in pairs)
         room = statistics.median(other.mebibytes / own.mebibytes for own, other in pairs)
+        work = statistics.median(other.cpu / own.cpu for own, other in pairs)
         print(f"{'':14s} time × {wall:.1f} (bar {WALL_BAR:g}: {verdict(wall, WALL_BAR)})", end="")
+        print(f", CPU × {work:.1f}", end="")
         print(f", memory × {room:.1f} (bar {MEMORY_BAR:g}: {verdict(room, MEMORY_BAR)})")
 
 
 def show(name: str, took: list[Took]) -> None:
     """One contender's medians."""
     seconds = statistics.median(one.seconds for one in took)
+    cpu = statistics.median(one.cpu for one in took)
     room = statistics.median(one.mebibytes for one in took)
-    print(f"{name:14s} {seconds:7.1f} s {room:7.0f} MiB   ({len(took)} times)")
+    print(f"{name:14s} {seconds:7.1f} s {cpu:7.1f} CPU s {room:7.0f} MiB   ({len(took)} times)")
 
 
 def verdict(ratio: float, bar: float) -> str:

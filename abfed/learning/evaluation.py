@@ -214,7 +214,7 @@ def log_loss(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> 
     """Mean log-loss in nats, each recipient taken at the middle of their bin.
 
     Logits are corrected by a slope and a shift (`recalibration`) first. None where noise drowns the
-    count of recipients.
+    count of recipients, or the loss itself, which can't be below 0.
     """
     window = scores.window()
     counts = scores.counts[:, window].astype(np.float64)
@@ -226,6 +226,8 @@ def log_loss(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> 
     mean = float((counts * losses).sum() / recipients)
     sampling = _variance(losses, counts) / recipients
     noise = scores.noise_sd**2 * _squares(losses - mean) / recipients**2
+    if mean <= 2.0 * math.sqrt(noise):
+        return None
     return Estimate(mean, math.sqrt(sampling), math.sqrt(noise))
 
 

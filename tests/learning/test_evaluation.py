@@ -172,3 +172,13 @@ def test_figures_that_noise_drowns_are_not_given():
 
 def test_both_parts_of_an_error_add_in_squares():
     assert Estimate(0.6, 0.3, 0.4).standard_error == pytest.approx(0.5)
+
+
+def test_a_log_loss_that_could_be_below_nothing_is_not_shown():
+    """Without noise in the way it is; drowned, it once stood in a table as −.05."""
+    counts, generator = histogram(*scored(2_000, seed=4)), np.random.default_rng(4)
+    assert known(log_loss(ScoreHistogram(counts, 1.0))).value > 0
+    found = [log_loss(noised(counts, 30.0, generator)) for _ in range(200)]
+    shown = [one for one in found if one is not None]
+    assert all(one.value > 2 * one.noise_error for one in shown)
+    assert len(shown) < len(found)
