@@ -6,6 +6,7 @@ themselves is tried in tests/coordinator/test_relay.py, a hostile bundle in test
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -196,13 +197,25 @@ def is_cut(line):
     return True
 
 
-def test_slow_lines_keep_nobody_out(rig, stranger, runs_meanwhile):
+@pytest.fixture
+def many_files():
+    """Room for more open files than some systems give."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_slow_lines_keep_nobody_out(rig, many_files, runs_meanwhile):
+    authority = str(rig.house.places.authority_certificate)
+    strangers = [Stranger(rig.port, authority, f"127.0.0.{n}") for n in range(2, 7)]
     slow = posted("/v1/fleet/pull-messages", "Content-Length: 100000", body=b"x")
     lines = []
     try:
-        for begun in (slow, b"POST /v1/fl", b"") * 150:
-            lines.append(stranger.line())
-            lines[-1].sendall(begun)
+        for number, begun in enumerate((slow, b"POST /v1/fl", b"", slow) * 250):
+            lines.append(strangers[number % 5].line())
+            with contextlib.suppress(OSError):  # more of one address than are let in
+                lines[-1].sendall(begun)
         plan = plan_file(rig.folder / "meanwhile.yaml", name="meanwhile", **TOTALS_ONLY)
         done = rig.run(plan)
         assert done.returncode == 0, done.stderr + rig.told()
