@@ -30,6 +30,7 @@ from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch
+from abfed.learning.steady_groups import MOST_ROWS, steady_group_units
 from abfed.learning.steady_passes import sizes_for
 from abfed.learning.steady_sums import steady_units
 
@@ -131,8 +132,8 @@ def stack_units(
 ) -> Tensor:
     """The clipped sum of a stack: in float32 where that is steady, else exact throughout.
 
-    Recipients with several rows take the exact path, which was the faster one for them. Which one
-    it is follows from the network's shape, this machine, and how many rows the recipient has.
+    Recipients with many rows take the exact path, which was the faster one for them. Which one it
+    is follows from the network's shape, this machine, and how many rows the recipient has.
 
     Returns:
         `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
@@ -148,6 +149,10 @@ def stack_units(
         start = rows.stop
         if group.rows == 1:
             total += steady_units(stack, sizes, lines[rows], labels[rows], clip, loss, scratch)
+        elif group.rows <= MOST_ROWS and (wide := sizes_for(stack, expected * group.rows)):
+            total += steady_group_units(
+                stack, wide, lines[rows], labels[rows], group, clip, loss, scratch
+            )
         else:
             total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
     return total

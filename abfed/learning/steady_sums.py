@@ -62,7 +62,7 @@ def steady_units(
     total = torch.zeros(stack.size, dtype=torch.int64)
     if len(lines) == 0 or not stack.is_finite():
         return total
-    passes, sums, start = SteadyPasses(stack, scratch), _Sums(total), 0
+    passes, sums, start = SteadyPasses(stack, scratch), Sums(total), 0
     for size in blocks(len(lines), sizes):
         rows = slice(start, start + size)
         kept = passes.kept(lines[rows], labels[rows], size, loss)
@@ -73,56 +73,72 @@ def steady_units(
     return total
 
 
-class _Sums:
+class Sums:
     """Whole numbers in float64, as long as they stay exact there, before they are added in int64.
 
     Attributes:
-        recent: `(size,)` float64: of at most `LARGEST` rows, each of at most 2⁴⁰.
+        recent: `(size,)` float64: of at most `LARGEST` clips, each of at most 2⁴⁰.
     """
 
-    __slots__ = ("_rows", "_total", "recent")
+    __slots__ = ("_clips", "_total", "recent")
 
     def __init__(self, total: Tensor) -> None:
         self._total = total
-        self._rows = 0
+        self._clips = 0
         self.recent = torch.zeros(len(total), dtype=torch.float64)
 
-    def make_room(self, rows: int) -> None:
-        """Before so many rows are added."""
-        if self._rows and self._rows + rows > LARGEST:
+    def make_room(self, clips: int) -> None:
+        """Before products are added whose magnitudes sum to at most so many clips."""
+        if self._clips and self._clips + clips > LARGEST:
             self._total += self.recent.long()
             self.recent.zero_()
-            self._rows = 0
-        self._rows += rows
+            self._clips = 0
+        self._clips += clips
 
 
 def _add_block(recent: Tensor, kept: list[Plain], clip: float, scratch: Scratch) -> None:
     """Add the clipped gradients of a block's recipients."""
-    bound = clip * _bound(kept)
+    bound = clip * bound_of(kept)
     if bound <= 0:
         return
-    biased = torch.tensor(
-        [[float(one.layer.bias is not None)] for one in kept], dtype=torch.float64
-    )
-    inner = _at_least([one.inputs for one in kept], scratch).square_().add_(biased).sqrt_()
-    powers = powers_above(inner.mul_(ROUNDED_UP))
+    inner = input_norms(kept, scratch)
+    powers = powers_above(inner)
     rounded = [[math.sqrt(len(one.inputs) + 1) * 2.0 ** -(INPUT_BITS + 1)] for one in kept]
     whole = inner.div_(powers).add_(torch.tensor(rounded, dtype=torch.float64)).mul_(powers)
-    lengths = whole.mul_(_at_least([one.signals for one in kept], scratch)).square_()
+    lengths = whole.mul_(at_least([one.signals for one in kept], scratch)).square_()
     total = lengths[0]
     for each in lengths[1:]:
         total = total + each
     norms = total.sqrt().mul_(ROUNDED_UP)
     if not math.isfinite(float(norms.sum())):
-        alive = torch.isfinite(norms)
-        kept = [
-            one._replace(
-                inputs=torch.where(alive, one.inputs, 0.0),
-                signals=torch.where(alive, one.signals, 0.0),
-            )
-            for one in kept
-        ]
+        kept = silenced(kept, torch.isfinite(norms))
     factors = (bound * 2.0 ** (UNIT_BITS - INPUT_BITS) / clip) / norms.clamp_(min=bound)
+    add_products(recent, kept, powers, factors, scratch)
+
+
+def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:
+    """What isn't finite would spoil the products: 0 in place of the columns that aren't alive."""
+    return [
+        one._replace(
+            inputs=torch.where(alive, one.inputs, 0.0),
+            signals=torch.where(alive, one.signals, 0.0),
+        )
+        for one in kept
+    ]
+
+
+def add_products(
+    recent: Tensor, kept: Sequence[Plain], powers: Tensor, factors: Tensor, scratch: Scratch
+) -> None:
+    """Add all layers' products of inputs and signals, which are written over.
+
+    Args:
+        recent: `(size,)` whole numbers, added to.
+        kept: of a block.
+        powers: above the columns' inputs, `(layers, columns)`; written over.
+        factors: of the columns' signals, in 2⁻²⁰ of the clip, `(columns,)`.
+        scratch: to work in.
+    """
     scales = _single(2.0**INPUT_BITS / powers)
     weights = _single(powers.mul_(factors))
     for place, one in enumerate(kept):
@@ -147,7 +163,16 @@ def _single(numbers: Tensor) -> Tensor:
     return numbers.float().nan_to_num_(0.0, 0.0, 0.0)
 
 
-def _at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
+def input_norms(kept: Sequence[Plain], scratch: Scratch) -> Tensor:
+    """Norms of columns of inputs, with the bias's 1: `(layers, columns)`, never too small."""
+    biased = torch.tensor(
+        [[float(one.layer.bias is not None)] for one in kept], dtype=torch.float64
+    )
+    norms = at_least([one.inputs for one in kept], scratch).square_().add_(biased).sqrt_()
+    return norms.mul_(ROUNDED_UP)
+
+
+def at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
     """Norms of columns, `(layers, rows)` float64, and more than float32 can have lost.
 
     That is half a rounding for each square and addition, and what squares of small numbers lose
@@ -162,10 +187,15 @@ def _at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
     return norms.add_(torch.tensor(lost, dtype=torch.float64))
 
 
-def _bound(kept: Sequence[Plain]) -> float:
-    """The clip, in clips, without what rounding weighted signals may add to a norm."""
+def bound_of(kept: Sequence[Plain], rows: int = 1) -> float:
+    """The clip, in clips, without what rounding a recipient's weighted signals may add to a norm.
+
+    Args:
+        kept: of a block.
+        rows: that each recipient has.
+    """
     lost = 0.0
     for one in kept:
         inputs = 2.0**INPUT_BITS + 0.5 * math.sqrt(len(one.inputs) + 1)
         lost += 0.5 * math.sqrt(len(one.signals)) * inputs
-    return 1.0 - lost * 2.0**-UNIT_BITS
+    return 1.0 - rows * lost * 2.0**-UNIT_BITS

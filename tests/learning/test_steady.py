@@ -31,6 +31,7 @@ from abfed.learning.steady import (
     numbers_told,
     wild,
 )
+from abfed.learning.steady_groups import MOST_ROWS
 from abfed.learning.steady_passes import WIDEST, sizes_for
 
 SIZES = (320, 256, 128, 64)
@@ -139,22 +140,26 @@ def _cancelling(*sizes: int) -> nn.Sequential:
 
 
 @pytest.mark.privacy
+@pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 32, 1), (33, 9, 3)])
 @settings(deadline=None, max_examples=6)
 @given(st.integers(200, 1_500), st.integers(0, 2**32), st.floats(50.0, 3e3), st.data())
-def test_one_recipient_more_adds_what_they_add_alone(sizes, people, seed, expected, data):
+def test_one_recipient_more_adds_what_they_add_alone(sizes, rows, people, seed, expected, data):
     network = _cancelling(*sizes)
     stack = Stack.of(network)
     assert stack is not None
-    batch = _batch(network, people, seed)
+    assert rows <= MOST_ROWS
+    assert sizes_for(stack, expected * rows), "this machine takes the exact path"
+    people //= rows
+    batch = _batch(network, people * rows, seed)
     if sizes[-1] > 1:
         batch = batch._replace(labels=batch.labels[:, None].repeat(1, sizes[-1]))
     gone = data.draw(st.integers(0, people - 1))
     rest = torch.arange(people) != gone
 
     def units(chosen: Tensor) -> Tensor:
-        group = Group(1, int(chosen.sum()))
-        part = Batch(batch.lines[chosen], batch.labels[chosen], (group,))
+        group, theirs = Group(rows, int(chosen.sum())), chosen.repeat_interleave(rows)
+        part = Batch(batch.lines[theirs], batch.labels[theirs], (group,))
         return stack_units(stack, part, 0.7, LOGISTIC, expected=expected)
 
     with torch.no_grad():
@@ -171,10 +176,12 @@ def test_what_was_tried_with_other_threads_does_not_count():
 
 
 @pytest.mark.privacy
-def test_a_machine_that_is_not_steady_takes_the_exact_path(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_machine_that_is_not_steady_takes_the_exact_path(rows, monkeypatch):
     network = nn.Sequential(nn.Linear(NUMBERS, 8), nn.ReLU(), nn.Linear(8, 1))
     stack, batch = Stack.of(network), _batch(network, 300, 1)
     assert stack is not None
+    batch = batch._replace(groups=(Group(rows, 300 // rows),))
     exact = book_keeping_units(stack, *batch, 0.7, LOGISTIC)
     tried = []
 
@@ -199,19 +206,49 @@ def test_what_float32_can_not_bound_takes_the_exact_path():
 
 
 @pytest.mark.privacy
-def test_who_overflows_adds_nothing_and_nobody_notices():
+@pytest.mark.parametrize("rows", [1, 4])
+def test_who_overflows_adds_nothing_and_nobody_notices(rows):
     network = _cancelling(24, 64, 1)
     stack, batch = Stack.of(network), _batch(network, 200, 2)
     assert stack is not None
     spoilt = batch.lines.clone()
     spoilt[[3, 199]] = torch.tensor([[torch.inf], [torch.nan]])
-    sound = torch.ones(200, dtype=torch.bool)
-    sound[[3, 199]] = False
-    rest = Batch(batch.lines[sound], batch.labels[sound], (Group(1, 198),))
+    sound = torch.ones(200 // rows, dtype=torch.bool)
+    sound[[3 // rows, 199 // rows]] = False
+    theirs = sound.repeat_interleave(rows)
+    rest = Batch(batch.lines[theirs], batch.labels[theirs], (Group(rows, int(sound.sum())),))
+    whole = Batch(spoilt, batch.labels, (Group(rows, len(sound)),))
     with torch.no_grad():
-        found = stack_units(stack, batch._replace(lines=spoilt), 0.7, LOGISTIC)
+        found = stack_units(stack, whole, 0.7, LOGISTIC)
         assert torch.equal(found, stack_units(stack, rest, 0.7, LOGISTIC))
     assert found.any()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("sizes", [(NUMBERS, 1), (NUMBERS, 16, 2)])
+@pytest.mark.parametrize("rows", [2, 7, MOST_ROWS])
+def test_rows_that_nearly_cancel_stay_within_the_clip_and_exact(sizes, rows):
+    """What float32 loses of a small sum of large rows is counted as if all of it were there."""
+    network = _cancelling(*sizes)
+    stack = Stack.of(network)
+    assert stack is not None
+    people = 40
+    batch = _batch(network, people * rows, 5)
+    lines = batch.lines.view(people, rows, -1)
+    lines[:, 1:] = lines[:, :1] * (1.0 + 2.0**-20)
+    labels = batch.labels.view(people, rows)
+    labels[:] = 0.5 + 0.5 * (-1.0) ** torch.arange(rows)
+    each = [
+        Batch(lines[one], labels[one][:, None].repeat(1, sizes[-1]), (Group(rows, 1),))
+        for one in range(people)
+    ]
+    whole = Batch(
+        lines.flatten(0, 1), labels.view(-1, 1).repeat(1, sizes[-1]), (Group(rows, people),)
+    )
+    with torch.no_grad():
+        alone = [stack_units(stack, one, 1e-3, LOGISTIC) for one in each]
+        assert torch.equal(stack_units(stack, whole, 1e-3, LOGISTIC), sum(alone))
+    assert all(sum(v * v for v in one.tolist()) <= UNITS**2 for one in alone)
 
 
 def test_two_batches_share_memory_and_nothing_else():
