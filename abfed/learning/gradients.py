@@ -10,11 +10,11 @@
 5. Nothing is returned beside the sum: norms, losses and counts would be releases too.
 6. No generator is drawn from: a module that would (dropout) is refused.
 
-A stack of layers takes a fast path: `abfed.learning.steady_sums`, or `bookkeeping` where that can't
-be had. Any other module that Opacus accepts takes the general one: one recipient at a time, so that
-nobody else's rows are in the products. No plan needs it; it is for networks of one's own. Opacus's
-optimizer, sampler and loader stay unused (they draw from torch's global generator), and so do its
-hooks and its ghost clipping: they multiply all rows at once.
+A stack of layers takes a fast path: `abfed.learning.steady_sums` and `steady_groups`, or
+`bookkeeping` where they can't be had. Any other module that Opacus accepts takes the general one:
+one recipient at a time, so that nobody else's rows are in the products. No plan needs it; it is for
+networks of one's own. Opacus's optimizer, sampler and loader stay unused (they draw from torch's
+global generator), and so do its hooks and its ghost clipping: they multiply all rows at once.
 """
 
 from __future__ import annotations

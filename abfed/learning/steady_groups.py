@@ -98,7 +98,8 @@ def steady_group_units(
 
 def _turned(values: Tensor, group: Group) -> Tensor:
     """All first rows, then all second rows, and so on."""
-    return values.unflatten(0, (group.recipients, group.rows)).transpose(0, 1).flatten(0, 1)
+    turned: Tensor = values.unflatten(0, (group.recipients, group.rows)).transpose(0, 1)
+    return turned.flatten(0, 1)
 
 
 def _add_block(
