@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -42,11 +42,16 @@ from abfed.protocol.yamltext import parse_yaml
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
 
+_Kind = TypeVar("_Kind")
 Scalar = bool | int | float | str
 Period = Annotated[str, Field(pattern=r"^[0-9]{4}(-(Q[1-4]|(0[1-9]|1[0-2])))?$")]
 """A year, a quarter or a month: `2026`, `2026-Q2`, `2026-05`."""
 MOST = 10_000  # reports of one batch
 LONGEST_NAME = 120  # characters of a file's name
+
+
+_Some = Annotated[tuple[_Kind, ...], Field(min_length=1)]
+"""An axis that is named has a value: every value with every other would be no report at all."""
 
 
 class Entry(Frozen):
@@ -70,8 +75,8 @@ class BatchSpec(Frozen):
     )
     plans: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
-    brands: tuple[str, ...] = ()
-    periods: tuple[Period, ...] = ()
+    brands: _Some[str] = ()
+    periods: _Some[Period] = ()
     parameters: dict[Name, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )

@@ -35,6 +35,7 @@ OURS = ("run_folder", "plan_file", "runs_folder", "review_file")
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 FORMAT = 4  # nbformat's major version
 LONGEST = 200  # characters of a text; longer ones are data, not parameters
+LARGEST = (1 << 53) - 1  # a whole number; larger ones aren't the same in each reader of JSON
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
 """What nbformat raises for documents that have another form than it takes for granted."""
@@ -240,14 +241,14 @@ def _refuse_secret_name(name: str, where: str) -> None:
 
 def _typed(name: str, kind: str, value: Any, where: str) -> Any:
     """A value of exactly the declared type; whole numbers will do for `float`."""
-    if kind == "float" and type(value) is int:
+    finite = _is_finite(value)
+    if kind == "float" and type(value) is int and finite:
         return float(value)
-    finite = not isinstance(value, float) or math.isfinite(value)
     if type(value) is not TYPES[kind] or not finite:
         raise InputError(
             f"parameter {name!r} must be a {'finite ' if kind == 'float' else ''}{kind}",
             where=where,
-            why=f"a {type(value).__name__} was given",
+            why=f"{'one' if finite else 'too large a one'} of type {type(value).__name__} was given",
         )
     if isinstance(value, str):
         looks = secret_shape(value)
@@ -261,6 +262,17 @@ def _typed(name: str, kind: str, value: Any, where: str) -> Any:
                 do="a secret or an identifier is never a parameter",
             )
     return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number is one that each reader of a manifest reads alike."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case int():
+            return abs(value) <= LARGEST
+        case _:
+            return True
 
 
 def read_texts(

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from abfed.lab.legible import settled
+
 # 16 bytes (silo/pseudonyms.py) in hex, base64 or as Python shows bytes.
 _PSEUDONYMS = (
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{32}|[0-9A-F]{32})(?![0-9A-Za-z])",
@@ -96,9 +98,11 @@ def _parts() -> Iterator[_Part]:
 _PARTS = tuple(_parts())
 
 SECRET_NAMES = re.compile(
-    r"(?i)(?:^|_)(?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|totp|otp|pin|bearer|jwt"
-    r"|(?:api|access|private|signing|secret|encryption)_?key|apikey|key)(?:$|_|\d)"
+    r"(?i)(?:^|_)(?:passw(?:or)?ds?|passphrase|passcode|pwd|secrets?|token|credentials?|totp|otp|pin"
+    r"|bearer|jwt|cookie|authorization|(?:api|access|private|signing|secret|encryption)_?key"
+    r"|apikey|key)(?:$|_|\d)"
 )
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEAST_SECRET = 20  # characters; shorter ones are words, names of runs, dates
 HEX_SECRET = 32  # hex digits: a key of 128 bits, or a pseudonym
 SECRET_BITS = 3.9  # Shannon bits per character; English words have less, base64 of keys more
@@ -122,7 +126,7 @@ def found_in(text: str) -> Iterator[str]:
 
 def secret_name(name: str) -> bool:
     """Whether a parameter is called what secrets are called."""
-    return bool(SECRET_NAMES.search(name))
+    return bool(SECRET_NAMES.search(_HUMP.sub("_", settled(name))))
 
 
 def secret_shape(value: str) -> str:
@@ -133,10 +137,8 @@ def secret_shape(value: str) -> str:
     >>> secret_shape("ghp_" + "a1B2" * 9)
     'an access key'
     """
-    for kind, pattern in SECRETS.items():
-        if re.search(pattern, value):
-            return kind
-    for kind, pattern in IDENTIFIERS.items():
+    value = settled(value)
+    for kind, pattern in (SECRETS | IDENTIFIERS | PLACES).items():
         if re.search(pattern, value):
             return kind
     for word in re.findall(rf"[\w+/=.~-]{{{LEAST_SECRET},}}", value):

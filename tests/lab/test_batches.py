@@ -82,7 +82,8 @@ def test_a_grid_is_every_value_with_every_other_and_a_list_adds(workspace, tmp_p
     "values",
     [{"parameters": {"alhpa": [1.0]}}, {"parameters": {"alpha": ["x"]}}, {"runs": []},
      {"periods": ["spring"]}, {"to": ["docx"]}, {"to": ["html", "html"]}, {"unknown": 1},
-     {"runs": ["none"]}, {"plans": ["none.yaml"]}, {"parameters": {"alpha": []}}],
+     {"runs": ["none"]}, {"plans": ["none.yaml"]}, {"parameters": {"alpha": []}},
+     {"brands": []}, {"periods": []}, {"parameters": {"alpha": [10**400]}}],
 )  # fmt: skip
 def test_a_file_with_a_mistake_makes_no_report(workspace, tmp_path, values):
     notebook(tmp_path)

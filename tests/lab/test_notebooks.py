@@ -33,6 +33,9 @@ SECRETS = [
     "0123456789abcdef0123456789abcdef",
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "jane.doe@example.org",
+    "jane.doe\uff20example.org",
+    "\uff47\uff48\uff50_" + "a1B2" * 9,
+    "/home/jane/rows",
 ]
 
 
@@ -41,7 +44,7 @@ SECRETS = [
     [
         ("alpha", "0.05"), ("alpha", float("nan")), ("alpha", True), ("rounds", 1.0),
         ("rounds", False), ("short", 1), ("run_folder", "x"), ("brand", 3), ("brand", "x" * 300),
-        ("brand", "a\x00b"),
+        ("brand", "a\x00b"), ("alpha", 10**400), ("rounds", 10**400), ("alpha", [0.1]),
     ],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(name, value):
@@ -67,7 +70,7 @@ def test_a_value_that_looks_like_a_secret_is_refused_and_not_repeated(value):
 @pytest.mark.parametrize(
     "name",
     ["password", "db_password", "api_key", "apikey", "token", "client_secret", "totp", "pin",
-     "signing_key", "credentials", "Passphrase", "access_token_2"],
+     "signing_key", "credentials", "Passphrase", "access_token_2", "accessToken", "userPassword"],
 )  # fmt: skip
 def test_a_name_that_secrets_have_is_refused(name):
     with pytest.raises(InputError, match="what secrets are called") as caught:
