@@ -248,7 +248,7 @@ def _typed(name: str, kind: str, value: Any, where: str) -> Any:
         raise InputError(
             f"parameter {name!r} must be a {'finite ' if kind == 'float' else ''}{kind}",
             where=where,
-            why=f"a value of type {type(value).__name__} was given{'' if finite else ', too large'}",
+            why=f"a {type(value).__name__} was given{'' if finite else ', too big'}",
         )
     if isinstance(value, str):
         looks = secret_shape(value)
