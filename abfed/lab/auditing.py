@@ -90,10 +90,12 @@ def read_anchors(file: Path, public_key: str) -> list[Anchor]:
     """Heads that another site keeps, as it wrote and signed them.
 
     Raises:
-        InputError: the key is malformed.
+        InputError: the key is malformed, or there is no such file.
         IntegrityError: they were changed, or another key signed them.
     """
     raw = _key(public_key)
+    if not file.is_file():
+        raise InputError("there is no such file of anchors", where=str(file), do="check the path")
     opened = open_envelope(file.read_bytes(), {key_id(raw): raw}, kind="audit", where=file.name)
     values = parse_canonical(opened.content, where=file.name)
     try:

@@ -170,6 +170,8 @@ def restore(
             another key pinned for this name.
         IntegrityError: the backup is damaged, or older than what the silo released since.
     """
+    if not path.is_file():
+        raise WorkspaceError("there is no such backup", where=str(path), do="check the path")
     target = _place(workspace, silo)
     aside = target.with_name(f".{silo}.restoring")
     if aside.exists():
