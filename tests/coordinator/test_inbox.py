@@ -117,6 +117,15 @@ def test_wrong_arrays_are_named(federation, inbox, plan, case):
         inbox.accept("aurora", "train-0001", MODEL, envelope)
 
 
+@pytest.mark.parametrize("many", [2**60, -(2**60), -(2**63)])
+def test_more_recipients_than_there_are_people_have_no_weight(federation, inbox, plan, many):
+    """Weights are noised sizes: a silo that claims 2⁴⁴ recipients would be all of the model."""
+    totals = {"totals": np.full((2, 4), many, dtype=np.int64)}
+    envelope = release(federation.silos["aurora"], plan, "totals", totals)
+    with pytest.raises(IntegrityError, match="more recipients than there are people"):
+        inbox.accept("aurora", "totals", EMPTY, envelope)
+
+
 def test_a_missing_array_is_named(federation, inbox, plan):
     arrays = {"histogram": arrays_for("train-0001")["histogram"]}
     with pytest.raises(IntegrityError, match="not the expected ones"):
