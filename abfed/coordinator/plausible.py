@@ -4,10 +4,10 @@ A signature says who said something, not that it is true. Where noise is added o
 silo's numbers, so a lie that is large enough to be told from any truth must be found in two places:
 
 1. In what one silo says by itself (`check_said`, the inbox's last rule): that silo is left out.
-   Its keys must be such that something agreed on is secret; its counts, or its totals where it
-   noises its own, of no more recipients than there are people; its share of the noise between what
-   the plan needs and the most that a policy may ask; flags, kinds and shares what such a thing can
-   be.
+   Its keys must be such that something agreed on is secret; what it counts (totals and histograms,
+   too, where it noises its own) no more recipients than there are people; its share of the noise
+   between what the plan needs and the most that a policy may ask; flags, kinds and shares what such
+   a thing can be.
 2. In the sum of all (`check_totals`, `check_gradient`): nobody can tell whose it is, so nothing is
    made of the sum, and what was charged stays charged. A sum is refused where no brands with the
    noised counts that they released can have added up to it.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from abfed.learning.shapes import UNIT_BITS
+from abfed.learning.shapes import MASKED, UNIT_BITS
 from abfed.privacy.once import AGREED, LARGEST_SHARE, SHARE_BYTES, role_of, split, step_of, sum_of
 from abfed.privacy.secure_sum import PRIME, agreeable
 from abfed.protocol.errors import IntegrityError
@@ -55,9 +55,10 @@ def check_said(plan: Plan, release: Release, arrays: Arrays, where: str) -> None
         IntegrityError: it is one.
     """
     role = role_of(release.step) if plan.noise_once else ""
-    if "counts" in arrays or "totals" in arrays:
-        counted = arrays["counts" if "counts" in arrays else "totals"]
-        most = PEOPLE * SCALE
+    for name, counted in arrays.items():
+        if counted.dtype != np.int64 or name == MASKED:
+            continue
+        most = PEOPLE * (SCALE if name in {"counts", "totals"} else 1)
         if counted.max(initial=0) > most or counted.min(initial=0) < -most:
             raise IntegrityError("it counts more recipients than there are people", where=where)
     if role == "keys" and not all(agreeable(row.tobytes()) for row in arrays["keys"][:2]):

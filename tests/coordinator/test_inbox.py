@@ -103,6 +103,10 @@ ARRAYS = {
     "infinity": ({"update/w": np.array([0, np.inf, 0], np.float32)}, "not finite"),
     "shape": ({"update/w": np.zeros((1, 3), np.float32)}, "wrong type or shape"),
     "broadcastable": ({"update/w": np.zeros(1, np.float32)}, "wrong type or shape"),
+    "everybody's histogram": (
+        {"histogram": np.full((2, 10), 2**60, np.int64)},
+        "more recipients than there are people",
+    ),
     "type": ({"update/w": np.zeros(3, np.float64)}, "wrong type or shape"),
     "one more": ({"more": np.zeros(1, np.float32)}, "not the expected ones"),
 }
