@@ -185,7 +185,7 @@ def relative_lift(contrast: Contrast, z: float) -> Relative:
     if a <= 0:
         reason = NOT_ESTIMABLE
         if c**2 <= z**2 * contrast.control.sampling:
-            reason = "not estimable from so few recipients"
+            reason = "not estimable: the control can't be told from zero, noise or no noise"
     elif c <= 0:
         reason = "not defined: the control's value is below zero"
     if reason:

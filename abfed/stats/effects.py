@@ -246,7 +246,8 @@ def _these_brands(
             [contrasts[brand].variance for brand in varied],
         )
         if spread.p_value < alpha:
-            note = f"brands differ (Q p = {spread.p_value:.3f}, I² = {spread.i_squared:.0%})"
+            p = "p < .001" if spread.p_value < 0.001 else f"p = {spread.p_value:.3f}"
+            note = f"brands differ (Q {p}, I² = {spread.i_squared:.0%})"
             row["note"] = joined(row["note"], note)
     return row
 

@@ -115,6 +115,8 @@ def _read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
     size = counts[..., totals.layout.arms.index(arm)]
     sums, noise = totals.arm(arm, metric.name)
     reason = f"arm {arm!r} is too small to tell from noise at this ε"
+    if not noise:
+        reason = f"nobody is in arm {arm!r}"
     own = sums.sum(axis=-1)
     least = HISTOGRAM_BELOW if isinstance(metric, Quantile) else SUPPRESS_BELOW
     usable = (size >= SUPPRESS_BELOW * sd) & (size > 0)
@@ -206,6 +208,8 @@ def _ratio(metric: Ratio, totals: SiloTotals, arm: str, size: Floats, usable: Fl
     denominator = sums[..., 0] + sums[..., 1]
     enough = (denominator >= SUPPRESS_BELOW * noise * math.sqrt(2.0)) & (denominator > 0)
     reason = f"arm {arm!r} has too few {metric.denominator!r} to tell from noise at this ε"
+    if not noise:
+        reason = f"arm {arm!r} has no {metric.denominator!r}"
     ratio = sums[..., 0] / denominator
     spreads = [_ratio_spread(metric, totals, name) for name in totals.layout.arms]
     spread = _settled(spreads, totals.layout.arms.index(arm))

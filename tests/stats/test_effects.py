@@ -130,7 +130,7 @@ def test_relative_lift_is_fiellers() -> None:
     ("control", "size", "sigma", "note"),
     [
         (0.01, 2000, 36.3, NOT_ESTIMABLE),
-        (0.002, 400, 0.01, "not estimable from so few recipients"),
+        (0.002, 400, 0.01, "the control can't be told from zero, noise or no noise"),
         (-0.03, 9000, 36.3, "below zero"),
     ],
 )
@@ -156,6 +156,22 @@ def test_a_small_brand_is_suppressed_and_left_out() -> None:
     nothing = effects(PLAN, totals_of(PLAN, {"aurora": small, "borealis": small}))
     assert (nothing["decision"] == "suppressed").sum() == 3
     assert nothing["note"].str.contains("too small").sum() == 3
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_without_noise_nothing_is_laid_on_it(size: int) -> None:
+    """An arm of nobody, or in which nobody opened: no ε would help."""
+    plan = plan_of(CLICKED, RATIO)
+    layout = Layout.of(plan)
+    values = np.zeros(layout.shape)
+    for row, many in enumerate((5000.0, float(size))):
+        values[row, layout.block("clicked").columns] = [many / 10, many - many / 10]
+        values[row, layout.block("ctor").columns] = [0.0, many / 10 * (row == 0), many]
+    frame = effects(plan, {"aurora": SiloTotals(layout, values, 0.0)}).set_index("metric")
+    assert not frame["note"].str.contains("noise at this ε").any()
+    assert frame.loc["ctor", "decision"] == "suppressed"
+    assert frame.loc["ctor", "note"] in {"nobody is in arm 'arm-1'", "arm 'arm-1' has no 'opened'"}
+    assert ("nobody is in arm 'arm-1'" in frame.loc["clicked", "note"]) == (size == 0)
 
 
 def test_the_frame_begins_with_the_columns_that_were_promised() -> None:
