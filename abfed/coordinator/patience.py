@@ -3,7 +3,8 @@
 It stands on any grid. Flower's own `send_and_receive` looks for answers every three seconds, waits
 for all of them or for the end, and takes a failed delivery for an answer. Here:
 
-1. Answers are looked for often at first, then ever less, at most `SLOWEST_LOOK` seconds apart.
+1. Answers are looked for often at first, then ever less, at most `SLOWEST_LOOK` seconds apart; the
+   more are open, the less often, so that looking costs the same for each.
 2. A silo that failed, or isn't connected, is asked again, after pauses that double and are of
    random length, as often as the plan says; so is one whose message was lost because the SuperLink
    went in the middle of it. What a silo itself answers, a refusal too, stands.
@@ -20,6 +21,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import httpx
 from flwr.app import Message
@@ -34,6 +36,7 @@ from abfed.protocol.waiting import Waiting
 
 FIRST_LOOK = 0.05  # seconds
 SLOWEST_LOOK = 2.0
+LOOK_FOR_ONE = 0.005  # seconds between looks, for each open message
 LONGEST_PAUSE = 60.0
 TOGETHER = 16  # messages
 OUTAGES = (httpx.HTTPError, ObjectPushError)
@@ -138,20 +141,19 @@ class _Step:
         """The answers, each as it comes, and at the end what failed for good."""
         for number, silo in enumerate(list(self._requests.silos), start=1):
             self._ask(silo)
-            if number % TOGETHER == 0:
-                yield from self._collect()
+            if number % TOGETHER == 0:  # those last asked: where answers come at once, all of them
+                yield from self._collect(list(islice(reversed(self._open), TOGETHER)))
         for silo in self._requests.unconnected:
             self._later(silo)
         look = FIRST_LOOK
         while (self._open or self._due) and time.monotonic() < self._end:
             known = len(self._answered) + len(self._failed)
-            yield from self._collect()
+            yield from self._collect(list(self._open))
             if len(self._answered) + len(self._failed) > known:
                 look = FIRST_LOOK
                 self._hurry()
-                continue
             self._ask_again()
-            time.sleep(max(0.0, min(look, self._end - time.monotonic())))
+            self._pause(look)
             look = min(1.3 * look, SLOWEST_LOOK)
         yield from self._failed.values()
 
@@ -166,9 +168,14 @@ class _Step:
         self._open[name] = silo
         self._names.setdefault(silo, []).append(name)
 
-    def _collect(self) -> Iterator[Message]:
-        """Take the answers that are there, a few at a time."""
-        names = list(self._open)
+    def _pause(self, look: float) -> None:
+        """Wait until the next look; the longer, the more there is to look for."""
+        if self._open or self._due:
+            pause = min(max(look, LOOK_FOR_ONE * len(self._open)), max(look, SLOWEST_LOOK))
+            time.sleep(max(0.0, min(pause, self._end - time.monotonic())))
+
+    def _collect(self, names: list[str]) -> Iterator[Message]:
+        """Take the answers to these messages that are there, a few at a time."""
         for start in range(0, len(names), TOGETHER):
             for reply in self._pull(names[start : start + TOGETHER]):
                 silo = self._open.pop(reply.metadata.reply_to_message_id, "")

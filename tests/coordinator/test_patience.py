@@ -11,6 +11,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from abfed.coordinator import patience
 from abfed.coordinator.conduct import Conduct
+from abfed.coordinator.courier import make_courier
 from abfed.coordinator.exchange import addresses_of
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.patience import PatientGrid
@@ -75,8 +76,6 @@ def federation(tmp_path):
 
 @pytest.fixture
 def grid(federation):
-    from abfed.coordinator.courier import make_courier
-
     return Unsteady({name: make_courier(one.answer) for name, one in federation.silos.items()})
 
 
@@ -224,3 +223,38 @@ def test_a_plan_that_waits_longer_is_the_same_question():
 
 def test_node_info_has_the_names_that_addresses_go_by():
     assert NodeInfo(name="aurora").name == "aurora"
+
+
+def test_looking_costs_the_same_for_each_however_many_are_asked(tmp_path, monkeypatch):
+    """Answers that come one by one: each is looked for a few times, not once for every other."""
+
+    monkeypatch.setattr(patience, "SLOWEST_LOOK", 2.0)
+
+    class Slow(EmbeddedGrid):
+        looked = 0
+
+        def pull_messages(self, message_ids):
+            names = list(message_ids)
+            self.looked += len(names)
+            since = time.monotonic() - began
+            return super().pull_messages([n for n in names if places[n] < since * 40])
+
+        def push_messages(self, messages):
+            names = super().push_messages(messages)
+            places.update({name: len(places) for name in names})
+            return names
+
+    silos = tuple(f"silo-{number:03d}" for number in range(60))
+    federation = Federation(tmp_path, silos)
+    grid = Slow({n: make_courier(one.answer) for n, one in federation.silos.items()})
+    places, began = {}, time.monotonic()
+    plan = statistics_plan(silos=list(silos))
+    app = ServerApp()
+
+    @app.main()
+    def main(inner: Grid, context):
+        Conduct(plan, federation.coordinator).run(PatientGrid(inner, plan.waiting))
+
+    grid.carry_out(app)
+    assert len(places) == len(silos)
+    assert grid.looked < 8 * len(silos), grid.looked
