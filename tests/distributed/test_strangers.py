@@ -212,8 +212,10 @@ def test_a_thousand_slow_lines_keep_nobody_out(rig, many_files, runs_meanwhile):
     slow = posted("/v1/fleet/pull-messages", "Content-Length: 100000", body=b"x")
     lines = []
     try:
-        for number, begun in enumerate((slow, b"POST /v1/fl", b"", slow) * 250):
-            lines.append(strangers[number % 5].line())
+        many = [(0, slow)] * 150  # more than one address may hold, before the first is cut off
+        many += [(n % 5, (slow, b"POST /v1/fl", b"")[n % 3]) for n in range(850)]
+        for address, begun in many:
+            lines.append(strangers[address].line())
             with contextlib.suppress(OSError):  # more of one address than are let in
                 lines[-1].sendall(begun)
         plan = plan_file(rig.folder / "meanwhile.yaml", name="meanwhile", **TOTALS_ONLY)
