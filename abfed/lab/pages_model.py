@@ -128,7 +128,9 @@ def calibrated(run: Run) -> str:
         ["Predicted", "Happened", f"95{NBSP}%", "Recipients (noised)"],
         rows, source=run.source, numeric=(1, 2, 3), counts=(3,),
     )  # fmt: skip
-    svg = as_svg(plot_calibration(run))
+    shown = picture(as_svg(plot_calibration(run)), calibration_reading(run))
+    if not _readable(run):
+        shown = paragraph(calibration_reading(run))
     folded = f"<details><summary>All bins of the score</summary>{bins}</details>"
     mended = []
     if len(found.recalibrated):
@@ -146,7 +148,7 @@ def calibrated(run: Run) -> str:
             table(head, rows, source=run.source, numeric=(1, 2)),
             paragraph("Fitted to the counts that were released, so it costs nothing.", "soft"),
         ]  # fmt: skip
-    return section("Calibration", picture(svg, calibration_reading(run)), folded, *mended)
+    return section("Calibration", shown, folded, *mended)
 
 
 def recalibration_reading(found: Evaluation) -> str:
@@ -184,7 +186,7 @@ def calibration_reading(run: Run) -> str:
     many = f"{held} of {len(groups)} groups of recipients by score"
     if len(groups) == 1:
         many = "all recipients together" if held else "none"
-    said = f"What happened is what was predicted, within a 95{NBSP}% interval, for {many}"
+    said = f"What happened agrees with what was predicted, within 95{NBSP}% intervals, for {many}"
     if above or below:
         parts = [f"more often in {above}"] * bool(above) + [f"less often in {below}"] * bool(below)
         said += f"; it happened {' and '.join(parts)}"
@@ -210,9 +212,6 @@ def plot_calibration(run: Run) -> Figure:
         axes.set_ylabel("share that did, %")
         axes.grid(color=RULE, lw=0.6)
         axes.legend(loc="upper left", fontsize=8.5)
-        if not groups:
-            axes.text(0.5, 0.5, "can’t be told from noise", transform=axes.transAxes, ha="center",
-                      style="italic")  # fmt: skip
     return figure
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from abfed.lab.evaluating import COLUMN_ROW, MODEL_ROW, Evaluation
 from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table
-from abfed.lab.plots import MARKS, as_svg, drawing
+from abfed.lab.plots import as_svg, drawing, mark_of
 from abfed.lab.readings import require_model
 from abfed.lab.units import NBSP, NONE, percent, plain, signed
 
@@ -108,7 +108,7 @@ def _plot_deciles(frame: pd.DataFrame) -> Figure:
             rows = frame[(frame["arm"] == arm) & frame["uplift"].notna()]
             place = rows["decile"] + APART / max(4, len(arms)) * (number - (len(arms) - 1) / 2)
             reach = 100 * (rows["uplift_high"] - rows["uplift"])
-            axes.errorbar(place, 100 * rows["uplift"], yerr=reach, fmt=MARKS[number % 6],
+            axes.errorbar(place, 100 * rows["uplift"], yerr=reach, fmt=mark_of(number),
                           color=ARM_COLOURS[number % 6], ms=5, lw=1.3, label=arm)  # fmt: skip
         axes.axhline(0, color=INK, lw=0.9)
         axes.set_xticks(sorted(frame["decile"].unique()))

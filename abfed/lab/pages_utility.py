@@ -29,7 +29,7 @@ from abfed.lab.page import (
     section,
     table,
 )
-from abfed.lab.plots import MARKS, as_svg, drawing
+from abfed.lab.plots import as_svg, drawing, mark_of
 from abfed.lab.units import count, percent, plain
 from abfed.privacy.accounting import gaussian_multiplier
 from abfed.protocol.errors import InputError
@@ -287,7 +287,7 @@ def plot_utility(found: pd.DataFrame) -> Figure:
             ordered = line.sort_values("epsilon")
             style: dict[str, Any] = {
                 "color": ARM_COLOURS[number % 6],
-                "marker": MARKS[number % 6],
+                "marker": mark_of(number),
                 "lw": 1.6,
             }
             label = f"{brands} × {size:,}"

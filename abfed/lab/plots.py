@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 NAME_WIDTH = 22  # characters of a brand's name before it wraps
+LEGEND_ROW = 3  # arms whose names stand in one line
+LEGEND_WIDTH, LEGEND_MARK = 90, 5  # characters beside one another; what a mark takes of them
 MARKS = "osD^vP"
 POSSIBLE = {"auc": (0.0, 1.0), "log_loss": (0.0, math.inf)}
 """What a figure can be; unbiased estimates from noise can lie outside, and stand at the edge."""
@@ -121,6 +123,7 @@ def plot_effects(run: Run, metric: str, *, alpha: float = 0.05) -> Figure:
     step = 0.34 if len(arms) > 1 else 0.45
     pitch = max(1.0, step * (len(arms) + 0.6)) if len(arms) > 1 else 0.8
     height = 1.25 + 0.36 * pitch * len(scopes) + 0.14 * len(arms) * (len(arms) > 1)
+    height += 0.05 * len(arms) * (len(arms) > LEGEND_ROW)
     z = float(stats.norm.ppf(1 - alpha / 2))
     # One exactness for all rows: that of what speaks for the run.
     exact = float(table[table["scope"] == widest(run)]["se"].max())
@@ -130,9 +133,7 @@ def plot_effects(run: Run, metric: str, *, alpha: float = 0.05) -> Figure:
             for number, arm in enumerate(arms):
                 row = table[(table["scope"] == scope) & (table["arm"] == arm)].iloc[0]
                 y = centre + (number - (len(arms) - 1) / 2) * step
-                _draw_row(
-                    axes, row, y, ARM_COLOURS[number % 6], MARKS[number % 6], unit, (z, exact)
-                )
+                _draw_row(axes, row, y, ARM_COLOURS[number % 6], mark_of(number), unit, (z, exact))
         _dress_forest(axes, centres, scopes, pitch)
         _draw_margin(axes, run, metric, unit)
         axes.set_xlabel(f"difference from {run.plan.control.name} ({unit.difference})")
@@ -217,14 +218,16 @@ def _draw_margin(axes: Axes, run: Run, metric: str, unit: Unit) -> None:
 def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
     """Which arm is which, and what the two parts of a bar are."""
     handles = [
-        axes.plot([], [], MARKS[n % 6], color=ARM_COLOURS[n % 6], ms=6, label=arm)[0]
+        axes.plot([], [], mark_of(n), color=ARM_COLOURS[n % 6], ms=6, label=arm)[0]
         for n, arm in enumerate(arms)
     ]
     chance = f"{level(alpha)} interval: chance alone"
     handles += axes.plot([], [], color=SOFT_INK, lw=5.5, label=chance)
     handles += axes.plot([], [], color=SOFT_INK, lw=2.2, alpha=0.5, label="with privacy noise")
+    longest = max(len(str(one.get_label())) for one in handles[: len(arms)])
+    columns = max(1, min(5, len(handles), LEGEND_WIDTH // (longest + LEGEND_MARK)))
     axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, len(handles)),
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns,
         fontsize=8.5, borderaxespad=0.2, handletextpad=0.6, columnspacing=1.4,
     )  # fmt: skip
 
@@ -291,6 +294,11 @@ def plot_budget(run: Run) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)
     return figure
+
+
+def mark_of(number: int) -> str:
+    """The mark of an arm: where colours begin again, marks don't."""
+    return MARKS[(number + number // len(ARM_COLOURS)) % len(MARKS)]
 
 
 def wrapped(name: str) -> str:

@@ -264,3 +264,16 @@ def test_units(run):
 
 def test_long_names_wrap():
     assert max(map(len, wrapped("the-house-of-fine-garden-furniture-and-seeds").split("\n"))) <= 22
+
+
+def test_eight_arms_with_long_names_stay_apart(tmp_path):
+    """The legend leaves the plot its room (matplotlib would warn); no two arms look alike."""
+    names = [f"variant-with-a-really-long-name-number-{number}" for number in range(8)]
+    arms = [{"name": "plain", "share": 0.2, "control": True}]
+    arms += [{"name": name, "share": 0.1} for name in names]
+    figure = plot_effects(make_run(tmp_path / "ws", statistics_only(arms=arms)), "clicked")
+    as_svg(figure)
+    assert figure.axes[0].get_position().width > 0.5
+    looks = {(line.get_marker(), line.get_color()) for line in figure.axes[0].get_lines()
+             if line.get_label() in names}  # fmt: skip
+    assert len(looks) == 8
