@@ -54,7 +54,8 @@ def is_set_as_rows(markup: str) -> bool:
     if any(one in small for one in _BROKEN) and _KEEPS.search(small):
         first, *tables = _TABLE.split(markup)
         behind = (_TABLE_ENDS.split(one, maxsplit=1)[1:] for one in tables)
-        around = "\n".join([first, *(one for rest in behind for one in rest)])
+        # Sentences with figures above and below a table are no rows: it stands between them.
+        around = "\n\n".join([first, *(one for rest in behind for one in rest)])
         blocks.append(_BREAK.sub("\n", around))
     return any(is_printed(unescape(_TAG.sub("", one))) for one in blocks)
 

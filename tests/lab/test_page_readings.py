@@ -15,6 +15,8 @@ from abfed.lab import (
     pages_uplift,
     soundness,
 )
+from abfed.lab.page import paragraph, section, table
+from abfed.lab.printed import is_set_as_rows
 from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
 
 NAN = float("nan")
@@ -206,3 +208,12 @@ def test_controls_that_ask_for_the_same_stand_together():
     assert "<code>abfed doctor</code>" in html
     assert "1 more" in html  # nothing of the evidence is dropped
     assert "2 of 4 controls do not hold: S1, S3. 1 hold today" in pages_security.headline(review)
+
+
+def test_sentences_around_a_table_are_no_rows_of_figures():
+    """The gate withheld a whole page for what is said above and below a table of releases."""
+    above, below = "In 6 of 8 groups, 2 more often.", "× 1.40, +1.90 fits best, from 3.0 to 1.5."
+    held = table(["a", "b"], [["1<br>2", "3"]], source="run:1")
+    page = section("Calibration", paragraph(above), held, paragraph(below))
+    assert not is_set_as_rows(page)
+    assert is_set_as_rows(f"{page}<p>1 2 3<br>4 5 6</p>")
