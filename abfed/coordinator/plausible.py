@@ -12,7 +12,7 @@ silo's numbers, so a lie that is large enough to be told from any truth must be 
    made of the sum, and what was charged stays charged. A sum is refused where no brands with the
    noised counts that they released can have added up to it.
 
-All bounds hold for honest silos but with a chance below 10⁻¹⁴ for each number: `REACH` standard
+All bounds hold for honest silos but with a chance below 10⁻¹³ for each number: `REACH` standard
 deviations of noise. A lie within them can't be told from a truth (docs/noise-once.md).
 """
 
