@@ -107,6 +107,7 @@ def test_intervals_are_nominal_where_noise_is_most_of_them() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("metric", list(METRICS))
 @pytest.mark.parametrize("epsilon", list(SIGMA))
 @pytest.mark.parametrize("recipients", [2000, 16_000])
