@@ -68,7 +68,7 @@ def awaited(workspace: Workspace, plan: Plan) -> Awaited:
     except Refused:  # looked at before signing in
         submitter = ""
     waiting: dict[str, tuple[str, ...]] = {}
-    for name in sorted(set(plan.silos) & set(workspace.silos)):
+    for name in sorted(set(plan.silos) & set(workspace.silos_here)):
         why = reasons(
             Policy.load(workspace.silo_folder(name) / "policy.yaml").access.four_eyes, plan
         )

@@ -44,8 +44,17 @@ class Entrance(ABC):
         """Names of the silos."""
 
     @abstractmethod
+    def place_of(self, name: str) -> Path:
+        """Where a silo lies, or is to lie."""
+
+    @abstractmethod
     def silo_folder(self, name: str) -> Path:
         """A silo's folder."""
+
+    @property
+    def silos_here(self) -> tuple[str, ...]:
+        """Those whose folder is there: one that was lost is listed still, and stops no other."""
+        return tuple(name for name in self.silos if self.place_of(name).exists())
 
     @property
     def coordinator(self) -> Path:

@@ -159,7 +159,7 @@ def _grew(workspace: Workspace, silo: str, known: str, plan: Plan) -> bool:
     """Whether a silo of this machine took sends in after it released for a plan, by its own log."""
     from abfed.silo.intakes import log_if_unlogged
 
-    if silo not in workspace.silos:
+    if silo not in workspace.silos_here:
         return False
     with workspace.silo(silo) as service:
         if service.holdings().epoch == known:

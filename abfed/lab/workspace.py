@@ -330,7 +330,7 @@ class Workspace(Entrance):
             front=self.front(self.session()),
             clock=self.clock,
         )
-        folders = {name: self.silo_folder(name) for name in self.silos}
+        folders = {name: self.silo_folder(name) for name in self.silos_here}
         with shown(progress, loaded.name) as tell:
             outcome = run_embedded(coordinator, folders, loaded, plan_text=text, progress=tell)
         return Run.open(

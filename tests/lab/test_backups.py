@@ -15,7 +15,13 @@ from abfed.cli.main import main
 from abfed.lab.auditing import write_anchors
 from abfed.lab.backups import back_up, restore
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import (
+    InputError,
+    IntegrityError,
+    Refused,
+    RunFailed,
+    WorkspaceError,
+)
 from abfed.silo.checking import check_silo
 from abfed.site import archive as archives
 from abfed.site.archive import CHUNK, MAGIC, SALT_BYTES, read_archive, write_archive
@@ -208,6 +214,8 @@ def test_a_silo_whose_folder_is_lost_and_that_is_listed_still_is_put_back(
     for silo in ("aurora", "borealis"):
         shutil.rmtree(workspace.silo_folder(silo))
     listed = (workspace.path / "abfed.yaml").read_text()
+    with pytest.raises(RunFailed, match=r"answered"):  # and nothing else
+        Workspace(workspace.path).run(small_plan(tmp_path / "other.yaml", name="another"))
     with pytest.raises(IntegrityError, match="older than"):
         restore(Workspace(workspace.path), "aurora", tmp_path / "old.backup", SECRET, by="x")
     assert not (workspace.path / "silos" / "aurora").exists()
