@@ -15,12 +15,16 @@ from abfed.lab.responding import load_vendor
 from abfed.lab.watching import Settings
 from abfed.protocol.declared import parse_record
 from abfed.site.alarms import CHECKS, RULES, STATES
+from abfed.site.connectors import FILE as CONNECTORS
+from abfed.site.connectors import find_connector
+from abfed.site.files import write_private
 from abfed.site.health import Metrics
 from abfed.site.vendors import LOWEST_SCORE
 from tools.watch_files import FILES, FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_table_has_every_rule_with_its_threshold() -> None:
@@ -68,17 +72,23 @@ def test_their_expressions_name_metrics_that_are_served() -> None:
 
 
 def test_the_example_of_settings_is_one() -> None:
-    block, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, *_ = EXAMPLES
     settings = parse_record(Settings, yaml.safe_load(block), where="page")
     assert [one.kind for one in settings.sinks] == ["log", "webhook", "mail"]
 
 
 def test_the_example_of_a_vendor_is_one_and_has_the_webhook_above(tmp_path: Path) -> None:
-    settings, block = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    settings, block, _ = EXAMPLES
     (tmp_path / "postbox.yaml").write_text(block)
     vendor = load_vendor(tmp_path / "postbox.yaml")
     assert vendor.services[0].address in settings
     assert vendor.score >= LOWEST_SCORE
+
+
+def test_the_example_of_connectors_is_one(tmp_path: Path) -> None:
+    *_, block = EXAMPLES
+    write_private(tmp_path / CONNECTORS, block.encode())
+    assert find_connector(tmp_path, "esp").url.startswith("https://")
 
 
 def test_every_command_that_an_alarm_names_is_one() -> None:
