@@ -64,24 +64,24 @@ def awaited(workspace: Workspace, plan: Plan) -> Awaited:
         plan: what is to be asked.
     """
     try:
-        submitter = workspace.session().who
+        submitters = workspace.session().facts.behind
     except Refused:  # looked at before signing in
-        submitter = ""
+        submitters = ("",)
     waiting: dict[str, tuple[str, ...]] = {}
     for name in sorted(set(plan.silos) & set(workspace.silos_here)):
         why = reasons(
             Policy.load(workspace.silo_folder(name) / "policy.yaml").access.four_eyes, plan
         )
-        if why and _lacks(workspace, name, plan, submitter):
+        if why and _lacks(workspace, name, plan, submitters):
             waiting[name] = why
     others = tuple(name for name in sorted(plan.silos) if name not in waiting)
     goes_on = len(others) >= plan.minimum_silos
     return Awaited(waiting, others, goes_on, plan_epsilon(plan), plan.privacy.delta)
 
 
-def _lacks(workspace: Workspace, silo: str, plan: Plan, submitter: str) -> bool:
+def _lacks(workspace: Workspace, silo: str, plan: Plan, submitters: tuple[str, ...]) -> bool:
     with workspace.silo(silo) as service:
         question = Question(plan.digest, service.holdings().epoch, service.policy().version)
         approvals = Approvals(workspace.silo_folder(silo), service.keys)
         shown = list(approvals_of(workspace.lab, plan.digest))
-        return approvals.lacking(shown, question, submitter, service.place()) > 0
+        return approvals.lacking(shown, question, submitters, service.place()) > 0

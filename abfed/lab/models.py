@@ -13,6 +13,7 @@ from abfed.coordinator.registry import FOLDER as MODELS
 from abfed.coordinator.registry import Registration, Registry, Standing
 from abfed.lab.approvals import FOLDER as APPROVALS
 from abfed.lab.approvals import approvals_of
+from abfed.lab.coordination import COORDINATOR
 from abfed.protocol import tensors
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.errors import AbfedError, InputError, WorkspaceError
@@ -71,7 +72,7 @@ def approve(workspace: Workspace, label: str, *, reason: str) -> Standing:
     """
     registry = registry_of(workspace)
     model = registry.find(label).registration
-    actor = workspace.authorise("plan.approve", submitter=model.asked_by)
+    actor = _authorise_approval(workspace, model.asked_by)
     registry.load(model)
     return registry.put(model, "approved", by=actor, reason=reason)
 
@@ -97,7 +98,7 @@ def countersign(workspace: Workspace, label: str, *, runs: int, days: int) -> Pa
     """
     registry = registry_of(workspace)
     model = registry.find(label).registration
-    workspace.authorise("plan.approve", submitter=model.asked_by)
+    _authorise_approval(workspace, model.asked_by)
     place = workspace.office().place()
     four_eyes = place.policy.four_eyes
     if not four_eyes.model_export:
@@ -239,4 +240,18 @@ def card_facts(standing: Standing) -> Mapping[str, Any]:
     """A model for `--json`: its registration without the plan's text, and its stages."""
     shown = standing.registration.model_dump(mode="json", exclude={"plan"})
     steps = [one.model_dump(mode="json") for one in standing.steps]
-    return shown | {"stage": standing.stage, "steps": steps, "id": standing.registration.id}
+    return shown | {
+        "model": standing.registration.label,
+        "stage": standing.stage,
+        "steps": steps,
+        "id": standing.registration.id,
+    }
+
+
+def _authorise_approval(workspace: Workspace, asked_by: str) -> str:
+    """Who approves; never who asked the plan, nor who made the service account that asked it."""
+    name, _, home = asked_by.partition("@")
+    asker = workspace.people.register().people.get(name) if home == COORDINATOR else None
+    if asker is not None and asker.made_by:
+        workspace.authorise("plan.approve", submitter=asker.made_by)
+    return workspace.authorise("plan.approve", submitter=asked_by)

@@ -86,6 +86,8 @@ At = Annotated[
     Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"),
 ]
 """A moment as `site.clock.stamp` writes it. Digits are 0 to 9: `\\d` takes others too."""
+Maker = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_-]{0,47}@[a-z][a-z0-9_-]{0,47})?$")]
+"""Who made a service account, with their site; empty where nobody did."""
 Statement = Annotated[str, Field(max_length=MAX_STATEMENT)]
 """An envelope in base64, as requests carry it. Records that hold one never show it."""
 
@@ -123,6 +125,7 @@ class Token(Frozen):
         hours: the only hours that it is good for; any where it has none.
         development: the person was made up for trying abfed out, and their secrets lie in a file.
         reviewed_at: when the site last reviewed who may do what.
+        made_by: of a service account, the person who made it: its plans are as good as theirs.
     """
 
     version: Literal[1] = 1
@@ -142,11 +145,17 @@ class Token(Frozen):
     hours: Hours | None = None
     development: bool = False
     reviewed_at: At
+    made_by: Maker = ""
 
     @property
     def who(self) -> str:
         """The person, with the site whose word it is."""
         return f"{self.person}@{self.site}"
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Whose plans this session's are: its own, and whoever made the account."""
+        return (self.who, self.made_by) if self.made_by else (self.who,)
 
 
 class Submission(Frozen):
@@ -210,8 +219,10 @@ Said = TypeVar("Said", Token, Submission, Approval, KeyProof)
 
 
 def content_of(statement: Token | Submission | Approval | KeyProof) -> bytes:
-    """The bytes of a statement that are signed."""
-    return canonical_bytes(statement.model_dump(mode="json"))
+    """The bytes of a statement that are signed; people's tokens are as before `made_by` was."""
+    nobody = isinstance(statement, Token) and not statement.made_by
+    content = statement.model_dump(mode="json", exclude={"made_by"} if nobody else None)
+    return canonical_bytes(content)
 
 
 def as_text(envelope: bytes) -> str:

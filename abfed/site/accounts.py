@@ -62,6 +62,7 @@ def add_account(
         "kind": "service",
         "holder": key.public_key().public_bytes_raw().hex(),
         "plans": list(bound),
+        "made_by": by if "@" in by else "",
         "hours": hours.model_dump(mode="json") if hours else None,
         "grants": [grant.model_dump(mode="json") for grant in grants],
     }
@@ -164,6 +165,7 @@ def sign_in_account(people: People, name: str, proof: str, *, audience: Iterable
             factor_at=now,
             plans=account.plans,
             hours=account.hours,
+            made_by=account.made_by,
         )
     )
 

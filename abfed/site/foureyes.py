@@ -2,7 +2,8 @@
 
 An approval is bound to the plan's digest, the state of the data and the version of the silo's
 policy: whatever of the three changes, it is void. It runs out, it is good for so many runs (each
-submission of the plan is one), and it never counts for a plan of the approver's own. In this order:
+submission of the plan is one), and it never counts for a plan of the approver's own, nor of a
+service account that they made. In this order:
 
  1. the approver's token is by a site whose word on people counts;
  2. the approval is signed by the key that this token names;
@@ -44,6 +45,7 @@ from abfed.site.rights import FourEyes
 from abfed.site.sealedfile import SealedFile
 
 FILE = "approvals-used.sealed"
+Names = tuple[str, ...]
 
 
 class Question(NamedTuple):
@@ -106,7 +108,7 @@ class Approvals:
             Refused: too few approvals count; says what is wrong with the last.
         """
         run, asked = sha256_hex(presented.submission.encode()), place.policy.four_eyes
-        found, problem = self._good_ones(presented.approvals, question, asker.who, place)
+        found, problem = self._good_ones(presented.approvals, question, asker.token.behind, place)
         good = {who: self._usable(given, run) for who, given in found.items()}
         if len(good) < asked.approvers:
             raise Refused(
@@ -120,10 +122,10 @@ class Approvals:
         return tuple(good)[: asked.approvers]
 
     def lacking(
-        self, shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
+        self, shown: Iterable[Countersigned], question: Question, submitters: Names, place: Place
     ) -> int:
         """How many people have yet to approve before a new run would be let in; counts nothing."""
-        found, _ = self._good_ones(shown, question, submitter, place)
+        found, _ = self._good_ones(shown, question, submitters, place)
         left = [who for who, given in found.items() if any(self.used(a.id) < a.runs for a in given)]
         return max(0, place.policy.four_eyes.approvers - len(left))
 
@@ -132,14 +134,14 @@ class Approvals:
         return len(self._read().runs.get(approval, ()))
 
     def _good_ones(
-        self, shown: Iterable[Countersigned], question: Question, submitter: str, place: Place
+        self, shown: Iterable[Countersigned], question: Question, submitters: Names, place: Place
     ) -> tuple[dict[str, list[Approval]], str]:
         """The approvals that count, by person; and what is wrong with the last other."""
         good: dict[str, list[Approval]] = {}
         problem = "there is none"
         for one in shown:
             try:
-                token, approval = self._judge_one(one, question, submitter, place)
+                token, approval = self._judge_one(one, question, submitters, place)
             except AbfedError as cause:
                 problem = cause.what
                 continue
@@ -147,7 +149,7 @@ class Approvals:
         return good, problem
 
     def _judge_one(
-        self, shown: Countersigned, question: Question, submitter: str, place: Place
+        self, shown: Countersigned, question: Question, submitters: Names, place: Place
     ) -> tuple[Token, Approval]:
         token, _ = open_token(shown.token, place)  # 1
         holder = bytes.fromhex(token.holder)
@@ -161,7 +163,8 @@ class Approvals:
             raise IntegrityError("the approval has no time", where=place.site) from cause
         then = place._replace(now=made)
         check_token(token, then)  # 3
-        require(self._as_now(token, place), "plan.approve", then, submitter=submitter)  # 3
+        for submitter in submitters:  # 3
+            require(self._as_now(token, place), "plan.approve", then, submitter=submitter)
         bound = Question(approval.plan, approval.epoch, approval.policy)
         if approval.silo != place.site or bound != question:  # 4
             raise Refused(

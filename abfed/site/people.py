@@ -17,7 +17,7 @@ from pydantic import Field
 
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
-from abfed.protocol.identity import At, Attested, Hex64, Hours, Role
+from abfed.protocol.identity import At, Attested, Hex64, Hours, Maker, Role
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
@@ -61,6 +61,7 @@ class Person(Frozen):
     heard_from: At | Literal[""] = ""
     holder: Hex64 | Literal[""] = ""
     subject: Hex64 | Literal[""] = ""
+    made_by: Maker = ""
     plans: tuple[Hex64, ...] = ()
     hours: Hours | None = None
 

@@ -65,6 +65,7 @@ class Claims(NamedTuple):
         audience: for which sites.
         signed_in_at, factor_at: when.
         plans, hours: what a service account is bound to.
+        made_by: who made the service account.
         development: whether the person was made up for trying abfed out.
     """
 
@@ -78,6 +79,7 @@ class Claims(NamedTuple):
     factor_at: datetime
     plans: tuple[str, ...] = ()
     hours: Hours | None = None
+    made_by: str = ""
     development: bool = False
 
 
@@ -216,6 +218,7 @@ class SignIn:
             expires_at=stamp(ends),
             plans=claims.plans,
             hours=claims.hours,
+            made_by=claims.made_by,
             development=claims.development,
             reviewed_at=self._people.register().reviewed_at or stamp(now),
         )
@@ -237,6 +240,7 @@ class SignIn:
                 factor_at=factor_at,
                 plans=person.plans,
                 hours=person.hours,
+                made_by=person.made_by,
                 development=person.development,
             )
         )

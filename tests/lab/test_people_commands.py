@@ -257,6 +257,20 @@ def test_a_fresh_factor_and_recovery(desk: Desk) -> None:
     assert "not signed in" in desk.refused(*recover)
 
 
+def test_after_a_new_passphrase_it_is_told_what_to_rename(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = desk.folder / "credentials" / "coordinator.passphrase.new"
+    new.parent.mkdir(mode=0o700)
+    write_private(new, PASSWORD.encode())
+    monkeypatch.setenv("ABFED_CREDENTIALS", str(new.parent))
+    told = desk.says("keys", "rewrap", "--to", "file", "--passphrase")
+    assert "Rename coordinator.passphrase.new to coordinator.passphrase now" in told
+    assert "a passphrase or PIN is needed" in desk.refused("keys", "status")
+    new.rename(new.with_suffix(""))
+    assert "under a passphrase" in desk.says("keys", "status")
+
+
 def test_a_batch_job_signs_in_with_its_key(desk: Desk) -> None:
     plan, key = desk.folder / "plan.yaml", desk.folder / "nightly.key"
     plan.write_text(yaml.safe_dump(plan_values(silos=["aurora"])))

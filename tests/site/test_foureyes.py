@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from abfed.lab.session import sign_in_with_key
 from abfed.protocol.errors import Refused
 from abfed.protocol.identity import Countersigned, Presented
 from abfed.silo.access import Access
 from abfed.silo.policy import Policy
+from abfed.site.accounts import add_account, keep_key
 from abfed.site.foureyes import Approvals, Question, reasons
+from abfed.site.grants import new_grant
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import FourEyes
 from abfed.site.stops import Stops
@@ -127,6 +130,24 @@ def test_nobody_approves_their_own(silo: Silo) -> None:
     approval = silo.approval(both)
     silo.analyst = both
     assert "may not plan.approve" in silo.refusal(approval).why
+
+
+def test_nobody_approves_for_a_service_account_that_they_made(silo: Silo) -> None:
+    """Under whatever site's word: olga made the job at the hub, and is an officer of the silo."""
+    for maker, fine in (("olga@hub", False), ("ann@hub", True)):
+        name = f"nightly-of-{maker[:3]}"
+        now, lasts = silo.clock(), timedelta(days=9)
+        given = new_grant("service-account", owner=maker, reason="t", lasts=lasts, now=now)
+        key = add_account(
+            silo.hub_people, name, [PLAN.digest], hours=None, by=maker, grants=[given]
+        )
+        keep_key(silo.folder / name, name, key)
+        silo.analyst = sign_in_with_key(silo.hub_people, silo.folder / name, audience=("hub", SILO))
+        assert silo.analyst.facts.behind == (f"{name}@hub", maker)
+        if fine:
+            assert silo.ask(silo.approval()).approvers == (f"olga@{SILO}",)
+        else:
+            assert "may not plan.approve" in silo.refusal(silo.approval()).why
 
 
 def test_an_analyst_or_a_stranger_is_no_second_person(silo: Silo) -> None:
