@@ -250,6 +250,7 @@ def _steps(
         window = range(start, min(start + size, settings.local_steps))
         drawn = [noise.fork(2 * step).poisson_batch(rows.recipients, rate) for step in window]
         yield from zip(window, rows.batches(drawn), strict=True)
+        del drawn  # before the next are drawn: two windows of picks would be in memory
 
 
 def noised_sum(units: Tensor, clip: float, noise_multiplier: float, noise: Noise) -> Tensor:
