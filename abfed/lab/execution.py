@@ -109,7 +109,7 @@ async def carried_out(
             async with asyncio.timeout(limits.report) as whole:
                 await manager.start_kernel()
                 client = manager.client()
-                client.start_channels()
+                client.start_channels(stdin=False)  # nobody answers: a cell that asks fails at once
                 try:
                     await _ready(manager, client, limits.start)
                     runner = _runner(progress, manager, client, limits, stop)
@@ -120,6 +120,7 @@ async def carried_out(
                         progress.cell_complete(cell, index)
                         told(at, len(document.cells))
                 finally:
+                    await _nobody_listens()
                     client.stop_channels()
         except exceptions.CellTimeoutError:
             failure = Failure(at, "time-out", f"more than {limits.cell:g} seconds")
@@ -209,6 +210,15 @@ async def _ready(manager: AsyncKernelManager, client: Any, seconds: float) -> No
             raise _NeverReady(message)
     message = f"it did not answer in {seconds:g} seconds"
     raise _NeverReady(message)
+
+
+async def _nobody_listens() -> None:
+    """End what nbclient left waiting for messages; it would complain of the closed channel."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=_PATIENCE)
 
 
 _LOOKS = 0.005  # seconds between two looks at whether a kernel is gone

@@ -5,7 +5,8 @@
 2. It answers on a socket in a private folder: fork a kernel, fork a worker, tell whether a child
    lives, pass a signal on. It signals its own children only, so a number that was given to another
    process meanwhile is never hit.
-3. When the process that started it ends, however it ends, it ends its children and itself.
+3. When the process that started it ends, however it ends, it ends its children and itself, and
+   removes its folder, in which theirs lie.
 4. A child closes all that was open, takes a session of its own, and then is what a new Python would
    have become (`kernel.run`, `worker.serve`).
 """
@@ -17,6 +18,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -215,6 +217,7 @@ def main(folder: Path, more: list[str]) -> int:
         nursery.serve()
     finally:
         nursery.end_all()
+        shutil.rmtree(folder, ignore_errors=True)  # whoever made it may be gone
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abfed.lab.coordination import coordinator_access
+from abfed.lab.readers import forget_reader
 from abfed.protocol.errors import InputError, Refused
 from abfed.protocol.identity import ROLES, Right, Token
 from abfed.site.access import Place
@@ -148,6 +149,7 @@ class Office:
         self.people.person(name)
         stop = self.stops.stop(f"{name}@{self.site}", self.audit, by=by, reason=reason)
         self.people.leave(name, by=by)
+        forget_reader(self.folder, name)
         return stop
 
     def restore(self, who: str, *, by: str) -> str:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from abfed.lab.readers import READERS, pinned_readers, write_readers
 from abfed.lab.report_manifest import SUFFIX, manifest_of, read_manifest
 from abfed.lab.responding import vendors_of
 from abfed.lab.verifying import find_manifest
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 MAGIC = b"ABFEDSHARE1"
 SEALED = ".sealed"
-READERS = "readers.json"  # at the coordinator: name to public key, hex
 PUBLIC_BYTES = 32  # RFC 7748
 
 
@@ -79,15 +79,14 @@ def pin_reader(workspace: Workspace, name: str, public_key: str) -> str:
         raw = b""
     if len(raw) != PUBLIC_BYTES:
         raise InputError("not a public key", why=f"one is {2 * PUBLIC_BYTES} hex digits")
-    pinned = _readers(workspace)
+    pinned = pinned_readers(workspace.coordinator)
     if pinned.get(name, public_key) != public_key:
         raise WorkspaceError(
             f"another key is pinned for {name!r}", where=READERS,
             do="find out whose it is; take it out by hand if it was lost",
         )  # fmt: skip
     workspace.audit.append("reader.pinned", person=name, key=key_id(raw), by=actor)
-    file = workspace.coordinator / READERS
-    write_private(file, canonical_bytes(pinned | {name: public_key}))
+    write_readers(workspace.coordinator, pinned | {name: public_key})
     return key_id(raw)
 
 
@@ -116,7 +115,7 @@ def share_report(
     _require_role(session.who, session.facts.roles, audience)  # 1
     for run in _runs_of(manifest["subject"]):
         workspace.authorise("run.read", submitter=workspace.find_run(run).asked_by)
-    pinned = _readers(workspace)
+    pinned = pinned_readers(workspace.coordinator)
     now = workspace.clock()
     for name in names:  # 2, all of them before the first is sealed
         person = workspace.people.person(name)
@@ -242,14 +241,6 @@ def _runs_of(subject: Any) -> list[str]:
     """The runs that a report is about; none where it is about a plan, before any silo was asked."""
     named = subject if isinstance(subject, dict) else {}
     return [named["run"]] if "run" in named else sorted(named.get("runs", ()))
-
-
-def _readers(workspace: Workspace) -> dict[str, str]:
-    file = workspace.coordinator / READERS
-    found: dict[str, str] = {}
-    if file.exists():
-        found = parse_canonical(read_private(file), where=str(file))
-    return found
 
 
 def _require_role(name: str, roles: Sequence[str], audience: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +14,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.lab.engine import execute
 from abfed.lab.execution import Limits
+from abfed.lab.forking import CAN_FORK
+from abfed.lab.kernel import READY
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import read_notebook
 from abfed.lab.reports import keep, make_report, order
@@ -129,6 +132,7 @@ def test_the_kernel_opens_no_silo(run, tmp_path):
         ("from IPython.display import HTML\nwhile True: display(HTML(''))", "showed too much"),
         ("import numpy as np\nnp.ones((1 << 20, 1 << 20))", "cell 3 of the notebook failed"),
         ("import os\nwhile True: os.fork()", "cell 3 of the notebook failed"),
+        ("input('a password?')", "cell 3 of the notebook failed"),
     ],
 )
 def test_what_hangs_or_dies_ends_cleanly(run, tmp_path, cell, reason):
@@ -155,6 +159,20 @@ def test_an_interrupt_ends_the_kernel(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_report(wanted, tell=interrupt)
     assert {one.name for one in Path("/tmp").glob("abfed-*")} <= before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
+def test_a_warm_process_whose_maker_was_killed_takes_its_folder_with_it(tmp_path):
+    folder = tmp_path / "warm"
+    folder.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "abfed.lab.nursery", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == READY
+        assert folder.is_dir()
+        process.stdin.close()  # as when its maker ends, however it ends
+        process.wait(60)
+    assert not folder.exists()
 
 
 def alive(process):

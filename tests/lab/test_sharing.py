@@ -79,6 +79,23 @@ def test_only_those_it_is_for_get_it(workspace, tmp_path):
     assert not list(workspace.reports_folder.glob("*.sealed"))
 
 
+@pytest.mark.privacy
+def test_who_left_gets_nothing_and_who_comes_back_pins_another_key(workspace, tmp_path):
+    enrol(workspace, "ada", "auditor", tmp_path / "ada.key")
+    office = workspace.office()
+    office.offboard("ada", by="test", reason="left")
+    with pytest.raises(Refused, match="isn't for ada"):
+        share_report(workspace, "spring", ["ada"])
+    office.restore(f"ada@{office.site}", by="test")
+    workspace.people.enrol("ada", "another long passphrase 8", by="test", again=True)
+    lasts = timedelta(days=1)
+    workspace.people.grant("ada", "auditor", owner="test", reason="is back", lasts=lasts)
+    with pytest.raises(WorkspaceError, match="no key is pinned"):
+        share_report(workspace, "spring", ["ada"])
+    pin_reader(workspace, "ada", make_reader_key(tmp_path / "new.key"))
+    assert len(share_report(workspace, "spring", ["ada"])) == 1
+
+
 def test_a_report_that_was_changed_is_not_shared(workspace, tmp_path):
     enrol(workspace, "ada", "auditor", tmp_path / "ada.key")
     write_private(workspace.reports_folder / "spring.html", PAGE + b" ")
