@@ -32,7 +32,7 @@ import time
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -45,7 +45,8 @@ if TYPE_CHECKING:  # what workers need is loaded when they need it
 SIZES = (10, 100, 300, 1000)
 ROUNDS = 6
 HIDDEN = (64, 32)
-TRIES, LIMIT = 3, 600  # starts of one size; seconds of each
+TRIES, START_LIMIT, LIMIT = 3, 120, 600  # starts of one size; seconds to begin, and to end
+BEGAN = b"the server app has begun"
 UNNEEDED = 'import sys; sys.modules["rfc3987_syntax"] = None'
 """For each of Ray's processes: jsonschema's optional grammar takes seconds of their start, and on a
 busy machine more than Ray gives its agents."""
@@ -158,10 +159,15 @@ def deliver_by_node() -> None:
     vars(linkstate_factory)["InMemoryLinkState"] = ByNode
 
 
-def run(count: int) -> None:
-    """Carry one plan out over so many silos; print what it took, as JSON."""
+def be_quiet() -> None:
+    """Let Flower say what went wrong, and nothing else."""
     warnings.simplefilter("ignore")
     logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def run(count: int) -> None:
+    """Carry one plan out over so many silos; print what it took, as JSON."""
+    be_quiet()
     from flwr.app import Context
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid, ServerApp
@@ -197,6 +203,7 @@ def run(count: int) -> None:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
+        print(BEGAN.decode(), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             keys = keys_of("coordinator")
             coordinator = Coordinator(
@@ -262,28 +269,42 @@ def measured(size: int, environment: dict[str, str]) -> dict[str, Any]:
     """
     for _ in range(TRIES):
         mark = secrets.token_hex(16)
-        child = subprocess.Popen(
-            [sys.executable, __file__],
-            env=environment | {"BENCH_ONE": str(size), MARK: mark},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            out, err = child.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            out, err = child.communicate()
-        finally:
-            for pid in marked(mark):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        lines = [line for line in out.splitlines() if line.startswith('{"silos"')]
-        if lines:
-            return dict(json.loads(lines[-1]))
-        sys.stderr.write(f"{size} silos did not come to an end\n{out[-2000:]}{err[-2000:]}")
+        with tempfile.TemporaryFile("w+") as said:
+            child = subprocess.Popen(
+                [sys.executable, __file__],
+                env=environment | {"BENCH_ONE": str(size), MARK: mark},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+            try:
+                wait_for(child, said)
+            finally:
+                child.kill()
+                child.wait()
+                for pid in marked(mark):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            said.seek(0)
+            lines = said.read().splitlines()
+        found = [line for line in lines if line.startswith('{"silos"')]
+        if found:
+            return dict(json.loads(found[-1]))
+        sys.stderr.write("\n".join([f"{size} silos did not come to an end", *lines[-20:], ""]))
     raise SystemExit(1)
+
+
+def wait_for(child: subprocess.Popen[bytes], said: IO[str]) -> None:
+    """Wait until it has ended, or its time is over; until it has begun, that is less."""
+    end = time.monotonic() + START_LIMIT
+    while child.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
+        # The child writes at the same file's place, so that must not be moved: pread doesn't.
+        if BEGAN in os.pread(said.fileno(), 1 << 20, 0):
+            end = max(end, time.monotonic() + LIMIT)
+            break
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(max(0.0, end - time.monotonic()))
 
 
 def main() -> None:
