@@ -14,6 +14,7 @@ import pandas as pd
 
 from abfed.protocol.plan import Plan
 from abfed.stats.checks import SRM_ALARM, sample_ratios
+from abfed.stats.estimates import SUPPRESS_BELOW
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans, orphans_alike
 from abfed.stats.totals import SiloTotals
 
@@ -31,6 +32,11 @@ EVERYWHERE = "all brands"
 
 Totals = Mapping[str, SiloTotals]
 Rows = Iterator[dict[str, Any]]
+
+TOO_FEW = "too few recipients to tell arms' shares"
+NONE_DEAD = (
+    "as far as the noise shows, no metric is all zero in one arm only, and none stands still"
+)
 
 
 def checklist(plan: Plan, waves: Sequence[Totals]) -> pd.DataFrame:
@@ -61,11 +67,14 @@ def by_check(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a check: check, tests, alarms, smallest_p, reading (of its first alarm, or of its
-        first row).
+        first row that could be told).
     """
     rows = []
     for check, seen in frame.groupby("check", sort=False):
-        first = seen.sort_values("alarm", ascending=False, kind="stable").iloc[0]
+        told = seen.assign(untold=seen["reading"].eq(TOO_FEW))
+        first = told.sort_values(["alarm", "untold"], ascending=[False, True], kind="stable").iloc[
+            0
+        ]
         rows.append(
             {
                 "check": check,
@@ -92,6 +101,9 @@ def _untold(check: str, why: str) -> dict[str, Any]:
 def _sample_ratio(plan: Plan, totals: Totals) -> Rows:
     for row in sample_ratios(plan, totals).to_dict("records"):
         reading = "arms hold their planned shares of recipients"
+        people = sum(row[arm.name] for arm in plan.arms)
+        if people <= SUPPRESS_BELOW * row["noise_sd"] * math.sqrt(len(plan.arms)):
+            reading = TOO_FEW
         if row["alarm"]:
             reading = (
                 "arms don't hold their planned shares of recipients: find out why before any "
@@ -115,7 +127,7 @@ def _balance(plan: Plan, totals: Totals) -> Rows:
 def _dead(plan: Plan, totals: Totals) -> Rows:
     found = dead_cells(plan, totals).to_dict("records")
     if not found:
-        yield _untold(DEAD, "no metric is all zero in one arm only, and none stands still")
+        yield _untold(DEAD, NONE_DEAD)
     for row in found:
         subject = f"{row['metric']}, {row['arm']}"
         reading = f"{row['metric']} for {row['arm']}: {row['reason']}; look before you believe it"

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from abfed.stats.checklist import CHECKS, COLUMNS, by_check, checklist
+from abfed.stats.layout import Layout
+from abfed.stats.totals import SiloTotals
 from tests.stats.simulated import CLICKED, plan_of
 from tests.stats.test_soundness import plan, rows, totals
 
@@ -39,6 +41,18 @@ def test_what_is_broken_stands_first_with_what_to_do() -> None:
     assert "differ in age" in short.loc["balance", "reading"]
     assert "spend for arm-1: all zero" in short.loc["dead cells", "reading"]
     assert "tracking" in short.loc["clicks without opens", "reading"]
+
+
+def test_a_brand_of_nobody_is_not_said_to_hold_its_shares() -> None:
+    asked = plan_of(CLICKED)
+    empty = SiloTotals(Layout.of(asked), np.zeros(Layout.of(asked).shape), 4.0)
+    found = checklist(asked, [{"a-new-brand": empty, **totals(asked, rows(3))}])
+    readings = found[found["check"] == "sample ratio"].set_index("scope")["reading"]
+    assert readings["a-new-brand"] == "too few recipients to tell arms' shares"
+    assert readings.drop("a-new-brand").str.contains("hold their planned shares").all()
+    short = by_check(found).set_index("check")["reading"]
+    assert "hold their planned shares" in short["sample ratio"]
+    assert short["dead cells"].startswith("as far as the noise shows")
 
 
 def test_what_could_not_be_checked_says_why() -> None:
