@@ -136,7 +136,7 @@ def _beside(above: Sequence[str], below: Sequence[str], alike: Sequence[str]) ->
     said = [
         f"{words} {', '.join(names)}"
         for words, names in (
-            ("clearly above", above), ("clearly below", below), ("not told from", alike),
+            ("clearly above", above), ("clearly below", below), ("not to be told from", alike),
         )
         if names
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def _said(run: Run, brand: str) -> str:
     if not bool(readings[brand].usable):
         return f"“{metric.name}” in {brand} can’t be told from noise."
     words = _beside(*_compared(readings, brand)) or "no other brand can be read"
-    return f"“{metric.name}” under the control, {brand}: {words}. Bars are 95{NBSP}% intervals."
+    return f"“{metric.name}” under the control in {brand}: {words}. Bars are 95{NBSP}% intervals."
 
 
 def _plot(run: Run, brand: str) -> Figure:

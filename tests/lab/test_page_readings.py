@@ -168,7 +168,7 @@ def test_a_brand_is_above_another_only_beyond_both_intervals():
 
     found = {"a": one(0.2), "b": one(0.1), "c": one(0.21), "d": one(0.4), "e": one(0.9, False)}
     assert pages_brand._beside(*pages_brand._compared(found, "a")) == (
-        "clearly above b; clearly below d; not told from c"
+        "clearly above b; clearly below d; not to be told from c"
     )
     assert pages_brand._beside(*pages_brand._compared(found, "e")) == ""
 
