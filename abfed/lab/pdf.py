@@ -1,4 +1,6 @@
-"""The page as PDF, through WeasyPrint: no browser, half a second, the same bytes each time.
+"""The page as PDF, through WeasyPrint: no browser, the same bytes each time.
+
+A page of text takes half a second; each drawing takes one more, as its letters are paths.
 
 It renders the HTML that was written, with a sheet for paper on top: A4, what is folded away is
 open, a table wider than the paper wraps instead of being cut, its head repeats on each page. It
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import logging
 
+from abfed.lab.page import scoped
 from abfed.protocol.errors import InputError, IntegrityError
 
 SHEET = """
@@ -34,7 +37,7 @@ main{box-shadow:none;margin:0;padding:0;max-width:none;border-radius:0}
 .abfed dl{display:block}.abfed dt{float:left;clear:left;width:9.5em}
 .abfed dd{margin:0 0 .35em 10.5em}
 .abfed code{font-family:"Liberation Mono","DejaVu Sans Mono",monospace}
-details{display:block}summary{list-style:none;color:#1b2733}
+details{display:block}.abfed summary{list-style:none;color:#1b2733}
 details>*{display:block}
 .screen{display:none}
 """
@@ -58,7 +61,8 @@ def as_pdf(html: str) -> bytes:
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     # Paper has no hinges: what is folded away on a screen is printed.
-    opened = html.replace("<details>", "<details open>").replace("</style>", f"{SHEET}</style>", 1)
+    opened = html.replace("<details>", "<details open>")
+    opened = opened.replace("</style>", f"{scoped(SHEET)}</style>", 1)
     inside = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
     document = weasyprint.HTML(string=opened, url_fetcher=inside)
     try:
