@@ -10,6 +10,7 @@ can load nothing: whatever isn't inside the page is refused.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from abfed.lab.page import scoped
 from abfed.protocol.errors import InputError, IntegrityError
@@ -50,6 +51,24 @@ def as_pdf(html: str) -> bytes:
         InputError: the libraries that WeasyPrint draws with aren't on this machine.
         IntegrityError: the page asks for something that isn't inside it.
     """
+    document = laid_out(html)
+    from weasyprint.urls import FatalURLFetchingError
+
+    try:
+        data: bytes = document.write_pdf(pdf_identifier=b"abfed")
+    except FatalURLFetchingError as cause:
+        raise IntegrityError(
+            "the page asks for something from outside", do="put it inside"
+        ) from cause
+    return data
+
+
+def laid_out(html: str) -> Any:
+    """A page with the sheet for paper, as WeasyPrint's document.
+
+    Raises:
+        InputError: the libraries that WeasyPrint draws with aren't on this machine.
+    """
     try:
         import weasyprint
     except OSError as cause:
@@ -64,11 +83,4 @@ def as_pdf(html: str) -> bytes:
     opened = html.replace("<details>", "<details open>")
     opened = opened.replace("</style>", f"{scoped(SHEET)}</style>", 1)
     inside = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
-    document = weasyprint.HTML(string=opened, url_fetcher=inside)
-    try:
-        data: bytes = document.write_pdf(pdf_identifier=b"abfed")
-    except weasyprint.urls.FatalURLFetchingError as cause:
-        raise IntegrityError(
-            "the page asks for something from outside", do="put it inside"
-        ) from cause
-    return data
+    return weasyprint.HTML(string=opened, url_fetcher=inside)
