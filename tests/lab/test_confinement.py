@@ -16,7 +16,7 @@ from abfed.lab.engine import execute
 from abfed.lab.execution import Limits
 from abfed.lab.forking import CAN_FORK
 from abfed.lab.kernel import READY
-from abfed.lab.kernels import Place, Spawned
+from abfed.lab.kernels import Place, Spawned, environment
 from abfed.lab.notebooks import read_notebook
 from abfed.lab.reports import keep, make_report, order
 from abfed.lab.subjects import of_run
@@ -167,7 +167,8 @@ def test_a_warm_process_whose_maker_was_killed_takes_its_folder_with_it(tmp_path
     folder = tmp_path / "warm"
     folder.mkdir(mode=0o700)
     command = [sys.executable, "-m", "abfed.lab.nursery", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": tmp_path}
+    with subprocess.Popen(command, env=environment(folder), **pipes) as process:
         assert process.stdout.readline() == READY
         assert folder.is_dir()
         process.stdin.close()  # as when its maker ends, however it ends
