@@ -2,12 +2,14 @@
 
 The simulated silos sign real releases with real keys and compute on no rows (see the tests'
 doubles), so what is measured is the coordinator, Flower and the protocol. A tenth of the silos, ten
-at least, is asked in each round. Prints one line for each number of silos. Needs the extra `ray`;
-`python benchmarks/bench_scale.py 10 100` runs chosen sizes, each in a process of its own.
-Seconds are the clock's, and the CPU's of all processes together, and of the driver alone (with
-`CPU`, what is told doesn't depend on how busy the machine is). With `--embedded` the same silos are
-in this process, without Ray; with `--as-is` Flower's simulation looks for messages in its own way
-(see `deliver_by_node`).
+at least, is asked in each round; with `--alike` ten of however many, so that what a round costs
+whoever is asked is borne by as many in each line. Prints one line for each number of silos. Needs
+the extra `ray`; `python benchmarks/bench_scale.py 10 100` runs chosen sizes, each in a process of
+its own.
+
+Seconds are the clock's, the CPU's of all processes together, and the CPU's of the driver alone.
+With `--embedded` the same silos are in this process, without Ray; with `--as-is` Flower's
+simulation looks for messages in its own way (see `deliver_by_node`).
 
 To use more machines, start Ray on them (`ray start --head`, `ray start --address=…`), set
 RAY_ADDRESS, and run this script on the head: Flower's simulation takes the cluster it finds.
@@ -53,6 +55,8 @@ busy machine more than Ray gives its agents."""
 STORE = "message_ins_store"  # what Flower's state in memory calls its open messages
 MARK = "BENCH_MARK"  # environment variable that all processes of one measurement carry
 EMBEDDED = bool(os.environ.get("BENCH_EMBEDDED"))
+ASKED = 10  # silos at least in a round
+ALIKE = os.environ.get("BENCH_ALIKE", "")
 AS_IS = bool(os.environ.get("BENCH_AS_IS"))
 
 
@@ -181,10 +185,10 @@ def run(count: int) -> None:
     names = [silo_name(number) for number in range(count)]
     plan = make_plan(
         silos=names,
-        minimum_silos=min(count, 10),
+        minimum_silos=min(count, ASKED),
         model={"outcome": "clicked", "hidden": list(HIDDEN)},
         training={"rounds": ROUNDS, "local_steps": 2},
-        waiting={"silo_share": 0.1 if count > 10 else 1.0},
+        waiting={"silo_share": (ASKED if ALIKE else max(ASKED, count / 10)) / count},
     )
     told: dict[str, object] = {}
 
@@ -314,7 +318,8 @@ def main() -> None:
         importlib.import_module("bench_scale").run(int(os.environ["BENCH_ONE"]))
         return
     sizes = [int(one) for one in sys.argv[1:] if one.isdigit()] or list(SIZES)
-    embedded, as_is = ("1" if flag in sys.argv else "" for flag in ("--embedded", "--as-is"))
+    flags = ("--embedded", "--as-is", "--alike")
+    embedded, as_is, alike = ("1" if flag in sys.argv else "" for flag in flags)
     with tempfile.TemporaryDirectory() as quick:
         (Path(quick) / "sitecustomize.py").write_text(UNNEEDED)
         paths = [
@@ -326,6 +331,7 @@ def main() -> None:
         environment = os.environ | {
             "BENCH_EMBEDDED": embedded,
             "BENCH_AS_IS": as_is,
+            "BENCH_ALIKE": alike,
             "PYTHONPATH": os.pathsep.join(paths),
             "RAY_TMPDIR": quick,  # elsewhere a dead cluster's address may lie, and is waited for
         }
