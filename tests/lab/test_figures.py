@@ -67,7 +67,9 @@ def test_segments_stand_on_the_page_and_those_that_drown_in_one_line(
     monkeypatch.setitem(run.__dict__, "effects", cells)
     page = soundness.segments(run)
     assert "No effect can be read in by-age: aurora." in page
-    assert page.count("<tr>") == 1 + int((~drowned).sum())
+    # the primary metric has a table, all others have one
+    assert page.count("<thead>") == 2
+    assert page.count("<tr>") == 2 + int((~drowned).sum())
     assert f'data-source="{run.source}"' in page
     assert len(run.segments) == len(cells)
 
