@@ -4,7 +4,9 @@ In an embedded workspace each site's office is a folder of this machine; every c
 a site asks its office first. Who acts is signed in at that site and has the right to, by the site's
 own policy. While nobody there may manage people, whoever holds the site's key may do what is done
 inside a site (`FOUNDING`): that is how the first one comes in and the first rows, and the log says
-so. Plans, runs and models always take a person who is signed in.
+so. While nobody may review access, they may do that, too: else a site whose last reviewer's grant
+ran out would be closed by its late review for good. Plans, runs and models always take a person who
+is signed in.
 """
 
 from __future__ import annotations
@@ -102,8 +104,12 @@ class Office:
 
     def managers(self) -> tuple[str, ...]:
         """People of this site who may manage people."""
+        return self._granted("people.manage")
+
+    def _granted(self, right: Right) -> tuple[str, ...]:
+        """People of this site with a role that has a right."""
         place = self.place()
-        roles = {rule.role for rule in place.policy.rights if rule.right == "people.manage"}
+        roles = {rule.role for rule in place.policy.rights if rule.right == right}
         register = self.people.register().people
         return tuple(
             name
@@ -116,13 +122,15 @@ class Office:
 
         Args:
             right: what they want to do.
-            session: gives the session at this site; not asked for while nobody may manage people.
+            session: gives the session at this site; not asked for where the key's holder may act.
             submitter: whose plan, run or model it is.
 
         Raises:
             Refused: nobody is signed in here, or they may not; the refusal is in the log.
         """
         if right in FOUNDING and not self.managers():
+            return KEY_HOLDER
+        if right == "access.review" and not self._granted("access.review"):
             return KEY_HOLDER
         try:
             opened = session()

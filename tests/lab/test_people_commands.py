@@ -14,6 +14,8 @@ import yaml
 from abfed.cli.main import main
 from abfed.cli.people import WHITE_ON_BLACK, _qr_code
 from abfed.lab.development import NAME
+from abfed.lab.offices import KEY_HOLDER
+from abfed.lab.session import Session
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
 from abfed.site.factors import otp_code
@@ -308,6 +310,27 @@ def test_a_development_person_is_heard_only_where_the_policy_says_so(
             for canary in (secrets["password"], secrets["otp_secret"], *secrets["recovery_codes"]):
                 assert canary.encode() not in path.read_bytes()
     assert workspace.lab.stat().st_mode & 0o077 == 0
+
+
+def test_who_holds_the_key_reviews_where_nobody_else_may(desk: Desk) -> None:
+    """The last reviewer's grant ran out: a late review must not close the site for good."""
+    desk.add("ada", "silo-admin")
+    workspace = Workspace(desk.workspace)
+
+    def signed_in() -> Session:
+        raise AssertionError("a session is asked for")
+
+    office = workspace.office()
+    office.people.enrol("sam", PASSWORD, by="test")
+    role, lasts = "security-officer", timedelta(days=90)
+    office.people.grant("sam", role, owner="test", reason="reviews", lasts=lasts)
+    with pytest.raises(AssertionError, match="session is asked for"):
+        office.actor("access.review", signed_in)  # somebody may review: they are to sign in
+    office.people.take_back("sam", role, by="test")
+    assert office.managers(), "somebody may manage people, if the review weren't late"
+    assert office.actor("access.review", signed_in) == KEY_HOLDER
+    with pytest.raises(AssertionError, match="session is asked for"):
+        office.actor("people.manage", signed_in)
 
 
 def test_an_overdue_review_is_told_at_sign_in(desk: Desk) -> None:
