@@ -68,7 +68,8 @@ def test_many_rows_each_give_the_clipped_gradients_of_summed_losses(
         clipped += norm > CLIP
         expected += gradient * min(1.0, CLIP / norm)
     assert clipped > 0  # else the test says nothing about clipping
-    assert torch.linalg.vector_norm(ours - expected) < 1e-5 * torch.linalg.vector_norm(expected)
+    # Norms are counted with all that float32 may lose of pairs of rows
+    assert torch.linalg.vector_norm(ours - expected) < 1e-4 * torch.linalg.vector_norm(expected)
 
 
 @pytest.mark.privacy

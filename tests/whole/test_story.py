@@ -205,7 +205,7 @@ def test_logs_hold_and_a_changed_entry_is_named(
     log = copy / "silos" / "borealis" / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b"budget.reserved", b"budget.returned"))
     assert main(["audit", "verify", "-w", str(copy)]) == 4
-    assert "entry 2" in capsys.readouterr().err
+    assert "entry 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
