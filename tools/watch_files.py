@@ -13,6 +13,7 @@ from abfed.site.alarms import CHECKS, RULES, STATES
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "operations"
 LOOKS = 'abfed_events_total{event="look"}'
+WITHIN = "10m"
 SEVERITIES = ("critical", "high", "medium", "low")
 
 
@@ -21,7 +22,7 @@ def alert_rules() -> str:
     rules: list[dict[str, Any]] = [
         {
             "alert": f"Abfed{severity.capitalize()}Alarms",
-            "expr": f'increase(abfed_events_total{{event=~"alarm-({names})"}}[10m]) > 0',
+            "expr": _raised(f'abfed_events_total{{event=~"alarm-({names})"}}'),
             "labels": {"severity": severity},
             "annotations": {"summary": "abfed watch raised {{ $labels.event }}"},
         }
@@ -38,7 +39,7 @@ def alert_rules() -> str:
         },
         {
             "alert": "AbfedSinkFails",
-            "expr": 'increase(abfed_events_total{event="sink-failed"}[15m]) > 0',
+            "expr": _raised('abfed_events_total{event="sink-failed"}'),
             "labels": {"severity": "high"},
             "annotations": {"summary": "a sink of abfed watch does not take alarms"},
         },
@@ -48,6 +49,16 @@ def alert_rules() -> str:
     )
     groups = {"groups": [{"name": "abfed", "rules": rules}]}
     return head + yaml.safe_dump(groups, sort_keys=False, width=1000)
+
+
+def _raised(counter: str) -> str:
+    """Whether a counter grew of late.
+
+    Prometheus counts nothing for a series that it sees for the first time, and an alarm that is the
+    first of its rule makes one: what was not there before, and isn't zero, grew too.
+    """
+    new = f"({counter} > 0 unless {counter} offset {WITHIN})"
+    return f"increase({counter}[{WITHIN}]) > 0 or {new}"
 
 
 def _named(severity: str) -> list[str]:
@@ -61,7 +72,7 @@ def dashboard() -> str:
     """A Grafana dashboard: alarms that stand, alarms by rule, budgets, looks."""
     panels = [
         _panel(0, "Alarms that stand", 'abfed_state{state=~"alarms-.*"}', "stat"),
-        _panel(1, "New alarms by rule", 'increase(abfed_events_total{event=~"alarm-.*"}[1h])'),
+        _panel(1, "Alarms raised, by rule", 'abfed_events_total{event=~"alarm-.*"} > 0'),
         _panel(2, "Budget left", 'abfed_state{state=~"budget-left-.*"}'),
         _panel(
             3, "Looks and failed sinks", 'rate(abfed_events_total{event=~"look|sink-failed"}[5m])'
