@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import yaml
 
 from abfed.cli import main as entry
 from abfed.cli.ondemand import load
+from abfed.lab.rehearsing import rehearse, spoken
 from abfed.lab.responding import load_vendor
 from abfed.lab.watching import Settings
 from abfed.protocol.declared import parse_record
@@ -30,6 +32,13 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 def test_the_table_has_every_rule_with_its_threshold() -> None:
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (\w+ \| \d+) \|", PAGE, re.MULTILINE))
     assert rows == {rule.name: f"{rule.severity} | {rule.most}" for rule in RULES}
+
+
+def test_the_table_says_how_soon_each_rule_finds_its_anomaly_and_what_it_cries() -> None:
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \|(?:[^|]+\|){3} ([^|]+) \|$", PAGE, re.MULTILINE))
+    told = rehearse(timedelta(seconds=60), 10)
+    assert rows == {one.rule.name: spoken(one.after) for one in told if one.after}
+    assert sum(one.false_alarms for one in told) == 1, "the page says once"
 
 
 def test_the_table_has_every_alarm_about_a_state() -> None:

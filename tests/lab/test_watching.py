@@ -16,7 +16,7 @@ import yaml
 
 from abfed.cli.main import main
 from abfed.coordinator.inbox import Accepted
-from abfed.lab import watching
+from abfed.lab import rehearsing, watching
 from abfed.lab.offices import Office
 from abfed.lab.run_alarms import Floats, judge_run
 from abfed.lab.runs import Run
@@ -269,6 +269,23 @@ def test_every_rule_s_alarm_reaches_the_command(
     told = capsys.readouterr()
     assert code == 3, told
     assert "may not audit.read" in told.err
+
+
+def test_a_rehearsal_tells_each_rule_s_delay_and_ends_badly_where_one_is_deaf(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["watch", "--rehearse", "--every", "5", "--json"]) == 0, "it needs no workspace"
+    told = json.loads(capsys.readouterr().out)
+    delays = {one["rule"]: one["found_after"] for one in told["rules"]}
+    assert set(delays) == {rule.name for rule in RULES}
+    assert delays["sign-in-lock-out"] == 5.0
+    assert told["false_alarms"] == sum(one["false_alarms"] for one in told["rules"])
+    deaf = (RULES[0]._replace(when=lambda _: False), RULES[1])
+    monkeypatch.setattr(rehearsing.rehearse, "__defaults__", (deaf,))
+    assert main(["watch", "--rehearse"]) == 1
+    said = capsys.readouterr()
+    assert "NOT FOUND" in said.out
+    assert "not found: sign-in-failures" in said.err
 
 
 def test_nothing_of_a_copied_run_is_believed(run: Run, tmp_path: Path) -> None:
