@@ -19,7 +19,9 @@ global generator), and so do its hooks and its ghost clipping: they multiply all
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -175,19 +177,55 @@ def _refuse_dice(network: nn.Module) -> None:
     """Refuse modules that draw from torch's global generator, which anybody may have seeded."""
     for name, module in network.named_modules():
         dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0  # noqa: SLF001
-        if dropout or isinstance(module, nn.RReLU):
+        if dropout or isinstance(
+            module, nn.RReLU | nn.FractionalMaxPool2d | nn.FractionalMaxPool3d
+        ):
             message = f"{name or 'the network'} draws random numbers: {type(module).__name__}"
             raise ValueError(message)
 
 
 def _refuse_mixing(network: nn.Module) -> None:
-    """Refuse what Opacus refuses: layers that mix rows, or that keep something of them."""
+    """Refuse what Opacus refuses: layers that mix rows, or that keep something of them.
+
+    Opacus looks at layers that have parameters to train only; a normalisation without any mixes and
+    keeps all the same.
+    """
     from opacus.validators import ModuleValidator  # noqa: PLC0415 - 100 MB that a stack is spared
 
     found = ModuleValidator.validate(network, strict=False)
     if found:
         message = f"the network can't be trained privately: {found[0]}"
         raise ValueError(message)
+    for name, module in network.named_modules():
+        mixes = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+        if mixes or getattr(module, "track_running_stats", False):
+            message = (
+                f"the network can't be trained privately: {name or 'it'} mixes rows or keeps "
+                f"something of them: {type(module).__name__}"
+            )
+            raise ValueError(message)
+
+
+@contextlib.contextmanager
+def _nothing_kept(network: nn.Module) -> Iterator[None]:
+    """Refuse a network that drew from torch's generator meanwhile, or changed a buffer of its own.
+
+    Whether it does is a matter of its code; no sum of it is used.
+
+    Raises:
+        ValueError: it did.
+    """
+    before = torch.get_rng_state()
+    buffers = {name: (each, each._version) for name, each in network.named_buffers()}  # noqa: SLF001
+    yield
+    if not torch.equal(before, torch.get_rng_state()):
+        message = "the network draws random numbers"
+        raise ValueError(message)
+    for name, each in network.named_buffers():
+        held, version = buffers.get(name, (None, 0))
+        if each is not held or each._version != version:  # noqa: SLF001
+            message = f"the network keeps something of the rows in {name}"
+            raise ValueError(message)
 
 
 def one_by_one(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Tensor:
@@ -199,24 +237,30 @@ def one_by_one(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Ten
 
     Returns:
         `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
+
+    Raises:
+        ValueError: the network draws random numbers or keeps something of the rows.
     """
     trained = [each for each in network.parameters() if each.requires_grad]
     size = sum(each.numel() for each in trained)
     total = torch.zeros(size, dtype=torch.int64)
     bound = 1.0 - math.sqrt(size) * 2.0 ** -(UNIT_BITS + 1)
     start = 0
-    for group in batch.groups:
-        for _ in range(group.recipients):
-            rows = slice(start, start + group.rows)
-            start = rows.stop
-            with torch.enable_grad():
-                each = loss.total(network(batch.lines[rows].clone()), batch.labels[rows].clone())
-                found = torch.autograd.grad(
-                    each, trained, allow_unused=True, materialize_grads=True
-                )
-            gradient = torch.cat([part.flatten() for part in found]).double()
-            norm = float(torch.linalg.vector_norm(gradient)) * ROUNDED_UP / clip
-            if math.isfinite(norm):
-                factor = bound / max(norm, bound) / clip
-                total += (gradient * (factor * 2.0**UNIT_BITS)).round_().long()
+    with _nothing_kept(network):
+        for group in batch.groups:
+            for _ in range(group.recipients):
+                rows = slice(start, start + group.rows)
+                start = rows.stop
+                with torch.enable_grad():
+                    each = loss.total(
+                        network(batch.lines[rows].clone()), batch.labels[rows].clone()
+                    )
+                    found = torch.autograd.grad(
+                        each, trained, allow_unused=True, materialize_grads=True
+                    )
+                gradient = torch.cat([part.flatten() for part in found]).double()
+                norm = float(torch.linalg.vector_norm(gradient)) * ROUNDED_UP / clip
+                if math.isfinite(norm):
+                    factor = bound / max(norm, bound) / clip
+                    total += (gradient * (factor * 2.0**UNIT_BITS)).round_().long()
     return total
