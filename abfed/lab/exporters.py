@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.lab.jupyter import nbconvert, nbformat
 from abfed.lab.markdown import as_markdown
+from abfed.lab.page import STYLE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -110,6 +111,7 @@ def words(source: str) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
+    "unstyled": lambda data: data.replace(f"<style>{STYLE}</style>", ""),
     "richest": lambda data: next((kind for kind in RICHEST if kind in data), ""),
     "words": words,
     "cell_words": cell_words,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
 
 MOST_LINES = 40
+MOST_NAMED = 8
 _LONG = re.compile(r"data:[\w/+;=,-]{80,}|[A-Za-z0-9+/=]{120,}")
 
 
@@ -57,10 +58,10 @@ class Verdict:
 
 
 def find_manifest(workspace: Workspace, report: str) -> Path:
-    """A report's manifest by its name, or by the path of one of its files.
+    """A report's manifest by its name or the start of it, or by the path of one of its files.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: there is none, or several reports' names begin so.
     """
     given = Path(report)
     candidates = [given, given.with_suffix(SUFFIX), given.with_name(f"{given.name}{SUFFIX}")]
@@ -69,6 +70,16 @@ def find_manifest(workspace: Workspace, report: str) -> Path:
     for path in candidates:
         if path.suffix == SUFFIX and path.is_file():
             return path
+    kept = workspace.reports_folder.glob(f"*{SUFFIX}")
+    begun = sorted((one for one in kept if one.name.startswith(report)), key=lambda one: one.stem)
+    # Other notebooks and parameters of a run stand behind its name: its own report is the first.
+    if begun and all(one.name.startswith(begun[0].stem) for one in begun):
+        return begun[0]
+    if begun:
+        raise WorkspaceError(
+            f"several reports begin with {report!r}", where=str(workspace.reports_folder),
+            why=", ".join(one.stem for one in begun[:MOST_NAMED]), do="name one of them",
+        )  # fmt: skip
     raise WorkspaceError(
         f"there is no report {report!r}", where=str(workspace.reports_folder),
         do="name one as `abfed report` called it, or give its path",

@@ -1,9 +1,13 @@
 """The page on paper: the same bytes each time, nothing cut, nothing fetched."""
 
+import base64
+
 import pytest
 
-from abfed.lab.page import page, paragraph, section, table
+from abfed.lab.lettering import POINTS, lettered
+from abfed.lab.page import page, paragraph, picture, section, table
 from abfed.lab.pdf import as_pdf, laid_out
+from abfed.lab.plots import as_svg, drawing
 from abfed.protocol.errors import IntegrityError
 
 try:
@@ -46,3 +50,50 @@ def test_a_wide_table_wraps_and_what_is_folded_is_printed(wide):
 def test_what_would_be_fetched_is_refused(wide):
     with pytest.raises(IntegrityError, match="from outside"):
         as_pdf(wide.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """A drawing with a ligature, words turned, dashes that a comment may not hold, a formula."""
+    with drawing(8.2, 2) as (figure, (axes,)):
+        axes.plot([0, 1], [0, 1])
+        axes.set_xlabel("difference & more")
+        axes.set_ylabel("upwards")
+        axes.set_title("a -- b", loc="left")
+        axes.text(0.5, 0.5, "$x^2$")
+    return as_svg(figure)
+
+
+def test_words_of_a_drawing_are_text_where_they_stood(drawn):
+    whole = page("Drawn", section("One", picture(drawn, "What it shows.")))
+    (only,) = laid_out(whole).render().pages
+    boxes = list(only._page_box.descendants(placeholders=True))
+    texts = {box.text: box for box in boxes if getattr(box, "text", None)}
+    assert {"difference & more", "upwards", "0.2"} <= set(texts)
+    assert not {"a -- b", "a - - b", "$x^2$"} & set(texts)
+    left = base64.b64decode(
+        lettered(whole).partition("svg+xml;base64,")[2].partition('"')[0]
+    ).decode()
+    assert "upwards" not in left
+    assert "$x^2$" in left
+    (figure,) = [box for box in boxes if box.element_tag == "img"]
+    assert figure.width == pytest.approx(POINTS * 96 / 72, rel=1e-3)
+    middle = figure.position_x + figure.width / 2
+    label = texts["difference & more"]
+    assert middle - 60 < label.position_x < label.position_x + label.width < middle + 80
+    assert figure.position_y < label.position_y < figure.position_y + figure.height
+
+
+def test_letters_that_are_not_what_their_comment_says_stay_drawn(drawn):
+    lied = drawn.replace(b"<!-- upwards -->", b"<!-- up -->")
+    shown = lettered(page("Drawn", section("One", picture(lied, "What it shows."))))
+    assert ">up<" not in shown
+    assert ">difference &amp; more<" in shown
+
+
+def test_what_is_for_listeners_only_is_not_on_paper():
+    heard = '<p>seen<span class="unseen">heard</span></p>'
+    document = laid_out(page("Short", section("Effects", heard))).render()
+    words = {getattr(box, "text", "") for box in document.pages[0]._page_box.descendants()}
+    assert "seen" in words
+    assert "heard" not in words

@@ -72,6 +72,7 @@ def test_the_page_loads_nothing_from_outside(page):
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', html))
     assert "http" not in re.sub(r'src="data:[^"]*"', "", html).replace("http-equiv", "")
     assert "@import" not in html
+    assert html.count("<style>") == 1  # not once more for each cell
     assert "url(" not in html
 
 
@@ -143,6 +144,8 @@ def test_a_failing_notebook_leaves_the_page_before(run, tmp_path):
     html = partial.read_text()
     assert html.index("Cell 3 of the notebook failed: ValueError: of the notebook") < 12_000
     assert 'role="alert"' in html
+    assert "nbclient" not in html  # where the notebook failed, not where its runner noticed
+    assert html.count("raise ValueError") == 1
     assert str(tmp_path) not in html
     kept = read_notebook(partial.with_suffix(".ipynb"))
     assert "not complete" in kept.cells[0].source

@@ -6,7 +6,7 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.lab.reports import write_report
-from abfed.lab.verifying import verify_report
+from abfed.lab.verifying import find_manifest, verify_report
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from tests.lab.example import make_run, statistics_only
@@ -72,6 +72,23 @@ def test_another_notebook_is_named_as_the_cause(made, tmp_path):
     verdict = verify_report(workspace, run.name, notebook=str(other))
     assert verdict.identical  # the default is 0.05 as well
     assert verdict.causes == ["the notebook ab_readout.ipynb was changed"]
+
+
+def test_the_start_of_a_name_is_enough_where_it_means_one_report(made):
+    workspace, run, page = made
+    own = page.with_suffix(".report")
+    assert find_manifest(workspace, run.name[:8]) == own
+    beside = [own.with_name(f"{run.name}-portfolio.report"), own.with_name("another.report")]
+    for one in beside:
+        one.write_bytes(own.read_bytes())
+    try:
+        assert find_manifest(workspace, run.name[:8]) == own
+        own.with_name(f"{run.name[:8]}-else.report").write_bytes(b"")
+        with pytest.raises(WorkspaceError, match="several reports begin with"):
+            find_manifest(workspace, run.name[:8])
+    finally:
+        for one in [*beside, own.with_name(f"{run.name[:8]}-else.report")]:
+            one.unlink(missing_ok=True)
 
 
 def test_what_was_never_made_is_not_there(made):
