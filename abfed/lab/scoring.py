@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from abfed.lab.coordination import COORDINATOR
 from abfed.lab.session import is_signed_in
 from abfed.protocol.errors import InputError, Refused
-from abfed.silo.lists import FOLDER, Lists
+from abfed.silo.lists import Lists
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.scoring import Scored, Wanted
 from abfed.site.clock import system_clock
-from abfed.site.files import make_private_folder
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -56,6 +55,7 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
     Raises:
         Refused: nobody who may is signed in, or the silo says no.
         InputError, DataError: no such model, or the list can't be read.
+        IntegrityError: the silo's folder of lists is a link.
     """
     if not 0 <= order.explore <= 1:
         raise InputError(f"explore is {order.explore:g}", why="it is a share, from 0 to 1")
@@ -68,13 +68,13 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
         )
         model = service.models.find(order.model)
         mapping = ExportMapping.load(order.mapping)
+        lists = Lists(workspace.silo_folder(order.silo), Pseudonyms(service.keys))
+        lists.make_ready()
         wanted = Wanted(order.export, mapping, order.explore, order.send_at or system_clock())
         scored = service.score(
             model, wanted, purpose=order.purpose, person=person, personal=order.personal
         )
-        folder = workspace.silo_folder(order.silo)
-        make_private_folder(folder / FOLDER)
-        path = Lists(folder, Pseudonyms(service.keys)).keep(
+        path = lists.keep(
             f"{model.plan.name}-{model.digest[:8]}-{secrets.token_hex(4)}.csv",
             scored.text,
             unless=service.changed_meanwhile,

@@ -26,7 +26,12 @@ from abfed.learning.counterfactual import (
     uplifts,
 )
 from abfed.learning.design_matrix import Design
-from abfed.learning.evaluation import amount_counts, histogram
+from abfed.learning.evaluation import (
+    ScoreHistogram,
+    amount_counts,
+    histogram,
+    recalibration,
+)
 from abfed.learning.heads import Heads, column
 from abfed.learning.networks import network_for, one_thread, scores_of
 from abfed.learning.shapes import (
@@ -56,6 +61,8 @@ from abfed.silo.prepared import PreparedRows
 Counts = npt.NDArray[np.int64]
 Lines = npt.NDArray[np.float32]
 
+LEAST_SLOPE = 0.25  # of a correction of scores that can be believed
+
 
 def compute_evaluation(permit: Permit, prepared: PreparedRows) -> Computed:
     """Evaluate the incoming model.
@@ -78,6 +85,14 @@ def compute_evaluation(permit: Permit, prepared: PreparedRows) -> Computed:
         arrays={name: noised_counts(table, scale, permit.noise) for name, table in counts.items()},
         noise={"noise_multiplier": charge.noise_multiplier, "sensitivity": sensitivity},
     )
+
+
+def correction_of(computed: Computed) -> tuple[float, float]:
+    """Slope and shift of the logit that fit this silo best, from what it releases; or (1, 0)."""
+    scores = ScoreHistogram.of_release(computed.arrays[HISTOGRAM], computed.noise)
+    slope, shift = recalibration(scores) or (1.0, 0.0)
+    fits = LEAST_SLOPE <= slope <= 1 / LEAST_SLOPE
+    return (slope, shift) if fits else (1.0, 0.0)  # else it is noise that was fitted
 
 
 def _tables(network: nn.Module, held_out: HeldOutRows, permit: Permit) -> dict[str, Counts]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms
-from abfed.site.files import read_private, write_private
+from abfed.site.files import make_private_folder, read_private, write_private
 
 FOLDER = "lists"
 COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
@@ -42,6 +42,20 @@ class Lists:
         self._folder = folder / FOLDER
         self._pseudonyms = pseudonyms
 
+    def make_ready(self) -> None:
+        """Make the folder, before people are read for a list.
+
+        Raises:
+            IntegrityError: a link stands in its place: the list would lie outside the silo.
+        """
+        if self._folder.is_symlink():
+            raise IntegrityError(
+                "is a link: a list would be written out of the silo",
+                where=str(self._folder),
+                do="find out who made it, remove it, and ask again",
+            )
+        make_private_folder(self._folder)
+
     def keep(self, name: str, text: str, *, unless: Callable[[], bool]) -> Path | None:
         """Write a list, and take it back where by then it should not have been made.
 
@@ -51,6 +65,7 @@ class Lists:
             unless: asked when it is on disk: whether people were erased or barred meanwhile. Who
                 erases looks at the lists after that shows, so that one of the two sees the other.
         """
+        self.make_ready()
         path = self._folder / name
         write_private(path, text.encode())
         if unless():

@@ -105,7 +105,7 @@ class Scorer:
         """Fit the last layer to the brand's own people who aren't held out; kept in memory only."""
         prepared.require(self._permit)
         self._network = with_own_head(
-            self._network, prepared.training.blocks(BLOCK), self._design.heads
+            self._network, lambda: prepared.training.blocks(BLOCK), self._design.heads
         )
         self._correction = (1.0, 0.0)  # the head is fitted to these people already
 

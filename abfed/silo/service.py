@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from abfed.learning.evaluation import ScoreHistogram, recalibration
-from abfed.learning.shapes import HISTOGRAM
 from abfed.privacy.charges import plan_charges
 from abfed.privacy.once import role_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
@@ -46,7 +44,6 @@ from abfed.site.keys import SiteKeys
 from abfed.site.rotation import destroy_due
 
 MAX_REQUEST = 1 << 30  # bytes
-LEAST_SLOPE = 0.25  # of a correction of scores that can be believed
 
 
 class SiloPaths(NamedTuple):
@@ -274,9 +271,7 @@ class SiloService:
         kept = self._rows(permit)
         if permit.step == "evaluate":
             computed = evaluation.compute_evaluation(permit, kept)
-            self._let_go()
-            for side in prepared.SIDES:
-                self._caches.drop(prepared.cache_name(permit, side))
+            self._drop_rows(permit)
             return computed
         return training.compute_training(permit, kept, self._checkpoint(permit))
 
@@ -311,10 +306,7 @@ class SiloService:
 
     def _keep(self, permit: Permit, computed: Computed) -> None:
         """Keep the final model here, for the silo's own people."""
-        scores = ScoreHistogram.of_release(computed.arrays[HISTOGRAM], computed.noise)
-        slope, shift = recalibration(scores) or (1.0, 0.0)
-        fits = LEAST_SLOPE <= slope <= 1 / LEAST_SLOPE
-        fitted = (slope, shift) if fits else (1.0, 0.0)  # else it is noise that was fitted
+        fitted = evaluation.correction_of(computed)
         self.models.keep(KeptModel(permit.plan, permit.incoming, permit.person, fitted))
 
     def score(
@@ -339,9 +331,11 @@ class SiloService:
             permit = self._gate.admit_own(model, purpose, self.store.epoch, person)
             scorer = Scorer(permit, model, self.keys, barred(self.paths.store, self.keys))
             if personal:
-                needed = prepared.columns_needed(permit.plan)
-                rows = prepared.prepare(permit, self.store.read(permit, needed))
-                scorer.personalise(rows)
+                self._let_go()
+                try:
+                    scorer.personalise(self._rows(permit))
+                finally:
+                    self._drop_rows(permit)
             return scorer.score(wanted)
 
     def changed_meanwhile(self) -> bool:
@@ -358,6 +352,12 @@ class SiloService:
         if self._prepared is not None:
             self._prepared[1].close()
             self._prepared = None
+
+    def _drop_rows(self, permit: Permit) -> None:
+        """Let a plan's rows go, in memory and on disk."""
+        self._let_go()
+        for side in prepared.SIDES:
+            self._caches.drop(prepared.cache_name(permit, side))
 
     def _failed(self, failure: Exception, envelope: bytes, *, code: str = "failed") -> bytes:
         """Log what kind of thing went wrong, by name and place only; say no."""

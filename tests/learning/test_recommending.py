@@ -65,10 +65,17 @@ def test_a_brands_own_head_fits_it_better_and_a_small_brand_stays_near(hidden):
 
     common = make()
     before, state = loss(common), {k: v.clone() for k, v in common.state_dict().items()}
-    with_own_head(common, [(many[:5000], labels[:5000]), (many[5000:], labels[5000:])])
+    with_own_head(
+        common, lambda: zip(np.split(many, [5000]), np.split(labels, [5000]), strict=True)
+    )
     assert loss(common) < 0.9 * before
+    in_pieces = [each.clone() for each in common.parameters()]
     common.load_state_dict(state)
-    with_own_head(common, [(many[:5], labels[:5])])
+    with_own_head(common, lambda: [(many, labels)])
+    for one, other in zip(common.parameters(), in_pieces, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    common.load_state_dict(state)
+    with_own_head(common, lambda: [(many[:5], labels[:5])])
     moved = max(float((common.state_dict()[k] - state[k]).abs().max()) for k in state)
     assert moved < 5 * 10 / PULL
 
@@ -89,7 +96,7 @@ def test_a_brands_own_head_changes_what_each_learner_says_of_every_arm(model):
     common = chances(network, design, rows.features)
     below = [one.clone() for one in network.parameters()][:-2]
     lines = design.expand(rows.features, rows.arms)
-    assert with_own_head(network, [(lines, labels)], heads) is network
+    assert with_own_head(network, lambda: [(lines, labels)], heads) is network
     own = chances(network, design, rows.features)
     assert (np.abs(own - common).max(axis=0) > 1e-3).all()
     moved = np.abs(uplifts(own, design) - uplifts(common, design))

@@ -113,6 +113,25 @@ def test_a_purpose_that_the_policy_does_not_name_is_refused(
     assert "credit-scoring" in capsys.readouterr().err
 
 
+def test_no_link_leads_a_list_out_of_the_silo(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, aside = told["workspace"] / "silos/aurora/lists", tmp_path / "aside"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if folder.exists():
+        folder.rename(aside)
+    folder.symlink_to(elsewhere)
+    try:
+        assert main(words(told)) == 4
+    finally:
+        folder.unlink()
+        if aside.exists():
+            aside.rename(folder)
+    assert "out of the silo" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_frozen_model_scores_nobody(told: dict[str, Path]) -> None:
     with Workspace(told["workspace"]).silo("aurora") as service:
         model = service.models.find(MODEL)
