@@ -60,7 +60,8 @@ def status(
         say_json(facts)
         return
     head = f"Federation {facts['federation']}; SuperLink {facts['superlink']}"
-    say(f"{head}; the authority's certificate holds {facts['authority']}")
+    say(head)
+    say(f"Certificates: the authority's {facts['authority']}, the proxy's {facts['proxy']}")
     if facts["silos"]:
         table(facts["silos"], title="Silos")
     if facts["runs"]:

@@ -109,6 +109,9 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
         order = take_order(orders, digest)
         outcome = _carry_out(site, order, grid, events)
     except AbfedError as error:
+        if isinstance(error, RunFailed) and site.house.ran_out:  # so nobody got through
+            error.why = f"{site.house.ran_out}; {error.why}"
+            error.do = "`abfed provision federation.yaml`, and SIGHUP to `abfed federation up`"
         site.audit.append("run.ended", order=digest, kind=error.kind, what=error.what)
         events.end(error.as_dict() | {"exit_code": error.exit_code})
         raise

@@ -28,7 +28,7 @@ from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
 from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
-from abfed.site.certificates import Pinned, read_site_certificate
+from abfed.site.certificates import Pinned, expiry, read_site_certificate
 from abfed.site.clock import Clock, system_clock
 from abfed.site.files import read_private
 
@@ -209,6 +209,21 @@ class House:
                     do="see `abfed federation status`",
                 )
         return {silo: holds[silo] for silo in silos}
+
+    @property
+    def ran_out(self) -> str:
+        """Which certificates that the TLS of all rests on have run out; empty where none has."""
+        files = {
+            "the authority's": self.places.authority_certificate,
+            "the proxy's": self.places.tls / "proxy.crt",
+            "the SuperLink's": self.places.tls / "superlink.crt",
+        }
+        until = {name: expiry(read_private(path)) for name, path in files.items()}
+        return ", ".join(
+            f"{name} certificate ran out at {when:%Y-%m-%d %H:%M} UTC"
+            for name, when in until.items()
+            if when < self._clock()
+        )
 
     def _revoked(self) -> bytes:
         return read_private(self.places.revoked) if self.places.revoked.exists() else b""

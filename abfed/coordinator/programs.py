@@ -47,10 +47,17 @@ def coordinator_programs(workspace: Path, house: House) -> list[Program]:
     ]
     proxy = [find_program("nginx"), "-p", str(places.proxy), "-c", "nginx.conf"]
     executors = environment | executing(places.executors, places.pin)
+    authority, certificate = places.authority_certificate, places.tls / "superlink.crt"
     return [
-        Program("superlink", link, environment, lambda: listens(settings.link_port)),
+        Program(
+            "superlink",
+            link,
+            environment,
+            lambda: listens(settings.link_port),
+            reads=(authority, certificate),
+        ),
         warm_program(places.folder, "serverapp", executors),
-        Program("superexec", execute, executors),
+        Program("superexec", execute, executors, reads=(authority,)),
         Program("proxy", proxy, {}, lambda: listens(settings.port), reload=True),
     ]
 
@@ -77,7 +84,13 @@ def node_programs(node: Node) -> list[Program]:
     ]
     executors = environment | executing(folder / "bin", folder / PIN_FILE)
     return [
-        Program("supernode", supernode, environment, lambda: listens(port)),
+        Program(
+            "supernode",
+            supernode,
+            environment,
+            lambda: listens(port),
+            reads=(folder / "ca.crt", folder / "node.key"),
+        ),
         warm_program(folder, "clientapp", executors),
         Program("superexec", execute, executors),
     ]

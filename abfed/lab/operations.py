@@ -126,6 +126,7 @@ def status(workspace: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "federation": house.settings.name,
         "authority": f"until {_day(authority)}",
+        "proxy": f"until {_day(read_private(house.places.tls / 'proxy.crt'))}",
         "superlink": "down",
         "runs": [],
     }

@@ -4,9 +4,11 @@
    however it dies.
 2. One that ends is started again, after pauses that double and are of random length, and begin
    anew once it has lived for a while. The others go on meanwhile.
-3. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
+3. On SIGHUP those that can read their files anew are told to; those that can't, and whose files
+   have changed, are started again.
+4. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
    `END_SECONDS`. Only processes that were started here are ever touched, by their ids.
-4. Logs don't fill the disk: one that has grown large is copied aside and begun anew, while its
+5. Logs don't fill the disk: one that has grown large is copied aside and begun anew, while its
    program goes on writing to it.
 """
 
@@ -27,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
 
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import WorkspaceError
 from abfed.site.clock import stamp, system_clock
 from abfed.site.files import make_private_folder
@@ -49,6 +52,8 @@ class Program(NamedTuple):
         environment: added to that of the keeper.
         ready: asked until it says yes, before the next one is started.
         reload: whether SIGHUP is passed on to it.
+        reads: files that it reads at its start only, such as certificates. At a SIGHUP it is ended,
+            and so started again, where one of them is another than at its start.
     """
 
     name: str
@@ -56,6 +61,11 @@ class Program(NamedTuple):
     environment: Mapping[str, str] = {}
     ready: Callable[[], bool] | None = None
     reload: bool = False
+    reads: tuple[Path, ...] = ()
+
+    def read(self) -> list[str]:
+        """What tells one content of those files from another."""
+        return [sha256_hex(path.read_bytes()) for path in self.reads if path.exists()]
 
 
 def log_line(event: str, **facts: object) -> None:
@@ -88,6 +98,7 @@ class Keeper:
         self._started = started
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._born: dict[str, float] = {}
+        self._read: dict[str, list[str]] = {}  # what each read at its start
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
@@ -133,11 +144,17 @@ class Keeper:
         del number, frame
         for program in self._programs:
             process = self._running.get(program.name)
-            if program.reload and process is not None and process.poll() is None:
+            if process is None or process.poll() is not None:
+                continue
+            if program.reload:
                 process.send_signal(signal.SIGHUP)
                 self._log("process.reloaded", name=program.name)
+            elif program.read() != self._read[program.name]:
+                process.kill()  # as by a crash, which all sites are made for
+                self._log("process.renewed", name=program.name)
 
     def _start(self, program: Program) -> None:
+        self._read[program.name] = program.read()
         with self._open_log(program.name) as log:
             process = subprocess.Popen(  # noqa: S603 - our own commands
                 dying_with_us(program.command),

@@ -138,6 +138,43 @@ processes.Keeper([program], Path(sys.argv[1]) / "log").keep()
 """
 
 
+READERS = f"""
+import sys
+from pathlib import Path
+from abfed.site.processes import Keeper, Program
+sleep = [sys.executable, "-c", {WORKER!r}]
+folder = Path(sys.argv[1])
+keys = [Program(name, sleep, reads=(folder / name,)) for name in ("first", "second")]
+Keeper(keys, folder / "log").keep()
+"""
+
+
+def test_at_a_sighup_it_is_started_again_whose_certificate_is_another(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).write_text("a certificate")
+    told = tmp_path / "told"
+    with told.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", READERS, str(tmp_path)],
+            stderr=file,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    try:
+        wait_until(lambda: '"event":"up"' in told.read_text())
+        (tmp_path / "first").write_text("a new certificate")
+        (tmp_path / "second").write_text("a certificate")  # written anew, and the same
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(started(told, "first")) == 2)
+        process.send_signal(signal.SIGHUP)  # what was read since is known
+        process.terminate()
+        process.wait(30)
+        assert len(started(told, "first")) == 2
+        assert len(started(told, "second")) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_log_that_grows_is_put_aside_while_its_program_writes_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SMALL, str(tmp_path)],
