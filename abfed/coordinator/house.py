@@ -193,6 +193,23 @@ class House:
                 fails[path.stem] = f"it is the certificate of {pinned.site}"
         return holds, fails
 
+    def admitted(self, silo: str) -> Pinned | None:
+        """The keys that a silo was admitted with, also where their certificate has run out since.
+
+        None where it wasn't, or was taken out: its keys are to be compared as a stranger's.
+        """
+        path = self.places.admitted / f"{silo}.pem"
+        if not path.exists():
+            return None
+        certificate = read_private(path)
+        authority = read_private(self.places.authority_certificate)
+        try:
+            return read_site_certificate(
+                certificate, authority, expiry(certificate), self._revoked()
+            )
+        except IntegrityError:
+            return None
+
     def wanted(self, silos: tuple[str, ...]) -> Mapping[str, Pinned]:
         """The pinned keys of these silos.
 

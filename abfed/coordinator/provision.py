@@ -125,8 +125,8 @@ class Provisioner:
                 where=pinned.site,
                 do="found it under its brand's name",
             )
-        known, _ = House(self._places.folder, self._clock).pinned()
-        if known.get(pinned.site) != pinned and _plain(fingerprint) != _plain(pinned.fingerprint):
+        known = House(self._places.folder, self._clock).admitted(pinned.site)
+        if known != pinned and _plain(fingerprint) != _plain(pinned.fingerprint):
             raise InputError(
                 "the fingerprint is not that of the request",
                 where=pinned.site,

@@ -7,12 +7,10 @@ nothing in them is secret, and their fingerprints are compared by phone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from abfed.coordinator.bundle import bundle_digest
 from abfed.coordinator.house import FOLDER, House, Settings
 from abfed.coordinator.node import Node, NodeSettings, read_invitation
-from abfed.coordinator.provision import Provisioner
 from abfed.coordinator.units import (
     compose,
     coordinator_unit,
@@ -20,13 +18,15 @@ from abfed.coordinator.units import (
     silo_unit,
     start_script,
 )
-from abfed.lab.workspace import COORDINATOR, Workspace
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
-from abfed.silo.pinning import pin_coordinator
 from abfed.site.certificates import make_site_request, read_site_request, spoken
 from abfed.site.clock import system_clock
 from abfed.site.files import write_private
+
+if TYPE_CHECKING:  # these load Flower and accountants; a fingerprint is read without them
+    from abfed.coordinator.provision import Provisioner
+    from abfed.lab.workspace import Workspace
 
 
 class Joined(NamedTuple):
@@ -55,6 +55,8 @@ def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
 
 def provisioner(workspace: Workspace) -> Provisioner:
     """Provisions the federation of a coordinator's workspace."""
+    from abfed.coordinator.provision import Provisioner
+
     return Provisioner(workspace.path / FOLDER, workspace.keys, workspace.audit, system_clock)
 
 
@@ -82,6 +84,10 @@ def join(
         InputError: the fingerprint is another one.
         WorkspaceError: it isn't an invitation.
     """
+    from abfed.coordinator.bundle import bundle_digest
+    from abfed.lab.workspace import COORDINATOR
+    from abfed.silo.pinning import pin_coordinator
+
     workspace.authorise("policy.change", silo)
     given = read_invitation(invitation)
     found = spoken(sha256_hex(invitation))

@@ -117,6 +117,27 @@ def test_the_same_keys_are_renewed_without_a_fingerprint(sides, joined):
     assert read_private(house.places.admitted / "aurora.pem") != before
 
 
+def test_a_certificate_that_ran_out_is_renewed_without_a_fingerprint_and_no_other_key_is(
+    sides, joined
+):
+    """Its keys were compared already. A revoked one's are a stranger's, whenever it ran out."""
+    coordinator, house, _, brand = sides
+    later = datetime.now(UTC) + timedelta(days=40)
+    at = Provisioner(house.places.folder, coordinator.keys, coordinator.audit, lambda: later)
+    assert "aurora" not in House(house.places.folder, lambda: later).pinned()[0]
+    at.admit(renew(brand, "aurora").request.read_bytes(), fingerprint="")
+    assert "aurora" in House(house.places.folder, lambda: later).pinned()[0]
+    with brand.silo("aurora") as silo:
+        other = ec.generate_private_key(ec.SECP384R1()).public_key()
+        changed = make_site_request(silo.keys, node_point(other))
+    with pytest.raises(InputError, match="fingerprint"):
+        at.admit(changed, fingerprint="")
+    at.revoke("aurora")
+    with pytest.raises(InputError, match="fingerprint"):
+        at.admit(joined.request.read_bytes(), fingerprint="")
+    provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+
+
 def test_revoked_it_can_not_take_part_until_admitted_anew(sides, joined):
     coordinator, house, _, _ = sides
     provisioner(coordinator).revoke("aurora")
