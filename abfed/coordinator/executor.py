@@ -55,9 +55,10 @@ def _task(arguments: list[str] | None) -> Task:
         from flwr.supercore.app_utils import start_parent_process_monitor  # noqa: PLC0415
 
         start_parent_process_monitor(given.parent_pid)
-    if given.insecure and not _is_loopback(given.runtime_api_address):
-        raise IntegrityError("plain text is refused beyond loopback", where="executor")
     path = given.root_certificates
+    plain = given.insecure or not path  # Flower speaks plain text where no certificate is given
+    if plain and not _is_loopback(given.runtime_api_address):
+        raise IntegrityError("plain text is refused beyond loopback", where="executor")
     return Task(given.runtime_api_address, given.token, Path(path).read_bytes() if path else None)
 
 

@@ -47,7 +47,7 @@ class Settings(Frozen):
         host: the name or address that brands connect to.
         port: of the TLS proxy, which brands reach.
         link_port: of the SuperLink, on loopback only.
-        development: everything runs on one machine under one user.
+        development: everything runs on one machine; the proxy listens on loopback only.
         certificate_days: how long the certificates of sites and of the proxy hold.
         authority_days: how long the authority's own certificate holds.
     """

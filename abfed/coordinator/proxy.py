@@ -22,6 +22,7 @@ LINES_OF_ONE = 100  # with a request on them, from one address; a node has up to
 def proxy_configuration(places: Places, settings: Settings) -> str:
     """Nginx's configuration, complete; it runs under the coordinator's own user."""
     folder = places.proxy
+    address = "127.0.0.1:" if settings.development else ""
     temporary = "\n".join(
         f'  {kind}_temp_path "{folder}/{kind}";'
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -64,7 +65,7 @@ http {{
   }}
 
   server {{
-    listen {settings.port} ssl;
+    listen {address}{settings.port} ssl;
     server_name {settings.host};
     ssl_certificate "{places.tls}/proxy.crt";
     ssl_certificate_key "{places.tls}/proxy.key";

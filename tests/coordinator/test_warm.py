@@ -150,8 +150,9 @@ def test_what_a_site_does_not_have_is_refused(site):
 
 
 def test_without_a_warm_one_it_works_all_the_same_and_refuses_without_a_pin(site):
-    address = ("--runtime-api-address", "10.0.0.1:1", "--insecure", "--token", "t")
-    assert command(site, "flwr-clientapp", *address) == 4  # plain text beyond loopback
+    address = ("--runtime-api-address", "10.0.0.1:1", "--token", "t")
+    for more in (("--insecure",), ()):  # plain text beyond loopback, asked for or not
+        assert command(site, "flwr-clientapp", *address, *more) == 4
 
 
 def test_the_table_is_json_so_no_word_is_a_command(site):

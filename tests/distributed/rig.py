@@ -94,7 +94,7 @@ class Rig:
         self.coordinator = Workspace.create(folder / "c", development=True)
         settings = folder / "federation.yaml"
         ports = {"port": self.port, "link_port": self.link_port}
-        decided = {"name": "spring", "development": True, "host": host, **ports}
+        decided = {"name": "spring", "development": host == "localhost", "host": host, **ports}
         settings.write_text(yaml.safe_dump(decided))
         self.house, fingerprint = found_federation(self.coordinator, settings)
         self.workspaces = {one: found_brand(folder / one, one, exports) for one in brands}

@@ -20,6 +20,7 @@ from abfed.coordinator.executor import PIN, UnpinnedBundle, check_bundle
 from abfed.coordinator.house import FOLDER, House, Settings
 from abfed.coordinator.node import PIN_FILE, Node
 from abfed.coordinator.provision import Provisioner
+from abfed.coordinator.proxy import proxy_configuration
 from abfed.coordinator.units import compose, silo_unit
 from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
 from abfed.lab.workspace import Workspace
@@ -245,6 +246,13 @@ def test_nginx_takes_the_configuration(sides):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_in_development_the_proxy_listens_on_loopback_only(sides):
+    house = sides[1]
+    alone = house.settings.model_copy(update={"development": True})
+    assert "listen 127.0.0.1:19443 ssl;" in proxy_configuration(house.places, alone)
+    assert "listen 19443 ssl;" in proxy_configuration(house.places, house.settings)
 
 
 def test_the_pin_is_what_is_installed_and_neighbours_are_let_in_by_digest(joined, monkeypatch):
