@@ -121,7 +121,7 @@ def admit(
     say(f"Silo {pinned.site} is admitted.")
     if pinned.site not in registered:
         start = opened.path / "federation" / "start"
-        say(f"The SuperLink isn't up; its node is registered when it is: {start}")
+        say(f"The SuperLink isn't up, or took its node's key before; it is up after {start}")
 
 
 @app.command()
@@ -129,15 +129,24 @@ def renew(
     workspace: WorkspaceOption,
     silo: SiloOption,
     node: NodeOption = None,
+    new_node_key: Annotated[
+        bool,
+        typer.Option("--new-node-key", help="Make the node a new key, as after a revocation."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Brand: write a fresh request for the same keys, to have the certificate renewed."""
     from abfed.lab.provisioning import renew as renew_request
     from abfed.lab.workspace import Workspace
 
-    joined = renew_request(Workspace(workspace), silo, node)
+    joined = renew_request(Workspace(workspace), silo, node, new_node_key=new_node_key)
     if as_json:
         say_json(joined._asdict())
+        return
+    if new_node_key:
+        say(f"Give the coordinator {joined.request}; read out its fingerprint by phone:")
+        say(f"  {joined.fingerprint}")
+        say("Next, once it is admitted: start the node again, or send it a SIGHUP")
         return
     say(f"Give the coordinator {joined.request}. Its keys are the same: {joined.fingerprint}")
 

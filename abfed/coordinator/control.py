@@ -28,7 +28,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from abfed.coordinator.bundle import ORDER, make_bundle
 from abfed.protocol.canonical import sha256_hex
-from abfed.protocol.errors import RunFailed
+from abfed.protocol.errors import InputError, RunFailed
 
 
 class RunState(NamedTuple):
@@ -129,22 +129,35 @@ class Control:
         self._client.StopRun(StopRunRequest(run_id=run_id))
 
     def nodes(self) -> list[NodeState]:
-        """All registered SuperNodes."""
+        """All registered SuperNodes; the SuperLink goes on listing those that it let go."""
         found = self._client.ListNodes(ListNodesRequest()).nodes_info
         return [
             NodeState(node.node_id, node.name, node.status, node.online_until, node.public_key)
             for node in found
+            if node.status != "unregistered"
         ]
 
     def register(self, name: str, key: ec.EllipticCurvePublicKey) -> None:
-        """Register a SuperNode by its public key, under its silo's name; again is nothing."""
+        """Register a SuperNode by its public key, under its silo's name; again is nothing.
+
+        Raises:
+            InputError: the SuperLink has let this key go before.
+        """
         wanted = public_key_to_bytes(key)
         for node in self.nodes():
             if node.name == name and node.public_key == wanted:
                 return
             if node.name == name:
                 self.unregister(node.node_id)
-        self._client.RegisterNode(RegisterNodeRequest(public_key=wanted, name=name))
+        try:
+            self._client.RegisterNode(RegisterNodeRequest(public_key=wanted, name=name))
+        except httpx.HTTPStatusError as cause:
+            raise InputError(
+                f"the SuperLink doesn't register the node (HTTP {cause.response.status_code})",
+                where=name,
+                why="it takes no key again that it let go",
+                do="at the brand: `abfed provision renew --new-node-key`; then admit it",
+            ) from cause
 
     def unregister(self, node_id: int) -> None:
         """Let a SuperNode in no longer; it is cut off at its next message."""

@@ -81,13 +81,7 @@ class Node:
         make_private_folder(folder / "bin")
         make_private_folder(folder / "log")
         if not (folder / "node.key").exists():
-            key = ec.generate_private_key(ec.SECP384R1())
-            pem = key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.OpenSSH,
-                serialization.NoEncryption(),
-            )
-            write_private(folder / "node.key", pem)
+            _make_key(folder)
             write_private(folder / "exec.secret", secrets.token_bytes(32))
         write_private(folder / "ca.crt", authority)
         write_private(folder / PIN_FILE, bundle.encode())
@@ -114,6 +108,10 @@ class Node:
                 )
         write_private(self.folder / PIN_FILE, "\n".join(digests).encode())
 
+    def change_key(self) -> None:
+        """Make a new key for the SuperNode, which takes it at its next start."""
+        _make_key(self.folder)
+
     @property
     def point(self) -> bytes:
         """The public point of the node's key."""
@@ -123,6 +121,16 @@ class Node:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise WorkspaceError("not a node's key", where=str(self.folder / "node.key"))
         return node_point(key.public_key())
+
+
+def _make_key(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    write_private(folder / "node.key", pem)
 
 
 def read_invitation(data: bytes) -> dict[str, str]:

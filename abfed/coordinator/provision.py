@@ -24,6 +24,7 @@ from abfed.site.certificates import (
     issue_site_certificate,
     make_authority,
     make_server_certificate,
+    read_site_certificate,
     read_site_request,
     revocation_list,
     spoken,
@@ -133,6 +134,12 @@ class Provisioner:
                 why=f"the request's is {pinned.fingerprint}",
                 do="call the silo's people and compare it with theirs; then give it",
             )
+        if pinned.node in self._let_go():
+            raise InputError(
+                "the key of its node was taken out of this federation, and is not taken again",
+                where=pinned.site,
+                do="have the brand make a new one: `abfed provision renew --new-node-key`",
+            )
         settings = Settings.load(self._places.settings)
         certificate = issue_site_certificate(
             self._authority(), request, self._clock(), settings.certificate_days
@@ -160,6 +167,12 @@ class Provisioner:
         listed = revocation_list(self._authority(), gone, self._clock(), settings.authority_days)
         write_private(self._places.revoked, listed)
         self._audit.append("silo.revoked", silo=silo)
+
+    def _let_go(self) -> set[bytes]:
+        """Node keys of revoked certificates: a SuperLink registers none of them a second time."""
+        gone = [read_private(one) for one in self._places.withdrawn.glob("*.pem")]
+        authority = read_private(self._places.authority_certificate)
+        return {read_site_certificate(one, authority, expiry(one)).node for one in gone}
 
     def _invitation(self, settings: Settings) -> dict[str, str]:
         return {

@@ -12,7 +12,7 @@ from abfed.coordinator.control import NodeState, control
 from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.node import Node
 from abfed.coordinator.programs import coordinator_programs, node_programs
-from abfed.protocol.errors import RunFailed
+from abfed.protocol.errors import InputError, RunFailed
 from abfed.site.certificates import expiry, node_key_from
 from abfed.site.files import read_private, write_private
 from abfed.site.health import Metrics, served
@@ -81,16 +81,30 @@ def _both(metrics: Metrics) -> Callable[..., None]:
 
 
 def register_nodes(workspace: Path) -> list[str]:
-    """Register the nodes of all silos whose certificates hold; none where the SuperLink is down."""
+    """Register the nodes of all silos whose certificates hold; none where the SuperLink is down.
+
+    A node that is registered and whose silo was taken out, as while the SuperLink was down, is cut
+    off; one whose silo's certificate has run out isn't: it waits for a new one.
+    """
     house = House(workspace / FOLDER)
     holds, _ = house.pinned()
+    registered = []
     try:
         with _link(house) as link:
-            for silo, pinned in holds.items():
-                link.register(silo, node_key_from(pinned.node))
+            for node in link.nodes():
+                if house.admitted(node.name) is None:
+                    link.unregister(node.node_id)
+                    log_line("node.cut-off", silo=node.name)
+            for silo, pinned in sorted(holds.items()):
+                try:
+                    link.register(silo, node_key_from(pinned.node))
+                except InputError as refused:
+                    log_line("node.refused", silo=silo, what=refused.what)
+                else:
+                    registered.append(silo)
     except RunFailed:
         return []
-    return sorted(holds)
+    return registered
 
 
 def cut_off(workspace: Path, silo: str) -> bool:

@@ -124,11 +124,24 @@ def join(
     return Joined(folder, path, pinned.fingerprint)
 
 
-def renew(workspace: Workspace, silo: str, node: Path | None = None) -> Joined:
-    """A fresh request for the same keys, to have the silo's certificate renewed."""
+def renew(
+    workspace: Workspace, silo: str, node: Path | None = None, *, new_node_key: bool = False
+) -> Joined:
+    """A fresh request for the same keys, to have the silo's certificate renewed.
+
+    Args:
+        workspace: the brand's.
+        silo: which silo.
+        node: the node's folder, where it isn't in the workspace.
+        new_node_key: make the SuperNode a new key. A federation takes none again that it let go.
+    """
     folder = node or workspace.path / "nodes" / silo
     with workspace.silo(silo) as service:
-        request = make_site_request(service.keys, Node(folder).point)
+        opened = Node(folder)
+        if new_node_key:
+            workspace.authorise("policy.change", silo)
+            opened.change_key()
+        request = make_site_request(service.keys, opened.point)
     path = folder / f"{silo}.request.pem"
     write_private(path, request)
     return Joined(folder, path, read_site_request(request).fingerprint)

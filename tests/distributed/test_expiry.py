@@ -16,13 +16,13 @@ from abfed.coordinator.provision import Provisioner
 from abfed.lab.provisioning import renew
 from abfed.site.certificates import expiry
 from abfed.site.files import read_private
-from tests.distributed.rig import ABFED, BRANDS, ROOT, Rig, needs_nginx, plan_file
+from tests.distributed.rig import ABFED, ROOT, Rig, needs_nginx, plan_file
 from tests.distributed.test_chaos import check_whole
 from tests.distributed.test_operations import TOTALS_ONLY, status
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), needs_nginx]
 
-SECONDS = 40  # that a certificate still has
+SECONDS = 15  # that a certificate still has
 ROUNDS = 5
 WAITING = {"retry_seconds": 1, "retries": 60, "step_seconds": 300, "silent_seconds": 30}
 
@@ -61,22 +61,16 @@ def shorten_proxy(rig):
 
 
 def hear_of_it(rig, when):
-    """Hold a run until a time is over, then have every node shake hands anew, and fail."""
-    known = {brand: told(rig, brand) for brand in BRANDS}
-    silo = rig.processes["aurora.silo"]
-    silo.send_signal(signal.SIGSTOP)
+    """Hold a run until a time is over, then have nodes shake hands anew, and fail."""
+    log, silo = rig.folder / "borealis.node.log", rig.processes["aurora.silo"]
+    known = log.read_text().count('"process.ended"')
+    silo.send_signal(signal.SIGSTOP)  # aurora's node says nothing while it waits for its silo
     try:
         rig.wait_until(lambda: datetime.now(UTC) > when)
         reload(rig)  # as nginx does by itself after a thousand requests of a connection
-        for brand in BRANDS:
-            rig.wait_until(lambda brand=brand: told(rig, brand) > known[brand], 120)
+        rig.wait_until(lambda: log.read_text().count('"process.ended"') > known, 120)
     finally:
         silo.send_signal(signal.SIGCONT)
-
-
-def told(rig, brand):
-    """How often a brand's SuperNode gave up."""
-    return (rig.folder / f"{brand}.node.log").read_text().count('"process.ended"')
 
 
 def begin(rig, plan):
@@ -93,7 +87,7 @@ def await_round(rig, known):
     """Wait until the first round of a new run is closed."""
     closed = ("closed", "train-0001")
     rig.wait_until(
-        lambda: any((e.get("stage"), e.get("step")) == closed for e in rig.events()[known:])
+        lambda: any((e.get("stage"), e.get("step")) == closed for e in rig.events()[known:]), 400
     )
 
 
@@ -113,13 +107,12 @@ def test_what_ran_out_in_a_run_is_renewed_and_the_run_ends_as_if_nothing_had_bee
     )
     known = len(rig.events())
     places = rig.house.places
-    when = shorten_proxy(rig)
-    request = rig.joined["aurora"].request.read_bytes()
-    late(rig, rig.house.settings.certificate_days).admit(request, fingerprint="")
     process = begin(rig, plan)
     try:
         await_round(rig, known)
-        hear_of_it(rig, when)
+        request = rig.joined["aurora"].request.read_bytes()
+        late(rig, rig.house.settings.certificate_days).admit(request, fingerprint="")
+        hear_of_it(rig, shorten_proxy(rig))
         assert expiry(read_private(places.admitted / "aurora.pem")) < datetime.now(UTC)
         assert "ran out" in rig.house.ran_out
         (places.tls / "superlink.crt").unlink()  # as if its time were running out too
@@ -156,11 +149,10 @@ def test_where_nobody_renews_the_run_ends_in_time_with_the_reason_and_goes_on_la
         waiting=WAITING | {"step_seconds": 60},
     )
     known = len(rig.events())
-    when = shorten_proxy(rig)
     process = begin(rig, plan)
     try:
         await_round(rig, known)
-        hear_of_it(rig, when)
+        hear_of_it(rig, shorten_proxy(rig))
         out, said = process.communicate(timeout=300)
     finally:
         process.kill()

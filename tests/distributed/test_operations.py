@@ -248,3 +248,36 @@ def test_a_revoked_silo_is_cut_off_and_not_asked(rig):
     refused = rig.run(plan)
     assert refused.returncode == 2
     assert "can't take part" in refused.stderr + refused.stdout
+
+
+def test_it_comes_back_with_a_new_node_key_only(rig):
+    """A SuperLink takes no key again that it let go; silo and its keys stay as they are."""
+    request = rig.joined["borealis"].request
+    said = rig.joined["borealis"].fingerprint
+    refused = rig.say("provision", "admit", str(request), "--fingerprint", said)
+    assert refused.returncode == 2
+    assert "--new-node-key" in refused.stderr + refused.stdout
+    again = renew(rig.workspaces["borealis"], "borealis", new_node_key=True)
+    assert again.fingerprint != said
+    done = rig.say("provision", "admit", str(request), "--fingerprint", again.fingerprint, "--json")
+    assert json.loads(done.stdout) == {"silo": "borealis", "registered": True}
+    rig.processes["borealis.node"].send_signal(signal.SIGHUP)  # it reads its key at a start only
+    rig.wait_for("borealis.node", "process.renewed", 30)
+    status(rig, "--wait", "180")
+    plan = plan_file(rig.folder / "back.yaml", name="back", **TOTALS_ONLY)
+    done = rig.run(plan)
+    assert done.returncode == 0, done.stdout + done.stderr + rig.told()
+    assert json.loads(done.stdout)["silos"] == list(BRANDS)
+
+
+def test_who_is_revoked_while_the_superlink_is_down_is_cut_off_when_it_is_up(rig):
+    rig.end("coordinator")
+    done = rig.say("provision", "revoke", "borealis", "--json")
+    assert json.loads(done.stdout) == {"silo": "borealis", "node_cut_off": False}
+    log = rig.folder / "coordinator.log"
+    known = log.read_text().count('"nodes.registered"')
+    rig.start("coordinator", "federation", "up", "-w", str(rig.folder / "c"))
+    rig.wait_until(lambda: log.read_text().count('"nodes.registered"') > known)
+    assert rig.wait_for("coordinator", "node.cut-off", 5)["silo"] == "borealis"
+    rows = {row["silo"]: row["node"] for row in status(rig)["silos"]}
+    assert rows == {"aurora": rows["aurora"], "borealis": "not registered"}

@@ -121,7 +121,7 @@ def test_the_same_keys_are_renewed_without_a_fingerprint(sides, joined):
 def test_a_certificate_that_ran_out_is_renewed_without_a_fingerprint_and_no_other_key_is(
     sides, joined
 ):
-    """Its keys were compared already. A revoked one's are a stranger's, whenever it ran out."""
+    """Its keys were compared already."""
     coordinator, house, _, brand = sides
     later = datetime.now(UTC) + timedelta(days=40)
     at = Provisioner(house.places.folder, coordinator.keys, coordinator.audit, lambda: later)
@@ -133,20 +133,26 @@ def test_a_certificate_that_ran_out_is_renewed_without_a_fingerprint_and_no_othe
         changed = make_site_request(silo.keys, node_point(other))
     with pytest.raises(InputError, match="fingerprint"):
         at.admit(changed, fingerprint="")
-    at.revoke("aurora")
-    with pytest.raises(InputError, match="fingerprint"):
-        at.admit(joined.request.read_bytes(), fingerprint="")
-    provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    provisioner(coordinator).admit(renew(brand, "aurora").request.read_bytes(), fingerprint="")
 
 
-def test_revoked_it_can_not_take_part_until_admitted_anew(sides, joined):
-    coordinator, house, _, _ = sides
+def test_revoked_it_can_not_take_part_until_admitted_anew_with_a_new_node_key(sides, joined):
+    coordinator, house, _, brand = sides
     provisioner(coordinator).revoke("aurora")
     opened = House(house.places.folder)
     assert opened.pinned() == ({}, {"aurora": "the certificate was revoked"})
+    assert opened.admitted("aurora") is None
     with pytest.raises(InputError, match="can't take part"):
         opened.wanted(("aurora",))
-    provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    before = Node(joined.node).point
+    with pytest.raises(InputError, match="not taken again") as refused:
+        provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    assert "--new-node-key" in refused.value.do
+    again = renew(brand, "aurora", new_node_key=True)
+    assert Node(joined.node).point != before
+    with pytest.raises(InputError, match="fingerprint"):
+        provisioner(coordinator).admit(again.request.read_bytes(), fingerprint=joined.fingerprint)
+    provisioner(coordinator).admit(again.request.read_bytes(), fingerprint=again.fingerprint)
     assert set(opened.wanted(("aurora",))) == {"aurora"}
 
 
