@@ -156,7 +156,7 @@ class Control:
                 f"the SuperLink doesn't register the node (HTTP {cause.response.status_code})",
                 where=name,
                 why="it takes no key again that it let go",
-                do="at the brand: `abfed provision renew --new-node-key`; then admit it",
+                do="at the brand: abfed provision renew --new-node-key; then admit it",
             ) from cause
 
     def unregister(self, node_id: int) -> None:

@@ -111,7 +111,9 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
     except AbfedError as error:
         if isinstance(error, RunFailed) and site.house.ran_out:  # so nobody got through
             error.why = f"{site.house.ran_out}; {error.why}"
-            error.do = "`abfed provision federation.yaml`, and SIGHUP to `abfed federation up`"
+            error.do = (
+                "run `abfed provision federation.yaml` and send `abfed federation up` a SIGHUP"
+            )
         site.audit.append("run.ended", order=digest, kind=error.kind, what=error.what)
         events.end(error.as_dict() | {"exit_code": error.exit_code})
         raise

@@ -138,7 +138,7 @@ class Provisioner:
             raise InputError(
                 "the key of its node was taken out of this federation, and is not taken again",
                 where=pinned.site,
-                do="have the brand make a new one: `abfed provision renew --new-node-key`",
+                do="have the brand make a new one: abfed provision renew --new-node-key",
             )
         settings = Settings.load(self._places.settings)
         certificate = issue_site_certificate(
