@@ -152,19 +152,20 @@ def one_row(
 
 
 def many_rows(name: str, rows: int, recipients: int, rounds: int) -> None:
-    """`rows` rows each, against ghost clipping on tensors."""
+    """`rows` rows each, against ghost clipping: the engine with its loader, and on tensors."""
     hidden, batch = NETWORKS[name], BATCH // rows
     data = made_rows(np.full(recipients // rows, rows))
     lines = torch.from_numpy(DESIGN.expand(data.features, data.arms)).unflatten(0, (-1, rows))
     labels = torch.from_numpy(data.labels).unflatten(0, (-1, rows))
     contenders = {
         "abfed": abfed(InMemory(data), hidden, batch),
+        "Opacus ghost": opacus_textbook(lines, labels, hidden, batch, ghost=True),
         "Opacus ghost on tensors": opacus_ghost_on_tensors(lines, labels, hidden, batch),
     }
     told(
         f"{name}, {rows} rows a recipient",
         measured(contenders, rounds),
-        [Bar("Opacus ghost on tensors", 1.7)],
+        [Bar("Opacus ghost", 1.7), Bar("Opacus ghost on tensors", 1.7)],
     )
 
 

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
 
+warnings.filterwarnings("ignore", message="Full backward hook is firing")  # Opacus's own hooks
+
 Steps = Callable[[int], int]  # steps to take -> recipients they held
 
 CLIP, SIGMA, RATE = 1.0, 1.0, 0.1
@@ -41,20 +43,31 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
 def opacus_textbook(
     lines: Tensor, labels: Tensor, hidden: tuple[int, ...], batch: int, *, ghost: bool
 ) -> Steps:
-    """PrivacyEngine on a DataLoader, by hooks or by ghost clipping."""
+    """PrivacyEngine on a DataLoader, by hooks or by ghost clipping.
+
+    Args:
+        lines: `(recipients, width)`, or `(recipients, rows, width)` for ghost clipping.
+        labels: `(recipients,)`, or `(recipients, rows)`.
+        hidden: sizes of the hidden layers.
+        batch: recipients a step.
+        ghost: whether by ghost clipping.
+    """
     network = network_of(lines.shape[-1], hidden)
+    sequences = lines.dim() == 3
+    reduction = "sum" if sequences else "mean"
     made: Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = PrivacyEngine().make_private(
             module=network,
             optimizer=torch.optim.SGD(network.parameters(), lr=RATE),
-            criterion=nn.BCEWithLogitsLoss(),
-            data_loader=DataLoader(TensorDataset(lines, labels[:, None]), batch_size=batch),
+            criterion=nn.BCEWithLogitsLoss(reduction=reduction),
+            data_loader=DataLoader(TensorDataset(lines, labels[..., None]), batch_size=batch),
             noise_multiplier=SIGMA,
             max_grad_norm=CLIP,
             poisson_sampling=True,
             grad_sample_mode="ghost" if ghost else "hooks",
+            loss_reduction=reduction,
         )
     private, optimizer, *criterion, loader = made
     criterion = criterion[0] if criterion else nn.BCEWithLogitsLoss()
@@ -64,7 +77,12 @@ def opacus_textbook(
         held = 0
         for x, y in itertools.islice(batches, count):
             optimizer.zero_grad()
-            criterion(private(x), y).backward()
+            if sequences:  # as Opacus wants them: rows one after another, and whose they are
+                scores = private(x)
+                loss = criterion(scores.flatten(0, 1), y.flatten(0, 1), shape=scores.shape)
+            else:
+                loss = criterion(private(x), y)
+            loss.backward()
             optimizer.step()
             held += len(x)
         return held
