@@ -15,6 +15,8 @@ from abfed.cli.settings import JsonOption, WorkspaceOption
 if TYPE_CHECKING:
     from abfed.lab.batch_run import Outcome
 
+MOST_TOLD = 3  # points of a grid that were left out
+
 
 def batch(
     file: Annotated[Path, typer.Argument(help="The batch, such as experiments/grid.yaml.")],
@@ -44,13 +46,13 @@ def batch(
 
     opened = Workspace(workspace)
     spec = BatchSpec.load(file)
-    items = items_of(spec, opened, beside=file.parent)
+    asked = items_of(spec, opened, beside=file.parent)
     folder = opened.reports_folder / spec.name
     how = ("fork" if CAN_FORK else "spawn") if kernels == "auto" else kernels
     ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
-    with ReportsBar(len(items), quiet=as_json) as tell:
-        outcomes = carry_out(items, folder, opened.keys, ways, tell)
-    index = write_index(spec.name, outcomes, folder, opened.keys)
+    with ReportsBar(len(asked.items), quiet=as_json) as tell:
+        outcomes = carry_out(asked.items, folder, opened.keys, ways, tell)
+    index = write_index(spec.name, outcomes, folder, opened.keys, left_out=asked.left_out)
     counted = Counter(one.status for one in outcomes)
     if as_json:
         reports = [
@@ -58,10 +60,16 @@ def batch(
              "reason": one.reason}
             for one in outcomes
         ]  # fmt: skip
-        say_json({"index": index, "counts": dict(counted), "reports": reports})
+        counts = dict(counted)
+        say_json({"index": index, "counts": counts, "reports": reports,
+                  "left_out": asked.left_out})  # fmt: skip
     else:
         made, kept, failed = (counted[one] for one in ("made", "kept", "failed"))
         say(f"{made} made, {kept} as they were, {failed} failed. Start at {index}")
+        for one in asked.left_out[:MOST_TOLD]:
+            say(f"left out, as there is nothing to show: {one}")
+        if len(asked.left_out) > MOST_TOLD:
+            say(f"and {len(asked.left_out) - MOST_TOLD} more, which the index lists")
     if counted["failed"]:
         raise typer.Exit(1)
 

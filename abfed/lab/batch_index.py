@@ -88,9 +88,24 @@ document.querySelector('.tools').hidden=false;
 """
 
 
-def write_index(name: str, outcomes: Sequence[Outcome], folder: Path, signer: SiteKeys) -> Path:
-    """Write the page, then its signed manifest; returns the page."""
-    facts = facts_of(name, outcomes, folder)
+def write_index(
+    name: str,
+    outcomes: Sequence[Outcome],
+    folder: Path,
+    signer: SiteKeys,
+    *,
+    left_out: Sequence[str] = (),
+) -> Path:
+    """Write the page, then its signed manifest; returns the page.
+
+    Args:
+        name: of the batch.
+        outcomes: of its reports.
+        folder: where they lie.
+        signer: signs the manifest.
+        left_out: points of the grid at which there was nothing to show.
+    """
+    facts = facts_of(name, outcomes, folder) | {"left_out": list(left_out)}
     audience = _audience(outcomes)
     content = index_page(facts, audience, folder).encode()
     write_private(folder / NAME, content)
@@ -207,8 +222,22 @@ def index_page(facts: Mapping[str, Any], audience: Sequence[str], folder: Path) 
         '<div class="tools" hidden><input id="q" type="search" placeholder="Search" '
         f'aria-label="Search reports"><div class="chips">{chips}</div>'
         f'<span id="said" class="soft" role="status">{len(reports)} of {len(reports)} reports'
-        f'</span></div>\n<ul class="cards">\n{cards}\n</ul>\n{_footer(name, audience)}</main>\n'
+        f'</span></div>\n<ul class="cards">\n{cards}\n</ul>\n{_left_out(facts)}'
+        f"{_footer(name, audience)}</main>\n"
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _left_out(facts: Mapping[str, Any]) -> str:
+    """Points of the grid that are no report, folded away."""
+    points = facts.get("left_out", ())  # an index of an earlier version has none
+    if not points:
+        return ""
+    listed = "".join(f"<li>{escape(one)}</li>" for one in points)
+    some = "1 point" if len(points) == 1 else f"{len(points)} points"
+    return (
+        f"<details><summary>{some} of the grid left out: nothing to show</summary>"
+        f"<ul>{listed}</ul></details>\n"
     )
 
 

@@ -12,7 +12,9 @@ also:                           # a list: each entry is one report
   - {plan: experiments/spring.yaml, parameters: {alpha: 0.01}}
 ```
 
-Everything is checked before the first report is made: a file with one mistake makes none.
+Everything is checked before the first report is made: a file with one mistake makes none. Not every
+plan has a run in each period, nor every run each brand: points of a grid without one are left out,
+and told. A brand of no report is a mistake, and so is what a list names and isn't there.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from abfed.lab.bounds import NotThere
 from abfed.lab.finished import Finished, find_folder, finished_runs, open_finished
 from abfed.lab.periods import within
 from abfed.lab.reports import Order, order
@@ -110,8 +113,25 @@ class Item:
     labels: Mapping[str, Any]
 
 
-def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> list[Item]:
-    """Every report of a batch.
+class _NoRun(NotThere):
+    """No run was completed in a period."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a batch asks for.
+
+    Attributes:
+        items: every report, in the file's order.
+        left_out: points of the grid at which there is nothing to show, in words.
+    """
+
+    items: list[Item]
+    left_out: list[str]
+
+
+def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> Asked:
+    """Every report of a batch, checked.
 
     Args:
         spec: the batch.
@@ -124,15 +144,32 @@ def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> list[Ite
     _refuse_too_many(spec)
     finder = _Finder(workspace, beside)
     found: dict[str, Item] = {}
-    for entry in _entries(spec):
-        for subject, about, label in finder.subjects(entry):
-            item = _item(spec, entry, subject, about, label)
-            found.setdefault(item.order.name, item)
-            if len(found) > MOST:  # a plan may mean several runs
-                raise _too_many(spec, "more")
+    missed: list[tuple[Entry, NotThere]] = []
+    for entry, listed in _entries(spec):
+        try:
+            for subject, about, label in finder.subjects(entry):
+                item = _item(spec, entry, subject, about, label)
+                found.setdefault(item.order.name, item)
+                if len(found) > MOST:  # a plan may mean several runs
+                    raise _too_many(spec, "more")
+        except NotThere as cause:
+            if listed:
+                raise
+            missed.append((entry, cause))
+    shown = {item.labels.get("brand", "") for item in found.values()}
+    for entry, cause in missed:
+        if not found or (entry.brand not in shown and not isinstance(cause, _NoRun)):
+            raise cause
     if not found:
         raise InputError("the batch has no report", where=spec.name, do="name plans or runs")
-    return list(found.values())
+    return Asked(list(found.values()), [_point(entry) for entry, _ in missed])
+
+
+def _point(entry: Entry) -> str:
+    """A point of a grid, in words."""
+    said = [entry.plan or entry.run, entry.notebook, entry.brand, entry.period or ""]
+    said += [f"{name} = {value}" for name, value in entry.parameters.items()]
+    return ", ".join(one for one in said if one)
 
 
 def _refuse_too_many(spec: BatchSpec) -> None:
@@ -150,19 +187,21 @@ def _too_many(spec: BatchSpec, asked: str) -> InputError:
     )  # fmt: skip
 
 
-def _entries(spec: BatchSpec) -> Iterator[Entry]:
-    """The grid, then the list."""
+def _entries(spec: BatchSpec) -> Iterator[tuple[Entry, bool]]:
+    """The grid, then the list; whether each is of the list."""
     axes = [[(name, one) for one in values] for name, values in spec.parameters.items()]
     sources = [{"plan": one} for one in spec.plans] + [{"run": one} for one in spec.runs]
     grid = itertools.product(sources, spec.brands or ("",), spec.periods or (None,))
     for source, brand, period in grid:
         for chosen in itertools.product(*axes):
-            yield Entry(
+            point = Entry(
                 **source, notebook=spec.notebook, brand=brand, period=period,
                 parameters=dict(chosen),
             )  # fmt: skip
+            yield point, False
     for entry in spec.also:
-        yield entry if entry.notebook else entry.model_copy(update={"notebook": spec.notebook})
+        named = entry if entry.notebook else entry.model_copy(update={"notebook": spec.notebook})
+        yield named, True
 
 
 def _item(
@@ -233,7 +272,10 @@ class _Finder:
             return
         if entry.run:
             folder = find_folder(self._workspace.runs_folder, entry.run)
-            yield self._run(open_finished(folder, self._key))
+            run = open_finished(folder, self._key)
+            if not _within(run, entry.period):
+                raise _NoRun(f"the run wasn't completed in {entry.period}", where=run.name)
+            yield self._run(run)
             return
         path = self._path(entry.plan)
         plan = Plan.load(path)
@@ -244,9 +286,7 @@ class _Finder:
             return
         wanted = [run for run in runs if _within(run, entry.period)]
         if not wanted:
-            raise InputError(
-                f"no run of the plan was completed in {entry.period}", where=entry.plan
-            )
+            raise _NoRun(f"no run of the plan was completed in {entry.period}", where=entry.plan)
         for run in wanted if entry.period else wanted[-1:]:
             yield self._run(run)
 

@@ -30,6 +30,10 @@ _BOUNDS = re.compile(
 _SHOWN = 8  # names of brands
 
 
+class NotThere(InputError):
+    """What was asked for isn't in what this report is about; it may be in another's."""
+
+
 def check_bounds(
     name: str, value: Any, comment: str, choices: Mapping[str, Sequence[str]], *, where: str
 ) -> None:
@@ -44,6 +48,7 @@ def check_bounds(
 
     Raises:
         InputError: it isn't; says what would be.
+        NotThere: it would be one of another report.
     """
     told = _BOUNDS.match(comment)
     if told is None:
@@ -88,7 +93,7 @@ def _check_choice(
         return
     listed = ", ".join(known[:_SHOWN]) + (" and others" if len(known) > _SHOWN else "")
     near = get_close_matches(value, known, n=1)
-    raise InputError(
+    raise NotThere(
         f"parameter {name!r} is none of the report’s {kind}",
         where=where,
         why=f"they are: {listed}" if known else f"nothing in it is said of single {kind}",

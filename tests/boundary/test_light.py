@@ -21,7 +21,7 @@ from abfed.lab import batch_index, batch_run
 from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.workspace import Workspace
 found = items_of(BatchSpec.load(Path("grid.yaml")), Workspace("workspace"), beside=Path())
-print(json.dumps([len(found), sorted({one.partition(".")[0] for one in sys.modules})]))
+print(json.dumps([len(found.items), sorted({one.partition(".")[0] for one in sys.modules})]))
 """
 
 

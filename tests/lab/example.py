@@ -7,6 +7,7 @@ plan out, so that what is read back is a real run folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from abfed.coordinator.app import Coordinator, carry_out
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.lab.runs import Run
+from abfed.lab.workspace import FILE as WORKSPACE
 from abfed.lab.workspace import Workspace
 from abfed.learning.evaluation import histogram
 from abfed.learning.uplift import (
@@ -195,10 +197,10 @@ def make_run(
     show_budget: bool = True,
     tiny: tuple[str, ...] = (),
 ) -> Run:
-    """Carry a plan out over stand-ins, in a workspace of its own, and open the run.
+    """Carry a plan out over stand-ins, and open the run.
 
     Args:
-        folder: where the workspace goes; must not be there.
+        folder: where the workspace is, or goes.
         values: the plan; the example's where none is given.
         size: recipients of each silo.
         refusing: silos that refuse.
@@ -206,7 +208,8 @@ def make_run(
         tiny: silos that are too small to tell from noise.
     """
     plan = Plan.from_values(values or example_values())
-    workspace = Workspace.create(folder)
+    there = (folder / WORKSPACE).exists()
+    workspace = Workspace(folder) if there else Workspace.create(folder)
 
     def forge(fields: dict[str, Any], arrays: dict[str, Any]) -> None:
         silo, step = fields["silo"], fields["step"]
@@ -236,14 +239,15 @@ def make_run(
 
     silos = {}
     for name in plan.silos:
-        keys = SiteKeys.create(folder / "silos" / name / "keys", site=name)
+        at = folder / "silos" / name / "keys"
+        keys = SiteKeys.open(at) if at.exists() else SiteKeys.create(at, site=name)
         refuses = "policy" if name in refusing else ""
         silos[name] = SiloDouble(keys, workspace.keys, forge=forge, refuses=refuses)
     pinned = {name: silo.keys.public_key for name, silo in silos.items()}
-    write_private(
-        workspace.coordinator / "silos.json",
-        canonical_bytes({name: key.hex() for name, key in pinned.items()}),
-    )
+    pins = workspace.coordinator / "silos.json"
+    before = json.loads(pins.read_bytes()) if pins.exists() else {}
+    now = {name: key.hex() for name, key in pinned.items()}
+    write_private(pins, canonical_bytes(before | now))
     coordinator = Coordinator(
         keys=workspace.keys,
         audit=workspace.audit,

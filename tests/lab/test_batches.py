@@ -2,6 +2,7 @@
 their kernels were started."""
 
 import json
+import shutil
 import threading
 
 import nbformat
@@ -60,6 +61,10 @@ def notebook(folder, name="small", cells=CELLS):
 
 
 def items(workspace, folder, **values):
+    return asked(workspace, folder, **values).items
+
+
+def asked(workspace, folder, **values):
     given = {"name": "try", "runs": ["subject-lines"], "notebook": str(folder / "small.ipynb")}
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump(given | values))
@@ -108,6 +113,31 @@ def test_periods_select_runs_by_their_completion(workspace, tmp_path):
     assert len(items(workspace, tmp_path, **given, periods=[year])) == 1
     with pytest.raises(InputError, match="completed in 1999-Q1"):
         items(workspace, tmp_path, **given, periods=["1999-Q1"])
+    for source in (given, {}):  # a plan's runs, or a run by its name
+        found = asked(workspace, tmp_path, **source, periods=["1999-Q1", year])
+        assert [one.labels["period"] for one in found.items] == [year]
+        assert len(found.left_out) == 1
+        assert "1999-Q1" in found.left_out[0]
+    with pytest.raises(InputError, match="completed in 1999-Q1"):  # a list means what it names
+        items(workspace, tmp_path, also=[{"run": "subject-lines", "period": "1999-Q1"}])
+
+
+def test_a_brand_of_some_runs_is_left_out_of_others_and_a_brand_of_none_is_a_mistake(
+    workspace, tmp_path
+):
+    small = statistics_only(simulation={"seed": 3}, name="two-brands", silos=["aurora", "borealis"])
+    run = make_run(workspace.path, small)
+    try:
+        given = {"runs": ["subject-lines", "two-brands"], "notebook": "ab_readout"}
+        found = asked(workspace, tmp_path, **given, brands=["", "corona"])
+        about = [(one.order.subject.facts["run"] == run.name, one.labels.get("brand", ""))
+                 for one in found.items]  # fmt: skip
+        assert about == [(False, ""), (False, "corona"), (True, "")]
+        assert found.left_out == ["two-brands, ab_readout, corona"]
+        with pytest.raises(InputError, match="none of the report’s brands"):
+            items(workspace, tmp_path, **given, brands=["", "coronas"])
+    finally:
+        shutil.rmtree(run.folder)
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
