@@ -157,9 +157,9 @@ def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> Asked:
                 raise
             missed.append((entry, cause))
     shown = {item.labels.get("brand", "") for item in found.values()}
-    for entry, cause in missed:
-        if not found or (entry.brand not in shown and not isinstance(cause, _NoRun)):
-            raise cause
+    for entry, why in missed:
+        if not found or (entry.brand not in shown and not isinstance(why, _NoRun)):
+            raise why
     if not found:
         raise InputError("the batch has no report", where=spec.name, do="name plans or runs")
     return Asked(list(found.values()), [_point(entry) for entry, _ in missed])
