@@ -14,8 +14,8 @@ import pandas as pd
 
 from abfed.protocol.plan import Plan
 from abfed.stats.checks import SRM_ALARM, sample_ratios
-from abfed.stats.estimates import SUPPRESS_BELOW
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans, orphans_alike
+from abfed.stats.suppression import SUPPRESS_BELOW
 from abfed.stats.totals import SiloTotals
 
 SAMPLE_RATIO, BALANCE, DEAD, ORPHANS, NOVELTY, DRIFT = (

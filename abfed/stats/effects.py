@@ -174,9 +174,13 @@ def _contrasts(
     readouts = [read_arms(plan, metric, one) for one in waves]
     sizes = [float(one.counts()[0].sum()) for one in waves]
     out: dict[str, tuple[Contrast, str]] = {}
-    for arm in (one.name for one in plan.arms if not one.control):
-        signed = _lowest(metric) < 0
-        parts = [Contrast(r.arms[arm].single(), r.arms[control].single(), signed) for r in readouts]
+    signed = _lowest(metric) < 0
+    for arm, share in ((one.name, one.share) for one in plan.arms if not one.control):
+        odds = share / plan.control.share
+        parts = [
+            Contrast(one.arms[arm].single(), one.arms[control].single(), signed, odds)
+            for one in readouts
+        ]
         usable = [place for place, one in enumerate(parts) if not one.suppressed]
         if not usable:
             out[arm] = parts[-1], ""

@@ -23,16 +23,10 @@ from abfed.protocol.metrics import Count, Mean, Metric, Proportion, Quantile, Ra
 from abfed.stats.adjusting import bounds_of
 from abfed.stats.encoding import Floats
 from abfed.stats.quantiles import read_quantile
+from abfed.stats.suppression import stands_out
 from abfed.stats.totals import SiloTotals
 
 Flags = npt.NDArray[np.bool_]
-
-SUPPRESS_BELOW = 5.0
-"""An arm is suppressed where its noised size is below this many standard deviations of noise."""
-
-HISTOGRAM_BELOW = 12.0
-"""The same for quantiles: below it the inverse of a noised distribution function is off to one side
-by more than its standard error tells (decision 0118)."""
 
 MOMENTS_USABLE = 0.25
 """A noised variance is used while its noise is below this share of it; else a bound is."""
@@ -111,16 +105,13 @@ def read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
 
 
 def _read(metric: Metric, totals: SiloTotals, arm: str) -> Reading:
-    counts, sd = totals.counts()
-    size = counts[..., totals.layout.arms.index(arm)]
+    size = totals.counts()[0][..., totals.layout.arms.index(arm)]
     sums, noise = totals.arm(arm, metric.name)
     reason = f"arm {arm!r} is too small to tell from noise at this ε"
     if not noise:
         reason = f"nobody is in arm {arm!r}"
     own = sums.sum(axis=-1)
-    least = HISTOGRAM_BELOW if isinstance(metric, Quantile) else SUPPRESS_BELOW
-    usable = (size >= SUPPRESS_BELOW * sd) & (size > 0)
-    usable &= (own >= least * noise * math.sqrt(sums.shape[-1])) & (own > 0)
+    usable = stands_out(metric, totals, arm) & (size > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if isinstance(metric, Ratio):
             return _ratio(metric, totals, arm, size, usable)
@@ -206,7 +197,6 @@ def _ratio(metric: Ratio, totals: SiloTotals, arm: str, size: Floats, usable: Fl
     """Σa/Σb over recipients with the delta method at the level of recipients."""
     sums, noise = totals.arm(arm, metric.name)
     denominator = sums[..., 0] + sums[..., 1]
-    enough = (denominator >= SUPPRESS_BELOW * noise * math.sqrt(2.0)) & (denominator > 0)
     reason = f"arm {arm!r} has too few {metric.denominator!r} to tell from noise at this ε"
     if not noise:
         reason = f"arm {arm!r} has no {metric.denominator!r}"
@@ -214,7 +204,7 @@ def _ratio(metric: Ratio, totals: SiloTotals, arm: str, size: Floats, usable: Fl
     spreads = [_ratio_spread(metric, totals, name) for name in totals.layout.arms]
     spread = _settled(spreads, totals.layout.arms.index(arm))
     privacy = noise**2 * ((1 - ratio) ** 2 + ratio**2) / denominator**2
-    return Reading(ratio, spread / denominator**2, privacy, size, usable & enough, reason)
+    return Reading(ratio, spread / denominator**2, privacy, size, usable, reason)
 
 
 def _ratio_spread(metric: Ratio, totals: SiloTotals, arm: str) -> _Spread:

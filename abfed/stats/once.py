@@ -36,8 +36,8 @@ from abfed.privacy.once import KEY_ROWS, SEALED_BYTES, SHARE_BYTES, role_of, spl
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape
 from abfed.stats.encoding import SCALE, Integers
-from abfed.stats.estimates import SUPPRESS_BELOW
 from abfed.stats.layout import Layout
+from abfed.stats.suppression import SUPPRESS_BELOW
 from abfed.stats.totals import Mixture, SiloTotals
 
 TOGETHER = "these brands"

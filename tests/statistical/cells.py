@@ -15,8 +15,8 @@ from scipy import stats
 
 from abfed.protocol.metrics import Metric
 from abfed.protocol.plan import Plan
-from abfed.stats.encoding import Floats
-from abfed.stats.estimates import Reading
+from abfed.stats.encoding import Floats, Integers
+from abfed.stats.estimates import Flags, Reading
 from abfed.stats.readouts import read_arms
 from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
@@ -69,16 +69,33 @@ class Many(NamedTuple):
 
 def over_brands(readings: Sequence[Reading], weights: Floats) -> Many:
     """Σwm and Σw²V, as `contrasts.weighted` has them: (times,)."""
-    value = sum(w * one.value for w, one in zip(weights, readings, strict=True))
-    sampling = sum(w**2 * one.sampling for w, one in zip(weights, readings, strict=True))
-    variance = sum(w**2 * one.variance for w, one in zip(weights, readings, strict=True))
-    return Many(np.asarray(value), np.asarray(sampling), np.asarray(variance))
+
+    def total(parts: list[Floats], power: int) -> Floats:
+        return np.asarray((weights**power * np.where(weights > 0, np.stack(parts), 0.0)).sum(0))
+
+    return Many(
+        total([one.value for one in readings], 1),
+        total([one.sampling for one in readings], 2),
+        total([one.variance for one in readings], 2),
+    )
 
 
-def size_weights(totals: dict[str, SiloTotals]) -> Floats:
-    """(brands, times)."""
+def size_weights(totals: dict[str, SiloTotals], usable: Flags | None = None) -> Floats:
+    """(brands, times): by noised sizes, of brands whose arms can be told from noise."""
     sizes = np.stack([one.counts()[0].sum(axis=-1) for one in totals.values()])
-    return np.asarray(np.maximum(sizes, 0) / np.maximum(sizes, 0).sum(axis=0))
+    kept = np.maximum(sizes, 0) if usable is None else np.where(usable, np.maximum(sizes, 0), 0)
+    return np.asarray(kept / np.maximum(kept.sum(axis=0), 1.0))
+
+
+def both_usable(treated: Sequence[Reading], control: Sequence[Reading]) -> Flags:
+    """(brands, times): which brands are in the mean over these brands."""
+    return np.stack([a.usable & b.usable for a, b in zip(treated, control, strict=True)])
+
+
+def mean_of(people: Integers, truth: Floats, usable: Flags) -> Floats:
+    """What is true of those brands together, weighted by recipients: (times, arms)."""
+    kept = np.where(usable, people[:, None], 0)
+    return np.asarray(kept.T @ truth / np.maximum(kept.sum(axis=0), 1)[:, None])
 
 
 def coverage(
@@ -107,17 +124,19 @@ def coverage(
             widths.append((se / np.sqrt(a.sampling + b.sampling))[fine])
     hit, width = np.concatenate(hits), np.concatenate(widths)
     yield _cell("effect, a brand", known, times, hit, times * len(treated), width)
-    weights = size_weights(totals)
+    usable = both_usable(treated, control)
+    fine = usable.any(axis=0)
+    weights = size_weights(totals, usable)
     above, below = over_brands(treated, weights), over_brands(control, weights)
-    fine = np.all([one.usable for one in (*treated, *control)], axis=0)
-    true = world.recipients @ truth / world.recipients.sum()
+    true = mean_of(world.recipients, truth, usable)
     se = np.sqrt(above.variance + below.variance)
-    hit = np.abs(above.value - below.value - (true[1] - true[0])) <= Z * se
+    hit = np.abs(above.value - below.value - (true[:, 1] - true[:, 0])) <= Z * se
     with np.errstate(divide="ignore", invalid="ignore"):
         width = se / np.sqrt(above.sampling + below.sampling)
     yield _cell("effect, these brands", known, times, hit[fine], times, width[fine])
-    lift = true[1] / true[0] - 1
-    low, high, bounded = fieller(above, below)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lift = true[:, 1] / true[:, 0] - 1
+    low, high, bounded = fieller(above, below, plan.arms[1].share / plan.control.share)
     hit = ((low <= lift) & (lift <= high))[fine & bounded]
     yield _cell("relative lift", known, times, hit, times)
 
@@ -139,14 +158,18 @@ def _cell(
     )
 
 
-def fieller(above: Many, below: Many) -> tuple[Floats, Floats, Any]:
-    """Fieller's interval, as `contrasts.relative_lift` has it, and where it is bounded."""
+def fieller(above: Many, below: Many, odds: float = 1.0) -> tuple[Floats, Floats, Any]:
+    """Fieller's interval, as `contrasts.relative_lift` has it, and where it is given."""
     a = below.value**2 - Z**2 * below.variance
     b, q = above.value * below.value, above.value**2 - Z**2 * above.variance
     root = np.sqrt(np.maximum(0.0, b**2 - a * q))
+    sampling, whole = above.sampling + below.sampling, above.variance + below.variance
+    planned = sampling * odds / (1 + odds) + (whole - sampling) * odds**2 / (1 + odds**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.maximum((b - root) / a - 1, -1.0), (b + root) / a - 1
-    return low, high, (a > 0) & (below.value > 0) & (high >= -1.0)
+        level = below.value + planned / whole * (above.value - below.value)
+    clear = (a > 0) & (below.value > 0) & (level > Z * np.sqrt(planned))
+    return low, high, clear & (high >= -1.0)
 
 
 def proportion(rate: float, at: Setting, times: int) -> Iterator[Cell]:
@@ -255,15 +278,13 @@ def in_segments(
             update={"analysis": world.plan.analysis.model_copy(update={"segments": ()})}
         )
         readings = read_all(bare, bare.metrics[0], part)
-        weights = size_weights(part)
-        above, below = (
-            over_brands(readings["arm-1"], weights),
-            over_brands(readings["control"], weights),
-        )
-        true = world.recipients @ by_band[:, :, index] / world.recipients.sum()
-        off = np.abs(above.value - below.value - (true[1] - true[0]))
-        usable = np.all([one.usable for both in readings.values() for one in both], axis=0)
-        hits.append((off <= Z * np.sqrt(above.variance + below.variance))[usable])
+        usable = both_usable(readings["arm-1"], readings["control"])
+        weights = size_weights(part, usable)
+        above, below = (over_brands(readings[arm], weights) for arm in ("arm-1", "control"))
+        true = mean_of(world.recipients, by_band[:, :, index], usable)
+        off = np.abs(above.value - below.value - (true[:, 1] - true[:, 0]))
+        hit = off <= Z * np.sqrt(above.variance + below.variance)
+        hits.append(hit[usable.any(axis=0)])
     known = (f"p ≈ {truth.mean():.2g}, three bands", at)
     hit = np.concatenate(hits)
     yield _cell("effect in a segment", known, times, hit, times * len(BANDS))

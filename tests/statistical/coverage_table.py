@@ -22,16 +22,8 @@ LARGER = 10
 """A row outside its bounds is simulated again, with so many times as many experiments: of hundreds
 of rows with a standard error of .005 some are outside by chance. What is found then stands."""
 
-MOSTLY = 0.5
-"""Rows of which fewer intervals could be read are those that luck picked: with such noise whoever
-comes through held the truth in .86 of cases at worst. They may say no more that is wrong than any
-row may, over all that were asked."""
-
-WRONG = 0.065
-"""The most of that."""
-
 FEWEST = 200
-"""Intervals below which a share says little."""
+"""Intervals below which a share says little: such a row, too, is simulated again with `LARGER`."""
 
 SHARES = ((0.5, 0.5), (0.9, 0.1))
 
@@ -43,13 +35,13 @@ def every_cell(times: int) -> Iterator[Cell]:
 
 
 def settled(make: Maker, times: int) -> Iterator[Cell]:
-    """Rows of one kind; those outside their bounds from more experiments (see `LARGER`)."""
+    """Rows of one kind; those that aren't settled from more experiments (see `LARGER`)."""
     rows = list(make(times))
-    if all(is_nominal(cell) for cell in rows):
+    if all(is_settled(cell) for cell in rows):
         yield from rows
         return
     for few, many in zip(rows, make(LARGER * times), strict=True):
-        yield few if is_nominal(few) else many
+        yield few if is_settled(few) else many
 
 
 def _every_maker() -> Iterator[Maker]:
@@ -88,15 +80,21 @@ def every_kind(at: Setting, times: int) -> Iterator[Cell]:
         yield from settled(make, times)
 
 
+def is_settled(cell: Cell) -> bool:
+    """Whether a row is nominal, and enough of its intervals were read to tell."""
+    return is_nominal(cell) and cell.read * cell.times >= FEWEST
+
+
 def is_nominal(cell: Cell) -> bool:
-    """Coverage within 93.5 and 97.5 %; error rates within binomial error of their level."""
-    if math.isnan(cell.nominal) or cell.read * cell.times < FEWEST:
+    """Coverage within 93.5 and 97.5 %, of the intervals that are given; error rates within binomial
+    error of their level. Of few intervals no more can be told than their own binomial error."""
+    read = cell.read * cell.times
+    if math.isnan(cell.nominal) or not read:
         return True
     careful = cell.interval.startswith(CONSERVATIVE)
     if cell.nominal > 0.5:
-        if cell.read < MOSTLY:
-            return (1 - cell.held) * cell.read <= WRONG
-        return 0.935 <= cell.held <= (1.0 if careful else 0.975)
+        error = 4 * math.sqrt(0.05 * 0.95 / read) if read < FEWEST else 0.0
+        return 0.935 - error <= cell.held <= (1.0 if careful else 0.975 + error)
     error = 4 * math.sqrt(cell.nominal * (1 - cell.nominal) / cell.times)
     low = 0.0 if careful else cell.nominal - error
     return low <= cell.held <= cell.nominal + error
