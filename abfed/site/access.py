@@ -214,7 +214,12 @@ def _check_times(token: Token, place: Place) -> None:
 
 def _check_bounds(token: Token, plan: str, place: Place) -> None:
     if token.plans and plan not in token.plans:
-        raise _no("the account is bound to other plans")
+        raise Refused(
+            "the account is bound to other plans",
+            code="sign-in",
+            where=token.who,
+            do="make an account for this plan, too: `abfed people service`",
+        )
     hours = token.hours
     if hours is None:
         return

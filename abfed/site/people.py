@@ -76,11 +76,15 @@ class Person(Frozen):
         keys = [f"key {one.label}" for one in self.hardware]
         return ", ".join((["password, code"] if self.password else []) + keys)
 
+    def is_locked(self, now: datetime) -> bool:
+        """Whether they are locked out, after too many failures in a row."""
+        return bool(self.locked_until) and moment_of(self.locked_until) > now
+
     def state(self, now: datetime) -> str:
         """What is to be known of them beside their grants, in words."""
         if self.stopped_at:
             return "stopped"
-        if self.locked_until and moment_of(self.locked_until) > now:
+        if self.is_locked(now):
             return f"locked out until {self.locked_until[:19]}Z"
         return self.kind
 
@@ -305,18 +309,16 @@ class People:
             self._write(register.model_copy(update={"people": people}))
             return after
 
+    def rewrite(self, change: Callable[[Register], Register]) -> Register:
+        """Change the register as a whole, alone; returns it as it was before."""
+        with self._file.alone():
+            before = self.register()
+            self._write(change(before))
+            return before
+
     def reviewed(self, at: datetime) -> None:
         """Note that who may do what was reviewed."""
-        with self._file.alone():
-            self._write(self.register().model_copy(update={"reviewed_at": stamp(at)}))
-
-    def attempt(self, window: timedelta) -> int:
-        """Note that somebody tries to sign in; returns how many did within the window."""
-        with self._file.alone():
-            register, now = self.register(), self.clock()
-            recent = tuple(at for at in register.attempts if moment_of(at) > now - window)
-            self._write(register.model_copy(update={"attempts": (*recent, stamp(now))}))
-            return len(recent) + 1
+        self.rewrite(lambda register: register.model_copy(update={"reviewed_at": stamp(at)}))
 
     def grant(self, name: str, role: Role, *, owner: str, reason: str, lasts: timedelta) -> Grant:
         """Give a role for a time; a role that the person has is renewed.
@@ -357,10 +359,8 @@ class People:
 
     def stop(self, name: str, *, by: str) -> Person:
         """Stop a person: no sign-in and no renewal from now on."""
-        now = stamp(self.clock())
-        return self.change(
-            name, lambda p: p.model_copy(update={"stopped_at": now}), "people.stopped", by=by
-        )
+        update = {"stopped_at": stamp(self.clock())}
+        return self.change(name, lambda p: p.model_copy(update=update), "people.stopped", by=by)
 
     def resume(self, name: str, *, by: str) -> Person:
         """Let a person sign in again; sessions of before stay ended."""

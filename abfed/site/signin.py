@@ -4,10 +4,10 @@ Rules:
 
 1. An attempt counts as a failure before anything is compared, and is forgiven once all held: nobody
    gets two guesses for one by asking twice at the same time.
-2. Password and code are both compared, whatever the first said, and a name that is not here is
-   compared too: neither answer nor time tells which of the three was wrong.
+2. Password and code are both compared, whatever the first said, and so they are for a name that is
+   not here, or locked out: neither answer nor time tells what was wrong, or who is here.
 3. After five failures in a row a person is locked out, for twice as long with each further one.
-   A site hears only so many attempts a minute, whoever makes them.
+   A site hears only so many attempts a minute, whoever makes them (`attempts`).
 4. A code counts once. So do recovery codes, and those only enrol a new second factor.
 5. Tokens live minutes. While the session lasts they are renewed without a factor, unless the person
    was stopped meanwhile: so a stop takes effect at the next message. A session that began before
@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from abfed.protocol.envelope import key_id
-from abfed.protocol.errors import AbfedError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
 from abfed.protocol.identity import (
     Attested,
     Factor,
@@ -33,6 +33,7 @@ from abfed.protocol.identity import (
     content_of,
     read_statement,
 )
+from abfed.site.attempts import counted, is_full
 from abfed.site.clock import moment_of, stamp
 from abfed.site.factors import (
     hash_password,
@@ -47,11 +48,6 @@ from abfed.site.proofs import Second, factor_of, proof_of
 
 TOKEN_LIFE = timedelta(minutes=10)
 SESSION = timedelta(hours=8)
-FREE_FAILURES = 5
-FIRST_LOCK = timedelta(seconds=30)
-LONGEST_LOCK = timedelta(days=1)
-WINDOW = timedelta(minutes=1)
-MOST_ATTEMPTS = 30  # in a window, at a site
 
 
 class Claims(NamedTuple):
@@ -175,12 +171,13 @@ class SignIn:
         Raises:
             Refused: without saying what was wrong.
         """
-        person = self._locked_in(name)
+        now, person = self._people.clock(), self._tried(name)
+        locked = person is not None and person.is_locked(now)
         digest = self._people.recovery_digest(code)
         fits = password_fits(password, self._hash_of(person))
         known = any([secrets.compare_digest(digest, one) for one in self._codes_of(person)])  # noqa: C419 - each is compared
-        if person is None or person.stopped_at or not (fits and known):
-            self._failed(name if person else "")
+        if person is None or locked or person.stopped_at or not (fits and known):
+            self._failed(person, locked=locked)
             raise wrong()
         secret, codes = new_otp_secret(), new_recovery_codes()
         update = {
@@ -269,12 +266,12 @@ class SignIn:
         Raises:
             Refused: without saying which of name, password and second factor was wrong.
         """
-        person = self._locked_in(name)
+        now, person = self._people.clock(), self._tried(name)
+        locked = person is not None and person.is_locked(now)
         fits = password is None or password_fits(password, self._hash_of(person))
-        now = self._people.clock()
         proof = proof_of(second, person, now, self._people.audit)
-        if person is None or not fits or proof is None or person.stopped_at:
-            self._failed(person.name if person else "")
+        if person is None or locked or not fits or proof is None or person.stopped_at:
+            self._failed(person, locked=locked)
             raise wrong()
         update: dict[str, Any] = {"failures": 0, "locked_until": ""} | proof.update
         if password is not None and is_outdated(person.password, self._people.hashing):
@@ -288,26 +285,14 @@ class SignIn:
 
         return self._people.change(name, change)
 
-    def _locked_in(self, name: str) -> Person | None:
-        """The person, their attempt counted; None where nobody is called so (rule 1)."""
-        if self._people.attempt(WINDOW) > MOST_ATTEMPTS:
+    def _tried(self, name: str) -> Person | None:
+        """Count an attempt (rule 1); the person as they were before it, None where nobody is so."""
+        now = self._people.clock()
+        before = self._people.rewrite(lambda register: counted(register, name, now))
+        if is_full(before, now):
             self._people.audit.append("sign-in.too-many")
             raise Refused("too many sign-ins here just now", code="sign-in", do="wait a minute")
-
-        def count(person: Person) -> Person:
-            if person.locked_until and moment_of(person.locked_until) > self._people.clock():
-                raise _Locked
-            failures = person.failures + 1
-            until = _lock(failures, self._people.clock())
-            return person.model_copy(update={"failures": failures, "locked_until": until})
-
-        try:
-            return self._people.change(name, count)
-        except _Locked:
-            self._people.audit.append("sign-in.locked-out", person=name)
-            raise wrong() from None
-        except WorkspaceError:
-            return None
+        return before.people.get(name)
 
     def _hash_of(self, person: Person | None) -> str:
         # whoever has no password (gone, a provider's, a service) takes as long as a wrong one
@@ -317,24 +302,10 @@ class SignIn:
     def _codes_of(person: Person | None) -> tuple[str, ...]:
         return person.recovery if person else ()
 
-    def _failed(self, name: str) -> None:
+    def _failed(self, person: Person | None, *, locked: bool) -> None:
         """Log a failure. A name that is not here is not repeated: it may be a password."""
-        self._people.audit.append("sign-in.failed", person=name or "unknown")
-
-
-class _Locked(AbfedError):
-    """The person is locked out."""
-
-    def __init__(self) -> None:
-        super().__init__("locked out")
-
-
-def _lock(failures: int, now: datetime) -> str:
-    """Until when somebody is locked out after so many failures in a row."""
-    if failures < FREE_FAILURES:
-        return ""
-    doubled = min(failures - FREE_FAILURES, 20)
-    return stamp(now + min(FIRST_LOCK * 2**doubled, LONGEST_LOCK))
+        event = "sign-in.locked-out" if locked else "sign-in.failed"
+        self._people.audit.append(event, person=person.name if person else "unknown")
 
 
 def wrong() -> Refused:

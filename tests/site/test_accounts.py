@@ -90,8 +90,9 @@ def test_hours_are_written_with_plain_digits(hours: str, days: str) -> None:
 
 
 def test_another_plan_is_refused(batch: Batch) -> None:
-    with pytest.raises(Refused, match="other plans"):
+    with pytest.raises(Refused, match="other plans") as caught:
         batch.ask(make_plan(name="summer"))
+    assert "people service" in caught.value.do  # signing in again would not help
 
 
 def test_another_key_is_refused(batch: Batch) -> None:

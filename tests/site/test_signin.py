@@ -20,14 +20,7 @@ from abfed.protocol.identity import Presented
 from abfed.site import factors
 from abfed.site.factors import otp_code, otp_step, password_fits
 from abfed.site.keys import SiteKeys
-from abfed.site.signin import (
-    FIRST_LOCK,
-    FREE_FAILURES,
-    LONGEST_LOCK,
-    MOST_ATTEMPTS,
-    SESSION,
-    SignIn,
-)
+from abfed.site.signin import SESSION, SignIn
 from tests.examples import make_plan
 from tests.signing import PASSWORD, make_people
 from tests.silo.asking import SetClock
@@ -196,43 +189,6 @@ def test_secrets_are_compared_in_constant_time(desk: Desk, monkeypatch: pytest.M
     step = otp_step(desk.enrolled.otp_secret, desk.code(-1), desk.clock(), after=0)
     assert step is not None
     assert len(compared) == 3
-
-
-def test_lock_out_doubles_and_even_the_right_factors_wait(desk: Desk) -> None:
-    waits = []
-    for _ in range(FREE_FAILURES + 3):
-        with pytest.raises(Refused):
-            desk.try_it(code="000000")
-        until = desk.people.person("ada").locked_until
-        if until:
-            wait = datetime.fromisoformat(until) - desk.clock()
-            waits.append(wait)
-            with pytest.raises(Refused):
-                desk.try_it()
-            desk.clock.forward(seconds=wait.total_seconds())
-    assert waits == [FIRST_LOCK * 2**n for n in range(4)]
-    desk.try_it()
-    assert desk.people.person("ada").failures == 0
-    assert "sign-in.locked-out" in desk.events()
-
-
-def test_lock_out_has_an_end(desk: Desk) -> None:
-    failures = {"failures": 90, "locked_until": ""}
-    desk.people.change("ada", lambda p: p.model_copy(update=failures))
-    with pytest.raises(Refused):
-        desk.try_it(code="000000")
-    until = datetime.fromisoformat(desk.people.person("ada").locked_until)
-    assert until - desk.clock() == LONGEST_LOCK
-
-
-def test_a_site_hears_so_many_attempts_a_minute(desk: Desk) -> None:
-    for _ in range(MOST_ATTEMPTS):
-        with pytest.raises(Refused):
-            desk.try_it("nobody")
-    with pytest.raises(Refused, match="too many"):
-        desk.try_it()
-    desk.clock.forward(seconds=61)
-    desk.try_it()
 
 
 def test_a_session_renews_until_its_end(desk: Desk) -> None:
