@@ -52,8 +52,13 @@ def batch(
     ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
     with ReportsBar(len(asked.items), quiet=as_json) as tell:
         outcomes = carry_out(asked.items, folder, opened.keys, ways, tell)
-    index = write_index(spec.name, outcomes, folder, opened.keys, left_out=asked.left_out)
     counted = Counter(one.status for one in outcomes)
+    if (
+        not as_json
+    ):  # before the index: where no room is left for it, the reports stand all the same
+        made, kept, failed = (counted[one] for one in ("made", "kept", "failed"))
+        say(f"{made} made, {kept} as they were, {failed} failed.")
+    index = write_index(spec.name, outcomes, folder, opened.keys, left_out=asked.left_out)
     if as_json:
         reports = [
             {"report": one.item.order.name, "status": one.status, "seconds": one.seconds,
@@ -64,8 +69,7 @@ def batch(
         say_json({"index": index, "counts": counts, "reports": reports,
                   "left_out": asked.left_out})  # fmt: skip
     else:
-        made, kept, failed = (counted[one] for one in ("made", "kept", "failed"))
-        say(f"{made} made, {kept} as they were, {failed} failed. Start at {index}")
+        say(f"Start at {index}")
         for one in asked.left_out[:MOST_TOLD]:
             say(f"left out, as there is nothing to show: {one}")
         if len(asked.left_out) > MOST_TOLD:

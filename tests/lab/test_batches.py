@@ -3,6 +3,7 @@ their kernels were started."""
 
 import json
 import shutil
+import sys
 import threading
 
 import nbformat
@@ -17,7 +18,7 @@ from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.forking import CAN_FORK
 from abfed.lab.report_manifest import read_manifest
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import InputError, WorkspaceError
+from abfed.protocol.errors import AbfedError, InputError, WorkspaceError
 from tests.lab.browser import browser, layout_problems, needs_axe, needs_chromium
 from tests.lab.example import make_run, statistics_only
 
@@ -220,7 +221,8 @@ def batch(workspace, tmp_path_factory):
     found = items(workspace, source, name="shown", brands=["", "broken", LONG])
     folder = workspace.reports_folder / "shown"
     outcomes = carry_out(found, folder, workspace.keys, Ways(1, FASTEST), lambda _: None)
-    return outcomes, write_index("shown", outcomes, folder, workspace.keys)
+    left_out = ["spring.yaml, aurora, 1999-Q1"]
+    return outcomes, write_index("shown", outcomes, folder, workspace.keys, left_out=left_out)
 
 
 def test_the_index_shows_each_report_and_loads_nothing(batch):
@@ -231,6 +233,8 @@ def test_the_index_shows_each_report_and_loads_nothing(batch):
     assert page.count('src="data:image/') == 2  # the key figures of those that were made
     assert "how far it came" in page
     assert LONG in page
+    assert "1 point of the grid left out" in page
+    assert "spring.yaml, aurora, 1999-Q1" in page
     assert "http:" not in page
     assert "script-src 'sha256-" in page
 
@@ -271,6 +275,22 @@ def test_the_index_is_verified_with_each_report_on_it(batch, workspace, capsys):
     assert verified(workspace, capsys)[1]["damaged"][0] == manifest.name
     manifest.write_bytes(whole)
     assert verified(workspace, capsys)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
+def test_an_index_is_written_whole_or_not_at_all(batch, workspace):
+    import resource
+
+    outcomes, index = batch
+    before = {one.name: one.read_bytes() for one in index.parent.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises((AbfedError, OSError)):
+            write_index("shown", outcomes[:1], index.parent, workspace.keys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {one.name: one.read_bytes() for one in index.parent.iterdir()} == before
 
 
 def test_a_changed_index_manifest_is_no_manifest(batch, workspace):
