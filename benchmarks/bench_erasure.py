@@ -7,7 +7,6 @@ filtered and encrypted once. The bar is a minute. Prints wall and CPU seconds, a
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from bench_totals import CHUNK, rows  # type: ignore[import-not-found]  # noqa: E402
+from peak import forget, peak  # type: ignore[import-not-found]  # noqa: E402
 
 from abfed.silo.rewriting import Rewriting  # noqa: E402
 from abfed.silo.store import Store  # noqa: E402
@@ -49,16 +49,16 @@ def main() -> None:
         store.upsert(tables(), experiments={"bench": ("a", "b", "c")})
         before = store.describe()
         chosen = sorted(who)[:PEOPLE]
+        forget()
         wall, cpu = time.perf_counter(), time.process_time()
         changed = Rewriting(folder / "store", keys).erase(chosen)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         store.refresh()
         if len(changed.held) != len(chosen) or store.describe().sends >= before.sends:
             raise SystemExit("they were not erased")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"{len(chosen):,} people of {before.sends:,} sends, {changed.buckets} buckets: "
-            f"{wall:.1f} s wall, {cpu:.1f} s CPU (bar {BAR:.0f} s), peak {peak:.0f} MiB"
+            f"{wall:.1f} s wall, {cpu:.1f} s CPU (bar {BAR:.0f} s), peak {peak():.0f} MiB"
         )
 
 

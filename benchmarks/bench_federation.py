@@ -8,13 +8,14 @@ import time
 
 started, cpu = time.perf_counter(), time.process_time()
 
-import resource  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from peak import peak  # type: ignore[import-not-found]  # noqa: E402
 
 from abfed.coordinator.app import carry_out  # noqa: E402
 from abfed.coordinator.beside import TIMINGS, read_beside  # noqa: E402
@@ -42,7 +43,6 @@ def main() -> None:
         carry_out(plan, federation.grid(), federation.coordinator)
         found = time.perf_counter() - again
     rounds = [seconds for step, seconds in timings.items() if step.startswith("train-")]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"import                  {imported - started:6.2f} s")
     print(f"until totals are closed {closed['totals'] - started:6.2f} s")
     print(f"until round 1 is closed {closed['train-0001'] - started:6.2f} s")
@@ -52,7 +52,7 @@ def main() -> None:
         f"import to manifest      {done - started:6.2f} s ({time.process_time() - cpu:.2f} CPU s)"
     )
     print(f"found again in          {found:6.2f} s")
-    print(f"peak memory             {peak:6.0f} MiB")
+    print(f"peak memory             {peak():6.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from peak import peak  # type: ignore[import-not-found]
 from torch import nn
 
 from abfed.learning.batches import InMemory, TrainingRows
@@ -91,12 +92,6 @@ def rate(rows: TrainingRows, steps: int) -> float:
     return steps * BATCH / (time.process_time() - started)
 
 
-def peak() -> int:
-    """Most memory this process ever held, in MiB (VmHWM; a new program starts at nothing)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
-
-
 def train(folder: Path, rounds: int, steps: int) -> None:
     """Measure memory, then rates in turn."""
     torch.set_num_threads(1)
@@ -104,7 +99,7 @@ def train(folder: Path, rounds: int, steps: int) -> None:
     if kept is None:
         sys.exit("the cache is not there")
     rate(kept, steps)
-    print(f"trained {kept.recipients:,} rows: peak memory {peak()} MiB   bar 0.6 GB = 572 MiB")
+    print(f"trained {kept.recipients:,} rows: peak memory {peak():.0f} MiB   bar 0.6 GB = 572 MiB")
     rows = InMemory(made_part(min(IN_MEMORY, kept.recipients), np.random.default_rng(2)))
     rate(rows, 16)
     ours, memory = [], []

@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import re
-import resource
 import secrets
 import signal
 import statistics
@@ -35,6 +34,8 @@ import warnings
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from peak import peak  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -231,8 +232,7 @@ def run(count: int) -> None:
                 [after - before for before, after in zip(*pair, strict=True)]
                 for pair in itertools.pairwise(closed)
             ]
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            told.update(silos=count, asked=asked, rounds=rounds, peak=peak)
+            told.update(silos=count, asked=asked, rounds=rounds, peak=peak())
 
     if EMBEDDED:
         EmbeddedGrid(dict.fromkeys(names, client_app())).carry_out(app)

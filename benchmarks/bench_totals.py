@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from peak import peak  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = int(os.environ.get("ROWS", "2000000" if os.environ.get("QUICK") else "10000000"))
@@ -160,15 +161,6 @@ def child(which: str, folder: Path) -> None:
     print(json.dumps(took | {"peak": peak()}))
 
 
-def peak() -> float:
-    """Most memory that this program held, MiB.
-
-    Not `ru_maxrss`: it begins with the parent's, which made the rows and holds more.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return float(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
-
-
 def measured(which: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, which, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -192,10 +184,10 @@ def main() -> int:
     print(f"{'median of ' + str(ROUNDS):<28} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9}")
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     for name, side in zip(("silo, encrypted", "DuckDB, plain"), sides, strict=True):
-        wall, cpu, peak = (
+        wall, cpu, most = (
             statistics.median(one[k] for one in side) for k in ("wall", "cpu", "peak")
         )
-        print(f"{name:<28} {wall:>8.2f} {cpu:>8.2f} {peak:>9.0f}")
+        print(f"{name:<28} {wall:>8.2f} {cpu:>8.2f} {most:>9.0f}")
     ratios = [a["cpu"] / b["cpu"] for a, b in pairs]
     walls = [a["wall"] / b["wall"] for a, b in pairs]
     print(f"silo over DuckDB: CPU {statistics.median(ratios):.2f} ({min(ratios):.2f} to "

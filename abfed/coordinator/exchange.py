@@ -349,7 +349,7 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
         if code == "approval" and answers.accepted:
             listed += f"; {len(answers.accepted)} silos answered and were charged"
             listed += ": asked again they answer the same, at no charge"
-        do = _ADVICE.get(code, "").format(silo=silo)
+        do = _advice(plan, code).format(silo=silo)
         return Refused(what, code=code, where=where, why=listed, do=do)
     if reasons == {"integrity"}:
         do = "find out who changed the bytes, or whose key is out of date: `abfed silo verify NAME`"
@@ -358,6 +358,20 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
     if any(one.why == "failed" for one in answers.left_out.values()):
         do += "; there, see `abfed silo verify NAME` and the silo's own log"
     return RunFailed(what, where=where, why=listed, do=do)
+
+
+def _advice(plan: Plan, code: str) -> str:
+    """What to do about a refusal; one of a wave comes most often of asking too early."""
+    advice = _ADVICE.get(code, "")
+    design, wave = plan.analysis.sequential, plan.analysis.wave
+    if code != "too-few" or design is None or not wave:
+        return advice
+    one = design.waves[wave - 1]
+    return (
+        f"are the rows of wave {wave} ({one.name}) ingested, first sends before {one.until}? "
+        "If not, ask again once they are, at a charge of its own (until then it is this no, at no "
+        f"other charge); if they are, {advice}"
+    )
 
 
 def describe(one: LeftOut) -> str:

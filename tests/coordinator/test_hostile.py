@@ -272,6 +272,24 @@ def test_refused_by_all_is_a_refusal_that_says_what_to_do(federation, code, advi
     assert advice in caught.value.do
 
 
+def test_too_few_in_a_wave_asks_first_whether_its_rows_are_there(federation):
+    """A wave that was asked too early is no reason to ask about larger groups."""
+    for silo in federation.silos.values():
+        silo.refuses = "too-few"
+    waves = [
+        {"name": name, "until": day} for name, day in (("one", "2026-03-04"), ("two", "2026-03-11"))
+    ]
+    plan = make_plan(analysis={"sequential": {"waves": waves}})
+    for asked, said in (
+        (plan.at_wave(2), "the rows of wave 2 (two) ingested"),
+        (plan, "ask about"),
+    ):
+        with pytest.raises(Refused) as caught:
+            carry_out(asked, federation.grid(), federation.coordinator)
+        assert caught.value.do.partition(said)[0] in {"are ", ""}
+        assert "ask about larger groups" in caught.value.do
+
+
 def test_believed_by_none_is_an_integrity_error(federation):
     carriers = {name: (lambda envelope: b"") for name in federation.silos}
     with pytest.raises(IntegrityError, match="0 of at least 2"):
