@@ -51,4 +51,5 @@ def evaluate(
         say(
             f"Recalibration: logit × {slope:.3f} {shift:+.3f} would fit best (1 and 0 fit already)."
         )
-    say("Intervals are at 95 % and hold sampling and noise; empty where noise drowns a figure.")
+    say("Intervals are at 95 % and hold sampling and noise. A figure is empty where noise drowns")
+    say("it; one about an order also where all scores lie in one bin.")

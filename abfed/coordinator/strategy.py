@@ -170,8 +170,9 @@ def without_outliers(answers: Answers, model: Arrays, largest_update: float | No
             np.abs(model[name] + step).max(initial=0.0) > limit for name, step in update.items()
         ):
             why[silo] = "its update leaves the range of parameters"
-        elif largest_update is not None and length_of(update) > largest_update:
-            why[silo] = "its update is longer than the plan's largest_update"
+        elif largest_update is not None and (length := length_of(update)) > largest_update:
+            bound = f"the plan's largest_update, {largest_update:g}"
+            why[silo] = f"its update is longer than {bound}: {length:.3g}"
     if not why:
         return answers
     return Answers(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 APART = 0.64  # of a tenth: how far its arms stand apart in a drawing
 DROWNED = "Noise drowns it at this ε: nothing can be said."
+UNRANKED = "Nothing can be said: noise drowns it, or the model says the same of nearly everybody."
 
 
 def ranking(run: Run) -> str:
@@ -66,7 +67,7 @@ def _ranking_reading(frame: pd.DataFrame) -> str:
     """For which arms the model ranks better than random, and than the best single column."""
     model = frame[frame["scorer"] == MODEL_ROW]
     if model["qini"].isna().all():
-        return DROWNED
+        return UNRANKED
     clear = model[model["qini_low"] > 0]["arm"].tolist()
     if not clear:
         return "For no arm is the model’s ranking clearly better than random order."

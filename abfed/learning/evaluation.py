@@ -155,11 +155,15 @@ class ScoreHistogram:
     def window(self) -> slice:
         """The adjacent bins that outweigh their noise: the largest sum of (count - its noise sd).
 
-        All bins where there is no noise, or nothing but noise.
+        Each outcome counts by its share of all recipients. Were they alike, bins would be picked by
+        the noise of the rare outcome, on which log-loss depends most: it would err upwards by what
+        it was picked for. All bins where there is no noise, or nothing but noise.
         """
         if self.noise_sd == 0:
             return slice(0, BINS)
-        worth = self.counts.sum(axis=0) - math.sqrt(2) * self.noise_sd
+        sizes = np.clip(self.counts.sum(axis=1).astype(np.float64), 1.0, None)
+        shares = sizes / sizes.sum()
+        worth = shares @ self.counts - math.sqrt(_squares(shares)) * self.noise_sd
         best, chosen, running, start = 0.0, slice(0, BINS), 0.0, 0
         for place, value in enumerate(worth.tolist()):
             if running <= 0:
@@ -214,12 +218,12 @@ def log_loss(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> 
     """Mean log-loss in nats, each recipient taken at the middle of their bin.
 
     Logits are corrected by a slope and a shift (`recalibration`) first. None where noise drowns the
-    count of recipients, or the loss itself, which can't be below 0.
+    count of recipients, by which the loss is divided, or the loss itself, which can't be below 0.
     """
     window = scores.window()
     counts = scores.counts[:, window].astype(np.float64)
     recipients = float(counts.sum())
-    if recipients <= SHOWN * scores.noise_sd * math.sqrt(counts.size):
+    if recipients <= 2.0 * SHOWN * scores.noise_sd * math.sqrt(counts.size):
         return None
     middles = slope * _MIDDLES[window] + shift
     losses = np.stack([np.logaddexp(0.0, middles), np.logaddexp(0.0, -middles)])
@@ -243,10 +247,27 @@ def majority_loss(scores: ScoreHistogram) -> Estimate | None:
         return None
     recipients = negative + positive
     share = positive / recipients
-    loss = -share * math.log(share) - (1 - share) * math.log1p(-share)
-    slope = math.log((1 - share) / share)  # of the loss by the share
-    noise = slope * noise_sd * math.hypot(share, 1 - share) / recipients
-    return Estimate(loss, abs(slope) * math.sqrt(share * (1 - share) / recipients), abs(noise))
+    return Estimate(
+        _entropy(share),
+        _entropy_error(share, math.sqrt(share * (1 - share) / recipients)),
+        _entropy_error(share, noise_sd * math.hypot(share, 1 - share) / recipients),
+    )
+
+
+def _entropy(share: float) -> float:
+    """In nats."""
+    return -share * math.log(share) - (1 - share) * math.log1p(-share)
+
+
+def _entropy_error(share: float, error: float) -> float:
+    """What a standard error of a share is in its entropy.
+
+    The entropy bends so much that its slope at the share says too little: it is what two errors
+    make of it, on the side where that is more.
+    """
+    found = _entropy(share)
+    sides = (min(1 - 1e-9, max(1e-9, share + way * error)) for way in (-2.0, 2.0))
+    return max(abs(_entropy(side) - found) for side in sides) / 2.0
 
 
 def recalibration(scores: ScoreHistogram) -> tuple[float, float] | None:

@@ -156,12 +156,13 @@ class Gain(NamedTuple):
     Attributes:
         effect: of the arm on everybody held out, in outcomes a recipient.
         auuc: area under the uplift curve: mean gain over all shares of people who could be treated.
-        qini: that area above the one of a random order (effect / 2).
+        qini: that area above the one of a random order (effect / 2); None where all people lie in
+            one bin, so that nobody is ranked: it would be 0, with an error of 0.
     """
 
     effect: Estimate
     auuc: Estimate
-    qini: Estimate
+    qini: Estimate | None
 
 
 class Decile(NamedTuple):
@@ -207,11 +208,17 @@ class Contrast:
         shown = self.window().table
         if any(shown.drowned(shown.counts[arm], shown.noise[arm]) for arm in (0, 1)):
             return None
-        return Gain(shown.estimate(_effect), shown.estimate(_auuc), shown.estimate(qini_of))
+        qini = shown.estimate(qini_of) if shown.counts.shape[-1] > 1 else None
+        return Gain(shown.estimate(_effect), shown.estimate(_auuc), qini)
 
     def deciles(self) -> tuple[Decile, ...]:
-        """The effect by tenths of the score; none where noise drowns either arm in one of them."""
+        """The effect by tenths of the score.
+
+        None where noise drowns either arm in one of them, or all people lie in one bin.
+        """
         shown = self.window().table
+        if shown.counts.shape[-1] == 1:
+            return ()
         shares = _tenths(shown.counts.sum(axis=(0, 1)))
         found = []
         for number, share in enumerate(shares, start=1):

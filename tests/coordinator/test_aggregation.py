@@ -1,5 +1,7 @@
 """Rules that make one model of many updates: against the formulas of their papers."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -206,8 +208,17 @@ def test_an_outlier_is_left_out_recorded_and_asked_again(tmp_path):
     outcome = carry_out(plan, federation.grid(), federation.coordinator)
     left_out = outcome.manifest["left_out"]["train-0002"]
     assert left_out["corona"]["reason"] == "outlier"
-    assert "largest_update" in left_out["corona"]["why"]
+    assert re.search(r"largest_update, 50: \d", left_out["corona"]["why"])  # how long it was
     assert "train-0003" not in outcome.manifest["left_out"]
+
+
+def test_where_all_are_outliers_nobody_is_told_to_ask_again(tmp_path):
+    plan = make_plan(training={"rounds": 3, "local_steps": 2, "largest_update": 1e-9})
+    federation = Federation(tmp_path)
+    with pytest.raises(RunFailed) as failed:
+        carry_out(plan, federation.grid(), federation.coordinator)
+    assert "another largest_update" in failed.value.do
+    assert failed.value.why.count("longer than") == len(federation.silos)
 
 
 @pytest.mark.parametrize(

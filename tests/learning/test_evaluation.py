@@ -19,6 +19,7 @@ from abfed.learning.evaluation import (
     calibration,
     histogram,
     log_loss,
+    majority_loss,
     pool,
 )
 
@@ -145,6 +146,41 @@ def test_the_window_keeps_people_and_leaves_empty_bins_out():
     window = release.window()
     assert window.stop - window.start < BINS - 8
     assert counts[:, window].sum() > 0.95 * counts.sum()
+
+
+@pytest.mark.parametrize(("people", "middle"), [(5_000, -1.5), (8_000, -2.5)])
+def test_bins_are_not_picked_by_the_noise_that_log_loss_depends_on(people, middle):
+    """Picked by both outcomes' noise alike it erred upwards by .26 and .33 of its error."""
+    counts, noise = histogram(*scored(people, middle=middle, spread=0.6)), 40.0
+    truth = known(log_loss(ScoreHistogram(counts, 0.0))).value
+    random = np.random.default_rng(1)
+    off = []
+    for _ in range(600):
+        drawn = counts + np.rint(random.normal(0, noise, counts.shape)).astype(np.int64)
+        found = log_loss(ScoreHistogram(drawn, noise))
+        if found is not None:
+            off.append((found.value - truth) / found.noise_error)
+    assert len(off) > 590
+    assert abs(np.mean(off)) < 0.15
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("noise", [20.0, 60.0])
+def test_the_majoritys_error_holds_where_its_entropy_bends(share, noise):
+    """At a share of a half its slope is 0, and so would be an error that is taken from it."""
+    random = np.random.default_rng(2)
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    counts[:, 10:14] = np.rint(1_500 * np.array([[1 - share], [share]]))
+    truth = known(majority_loss(ScoreHistogram(counts, 0.0))).value
+    held = shown = 0
+    for _ in range(300):
+        drawn = counts + np.rint(random.normal(0, noise, counts.shape)).astype(np.int64)
+        found = majority_loss(ScoreHistogram(drawn, noise))
+        if found is not None:
+            shown += 1
+            held += abs(found.value - truth) <= 1.96 * found.noise_error
+    assert shown > 50
+    assert held > 0.9 * shown
 
 
 def test_negative_counts_are_kept_in_estimates_and_clipped_where_shown():

@@ -125,6 +125,20 @@ def test_noise_alone_shows_nothing():
     assert policy_value(Table.of(policy, 50.0, np.ones(1))) is None
 
 
+def test_scores_in_one_bin_rank_nobody_and_are_not_said_to():
+    """A Qini of 0 ± 0 would be certainty where there is none."""
+    _, treated, labels = people(50_000)
+    counts = contrast_counts(np.full(len(labels), 0.003), treated, labels, UPLIFT_EDGES)
+    noised = counts + np.rint(np.random.default_rng(6).normal(0, 5, counts.shape)).astype(np.int64)
+    found = Contrast(Table.of(noised, 5.0, np.ones(1)))
+    assert found.window().table.counts.shape[-1] == 1
+    gain = found.gain()
+    assert gain is not None
+    assert gain.qini is None
+    assert gain.effect.standard_error > 0
+    assert found.deciles() == ()
+
+
 def test_a_policy_that_knows_beats_the_best_single_arm():
     random = np.random.default_rng(5)
     count = 200_000
