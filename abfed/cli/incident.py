@@ -19,7 +19,11 @@ KindArgument = Annotated[
     str, typer.Argument(help="silo, person, key, model, plan or vendor.", metavar="KIND")
 ]
 NameArgument = Annotated[
-    str, typer.Argument(help="Which: a name, NAME@SITE, a key's id, a model's or plan's digest.")
+    str,
+    typer.Argument(
+        help="Which: a silo or vendor, NAME@SITE, a key's id or its site, a model's NAME@VERSION "
+        "or digest, a plan's file, run or digest."
+    ),
 ]
 AtOption = Annotated[
     list[str] | None,
@@ -80,7 +84,10 @@ def contain(
     at: AtOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze a silo, person, key, model, plan or vendor from the next message on."""
+    """Freeze a silo, person, key, model, plan or vendor from the next message on.
+
+    What was interrupted is asked again: it is written down then, and nothing is frozen twice.
+    """
     from abfed.lab.containing import contain_everywhere
     from abfed.lab.workspace import Workspace
 
@@ -255,6 +262,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show incidents with their clocks, and what is frozen at a site."""
+    from abfed.lab.containing import still_frozen
     from abfed.lab.responding import frozen_at, incidents_of
     from abfed.lab.workspace import Workspace
 
@@ -280,8 +288,10 @@ def show(
     ]
     table(rows, title=f"Incidents of {site}")
     for one in found if incident else ():
-        for noted in one.notes:
-            say(f"  {noted.at[:16]} {noted.by}: {noted.text}")
+        for at, by, text in one.story():
+            say(f"  {at[:19]}Z {f'{by}: ' if by else ''}{text}")
+        for (kind, name), sites in still_frozen(opened, one).items():
+            say(f"  Still frozen: {kind} {name} at {', '.join(sites)}")
     if frozen:
         table(frozen, title=f"Frozen at {site}")
     else:

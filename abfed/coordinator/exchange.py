@@ -8,7 +8,8 @@
 3. Answers are matched to silos by the message they reply to: an error reply doesn't say who sent
    it.
 4. A silo that is not connected, fails, refuses, is late or isn't believed is left out of this step
-   and recorded with the reason. It never stops the others.
+   and recorded with the reason. It never stops the others. One that is frozen here is not asked,
+   and where that was done while it answered, it isn't believed (S15).
 5. Where exchange keys are pinned, each request travels in a box that only its silo opens, and its
    answer in one that only this request opens (see protocol/boxes.py).
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
@@ -55,6 +56,7 @@ _ADVICE = {
     "not-for-us": "correct the silos that the plan names",
     "budget": "see `abfed ledger show`, and ask for less",
     "too-few": "ask about larger groups: fewer arms or segments, a wider population",
+    "frozen": "ask the security officer; see `abfed incident show`",
     "expired": "the run that holds the answer still does; give the plan a new name to ask anew",
     "noise-once": "see what it allows with `abfed silo show {silo}`, or ask with noise: each",
     "peer": "a silo pins the others' keys in its policy, under noise_once.peers",
@@ -71,7 +73,7 @@ _FAILURES = {
 }
 """What couriers and executors tell by an exception's type, in words."""
 
-Reason = Literal["refused", "failed", "absent", "integrity", "outlier", "not-in-run"]
+Reason = Literal["refused", "failed", "absent", "integrity", "outlier", "not-in-run", "frozen"]
 
 
 class LeftOut(NamedTuple):
@@ -81,7 +83,7 @@ class LeftOut(NamedTuple):
         reason: "refused" by the silo; "failed" on the way or in the courier; "absent", so not
             connected or late; "integrity", so not believed; "outlier", so signed by
             the silo but beyond the plan's bounds; "not-in-run", so it came after the run's model
-            was begun.
+            was begun; "frozen" here, itself or its key.
         why: the refusal's code, the type of an exception, or the rule that didn't hold. After the
             code "version" stands the version that the silo speaks, after others the name of the
             plan's that they are about, such as "columns:revenue".
@@ -128,6 +130,10 @@ class Desk:
     boxes: Mapping[str, bytes] = field(default_factory=dict)
     anchors: Anchors | None = None
 
+    def bars(self, silo: str) -> bool:
+        """Whether a silo or its key is frozen at this coordinator, as it is now."""
+        return self.front.bars(silo, self.inbox.signer(silo))
+
 
 class Asked(NamedTuple):
     """A message that was made: whom it goes to, and what opens the answer; b"" where unsealed."""
@@ -153,9 +159,10 @@ class Requests(Sequence[Message]):
         step: str,
         incoming: bytes,
         addresses: Mapping[str, int],
-        silos: Iterable[str],
+        silos: Collection[str],
     ) -> None:
-        wanted = sorted(silos)
+        self.frozen = [silo for silo in sorted(silos) if desk.bars(silo)]
+        wanted = sorted(set(silos) - set(self.frozen))
         self.step = step
         self.incoming_digest = sha256_hex(incoming)
         self.silos = [silo for silo in wanted if silo in addresses]
@@ -266,7 +273,7 @@ def addresses_of(grid: Grid) -> dict[str, int]:
     return {node.name: node.node_id for node in grid.get_nodes() if node.name}
 
 
-def prepare(desk: Desk, grid: Grid, step: str, incoming: bytes, silos: Iterable[str]) -> Requests:
+def prepare(desk: Desk, grid: Grid, step: str, incoming: bytes, silos: Collection[str]) -> Requests:
     """The messages of a step, for any grid."""
     return Requests(desk, step, incoming, addresses_of(grid), silos)
 
@@ -280,6 +287,7 @@ def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers
     accepted: dict[str, Accepted] = {}
     spool = Spool()
     left_out = {silo: LeftOut("absent", "not connected") for silo in requests.unconnected}
+    left_out |= {silo: LeftOut("frozen", "not asked") for silo in requests.frozen}
     for reply in replies:
         question = requests.asked_with(reply.metadata.reply_to_message_id)
         if question is None or question.silo in accepted:
@@ -314,6 +322,8 @@ def log_left_out(desk: Desk, step: str, left_out: Mapping[str, LeftOut]) -> None
 
 def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> Accepted | LeftOut:
     silo = asked.silo
+    if desk.bars(silo):
+        return LeftOut("frozen", "while it answered")
     if reply.has_error():
         reason = reply.error.reason or ""
         return LeftOut("failed", reason if reason.isidentifier() else f"error {reply.error.code}")
@@ -343,9 +353,10 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
     listed = "; ".join(f"{silo}: {describe(one)}" for silo, one in sorted(answers.left_out.items()))
     what = f"{len(answers.accepted)} of at least {least or plan.minimum_silos} silos answered"
     where = f"{plan.name}, {step}"
-    if reasons == {"refused"} and all(one.why != "failed" for one in answers.left_out.values()):
+    failed = any(one.why == "failed" for one in answers.left_out.values())
+    if reasons and reasons <= {"refused", "frozen"} and not failed:
         silo, first = min(answers.left_out.items())
-        code = first.why.partition(":")[0]
+        code = "frozen" if first.reason == "frozen" else first.why.partition(":")[0]
         if code == "approval" and answers.accepted:
             listed += f"; {len(answers.accepted)} silos answered and were charged"
             listed += ": asked again they answer the same, at no charge"
@@ -358,7 +369,7 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
         do = "asked again they answer the same; with another largest_update it is another plan"
         return RunFailed(what, where=where, why=listed, do=do)
     do = "run it again once these silos answer: what was answered is not charged twice"
-    if any(one.why == "failed" for one in answers.left_out.values()):
+    if failed:
         do += "; there, see `abfed silo verify NAME` and the silo's own log"
     return RunFailed(what, where=where, why=listed, do=do)
 
@@ -387,6 +398,8 @@ def describe(one: LeftOut) -> str:
         elif detail:
             text += f" (it is about {detail!r})"
         return f"refused ({code}): {text}"
+    if one.reason == "frozen":
+        return f"frozen at this coordinator, {one.why}: see `abfed incident show`"
     if one.why in _FAILURES:
         return f"{one.reason}: {_FAILURES[one.why]}"
     return f"{one.reason}: {one.why}"

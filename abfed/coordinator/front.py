@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.errors import Refused, WorkspaceError
 from abfed.protocol.identity import Presented
 from abfed.protocol.plan import Plan
 from abfed.protocol.yamltext import parse_yaml
@@ -36,6 +36,7 @@ class Front:
         barred: gives whom this site doesn't hear, as it is now.
         freezes: what is frozen here; nothing where None.
         clock: where the time comes from.
+        key: the name of this site's own key.
     """
 
     site: str
@@ -44,18 +45,29 @@ class Front:
     barred: Callable[[], Barred]
     clock: Clock = system_clock
     freezes: Freezes | None = None
+    key: str = ""
 
     def admit(self, plan: Plan) -> tuple[Presented, Asker]:
         """What goes to the silos, once it is found good here.
 
         Raises:
-            Refused: nobody is signed in, they may not, or this site or the plan is frozen.
+            Refused: nobody is signed in, they may not, or this site, its key or the plan is frozen.
         """
         if self.freezes is not None:
-            self.freezes.check({"silo": self.site, "plan": plan.digest})
+            self.freezes.check({"silo": self.site, "key": self.key, "plan": plan.digest})
         presented = self.person(plan)
         place = Place(self.site, self.policy(), self.clock(), self.barred())
         return presented, judge_asker(presented, plan.digest, place)
+
+    def bars(self, silo: str, key: str) -> bool:
+        """Whether a silo, or the key that signs its answers, is frozen here (S15)."""
+        if self.freezes is None:
+            return False
+        try:
+            self.freezes.check({"silo": silo, "key": key})
+        except Refused:
+            return True
+        return False
 
 
 def load_access(path: Path) -> AccessPolicy:

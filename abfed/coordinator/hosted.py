@@ -93,6 +93,7 @@ class Site(NamedTuple):
             lambda: load_access(folder / ACCESS_FILE),
             Stops(folder, self.keys).barred,
             freezes=Freezes(folder, self.keys),
+            key=self.keys.key_id,
         )
 
 

@@ -115,6 +115,10 @@ class Inbox:
         self._shapes = shapes
         self._epochs: dict[str, str] = {}
 
+    def signer(self, silo: str) -> str:
+        """The name of the key that a silo's answers must be signed by."""
+        return key_id(self._trusted[silo])
+
     def bind(self, epochs: Mapping[str, str]) -> None:
         """Bind the run to the state of each silo's data, as its totals named it.
 

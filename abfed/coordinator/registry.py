@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from abfed.coordinator.vault import Vault, model_digest
-from abfed.learning.shapes import parameter_shapes
+from abfed.learning.shapes import MODEL, names_of, parameter_shapes, prefixed
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.envelope import open_envelope
@@ -246,7 +246,9 @@ class Registry:
             IntegrityError: anything of it was changed, or its file is gone.
         """
         self._freezes.check({"model": model.digest})
-        return self._opened(model)
+        opened = self._opened(model)
+        self._freezes.check({"model": names_of(prefixed(MODEL, opened))[1]})  # as silos name it
+        return opened
 
     def damaged(self) -> dict[str, str]:
         """What doesn't hold, by model: for looking over all of them, frozen ones too.

@@ -157,11 +157,11 @@ def _person(ground: Ground) -> str:
 
 
 def _silo_frozen(ground: Ground) -> str:
-    ground.freeze(("aurora",), "silo", "aurora")
+    ground.freeze(("coordinator", "aurora"), "silo", "aurora")
     run = ground.workspace.run(ground.plan.model_copy(update={"minimum_silos": 1}))
     if "aurora" not in set(run.left_out["silo"]):
         raise RunFailed("the frozen silo was asked and answered")
-    return "aurora refuses (frozen) and is recorded as left out; borealis answered"
+    return "aurora is frozen, not asked, and recorded as left out; borealis answered"
 
 
 def _factor_refused(ground: Ground) -> str:

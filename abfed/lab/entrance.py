@@ -183,5 +183,11 @@ class Entrance(ABC):
         policy = partial(coordinator_access, self.coordinator)
         freezes = Freezes(self.coordinator, self.people.keys, self.clock)
         return Front(
-            COORDINATOR, session.present, policy, stops.barred, clock=self.clock, freezes=freezes
+            COORDINATOR,
+            session.present,
+            policy,
+            stops.barred,
+            clock=self.clock,
+            freezes=freezes,
+            key=self.people.keys.key_id,
         )

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from abfed.lab.coordination import COORDINATOR
 from abfed.lab.entrance import Entrance
 from abfed.lab.offices import Office, parse_who
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
@@ -84,6 +85,11 @@ def contain(office: Office, kind: str, name: str, *, by: str, reason: str) -> Co
         return Contained(office.site, kind, f"{person}@{home}", stop.durable_ms)
     if kind == "vendor" and name not in vendors_of(office).list():
         raise InputError(f"{office.site} has no vendor {name!r:.60}", do="see `abfed vendor show`")
+    if kind == "silo" and name != office.site != COORDINATOR:
+        raise InputError(
+            f"{office.site} asks no other silo, so freezing {name!r:.60} there stops nothing",
+            do=f"freeze it at the coordinator, which asks it, or at {name:.60} itself",
+        )
     made = freezes_of(office).freeze(_kind(kind), name, office.audit, by=by, reason=reason)
     return Contained(office.site, kind, name, made.durable_ms)
 

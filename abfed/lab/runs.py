@@ -359,4 +359,5 @@ def _charged_nothing(reason: str = "absent", why: str = "") -> bool:
     """
     if reason == "refused":
         return why.split(":", maxsplit=1)[0] not in {"too-few", "failed", "damaged"}
-    return reason == "not-in-run" or (reason, why) == ("absent", "not connected")
+    not_asked = {("absent", "not connected"), ("frozen", "not asked")}
+    return reason == "not-in-run" or (reason, why) in not_asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from abfed.learning.design_matrix import Design
 from abfed.learning.evaluation import AMOUNT_BINS, BINS
 from abfed.learning.heads import Heads
 from abfed.learning.uplift import COLUMN_BINS, UPLIFT_BINS
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.plan import Plan
-from abfed.protocol.tensors import Shape
+from abfed.protocol.tensors import Shape, pack
 
 MODEL = "model/"
 UPDATE = "update/"
@@ -129,6 +130,17 @@ def summed_shapes(plan: Plan) -> dict[str, Shape]:
     """What answers a round of training whose noise is added once: gradients under masks."""
     size = sum(math.prod(shape.shape) for shape in parameter_shapes(plan).values())
     return {MASKED: Shape("int64", (size,)), HISTOGRAM: Shape("int64", (2, BINS))}
+
+
+def names_of(model: Mapping[str, npt.NDArray[Any]]) -> tuple[str, str]:
+    """What names a model: digests of its parameters as a run holds them, and as requests do.
+
+    A registry names a model by the first, a silo by the second; whoever freezes one must mean both.
+
+    Args:
+        model: by names on the wire.
+    """
+    return sha256_hex(pack(unprefixed(MODEL, model))), sha256_hex(pack(model))
 
 
 def prefixed(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:

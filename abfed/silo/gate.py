@@ -155,8 +155,7 @@ class Gate:
         facts = {"plan": model.plan.digest, "model": model.digest, "purpose": purpose}
         try:
             policy = self._judge.policy()
-            self._judge.check_frozen(plan.digest, model.digest)
-            self._judge.check_frozen(model.plan.digest, model.digest)
+            self._judge.check_frozen((plan.digest, model.plan.digest), model.names)
             bases = policy.lawful_bases(plan)
             policy.check_columns(plan)
         except Refused as refused:

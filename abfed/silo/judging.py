@@ -7,6 +7,7 @@ lists them and goes on from there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from abfed.learning.shapes import LARGEST_PARAMETER, model_shapes
+from abfed.learning.shapes import LARGEST_PARAMETER, model_shapes, names_of
 from abfed.privacy.charges import plan_charges
 from abfed.privacy.once import MODEL, carried_with, role_of
-from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError, PlanError, Refused
 from abfed.protocol.messages import PROTOCOL_VERSION, Request, decode, release_key
@@ -101,14 +101,28 @@ class Judge:
         judged = self._may_ask(request, arrays, policy, holdings)
         return judged._replace(heard=f"{signer}:{request.head}")
 
-    def check_frozen(self, plan_digest: str, model_digest: str) -> None:
+    def check_frozen(self, plans: Iterable[str], models: Iterable[str]) -> None:
         """Refuse a silo, plan or model that is frozen because of an incident (S15).
+
+        Args:
+            plans: digests of a plan.
+            models: digests of a model, as a registry and as a silo name it.
 
         Raises:
             Refused: one of them is.
         """
         self._freezes.check({"silo": self._keys.site})
-        self._freezes.check({"plan": plan_digest, "model": model_digest})
+        for plan in plans:
+            self._freezes.check({"plan": plan})
+        for model in models:
+            self._freezes.check({"model": model})
+
+    def _incoming(self, plan: Plan, step: str, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
+        """The model that came with a request, checked, and not frozen by either of its names."""
+        incoming = _incoming(plan, step, arrays)
+        if incoming and any(one.kind == "model" for one in self._freezes.list()):
+            self.check_frozen((), names_of(incoming))
+        return incoming
 
     def _check_key_service(self) -> None:
         """Refuse while this silo's keys lie with a vendor who may not be used now (S16)."""
@@ -164,7 +178,7 @@ class Judge:
         silo = self._keys.site
         if request.silo != silo or silo not in plan.silos:  # 4
             raise Refused("the plan does not name this silo", code="not-for-us")
-        self._freezes.check({"plan": plan.digest, "model": request.incoming_digest})
+        self._freezes.check({"plan": plan.digest})
         self._checkups.require(policy.checkup_within_days, self._clock())
         self._check_key_service()
         asker = self._access.judge(request.presented, plan, policy, holdings.epoch)  # 5, 6
@@ -191,7 +205,7 @@ class Judge:
             # other silos' envelopes: read by `silo.together`, under the permit
             incoming = self._carried(plan, request, arrays)
             return Judged(request, asker, plan, bases, incoming, key, relayed=arrays)
-        incoming = _incoming(plan, request.step, arrays)
+        incoming = self._incoming(plan, request.step, arrays)
         return Judged(request, asker, plan, bases, incoming, key)
 
     def _carried(self, plan: Plan, request: Request, arrays: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -205,8 +219,7 @@ class Judge:
             raise Refused(cause.what, code="version") from cause
         if set(carried) != {MODEL}:
             raise Refused("there is no one model among the lists", code="version")
-        self._freezes.check({"model": sha256_hex(carried[MODEL])})
-        return _incoming(plan, request.step, carried[MODEL])
+        return self._incoming(plan, request.step, carried[MODEL])
 
 
 def _incoming(plan: Plan, step: str, arrays: bytes) -> dict[str, npt.NDArray[Any]]:

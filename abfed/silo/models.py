@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from abfed.learning.shapes import model_shapes
+from abfed.learning.shapes import model_shapes, names_of
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.protocol.plan import Plan
@@ -50,6 +50,11 @@ class KeptModel:
     def digest(self) -> str:
         """What names it: the SHA-256 of its packed arrays, as in requests."""
         return sha256_hex(pack(self.arrays))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What may be frozen: its digest in a registry, and this one."""
+        return names_of(self.arrays)
 
 
 class Models:

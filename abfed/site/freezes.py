@@ -10,6 +10,7 @@ What cannot be read is a no: a damaged list refuses everything.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
 FILE = "freezes.sealed"
+SHAPES = {"key": 32, "model": 64, "plan": 64}
+"""Hex digits of what is named by a digest: another word would freeze nothing."""
 
 Kind = Literal["silo", "key", "model", "plan", "vendor"]
 """What can be frozen: a site by its name, a signing key by its id, a model by its digest, a plan by
@@ -39,7 +42,7 @@ class Freeze(Frozen):
     Attributes:
         kind, name: what.
         at, by, reason: when, by whom, why.
-        durable_ms: how long it took until it was on disk.
+        durable_ms: how long it took until it was on disk; 0 where that was interrupted.
         refused_at: when a message was first refused for it.
     """
 
@@ -101,10 +104,14 @@ class Freezes:
         began, at = time.perf_counter(), stamp(self._clock())
         values = {"kind": kind, "name": name, "at": at, "by": by, "reason": reason}
         made = parse_record(Freeze, values, where=f"{kind} {name!r:.80}")
+        expected = SHAPES.get(kind)
+        if expected is not None and not re.fullmatch(f"[0-9a-f]{{{expected}}}", name):
+            raise InputError(f"{name!r:.80} is no {kind}: it has {expected} hex digits")
         with self._file.alone():
             others = self.list()
-            if any((one.kind, one.name) == (kind, name) for one in others):
-                raise InputError(f"{kind} {name} is frozen already")
+            for one in others:
+                if (one.kind, one.name) == (kind, name):
+                    raise InputError(f"{kind} {name} is frozen already", why=f"for {one.reason}")
             audit.append("freeze.made", kind=kind, name=name, by=by)
             self._write((*others, made))
             took = round((time.perf_counter() - began) * 1000, 3)

@@ -125,6 +125,24 @@ class Incident(Frozen):
         """What the authority was told, or why it had not to be."""
         return tuple(one for one in self.notices if one.authority)
 
+    def story(self) -> list[tuple[str, str, str]]:
+        """What was found and done, in the order in which it was: when, by whom, what."""
+        told = [(one.at, one.by, one.text) for one in self.notes]
+        for held in self.contained:
+            what, took = f"{held.kind} {held.name}", f"{held.durable_ms:.1f} ms"
+            where = f" at {held.site}" if held.site else ""
+            told.append((held.at, held.by, f"froze {what}{where}: on disk after {took}"))
+            if held.lifted_at:
+                told.append((held.lifted_at, "", f"{what} was let go{where}"))
+        told += [(one.at, one.by, f"wrote evidence, SHA-256 {one.digest}") for one in self.evidence]
+        for one in self.notices:
+            whom = "the authority" if one.authority else "the people concerned"
+            reference = f", reference {one.reference}" if one.reference else ""
+            told.append((one.at, one.by, f"told {whom}: {one.to}{reference}"))
+        if self.closed_at:
+            told.append((self.closed_at, self.closed_by, f"closed: {self.summary}"))
+        return sorted(told)
+
     def clock(self, now: datetime) -> str:
         """How the 72 hours stand, in words."""
         if not self.personal_data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from abfed.learning.shapes import names_of
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError, IntegrityError, Refused
 from abfed.protocol.tensors import pack
@@ -69,8 +70,11 @@ def test_a_silo_that_was_not_checked_in_time_answers_nothing(house: House) -> No
 def test_a_frozen_model_is_not_trained_on(house: House) -> None:
     plan = make_model_plan()
     arrays = model_arrays(plan)
+    for name in names_of(arrays):  # a registry's people and a silo's name it differently
+        freeze(house, "model", name)
+        assert code_of(house, house.asker.request(plan, "train-0001", arrays)) == "frozen"
+        frozen(house).lift("model", name, house.audit, by="sam@aurora")
     freeze(house, "model", sha256_hex(pack(arrays)))
-    assert code_of(house, house.asker.request(plan, "train-0001", arrays)) == "frozen"
     other = {name: array + np.float32(1) for name, array in arrays.items()}
     assert code_of(house, house.asker.request(plan, "train-0001", other)) != "frozen"
 
@@ -100,3 +104,6 @@ def test_freezing_twice_or_lifting_what_is_not_frozen_is_said(house: House) -> N
         frozen(house).lift("key", "0" * 32, house.audit, by="sam@aurora")
     with pytest.raises(InputError):
         freeze(house, "plan", "../../etc")
+    for kind, word in {"plan": "spring", "model": "spring", "key": "aurora"}.items():
+        with pytest.raises(InputError, match=f"is no {kind}"):
+            freeze(house, kind, word)

@@ -73,14 +73,14 @@ def _acts(folder: Path) -> dict[str, Callable[[], object]]:
     def freeze() -> object:
         keys = SiteKeys.open(folder / "keys")
         audit = AuditLog(folder / "audit.jsonl", keys)
-        return Freezes(folder, keys).freeze("key", "k", audit, by="a@hub", reason="r")
+        return Freezes(folder, keys).freeze("key", "0" * 32, audit, by="a@hub", reason="r")
 
     name = f"inc-{datetime.now(UTC).year}-001"
     return {
         "open": lambda: opened().open("x", by="a@hub", playbook="stolen-laptop"),
         "freeze": freeze,
         "contained": lambda: opened().contained(
-            name, "key", "k", site="hub", by="a@hub", durable_ms=1.0
+            name, "key", "0" * 32, site="hub", by="a@hub", durable_ms=1.0
         ),
         "note": lambda: opened().note(name, "y", by="a@hub"),
         "bundled": lambda: opened().bundled(name, "a" * 64, by="a@hub"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.models import registry_of
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, Refused
 from abfed.silo.permit import Computed
@@ -133,15 +134,19 @@ def test_no_link_leads_a_list_out_of_the_silo(
 
 
 def test_a_frozen_model_scores_nobody(told: dict[str, Path]) -> None:
-    with Workspace(told["workspace"]).silo("aurora") as service:
+    workspace = Workspace(told["workspace"])
+    with workspace.silo("aurora") as service:
         model = service.models.find(MODEL)
         freezes = Freezes(service.paths.folder, service.keys)
-        freezes.freeze("model", model.digest, service.audit, by="sam", reason="leaked")
-        try:
-            with pytest.raises(Refused, match="frozen"):
-                service._gate.admit_own(model, PURPOSE, service.store.epoch, "dev@coordinator")
-        finally:
-            freezes.lift("model", model.digest, service.audit, by="sam")
+        (registered,) = (one.registration.digest for one in registry_of(workspace).standings())
+        assert registered != model.digest, "a registry names it otherwise"
+        for name in (registered, model.digest):
+            freezes.freeze("model", name, service.audit, by="sam", reason="leaked")
+            try:
+                with pytest.raises(Refused, match="frozen"):
+                    service._gate.admit_own(model, PURPOSE, service.store.epoch, "dev@coordinator")
+            finally:
+                freezes.lift("model", name, service.audit, by="sam")
 
 
 def test_a_personal_head_changes_scores_here_and_the_kept_model_nowhere(
