@@ -130,10 +130,6 @@ class Desk:
     boxes: Mapping[str, bytes] = field(default_factory=dict)
     anchors: Anchors | None = None
 
-    def bars(self, silo: str) -> bool:
-        """Whether a silo or its key is frozen at this coordinator, as it is now."""
-        return self.front.bars(silo, self.inbox.signer(silo))
-
 
 class Asked(NamedTuple):
     """A message that was made: whom it goes to, and what opens the answer; b"" where unsealed."""
@@ -161,7 +157,8 @@ class Requests(Sequence[Message]):
         addresses: Mapping[str, int],
         silos: Collection[str],
     ) -> None:
-        self.frozen = [silo for silo in sorted(silos) if desk.bars(silo)]
+        bars, signer = desk.front.bars, desk.inbox.signer
+        self.frozen = [silo for silo in sorted(silos) if bars(silo, signer(silo))]
         wanted = sorted(set(silos) - set(self.frozen))
         self.step = step
         self.incoming_digest = sha256_hex(incoming)
@@ -322,7 +319,7 @@ def log_left_out(desk: Desk, step: str, left_out: Mapping[str, LeftOut]) -> None
 
 def _judge_one(desk: Desk, requests: Requests, asked: Asked, reply: Message) -> Accepted | LeftOut:
     silo = asked.silo
-    if desk.bars(silo):
+    if desk.front.bars(silo, desk.inbox.signer(silo)):
         return LeftOut("frozen", "while it answered")
     if reply.has_error():
         reason = reply.error.reason or ""
