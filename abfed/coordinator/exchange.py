@@ -7,9 +7,8 @@
    one silo after the other.
 3. Answers are matched to silos by the message they reply to: an error reply doesn't say who sent
    it.
-4. A silo that is not connected, fails, refuses, is late or isn't believed is left out of this step
-   and recorded with the reason. It never stops the others. One that is frozen here is not asked,
-   and where that was done while it answered, it isn't believed (S15).
+4. A silo that is not connected, fails, refuses, is late, isn't believed or is frozen here (S15) is
+   left out of this step and recorded with the reason. It never stops the others.
 5. Where exchange keys are pinned, each request travels in a box that only its silo opens, and its
    answer in one that only this request opens (see protocol/boxes.py).
 """
@@ -157,8 +156,7 @@ class Requests(Sequence[Message]):
         addresses: Mapping[str, int],
         silos: Collection[str],
     ) -> None:
-        bars, signer = desk.front.bars, desk.inbox.signer
-        self.frozen = [silo for silo in sorted(silos) if bars(silo, signer(silo))]
+        self.frozen = [one for one in silos if desk.front.bars(one, desk.inbox.signer(one))]
         wanted = sorted(set(silos) - set(self.frozen))
         self.step = step
         self.incoming_digest = sha256_hex(incoming)
