@@ -1,7 +1,7 @@
 """Keeping a site's processes alive, and ending them all.
 
 1. Processes are started in order; each has its own log file, and is ended when its keeper dies,
-   however it dies.
+   however it dies, with all that it has started (see `orphans`).
 2. One that ends is started again, after pauses that double and are of random length, and begin
    anew once it has lived for a while. The others go on meanwhile.
 3. On SIGHUP those that can read their files anew are told to; those that can't, and whose files
@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -33,6 +32,7 @@ from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import WorkspaceError
 from abfed.site.clock import stamp, system_clock
 from abfed.site.files import make_private_folder
+from abfed.site.orphans import Orphans
 
 END_SECONDS = 8.0
 FIRST_PAUSE = 0.5
@@ -101,6 +101,7 @@ class Keeper:
         self._read: dict[str, list[str]] = {}  # what each read at its start
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._orphans = Orphans()
         self._stopping = False
         self._looked = time.monotonic()
         self.starts: dict[str, int] = {}  # how often each was started
@@ -164,6 +165,7 @@ class Keeper:
                 env=os.environ | dict(program.environment),
                 start_new_session=True,  # Ctrl-C is the keeper's to handle
             )
+        self._orphans.begun(process.pid)
         self._running[program.name] = process
         self._born[program.name] = time.monotonic()
         self.starts[program.name] = self.starts.get(program.name, 0) + 1
@@ -211,7 +213,7 @@ class Keeper:
                 self._pause[name] = min(2 * pause, LONGEST_PAUSE)
                 self._due[name] = now + pause * random.uniform(0.5, 1.5)  # noqa: S311
                 self._log("process.ended", name=name, code=process.returncode)
-                _end_rest(process)
+                self._orphans.ended(process.pid)
             if now >= self._due[name]:
                 del self._due[name]
                 self._start(program)
@@ -228,17 +230,9 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            _end_rest(process)
+            self._orphans.ended(process.pid)
+        self._orphans.close()
         self._log("down", processes=len(alive))
-
-
-def _end_rest(process: subprocess.Popen[bytes]) -> None:
-    """End what a program has started and left behind: a killed nginx leaves workers, who listen on.
-
-    Each program leads a session of its own, so what it started is known by its group.
-    """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_with_parent(parent: int) -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.distributed.rig import ROOT, alive
+from tests.distributed.rig import ROOT, alive, descendants
 
 WORKER = """
 import subprocess, sys, time
@@ -95,7 +95,10 @@ def test_what_a_killed_program_left_behind_is_ended_with_it(keeper):
 def test_they_end_also_when_the_keeper_is_killed(keeper):
     process, told = keeper
     wait_until(lambda: '"up"' in told.read_text())
-    pids = [*started(told, "first"), *started(told, "second")]
+    wait_until(lambda: workers(told, "first") and workers(told, "second"))
+    pids = [pid for name in ("first", "second") for pid in started(told, name)]
+    pids += [pid for name in ("first", "second") for pid in workers(told, name)]
+    pids += descendants(process.pid)  # who stands by ends too
     process.kill()
     process.wait()
     wait_until(lambda: not [pid for pid in pids if alive(pid)], 20)
