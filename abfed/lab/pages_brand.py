@@ -22,9 +22,10 @@ from abfed.lab.page import (
     table,
     title,
 )
-from abfed.lab.plots import as_svg, drawing, wrapped
+from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
 from abfed.lab.units import NBSP, NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
+from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.readouts import read_arms
 
 if TYPE_CHECKING:
@@ -160,17 +161,22 @@ def _plot(run: Run, brand: str) -> Figure:
     """The primary metric under the control, in each brand."""
     metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
     unit = unit_of(run.plan, metric.name)
-    with drawing(8.2, 1.1 + 0.38 * len(run.silos)) as (figure, (axes,)):
+    with drawing(8.2, 1.3 + 0.38 * len(run.silos)) as (figure, (axes,)):
         for place, silo in enumerate(run.silos):
             reading = read_arms(run.plan, metric, run.totals[silo]).arms[run.plan.control.name]
             if not bool(reading.usable):
                 axes.text(0.02, place, "can’t be told from noise", va="center", style="italic",
                           color=SOFT_INK, transform=axes.get_yaxis_transform())  # fmt: skip
                 continue
-            middle, reach = float(reading.value), SURE * math.sqrt(float(reading.variance))
+            middle = float(reading.value) * unit.scale
+            whole, chance = (
+                SURE * math.sqrt(float(one)) * unit.scale
+                for one in (reading.variance, reading.sampling)
+            )
             colour = ARM_COLOURS[1] if silo == brand else ARM_COLOURS[0]
-            axes.errorbar(middle * unit.scale, place, xerr=reach * unit.scale, fmt="o",
-                          color=colour, ms=6)  # fmt: skip
+            draw_parts(axes, (middle - whole, middle + whole),
+                       (middle - chance, middle + chance), place, colour)  # fmt: skip
+            axes.plot(middle, place, "o", color=colour, ms=6)
         axes.set_yticks(range(len(run.silos)), [wrapped(one) for one in run.silos])
         axes.tick_params(axis="y", length=0)
         for label, silo in zip(axes.get_yticklabels(), run.silos, strict=True):
@@ -178,6 +184,8 @@ def _plot(run: Run, brand: str) -> Figure:
         axes.set_ylim(len(run.silos) - 0.5, -0.5)
         axes.set_xlabel(f"{metric.name}{' (%)' if unit.scale == 100 else f' ({unit.per})'}")
         axes.grid(axis="x", color=RULE, lw=0.6)
+        axes.legend(handles=explain_parts(axes, DEFAULT_ALPHA), loc="lower left",
+                    bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)  # fmt: skip
     return figure
 
 

@@ -24,7 +24,7 @@ from abfed.lab.page import (
     table,
 )
 from abfed.lab.periods import PERIOD, within
-from abfed.lab.plots import as_svg, drawing, wrapped
+from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
 from abfed.lab.readings import auc_with_interval, effects_at, widest
 from abfed.lab.runs import Run
 from abfed.lab.units import NBSP, NONE, level, plain, signed, unit_of
@@ -55,9 +55,13 @@ def open_runs(folder: Path, period: str = "") -> list[Run]:
     found = [Run.open(one.parent) for one in sorted(folder.glob("*/manifest.sig"))]
     if not found:
         raise InputError("there is no complete run in it", where=folder.name)
-    kept = [run for run in found if within(run.made_at, period)]
+    return without_earlier_waves(run for run in found if within(run.made_at, period))
+
+
+def without_earlier_waves(runs: Iterable[Run]) -> list[Run]:
+    """Runs, oldest first; of the waves of one design the last only, which reads them all."""
     last: dict[str, Run] = {}
-    for run in sorted(kept, key=lambda run: (run.plan.analysis.wave, run.made_at)):
+    for run in sorted(runs, key=lambda run: (run.plan.analysis.wave, run.made_at)):
         last[design_of(run.plan) if run.plan.analysis.wave else run.name] = run
     return sorted(last.values(), key=lambda run: run.made_at)
 
@@ -156,7 +160,10 @@ def largest(effects: Iterable[tuple[str, dict[Any, Any]]]) -> str:
 
 
 def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
-    """Relative change of each primary metric, by arm, with its interval."""
+    """Relative change of each primary metric, by arm, with its interval in two parts.
+
+    Chance has the part that it has in the difference; the control's own noise is a smaller matter.
+    """
     lines = [
         (run, row)
         for run in runs
@@ -164,7 +171,7 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
         if row["scope"] == widest(run)
     ]
     colours = {"good": GREEN, "bad": VERMILLION, "open": SOFT_INK}
-    with drawing(8.2, 1.2 + 0.42 * len(lines)) as (figure, (axes,)):
+    with drawing(8.2, 1.4 + 0.42 * len(lines)) as (figure, (axes,)):
         names = []
         for place, (run, row) in enumerate(lines):
             names.append(wrapped(f"{run.plan.name}: {row['arm']}"))
@@ -177,16 +184,20 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
                           color=SOFT_INK)  # fmt: skip
                 continue
             colour = colours[DECISIONS[row["decision"]]]
-            low, high = (100 * row[one] for one in ("rel_low", "rel_high"))
-            axes.plot([low, high], [place, place], color=colour, lw=2.4, alpha=0.55)
-            if math.isfinite(row["relative"]):  # an arm below zero has an interval only
-                axes.plot(100 * row["relative"], place, "o", color=colour, ms=6.5)
+            low, high, middle = (100 * row[one] for one in ("rel_low", "rel_high", "relative"))
+            part = math.sqrt(max(0.0, 1 - row["privacy_share"]))  # of the standard error
+            ends = (middle - part * (middle - low), middle + part * (high - middle))
+            draw_parts(axes, (low, high), ends, place, colour)
+            if math.isfinite(middle):  # an arm below zero has an interval only
+                axes.plot(middle, place, "o", color=colour, ms=6.5)
         axes.axvline(0, color=INK, lw=0.9)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change of the primary metric against the control, %")
         axes.grid(axis="x", color=RULE, lw=0.6)
+        axes.legend(handles=explain_parts(axes, alpha), loc="lower left",
+                    bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)  # fmt: skip
     return figure
 
 
@@ -242,10 +253,11 @@ def budget_reading(runs: Sequence[Run]) -> str:
     if not found:
         return "No brand’s policy shows its budget."
     left = {one: round(1 - spent / total, 9) for one, (spent, total, _) in found.items()}
-    brand = min(left, key=left.__getitem__)
-    spent, total, _ = found[brand]
-    lead = f"Least budget is left in {brand}"
-    if len(left) > 1 and len(set(left.values())) == 1:
+    least = [one for one in left if left[one] == min(left.values())]
+    spent, total, _ = found[least[0]]
+    alike = [one for one in least if found[one][1] == total]
+    lead = f"Least budget is left in {' and '.join(alike)}"
+    if len(least) == len(left) > 1:
         lead = "The same part of the budget is left in each brand"
     amount = f"ε = {plain(max(0.0, total - spent), 2)} of {plain(total, 2)}"
     return f"{lead}: {amount} for each recipient."

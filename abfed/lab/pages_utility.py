@@ -30,7 +30,7 @@ from abfed.lab.page import (
     table,
 )
 from abfed.lab.plots import as_svg, drawing, mark_of
-from abfed.lab.units import count, percent, plain
+from abfed.lab.units import count, level, percent, plain
 from abfed.privacy.accounting import gaussian_multiplier
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Proportion
@@ -215,9 +215,9 @@ def _judged(
     }
 
 
-def headline(plan: Plan, grid: Grid, found: pd.DataFrame) -> str:
+def headline(plan: Plan, grid: Grid, found: pd.DataFrame, *, alpha: float = 0.05) -> str:
     """Title, and what the grid says."""
-    said = [reading(found, grid)]
+    said = [reading(found, grid, alpha)]
     note = "Made-up brands with known truth. No figure here says anything about real people."
     return (
         '<section class="first"><div class="kicker">Privacy and utility</div>'
@@ -228,14 +228,14 @@ def headline(plan: Plan, grid: Grid, found: pd.DataFrame) -> str:
     )
 
 
-def reading(found: pd.DataFrame, grid: Grid) -> str:
+def reading(found: pd.DataFrame, grid: Grid, alpha: float) -> str:
     """The grid in words."""
-    spread = 1.96 * math.sqrt(0.05 * 0.95 / grid.repetitions)
+    spread = 1.96 * math.sqrt(alpha * (1 - alpha) / grid.repetitions)
     enough = found[found["power"] >= 0.8].sort_values(["epsilon", "brands", "size"])
     start = (
         f"Intervals covered the truth in {percent(found['coverage'].min())} to "
-        f"{percent(found['coverage'].max())} of experiments (95 % is due; {grid.repetitions:,} of "
-        f"them tell it to about {100 * spread:.0f} points)."
+        f"{percent(found['coverage'].max())} of experiments ({level(alpha)} is due; "
+        f"{grid.repetitions:,} of them tell each setting’s share to {100 * spread:.1f} points)."
     )
     if enough.empty:
         return f"{start} In no setting was the effect found in four of five experiments."

@@ -29,6 +29,7 @@ from abfed.stats.effects import LIKE_THESE, THESE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
     from abfed.lab.runs import Run
 
@@ -167,18 +168,32 @@ def _draw_row(
         axes.text(1.02, y, words, color=SOFT_INK, style="italic", **side)
         return
     middle, low, high = (row[name] * unit.scale for name in ("estimate", "ci_low", "ci_high"))
-    split = math.isfinite(row["se_sampling"])
-    axes.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.42, solid_capstyle="butt")
-    if split:
-        reach = z * row["se_sampling"] * unit.scale
-        axes.plot([middle - reach, middle + reach], [y, y], color=colour, lw=5.5, alpha=0.9,
-                  solid_capstyle="butt")  # fmt: skip
+    reach = z * row["se_sampling"] * unit.scale
+    draw_parts(axes, (low, high), (middle - reach, middle + reach), y, colour)
     over = row["scope"] in {THESE, LIKE_THESE}
     axes.plot(middle, y, mark, color="white" if over else colour, mec=colour, mew=1.6, ms=6.5)
     span = unit.interval(row["ci_low"], row["ci_high"], exact)
     words = f"{unit.effect(row['estimate'], exact)}  ({span})"
     weight = "bold" if row["scope"] == THESE else "normal"
     axes.text(1.02, y, words, color=INK, weight=weight, **side)
+
+
+def draw_parts(
+    axes: Axes, whole: tuple[float, float], chance: tuple[float, float], y: float, colour: str
+) -> None:
+    """An interval in its two parts; whole only, where chance's part isn't known."""
+    axes.plot(whole, (y, y), color=colour, lw=2.2, alpha=0.42, solid_capstyle="butt")
+    if math.isfinite(chance[0]):
+        axes.plot(chance, (y, y), color=colour, lw=5.5, alpha=0.9, solid_capstyle="butt")
+
+
+def explain_parts(axes: Axes, alpha: float) -> list[Line2D]:
+    """What the two parts are, for a legend."""
+    words = f"{level(alpha)} interval: chance alone"
+    return [
+        *axes.plot([], [], color=SOFT_INK, lw=5.5, label=words),
+        *axes.plot([], [], color=SOFT_INK, lw=2.2, alpha=0.5, label="with privacy noise"),
+    ]
 
 
 def _dress_forest(
@@ -221,9 +236,7 @@ def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
         axes.plot([], [], mark_of(n), color=ARM_COLOURS[n % 6], ms=6, label=arm)[0]
         for n, arm in enumerate(arms)
     ]
-    chance = f"{level(alpha)} interval: chance alone"
-    handles += axes.plot([], [], color=SOFT_INK, lw=5.5, label=chance)
-    handles += axes.plot([], [], color=SOFT_INK, lw=2.2, alpha=0.5, label="with privacy noise")
+    handles += explain_parts(axes, alpha)
     longest = max(len(str(one.get_label())) for one in handles[: len(arms)])
     columns = max(1, min(5, len(handles), LEGEND_WIDTH // (longest + LEGEND_MARK)))
     axes.legend(

@@ -13,11 +13,14 @@ from abfed.lab import (
     pages_security,
     pages_training,
     pages_uplift,
+    pages_utility,
     soundness,
 )
 from abfed.lab.page import paragraph, section, table
+from abfed.lab.pages_utility import Grid
 from abfed.lab.printed import is_set_as_rows
 from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
+from tests.examples import make_plan
 
 NAN = float("nan")
 
@@ -152,6 +155,42 @@ def test_a_harm_that_shrank_is_a_gain_and_a_loss_is_no_silence():
     assert read([effect("suppressed", NAN)]) == "No experiment moved its primary metric clearly."
 
 
+def of(name, made_at, wave=0, waves=True, brands=()):
+    """As much of a run as a portfolio's order and budgets look at; brands as spent and total."""
+    sequential = {"waves": [{"name": "one", "until": "2026-03-04"},
+                            {"name": "two", "until": "2026-03-11"}]}  # fmt: skip
+    plan = make_plan(name=name, analysis={"sequential": sequential} if waves else {})
+    ledger = pd.DataFrame([{"silo": silo, "epsilon_spent": spent, "epsilon_total": total}
+                           for silo, (spent, total) in dict(brands).items()])  # fmt: skip
+    plan = plan.at_wave(wave) if wave else plan
+    return SimpleNamespace(name=f"{name}-{wave}-{made_at}", plan=plan, made_at=made_at,
+                           ledger=ledger, source="run:1")  # fmt: skip
+
+
+def test_a_portfolio_counts_a_designs_waves_once():
+    runs = [of("late", "2026-05-01", 2), of("late", "2026-04-01", 1), of("other", "2026-04-15", 1)]
+    runs += [of("plain", f"2026-0{month}-01", waves=False) for month in (3, 6)]
+    kept = pages_portfolio.without_earlier_waves(runs)
+    assert [(one.plan.name, one.made_at[5:7]) for one in kept] == [
+        ("plain", "03"), ("other", "04"), ("late", "05"), ("plain", "06"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("brands", "said"),
+    [
+        ({"a": (4, 10), "b": (4, 10), "c": (1, 10)},
+         "Least budget is left in a and b: ε = 6.00 of 10.00"),
+        ({"a": (4, 10), "b": (2, 5), "c": (1, 10)}, "Least budget is left in a: ε = 6.00 of 10.00"),
+        ({"a": (4, 10), "b": (4, 10)}, "The same part of the budget is left in each brand: ε = 6"),
+        ({"a": (4, NAN)}, "No brand’s policy shows its budget."),
+    ],
+)  # fmt: skip
+def test_brands_with_as_little_left_are_named_together(brands, said):
+    shown = of("plain", "2026-03-01", waves=False, brands=brands)
+    assert pages_portfolio.budget_reading([shown]).startswith(said)
+
+
 def test_brands_dont_differ_because_segments_do():
     frame = pd.DataFrame(
         [("clicked", "brands", 0.4), ("clicked", "by-channel", 1e-9), ("opened", "brands", 1e-9)],
@@ -217,3 +256,14 @@ def test_sentences_around_a_table_are_no_rows_of_figures():
     page = section("Calibration", paragraph(above), held, paragraph(below))
     assert not is_set_as_rows(page)
     assert is_set_as_rows(f"{page}<p>1 2 3<br>4 5 6</p>")
+
+
+def test_what_is_due_to_intervals_follows_from_their_level():
+    cells = pd.DataFrame({"epsilon": 1.0, "brands": 1, "size": [500, 900],
+                          "coverage": [0.78, 0.83], "power": [0.1, 0.2]})  # fmt: skip
+    grid = Grid((1.0,), (1,), (500,), 400, 1)
+    assert pages_utility.reading(cells, grid, 0.2) == (
+        "Intervals covered the truth in 78\xa0% to 83\xa0% of experiments (80\xa0% is due; 400 of "
+        "them tell each setting’s share to 3.9 points). "
+        "In no setting was the effect found in four of five experiments."
+    )
