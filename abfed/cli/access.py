@@ -208,7 +208,7 @@ def review(
     if decisions is not None:
         verdicts = read_verdicts(decisions)
     else:
-        verdicts = ask_verdicts(lines, actor, site, _ask)
+        verdicts = ask_verdicts(lines, actor, site, say, _ask)
     done = office.review(verdicts, by=actor)
     revoked = [one for one in done.verdicts if one.decision == "revoke"]
     if as_json:

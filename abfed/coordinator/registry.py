@@ -307,11 +307,12 @@ class Registry:
         """
         standing = self.find(label)
         if standing.stage != "approved":
+            approve = "somebody else than who submitted it: `abfed model approve`"
             raise Refused(
                 f"{standing.registration.label} is {standing.stage}",
                 code="approval",
-                why="only an approved model is given out",
-                do="somebody else than who submitted it: `abfed model approve`",
+                why="only an approved model is given out, and what was retired stays so",
+                do=approve if standing.stage == "candidate" else "train it anew",
             )
         label = standing.registration.label
         if why := self.behind().get(label):

@@ -144,10 +144,13 @@ def ask(
         event: only events whose name begins so.
 
     Raises:
+        InputError: `since` is not a day.
         Refused: nobody is signed in at the site who may read its log.
         IntegrityError: the log doesn't verify.
     """
     workspace.authorise("audit.read", site)
+    if since:
+        day(since)
     log = log_of(workspace, site)
     log.verify()
     name, _, home = wanted.get("person", "").partition("@")
@@ -219,10 +222,12 @@ def check_export(file: Path, public_key: str) -> dict[str, Any]:
         The statement.
 
     Raises:
-        InputError: the key is malformed.
+        InputError: the key is malformed, or there is no such file.
         IntegrityError: names the first line that doesn't hold.
     """
     raw, where = _key(public_key), file.name
+    if not file.is_file():
+        raise InputError("there is no such export", where=str(file), do="check the path")
     lines = file.read_bytes().split(b"\n")
     if lines.pop() != b"" or not lines:
         raise IntegrityError("cut short", where=where)

@@ -235,7 +235,7 @@ def people(office: Office, now: datetime) -> Iterator[Finding]:
         )
     for name, one in sorted(office.people.register().people.items()):
         gone = [grant.role for grant in one.grants if moment_of(grant.expires_at) < now]
-        if gone and not one.stopped_at:
+        if gone and not one.stopped_at and one.kind != "provider":  # theirs end with each session
             yield Finding(
                 check="people",
                 severity="low",

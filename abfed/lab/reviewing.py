@@ -44,9 +44,17 @@ def read_verdicts(path: Path) -> tuple[Verdict, ...]:
 
 
 def ask_verdicts(
-    lines: Iterable[Line], reviewer: str, site: str, ask: Callable[[str], str]
+    lines: Iterable[Line],
+    reviewer: str,
+    site: str,
+    tell: Callable[[str], None],
+    ask: Callable[[str], str],
 ) -> tuple[Verdict, ...]:
-    """Ask about each marked grant but the reviewer's own, until the answer is keep or revoke."""
+    """Ask about each marked grant but the reviewer's own, until the answer is keep or revoke.
+
+    What it is about is told above the question: a terminal can't go back over a question of
+    several lines, and shows parts of it again.
+    """
     verdicts: list[Verdict] = []
     for line in lines:
         if not line.marks or f"{line.person}@{site}" == reviewer:
@@ -54,11 +62,12 @@ def ask_verdicts(
         given = line.grant
         text = (
             f"{line.person}: {line.role}, by {given.owner} ({given.reason}), until "
-            f"{given.expires_at[:10]}. {', '.join(line.marks)}. keep or revoke"
+            f"{given.expires_at[:10]}. {', '.join(line.marks)}."
         )
+        tell(printable(text))
         answer = ""
         while answer not in ("keep", "revoke"):
-            answer = ask(printable(text)).strip().lower()
+            answer = ask("  keep or revoke").strip().lower()
         decision = "keep" if answer == "keep" else "revoke"
         verdicts.append(
             Verdict.model_validate({"person": line.person, "role": line.role, "decision": decision})

@@ -21,7 +21,7 @@ from abfed.protocol.errors import InputError, IntegrityError, Refused, Workspace
 from abfed.protocol.identity import Hours, KeyProof, as_text, content_of, read_statement
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private, write_private
-from abfed.site.grants import Grant
+from abfed.site.grants import Grant, used
 from abfed.site.people import People, Person
 from abfed.site.signin import Claims, SignIn
 
@@ -150,8 +150,17 @@ def sign_in_account(people: People, name: str, proof: str, *, audience: Iterable
     except (IntegrityError, ValueError) as cause:
         raise _no(people, name if account else "") from cause
     named = said.name == name and said.site == people.keys.site
-    if account is None or account.stopped_at or not (fresh and named):
+    if account is None or not (fresh and named):
         raise _no(people, name if account else "")
+
+    holder = account.holder
+
+    def use(one: Person) -> Person:
+        if one.stopped_at or one.holder != holder:  # stopped, or gone, meanwhile too
+            raise _no(people, name)
+        return one.model_copy(update={"grants": used(one.grants, now)})
+
+    account = people.change(name, use)
     people.audit.append("sign-in.done", person=name, factors="swk")
     return SignIn(people).issue(
         Claims(

@@ -6,6 +6,7 @@ account has the role service-account and no other, and nobody else has that one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -60,6 +61,11 @@ def new_grant(role: Role, *, owner: str, reason: str, lasts: timedelta, now: dat
         granted_at=stamp(now),
         expires_at=stamp(now + lasts),
     )
+
+
+def used(grants: Iterable[Grant], now: datetime) -> tuple[Grant, ...]:
+    """Grants, as used by a sign-in now."""
+    return tuple(one.model_copy(update={"used_at": stamp(now)}) for one in grants)
 
 
 def check_fits(kind: Kind, role: Role, *, name: str) -> None:

@@ -4,6 +4,9 @@ A review looks at every grant, of people and of service accounts. It marks those
 (older than a review's period), unused, over-broad (duties that should be apart) or expiring; the
 reviewer keeps or revokes each one, and the record says so with their name. Nobody reviews their
 own. A review that leaves a marked grant undecided is not one: then nothing changes.
+
+What a provider's claims give lasts a session and is given anew at the next: that it ends is no
+mark; that it was not asked for in a while is one.
 """
 
 from __future__ import annotations
@@ -88,7 +91,8 @@ def lines(people: Iterable[Person], reviews: Reviews, now: datetime) -> list[Lin
     """Every grant with what is to be looked at, marked ones first."""
     found: list[Line] = []
     for person in people:
-        roles = set(person.roles(now))
+        passing = person.kind == "provider"
+        roles = {one.role for one in person.grants} if passing else set(person.roles(now))
         for grant in person.grants:
             marks = _marks(person, grant, roles, reviews, now)
             found.append(Line(person.name, grant.role, grant, marks))
@@ -114,12 +118,15 @@ def decide_all(
         reviews: what the policy asks for.
 
     Raises:
-        InputError: a marked grant is undecided, a verdict is about nothing, or the reviewer's own.
+        InputError: a marked grant is undecided, or a verdict is about nothing, the second on its
+            grant, or the reviewer's own.
     """
     now = people.clock()
     open_lines = lines(people.register().people.values(), reviews, now)
     known = {(line.person, line.role) for line in open_lines}
     decided = {(one.person, one.role): one for one in verdicts}
+    if len(decided) < len(verdicts):
+        raise InputError("a grant is decided twice", where="review", do="decide each once")
     if unknown := sorted(set(decided) - known):
         raise InputError(f"{unknown[0][0]} has no grant of {unknown[0][1]!r}", where="review")
     others = [
@@ -173,7 +180,9 @@ def _marks(
     used = moment_of(grant.used_at) if grant.used_at else given
     if person.stopped_at:
         marks.append("stopped")
-    if ends <= now:
+    if person.kind == "provider":
+        pass  # it ends with each session
+    elif ends <= now:
         marks.append("expired")
     elif ends - now <= EXPIRING:
         marks.append("expiring")

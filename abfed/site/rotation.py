@@ -94,7 +94,7 @@ def rotate(
         write_ring(folder, ring.model_copy(update={"begun": made}), marker)  # 2
         service.create(made.kek)  # 3
         wrapped = service.wrap(made.kek, root)  # 4
-        if service.unwrap(made.kek, wrapped) != root:
+        if not secrets.compare_digest(service.unwrap(made.kek, wrapped), root):
             raise IntegrityError("the new key does not open what it wrapped", where=ring.site)
         gone = Old(held=ring.current, destroy_on=stamp(clock() + kept))
         after = Ring(

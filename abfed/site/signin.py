@@ -43,6 +43,7 @@ from abfed.site.factors import (
     otp_uri,
     password_fits,
 )
+from abfed.site.grants import used
 from abfed.site.people import Enrolment, People, Person
 from abfed.site.proofs import Second, factor_of, proof_of
 
@@ -108,14 +109,14 @@ class SignIn:
             Refused: without saying which of name, password and code was wrong.
         """
         person = self.prove(name, password, second)
-        now, used = self._people.clock(), factor_of(second)
+        now, factor = self._people.clock(), factor_of(second)
         roles = person.roles(now)
         text = self.issue(
             Claims(
                 person=name,
                 roles=roles,
                 attested=person.attested,
-                factors=("pwd", used),
+                factors=("pwd", factor),
                 holder=holder.hex(),
                 audience=tuple(audience),
                 signed_in_at=now,
@@ -123,7 +124,7 @@ class SignIn:
                 development=person.development,
             )
         )
-        self._people.audit.append("sign-in.done", person=name, factors=f"pwd {used}")
+        self._people.audit.append("sign-in.done", person=name, factors=f"pwd {factor}")
         return text
 
     def fresh_factor(self, token: str, second: Second) -> str:
@@ -133,21 +134,21 @@ class SignIn:
             Refused: it is wrong or was used, the session has ended, or was begun with a hardware
                 key, in place of which no code counts.
         """
-        held, used = self._own(token), factor_of(second)
+        held, factor = self._own(token), factor_of(second)
         if self._active(held.person).kind == "provider":
             raise Refused(
                 "this person's factors are their provider's",
                 code="sign-in",
                 do="sign in there again: `abfed login --openid`",
             )
-        if "hwk" in held.factors and used != "hwk":
+        if "hwk" in held.factors and factor != "hwk":
             raise Refused(
                 "this session was begun with a hardware key",
                 code="sign-in",
                 do="touch it again: `abfed login --fresh --hardware-key`",
             )
         person = self.prove(held.person, None, second)
-        self._people.audit.append("sign-in.fresh-factor", person=held.person, factor=used)
+        self._people.audit.append("sign-in.fresh-factor", person=held.person, factor=factor)
         return self._again(held, person, factor_at=self._people.clock())
 
     def renew(self, token: str, audience: Iterable[str] = ()) -> str:
@@ -280,8 +281,7 @@ class SignIn:
         def change(one: Person) -> Person:
             if not proof.unused(one) or one.stopped_at:  # used, ended or stopped at the same time
                 raise wrong()
-            used = tuple(g.model_copy(update={"used_at": stamp(now)}) for g in one.grants)
-            return one.model_copy(update=update | {"grants": used})
+            return one.model_copy(update=update | {"grants": used(one.grants, now)})
 
         return self._people.change(name, change)
 

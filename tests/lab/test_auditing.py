@@ -171,6 +171,8 @@ def test_it_is_asked_by_person_plan_run_and_event(
     assert "people.added" in own, "a site's own people stand in its log by their name alone"
     late = _says(capsys, workspace, "audit", "query", "--since", "2100-01-01")
     assert late == (0, "")
+    for day in ("26.11.2026", "soon"):  # compared as texts, they would find nothing, or all
+        assert _says(capsys, workspace, "audit", "query", "--since", day)[0] == 2
 
 
 def test_it_is_handed_out_with_proof(
@@ -181,6 +183,7 @@ def test_it_is_handed_out_with_proof(
     assert code == 0
     key = told.split("--key ")[1].strip()
     assert _says(capsys, workspace, "audit", "check", str(file), "--key", key)[0] == 0
+    assert _says(capsys, workspace, "audit", "check", str(tmp_path / "no"), "--key", key)[0] == 2
     lines = file.read_bytes().splitlines(keepends=True)
     assert all(isinstance(json.loads(line), dict) for line in lines)
     for number in range(len(lines)):

@@ -243,6 +243,24 @@ def test_who_submitted_it_does_not_approve_it(house: House) -> None:
         assert (code, "nobody approves their own plan" in told) == (3, True)
 
 
+def test_who_made_the_account_that_submitted_it_does_not_approve_it(house: House) -> None:
+    house.policy(
+        rights=[{"role": "privacy-officer", "right": "plan.approve"}],
+        four_eyes={"model_export": True},
+    )
+    name = house.registry().find(MODEL).registration.asked_by.partition("@")[0]
+    house.signed_in(name, "analyst")
+    by_olga = {"made_by": "olga@coordinator"}  # as a service account's record says
+    house.people.change(name, lambda one: one.model_copy(update=by_olga))
+    house.signed_in("olga", "privacy-officer")
+    for words in (("approve", MODEL, "--reason", "my job's"), ("countersign", MODEL)):
+        code, told = house.types(*words)
+        assert (code, "nobody approves their own plan" in told) == (3, True), told
+    house.signed_in("oscar", "privacy-officer")
+    assert house.types("approve", MODEL, "--reason", "looked at it")[0] == 0
+    assert house.types("countersign", MODEL)[0] == 0
+
+
 def test_retired_or_frozen_it_is_given_out_no_more(house: House, tmp_path: Path) -> None:
     house.policy(
         rights=[
@@ -263,7 +281,7 @@ def test_retired_or_frozen_it_is_given_out_no_more(house: House, tmp_path: Path)
     freezes_of(office).lift("model", model.digest, office.audit, by="sam")
     assert house.types("retire", MODEL, "--reason", "drifted")[0] == 0
     code, told = house.types("export", MODEL, str(tmp_path / "m"), "--purpose", "p")
-    assert (code, "is retired" in told) == (3, True)
+    assert (code, "is retired" in told, "model approve" in told) == (3, True, False)
     assert house.types("approve", MODEL, "--reason", "back")[0] == 2
     assert "retired, by olga@coordinator: drifted" in house.types("card", MODEL)[1]
     assert house.types("verify") == (0, f"{MODEL}: holds\n")

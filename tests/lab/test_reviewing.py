@@ -24,9 +24,10 @@ def test_a_hostile_reason_cannot_steer_the_reviewers_terminal(tmp_path: Path) ->
 
     def answer(text: str) -> str:
         asked.append(text)
-        return "keep" if len(asked) % 2 == 0 else "perhaps"
+        return "keep" if len(asked) % 3 == 0 else "perhaps"
 
-    verdicts = ask_verdicts(found, "sam@hub", "hub", answer)
+    verdicts = ask_verdicts(found, "sam@hub", "hub", asked.append, answer)
     assert {one.decision for one in verdicts} == {"keep"}
+    assert [text for text in asked if "keep or revoke" in text] == ["  keep or revoke"] * 4
     assert any("\\x1b[2Jall is well\\u202e" in text for text in asked)
     assert not any(set("\x1b\u202e") & set(text) for text in asked)

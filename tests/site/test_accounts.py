@@ -13,6 +13,7 @@ from abfed.protocol.errors import InputError, IntegrityError, Refused
 from abfed.protocol.identity import ROLES
 from abfed.site.access import Place, judge_asker
 from abfed.site.accounts import add_account, keep_key, parse_hours, prove, sign_in_account
+from abfed.site.clock import stamp
 from abfed.site.keys import SiteKeys
 from abfed.site.people import People
 from abfed.site.rights import AccessPolicy, Identity, default_rules
@@ -120,6 +121,13 @@ def test_a_stopped_account_and_one_whose_grant_ran_out_are_refused(batch: Batch)
     batch.clock.forward(days=9)
     with pytest.raises(Refused, match="do not suffice"):
         batch.ask()
+
+
+def test_a_sign_in_uses_its_grant(batch: Batch) -> None:
+    """Else the next review would mark a job that runs every night as unused."""
+    assert batch.people.person("nightly").grants[0].used_at == ""
+    batch.ask(make_plan())
+    assert batch.people.person("nightly").grants[0].used_at == stamp(batch.people.clock())
 
 
 def test_it_takes_no_other_role_and_needs_a_plan(batch: Batch) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.openid import FILE, OpenId, Provider, load_provider
 from abfed.site.people import People
-from abfed.site.rights import AccessPolicy, Identity
+from abfed.site.reviews import lines
+from abfed.site.rights import AccessPolicy, Identity, Reviews
 from abfed.site.vendors import Vendors
 from tests.signing import PASSWORD, make_people
 from tests.site.provider import CLIENT
@@ -186,6 +188,16 @@ def test_roles_follow_the_claims_and_end_with_the_session(site: Site) -> None:
     site.running.next(claims={"groups": "officers"})
     site.sign_in()
     assert site.people.person("nora").roles(site.people.clock()) == ("privacy-officer",)
+
+
+def test_a_review_asks_of_a_providers_people_what_there_is_to_decide(site: Site) -> None:
+    """What claims give ends with each session: that is no news. Duties and idleness are."""
+    site.running.next(claims={"groups": ["analysts", "officers"]})
+    site.sign_in()
+    people, now = site.people.register().people.values(), site.people.clock()
+    for days, marks in ((0, {"over-broad"}), (1, {"over-broad"}), (46, {"over-broad", "unused"})):
+        found = lines(people, Reviews(), now + timedelta(days=days))
+        assert {mark for line in found for mark in line.marks} == marks, days
 
 
 def test_a_name_belongs_to_whom_it_was_given_first(site: Site) -> None:

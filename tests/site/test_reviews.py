@@ -67,6 +67,9 @@ def test_a_review_revokes_is_recorded_and_counts(people: People, tmp_path: Path)
     for wrong in (both[:1], [*both, Verdict(person="eve", role="analyst", decision="keep")]):
         with pytest.raises(InputError):
             decide_all(tmp_path, people, wrong, by="sam@hub", reviews=POLICY)
+    twice = [*both, both[0].model_copy(update={"decision": "keep"})]
+    with pytest.raises(InputError, match="twice"):
+        decide_all(tmp_path, people, twice, by="sam@hub", reviews=POLICY)
     with pytest.raises(InputError, match="own"):
         decide_all(tmp_path, people, both, by="ada@hub", reviews=POLICY)
     assert record(tmp_path, people) == ()
