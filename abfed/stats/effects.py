@@ -218,9 +218,20 @@ def _scopes(
     # whose rows came and went with it would break whatever reads them.
     if len(contrasts) > 1:
         these = _these_brands(contrasts, usable, sizes, alpha)
+        if these["decision"] not in UNREAD:
+            for note in _shared_notes({brand: found[brand][1] for brand in usable}):
+                these["note"] = joined(these["note"], note)
         seen = [contrasts[brand] for brand in usable]
         rows += [these, _brands_like_these(seen, len(contrasts), these, alpha)]
     return rows
+
+
+def _shared_notes(notes: Mapping[str, str]) -> list[str]:
+    """How brands' values were made, as the mean over them has it too: said once where all agree."""
+    said = [note for note in dict.fromkeys(notes.values()) if note]
+    if len(set(notes.values())) == 1:
+        return said
+    return [f"{', '.join(b for b, one in notes.items() if one == note)}: {note}" for note in said]
 
 
 def _varied(contrasts: Mapping[str, Contrast], usable: Sequence[str]) -> list[str]:

@@ -25,15 +25,16 @@ from abfed.protocol.schema import NumericFeature
 from abfed.stats.adjusting import chosen
 from abfed.stats.effects import THESE, effects
 from abfed.stats.encoding import Floats
-from abfed.stats.estimates import binary_variance
+from abfed.stats.estimates import MOMENTS_USABLE
 from abfed.stats.layout import BALANCE, ORPHANS, cells_of
 from abfed.stats.totals import SiloTotals
 
 BALANCE_ALARM = 0.001
 """A p-value below this is an alarm, as for sample ratios: checks run on every report."""
 
-DEAD_Z = 5.0
-"""A cell is dead where it lies this many standard errors below the other arms'."""
+DEAD_Z = 4.0
+"""A cell is dead where it lies this many standard errors below the other arms': of hundreds of
+cells in a report fewer than one in fifty reports has one that is so by chance."""
 
 DEAD_NOISE = 3.0
 """… and can't be told from zero by this many standard deviations of the noise."""
@@ -225,13 +226,13 @@ def _dead(plan: Plan, scope: str, totals: SiloTotals) -> Iterator[dict[str, Any]
             size, rest = float(own.sum()), float(others.sum())
             if size <= 0 or rest <= 0 or others[0] <= DEAD_NOISE * noise:
                 continue
-            rate = float(others[0]) / rest
-            expected = rate * size
-            spread = float(binary_variance(np.array([others[0], rest - others[0]])))
-            error = math.sqrt(spread * size * (1 + size / rest) + 2 * noise**2)
-            if expected - own[0] > DEAD_Z * error and own[0] < max(
-                DEAD_NOISE * noise, 0.02 * expected
-            ):
+            expected = float(others[0]) / rest * size
+            gap = expected - float(own[0])
+            if gap <= 0 or own[0] >= max(DEAD_NOISE * noise, 0.02 * expected):
+                continue
+            apart = _deviance(own, others) / _clumping(metric.name, totals, arm, float(others[0]))
+            of_noise = noise**2 * (1 + (len(sums) - 1) * (size / rest) ** 2)
+            if gap > DEAD_Z * math.sqrt(gap**2 / apart + of_noise):
                 yield {
                     "scope": scope,
                     "metric": metric.name,
@@ -240,6 +241,32 @@ def _dead(plan: Plan, scope: str, totals: SiloTotals) -> Iterator[dict[str, Any]
                     "found": float(own[0]),
                     "reason": "all zero here, but not in the other arms",
                 }
+
+
+def _deviance(own: Floats, others: Floats) -> float:
+    """Twice the log-likelihood ratio of two rates against one: its root is a z-value.
+
+    A normal z of the difference would take √2 as many events: none is much rarer than it says.
+    """
+    parts = np.maximum(np.stack([own, others]), 0.0)
+    first, whole = parts[:, 0], parts.sum(axis=1)
+    share, together = first / whole, first.sum() / whole.sum()
+    each = special.rel_entr(share, together) + special.rel_entr(1 - share, 1 - together)
+    return max(2.0 * float((whole * each).sum()), math.ulp(1.0))
+
+
+def _clumping(metric: str, totals: SiloTotals, arm: str, first: float) -> float:
+    """Σu²/Σu of the other arms: below 1 amounts are many small ones, each a witness of its own.
+
+    1, the most it can be, where there are no second moments or noise hides them.
+    """
+    block = totals.layout.find(metric, "moments")
+    if block is None or block.size != 1:
+        return 1.0
+    seen = [totals.raw(one, block) for one in totals.layout.arms if one != arm]
+    squares = float(sum(values[..., 0] for values, _ in seen))
+    hidden = math.sqrt(sum(sd**2 for _, sd in seen)) > MOMENTS_USABLE * squares
+    return 1.0 if hidden or squares <= 0 else min(1.0, squares / first)
 
 
 def _still(

@@ -10,7 +10,9 @@ import pytest
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.stats.effects import THESE, effects
+from abfed.stats.layout import Layout
 from abfed.stats.sequential import Looks, critical_values, mixture, mixture_for
+from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
 from tests.statistical.looks import any_look
 from tests.stats.simulated import CLICKED, SIGMA, plan_of
@@ -105,3 +107,23 @@ def test_error_rates_hold_over_all_looks(spending: str) -> None:
     limit = 0.05 + 4 * math.sqrt(0.05 * 0.95 / 400)
     assert cells[f"{spending}, any look errs"] < limit
     assert cells["fixed intervals, any look errs"] > 0.09
+
+
+def test_a_wave_that_drowned_is_told_of_these_brands_too() -> None:
+    """What stands in the mean's row isn't what stands in a brand's: nobody looks there for it."""
+    plan = waves_plan("pocock")
+    rng = np.random.default_rng(3)
+    layout = Layout.of(plan)
+
+    def wave(small: int) -> dict[str, SiloTotals]:
+        sizes = {"aurora": 5000, "borealis": small}
+        rows = {name: np.array([[0.1 * n, 0.9 * n]] * 2) for name, n in sizes.items()}
+        return {
+            name: SiloTotals(layout, one + rng.normal(size=one.shape), 4.22)
+            for name, one in rows.items()
+        }
+
+    frame = effects(plan.at_wave(2), wave(4), earlier=[wave(5000)]).set_index("scope")
+    assert "borealis: without 1 wave(s) that drown in noise" in frame.loc[THESE, "note"]
+    whole = effects(plan.at_wave(2), wave(5000), earlier=[wave(5000)]).set_index("scope")
+    assert "drown" not in whole.loc[THESE, "note"]

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.protocol.plan import Plan
 from abfed.silo.totals import compute_totals
+from abfed.stats.layout import Layout
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans
 from abfed.stats.totals import SiloTotals
 from tests.statistical.people import permit, table
@@ -74,6 +76,36 @@ def test_a_browser_whose_revenue_is_all_zero_in_one_arm_is_caught() -> None:
     assert found[["scope", "metric", "arm"]].to_numpy().tolist() == [
         ["aurora, browsers: two", "spend", "arm-1"]
     ]
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 0.5])
+def test_sixty_buyers_fewer_than_the_other_arm_has_are_enough(sigma: float) -> None:
+    """Amounts that are small beside the bound: each buyer is a witness, whatever their sum is."""
+    frame = rows(5, 6000)
+    two = frame["browser"].eq("two") & frame["arm"].eq("control")
+    buyers = frame.index[two][:60]
+    frame["revenue"] = np.where(frame.index.isin(buyers), 70.0, 0.0)
+    asked = plan()
+    allowed = permit(asked, sigma, UnsafeSeededNoise(4))
+    done = compute_totals(allowed, [table(frame, asked)]).arrays["totals"]
+    found = dead_cells(asked, {"aurora": SiloTotals.of(asked, done, sigma)})
+    dead = found[found["reason"].str.startswith("all zero") & found["scope"].str.contains("two")]
+    assert dead[["metric", "arm"]].to_numpy().tolist() == [["spend", "arm-1"]]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_few_cells_are_called_dead_by_chance(share: float) -> None:
+    """Six buyers expected in the small arm, noise or none: it has none in one of four hundred."""
+    asked = plan_of(CLICKED, shares=(share, 1 - share))
+    layout, rng = Layout.of(asked), np.random.default_rng(8)
+    many = np.array([share, 1 - share]) * 6 / 0.01 / min(share, 1 - share)
+    alarms = 0
+    for sigma in (0.01, 2.0):
+        for _ in range(300):
+            bought = rng.poisson(0.01 * many)
+            values = np.stack([bought, many - bought], axis=1) + rng.normal(0, sigma, (2, 2))
+            alarms += len(dead_cells(asked, {"aurora": SiloTotals(layout, values, sigma)}))
+    assert alarms <= 1
 
 
 def test_a_metric_that_never_varies_is_said_to() -> None:
