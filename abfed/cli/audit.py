@@ -35,7 +35,7 @@ def verify(
     Ends with exit code 4 at the first entry that doesn't hold, a missing tail or a fork, and names
     the site whose anchor proves it.
     """
-    from abfed.lab.auditing import anchors_here, read_anchors, verify_site
+    from abfed.lab.auditing import anchors_here, figures, read_anchors, verify_site
     from abfed.lab.workspace import COORDINATOR, Workspace
 
     opened = Workspace(workspace)
@@ -45,22 +45,14 @@ def verify(
         log = opened.office(name).folder / "audit.jsonl"
         started = time.perf_counter()
         verdict = verify_site(opened, name, known)
-        spent = time.perf_counter() - started
-        entries = max(1, verdict.state.entries)
-        shown[name] = {
-            "entries": verdict.state.entries,
-            "head": verdict.state.head,
-            "anchors": verdict.anchors,
-            "older_anchors": verdict.older,
-            "unanchored": verdict.unanchored,
-            "bytes_per_entry": round(log.stat().st_size / entries) if log.exists() else 0,
-            "microseconds_per_entry": round(1e6 * spent / entries),
-        }
+        shown[name] = figures(verdict, log, time.perf_counter() - started)
     if as_json:
         say_json(shown)
         return
     for name, one in shown.items():
         say(f"{name}: {one['entries']} entries hold, head {one['head'][:16]}")
+        if one["pruned"]:
+            say(f"  {one['pruned']} of them were pruned: their number and last head are signed.")
         say(f"  {one['anchors']} heads that others keep are in it. {one['unanchored']} entries are")
         say("  newer: that none is missing after them rests on this machine alone.")
         say(f"  {one['bytes_per_entry']} bytes and {one['microseconds_per_entry']} µs an entry.")

@@ -130,6 +130,27 @@ def verify_site(workspace: Workspace, site: str, anchors: Iterable[Anchor]) -> V
     return verdict
 
 
+def figures(verdict: Verdict, log: Path, spent: float) -> dict[str, Any]:
+    """What a verified log holds, and what an entry that is kept costs: bytes, and time to verify.
+
+    Args:
+        verdict: what was found.
+        log: the file.
+        spent: how long that took (seconds).
+    """
+    kept = max(1, verdict.state.entries - verdict.pruned)
+    return {
+        "entries": verdict.state.entries,
+        "pruned": verdict.pruned,
+        "head": verdict.state.head,
+        "anchors": verdict.anchors,
+        "older_anchors": verdict.older,
+        "unanchored": verdict.unanchored,
+        "bytes_per_entry": round(log.stat().st_size / kept) if log.exists() else 0,
+        "microseconds_per_entry": round(1e6 * spent / kept),
+    }
+
+
 def ask(
     workspace: Workspace, site: str, wanted: dict[str, str], *, since: str = "", event: str = ""
 ) -> list[dict[str, Any]]:

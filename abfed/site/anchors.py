@@ -42,12 +42,14 @@ class Verdict(NamedTuple):
         anchors: how many heads others keep that are in it.
         older: how many are older than what is kept, so can't be looked for.
         unanchored: entries since the last head that somebody else keeps; nobody would miss these.
+        pruned: how many of the entries are not kept any more, but signed for.
     """
 
     state: AuditState
     anchors: int
     older: int
     unanchored: int
+    pruned: int = 0
 
 
 def verify_against(log: AuditLog, anchors: Iterable[Anchor], *, where: str) -> Verdict:
@@ -73,7 +75,7 @@ def verify_against(log: AuditLog, anchors: Iterable[Anchor], *, where: str) -> V
             older += 1
         else:
             raise _convicted(anchor, latest, state, last_at, where)
-    return Verdict(state, found, older, state.entries - latest)
+    return Verdict(state, found, older, state.entries - latest, start.entries)
 
 
 def _convicted(

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.auditing import figures
 from abfed.lab.intake import found_and_ingest, shipped
 from abfed.lab.synth import write_brands
 from abfed.lab.workspace import Workspace
-from abfed.site.audit import AuditLog
+from abfed.site.anchors import Verdict
+from abfed.site.audit import AuditLog, AuditState
 from abfed.site.keys import SiteKeys
 from tests.signing import sign_in
 
@@ -69,6 +71,15 @@ def test_what_others_keep_is_counted_and_the_cost_printed(
         assert 0 < one["microseconds_per_entry"] < 100_000
     code, told = _says(capsys, workspace, "audit", "verify")
     assert "heads that others keep are in it" in told
+
+
+def test_what_an_entry_costs_is_told_of_those_that_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_bytes(b"x" * 2000)
+    found = Verdict(AuditState(100, "ab"), 0, 0, 5, pruned=95)
+    told = figures(found, log, 0.01)
+    assert (told["entries"], told["pruned"]) == (100, 95)
+    assert (told["bytes_per_entry"], told["microseconds_per_entry"]) == (400, 2000)
 
 
 def _cut(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import which
 from string import hexdigits
 from typing import Any
 
+import pyotp
 import pytest
 import yaml
 
@@ -244,6 +247,27 @@ def test_a_qr_code_is_black_on_white_on_any_terminal() -> None:
     drawn = _qr_code("otpauth://totp/abfed", coloured=True).splitlines()
     assert [f"{WHITE_ON_BLACK}{line}\033[0m" for line in bare] == drawn
     assert set("".join(bare)) == set("█▀▄ ")
+
+
+@pytest.mark.skipif(not which("zbarimg"), reason="zbar-tools isn't installed")
+def test_a_phone_reads_the_qr_code_off_the_screen(desk: Desk, tmp_path: Path) -> None:
+    files = ("--password-file", str(desk.folder / "pw"))
+    told = desk.says("people", "add", "ada", "--role", "analyst", "--reason", "r", *files)
+    rows = [line for line in told.splitlines() if line and set(line) <= set("█▀▄ ")]
+    halves = [
+        bytes(255 * (block in lit) for block in row.ljust(len(rows[0])) for _ in range(8))
+        for row in rows
+        for lit in ("█▀", "█▄")
+    ]
+    size = f"P5 {len(halves[0])} {8 * len(halves)} 255\n"
+    (tmp_path / "screen.pgm").write_bytes(size.encode() + b"".join(row * 8 for row in halves))
+    read = ["zbarimg", "--quiet", "--raw", str(tmp_path / "screen.pgm")]
+    seen = subprocess.run(read, check=True, capture_output=True, text=True).stdout.strip()
+    secret = pyotp.parse_uri(seen).secret
+    assert f"type its secret: {secret}" in told
+    assert "ada%40coordinator" in seen
+    write_private(desk.folder / "ada.json", json.dumps({"otp_secret": secret}).encode())
+    desk.login("ada")
 
 
 def test_a_fresh_factor_and_recovery(desk: Desk) -> None:

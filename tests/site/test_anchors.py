@@ -96,7 +96,7 @@ def test_a_fork_names_the_entry_that_it_begins_at(kept: Kept) -> None:
 def test_anchors_of_pruned_entries_are_counted_and_later_ones_count(kept: Kept) -> None:
     kept.log.prune(kept.clock(), by="olga", keep="none")
     found = verify_against(kept.log, kept.anchors, where="x")
-    assert (found.anchors, found.older) == (2, 3)
+    assert (found.anchors, found.older, found.pruned) == (2, 3, kept.log.start().entries)
     kept.shown(1)
     kept.lines(lambda lines: lines[:-1])
     assert "the tail is missing" in kept.convicted().what
