@@ -42,7 +42,7 @@ def score(
         return
     say(f"{name}: for this silo's own people, not for sharing")
     say(f"{scored.recipients} recipients: {path}")
-    rows = [{"left out because": why, "people": n} for why, n in scored.left_out.items()]
+    rows = [{"left out because": why, "lines": n} for why, n in scored.left_out.items()]
     if rows:
         table(rows)
     say("Import the column `send`; remove the file once your e-mail tool has it.")
