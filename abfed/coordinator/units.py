@@ -2,7 +2,7 @@
 
 Written beside what they start, to be read before they are installed. The units keep silo service
 and SuperNode under users of their own, which is the wall between sent code and rows. The Compose
-file is checked as YAML only: it has not been run where abfed is developed.
+file is checked by a linter only: it has not been run where abfed is developed.
 """
 
 from __future__ import annotations
@@ -140,9 +140,10 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
             "volumes": [f"{node.resolve()}:/node", "socket:/run/abfed:ro"],
         },
     }
-    head = "# Not run where abfed is developed: checked as YAML only.\n"
+    head = "# Not run where abfed is developed: its form is checked by a linter (dclint).\n"
     head += "# The image: podman build --tag abfed:local --file Containerfile .\n"
-    return head + yaml.safe_dump({"services": services, "volumes": {"socket": {}}}, sort_keys=False)
+    whole = {"name": f"abfed-{silo}", "services": services, "volumes": {"socket": {}}}
+    return head + yaml.safe_dump(whole, sort_keys=False)
 
 
 def start_script(command: Sequence[str]) -> str:

@@ -5,7 +5,7 @@
 2. One that ends is started again, after pauses that double and are of random length, and begin
    anew once it has lived for a while. The others go on meanwhile.
 3. On SIGHUP those that can read their files anew are told to; those that can't, and whose files
-   have changed, are started again.
+   have changed, are started again; those that wait for their next start wait no longer.
 4. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
    `END_SECONDS`. Only processes that were started here are ever touched, by their ids.
 5. Logs don't fill the disk: one that has grown large is copied aside and begun anew, while its
@@ -146,8 +146,9 @@ class Keeper:
         for program in self._programs:
             process = self._running.get(program.name)
             if process is None or process.poll() is not None:
-                continue
-            if program.reload:
+                if program.name in self._due:
+                    self._due[program.name] = 0.0  # it reads them at its start: now
+            elif program.reload:
                 process.send_signal(signal.SIGHUP)
                 self._log("process.reloaded", name=program.name)
             elif program.read() != self._read[program.name]:

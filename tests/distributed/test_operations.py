@@ -262,7 +262,6 @@ def test_it_comes_back_with_a_new_node_key_only(rig):
     done = rig.say("provision", "admit", str(request), "--fingerprint", again.fingerprint, "--json")
     assert json.loads(done.stdout) == {"silo": "borealis", "registered": True}
     rig.processes["borealis.node"].send_signal(signal.SIGHUP)  # it reads its key at a start only
-    rig.wait_for("borealis.node", "process.renewed", 30)
     status(rig, "--wait", "180")
     plan = plan_file(rig.folder / "back.yaml", name="back", **TOTALS_ONLY)
     done = rig.run(plan)

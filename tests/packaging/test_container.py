@@ -1,11 +1,16 @@
 """The Containerfile's form, and that it fits the Compose file; no container engine is needed.
 
-These are the rules of a linter for such files that matter here, read from the file itself.
+The linters for such files judge both where they are installed, as `.ci/run` does. The rules of
+theirs that matter here are read from the file itself, too.
 """
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from abfed.coordinator.units import compose
@@ -13,6 +18,34 @@ from abfed.coordinator.units import compose
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Containerfile").read_text(encoding="utf-8")
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "CMD", "SHELL"}
+
+
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+DCLINT = ROOT / "build" / "browser" / "node_modules" / ".bin" / "dclint"
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
+def test_the_linter_of_containerfiles_finds_nothing() -> None:
+    command = [str(HADOLINT), "--no-color", str(ROOT / "Containerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not DCLINT.exists(), reason="dclint is not installed")
+def test_the_linter_of_compose_files_finds_no_error(tmp_path: Path) -> None:
+    text = compose(tmp_path, "aurora", tmp_path / "node")
+    file = tmp_path / "compose.yaml"
+
+    def judged(content: str) -> subprocess.CompletedProcess[str]:
+        file.write_text(content)
+        command = [str(DCLINT), str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = judged(text)
+    assert done.returncode == 0, done.stdout
+    assert "(0 errors" in done.stdout
+    broken = text.replace("image: abfed:local", "image: 7", 1)
+    assert judged(broken).returncode != 0, "it judges nothing"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -50,8 +83,9 @@ def test_what_it_copies_is_here_and_holds_no_keys() -> None:
 
 def test_nobody_is_root_and_the_users_are_those_of_the_compose_file(tmp_path: Path) -> None:
     found = instructions()
-    made = set(re.findall(r"useradd [^&]*?--uid \d+ ([a-z-]+)", TEXT))
-    assert [words for name, words in found if name == "USER"][-1] in made
+    uids = dict(re.findall(r"useradd [^&]*?--uid (\d+) ([a-z-]+)", TEXT))
+    assert [words for name, words in found if name == "USER"][-1] in uids
+    made = set(uids.values())
     services = yaml.safe_load(compose(tmp_path, "aurora", tmp_path / "node"))["services"]
     assert {one["user"] for one in services.values()} <= made
     for one in services.values():
