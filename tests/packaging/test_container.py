@@ -4,10 +4,10 @@ The linters for such files judge both where they are installed, as `.ci/run` doe
 theirs that matter here are read from the file itself, too.
 """
 
+import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ TEXT = (ROOT / "Containerfile").read_text(encoding="utf-8")
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "CMD", "SHELL"}
 
 
-HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+HADOLINT = shutil.which("hadolint", path=f"{ROOT / 'build' / 'hadolint' / 'bin'}:{os.defpath}")
 DCLINT = ROOT / "build" / "browser" / "node_modules" / ".bin" / "dclint"
 
 
