@@ -280,6 +280,18 @@ def _sweep(runs: Path) -> None:
 def _begin(path: Path, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: bytes | None) -> None:
     """Make a run's folder aside, and put it in its place whole."""
     aside = path.with_name(f".{path.name}.new")  # `_sweep` removes what a crash leaves of it
+    try:
+        _write_beginning(aside, path.name, plan, totals, keys, plan_text)
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk, say: room is what is wanted now
+        raise
+    flush_folder(path.parent)
+
+
+def _write_beginning(
+    aside: Path, run: str, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: bytes | None
+) -> None:
     make_private_folder(aside)
     write_private(aside / "plan.json", plan.canonical_bytes())
     if plan_text is not None:
@@ -296,13 +308,11 @@ def _begin(path: Path, plan: Plan, totals: Closed, keys: SiteKeys, plan_text: by
     begin = {
         "event": "begin",
         "format": FORMAT,
-        "run": path.name,
+        "run": run,
         "plan": plan.digest,
         "epochs": totals.answers.epochs(),
     }
     begin_journal(aside / "journal.jsonl", keys, [begin, totals.body()])
-    aside.rename(path)
-    flush_folder(path.parent)
 
 
 def _begun_before(runs: Path, plan: Plan, totals: Mapping[str, str], keys: SiteKeys) -> Path | None:

@@ -93,7 +93,8 @@ def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(founded):
         fill(filler)
         with pytest.raises(OSError, match="No space"):
             workspace.run(path)
-        assert not list(runs.glob("**/.aside-*")), "something half written was left"
+        left = [*runs.glob("**/.aside-*"), *runs.glob(".*.new")]
+        assert not left, "something half written was left"
         filler.unlink()
         run = workspace.run(path)
         assert set(run.silos) == set(BRANDS)
