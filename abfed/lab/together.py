@@ -14,6 +14,7 @@ from abfed.coordinator.together import open_sums
 from abfed.privacy.charges import epsilon_alone, noise_multipliers, plan_epsilon, silo_share
 from abfed.privacy.once import role_of, split, steps_of
 from abfed.protocol.messages import Release
+from abfed.protocol.modelling import training_step
 from abfed.protocol.plan import Plan
 from abfed.stats.encoding import SCALE, Floats
 from abfed.stats.once import pooled_totals
@@ -89,12 +90,14 @@ def guarantee(plan: Plan, least: float = 0.0) -> str:
         least: the least noise multiplier of a silo's own, by its policy.
     """
     covered, alone = plan_epsilon(plan), epsilon_alone(plan, least)
-    share, delta = silo_share(plan, least), plan.privacy.delta
+    own, delta = f"{silo_share(plan, least):.3g}", plan.privacy.delta
+    if plan.model is not None:
+        own += f" in the totals and {silo_share(plan, least, training_step(1)):.3g} in each round,"
     colluders = plan.privacy.colluders
     return (
         f"Noise once: with {colluders} colluding silo{'' if colluders == 1 else 's'} the guarantee "
         f"is ε = {_up(covered)} at δ = {delta:g}; alone, by this silo's own share of the noise "
-        f"({share:.3g} of one person's largest influence), ε = {_up(alone)}."
+        f"({own} of one person's largest influence), ε = {_up(alone)}."
     )
 
 

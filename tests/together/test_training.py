@@ -14,6 +14,7 @@ from scipy import stats
 from abfed.coordinator.together import open_sums
 from abfed.lab.evaluating import Evaluation
 from abfed.lab.runs import Run
+from abfed.lab.together import guarantee
 from abfed.learning.dpsgd import summed_step, train_round
 from abfed.learning.heads import Heads
 from abfed.learning.losses import loss_of
@@ -77,6 +78,10 @@ def test_a_model_comes_of_it_and_the_same_again_from_its_releases(kin):
     assert sum(one.count for one in charge.charges) == sum(one.count for one in charged)
     assert plan_epsilon(plan) <= plan.privacy.epsilon
     assert plan_epsilon(plan) < epsilon_alone(plan)
+    told = guarantee(plan, 50.0)  # a floor far above what the plan needs: in both
+    assert "50 in the totals and 50 in each round, of one person's" in told
+    shares = [silo_share(plan, 0.0, step) for step in ("totals", "train-0001")]
+    assert "({:.3g} in the totals and {:.3g} in each round, of".format(*shares) in guarantee(plan)
 
 
 @pytest.mark.slow
