@@ -304,3 +304,21 @@ def test_the_command_ends_with_five_where_something_bad_is_left(
     assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator"]) == 4
     assert main(["doctor", "-w", str(desk.workspace), "--at", "coordinator", "--fix"]) == 0
     assert "no severity" in desk.refused("doctor", "--fail-on", "awful")
+
+
+def test_verifying_all_silos_goes_on_past_one_that_is_lost_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.create(tmp_path / "ws", development=False)
+    for name in ("aurora", "borealis"):
+        workspace.create_silo(name, columns=("clicked",))
+    verify = ["silo", "verify", "-w", str(workspace.path), "--json"]
+    assert main(verify) == 0
+    shutil.rmtree(workspace.silo_folder("aurora"))
+    capsys.readouterr()
+    assert main(verify) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert told["broken"] == ["aurora"]
+    assert "its folder is gone" in told["silos"]["aurora"][0]["what"]
+    assert len(told["silos"]["borealis"]) > 5, "the other was checked all the same"
+    assert main(["silo", "verify", "nobody", "-w", str(workspace.path)]) == 2
