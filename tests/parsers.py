@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import jwt
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from jwt.utils import base64url_encode
 
 from abfed.coordinator.node import read_invitation
 from abfed.lab.notebooks import declared_parameters, find_notebook, parse_notebook
@@ -29,11 +31,14 @@ from abfed.protocol.sealing import seal, unseal
 from abfed.protocol.yamltext import parse_yaml
 from abfed.silo.policy import Policy
 from abfed.site.certificates import read_site_request
+from abfed.site.hardware import Touch, check_touch, parse_signed
+from abfed.site.idtoken import verified
 from tests.lab.example import statistics_only
 
 _SIGNER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 _PUBLIC = _SIGNER.public_key().public_bytes_raw()
 _TRUSTED = {key_id(_PUBLIC): _PUBLIC}
+_JWK = {"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": base64url_encode(_PUBLIC).decode()}
 _BOX = X25519PrivateKey.from_private_bytes(b"\2" * 32)
 _SHAPES = {"totals": tensors.Shape("int64", (2, 2))}
 _PLAN = Plan.from_values(statistics_only(), where="example").canonical_bytes()
@@ -50,6 +55,10 @@ def _notebook(data: bytes) -> None:
 
 def _statement(data: bytes) -> None:
     read_statement(Token, "token", data.decode("latin-1"), _TRUSTED, where="x")
+
+
+def _id_token(data: bytes) -> None:
+    verified(data.decode("latin-1"), [_JWK])
 
 
 def _message(kind: str) -> Callable[[bytes], object]:
@@ -74,6 +83,10 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "notebook": _notebook,
     "report-manifest": lambda data: manifest_of(data, _PUBLIC, where="x"),
     "site-request": read_site_request,
+    "id-token": _id_token,
+    "hardware-key": lambda data: check_touch(
+        Touch(b"\5" * 32, "http://localhost:1", parse_signed(parse_canonical(data, where="x"))), []
+    ),
     "invitation": read_invitation,
 }
 
@@ -88,6 +101,8 @@ SEEDS: tuple[bytes, ...] = (
     find_notebook("ab_readout").read_bytes(),
     len(_PLAN).to_bytes(4, "big") + _PLAN,
     b"-----BEGIN CERTIFICATE REQUEST-----\nMIH=\n-----END CERTIFICATE REQUEST-----\n",
+    jwt.encode({"iss": "x", "amr": ["mfa"]}, _SIGNER, "EdDSA", {"kid": "k"}).encode(),
+    canonical_bytes(dict.fromkeys(("id", "client_data", "key_data", "signature"), "AAAA")),
     b"silo: aurora\nbudget: {epsilon: 1.0, delta: 1.0e-06}\nper_plan: {epsilon: 1.0, delta: 1e-6}",
 )
 

@@ -162,7 +162,7 @@ def stopped(
             "by": stop.by,
             "reason": stop.reason,
             "on disk after ms": stop.durable_ms,
-            "first refused after ms": stop.refused_after_ms,
+            "first refused after ms": None if (ms := stop.refused_after_ms) is None else round(ms),
         }
         for who, stop in sorted(stops.items())
     ]
