@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -23,6 +24,7 @@ from abfed.lab.notebooks import (
     read_notebook,
 )
 from abfed.lab.reports import write_report
+from abfed.lab.subjects import of_run
 from abfed.protocol.errors import InputError, ReportFailed, Withheld
 from tests.lab.example import example_values, make_run
 
@@ -152,6 +154,15 @@ def test_a_failing_notebook_leaves_the_page_before(run, tmp_path):
     notebook(tmp_path, "print('fine')")
     write_report(run, tmp_path, notebook=str(path))
     assert {one.name for one in tmp_path.iterdir()} == {"small.ipynb", page.name}
+
+
+def test_a_title_that_says_too_much_withholds_the_page(run, tmp_path):
+    path = notebook(tmp_path, "print('fine')")
+    titled = replace(of_run(run), title="For jane.doe@example.org")
+    with pytest.raises(Withheld, match="its title would show") as caught:
+        write_report(titled, tmp_path, notebook=str(path))
+    assert "jane" not in str(caught.value)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
