@@ -132,11 +132,13 @@ class Office:
             return KEY_HOLDER
         if right == "access.review" and not self._granted("access.review"):
             return KEY_HOLDER
+        asker: dict[str, str] = {}
         try:
             opened = session()
+            asker["person"] = opened.who
             opened.require(right, self.place(), submitter=submitter)
         except Refused as refused:
-            self.audit.append("act.refused", right=right, code=refused.code)
+            self.audit.append("act.refused", right=right, code=refused.code, **asker)
             raise
         return opened.who
 

@@ -150,6 +150,12 @@ def test_a_refusal_stands_in_the_log_of_the_site(
     last = [entry["body"] for entry in sites.workspace.office(SILO).audit.entries()][-1]
     assert last["event"] == "act.refused"
     assert last["facts"] == {"right": "incident.contain", "code": "sign-in"}
+    sites.signed_in(SILO, "auditor")
+    sites.types(GATED["access revoke"].words, capsys)
+    last = [entry["body"] for entry in sites.workspace.office(SILO).audit.entries()][-1]
+    assert last["facts"]["code"] == "rights"
+    assert last["facts"]["person"].endswith(f"@{SILO}"), "who tried is known, and found by query"
+    sites.signed_out()
 
 
 def test_every_right_that_people_can_have_is_asked_for_somewhere() -> None:
