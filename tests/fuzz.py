@@ -1,4 +1,4 @@
-"""Fuzz a parser of `tests.parsers`, guided by coverage of the protocol, a fixed number of times.
+"""Fuzz a parser of `tests.parsers`, guided by coverage of ours, a fixed number of times.
 
 pip install atheris        # not locked: there are wheels for some Pythons only
 PYTHONPATH=. python tests/fuzz.py envelope 100000
@@ -8,7 +8,7 @@ import sys
 
 import atheris  # type: ignore[import-not-found]
 
-with atheris.instrument_imports(include=["abfed.protocol"]):
+with atheris.instrument_imports(include=["abfed.protocol", "abfed.site"]):
     from tests.parsers import SEEDS, tried
 
 PARSER, TIMES = sys.argv[1:]
