@@ -125,7 +125,7 @@ def coverage(
     hit, width = np.concatenate(hits), np.concatenate(widths)
     yield _cell("effect, a brand", known, times, hit, times * len(treated), width)
     usable = both_usable(treated, control)
-    fine = usable.any(axis=0)
+    fine = np.logical_or.reduce(usable, axis=0)
     weights = size_weights(totals, usable)
     above, below = over_brands(treated, weights), over_brands(control, weights)
     true = mean_of(world.recipients, truth, usable)
