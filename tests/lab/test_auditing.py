@@ -178,6 +178,15 @@ def test_it_is_asked_by_person_plan_run_and_event(
     (run,) = [path.name for path in (workspace / "runs").iterdir() if path.is_dir()]
     by_run = _says(capsys, workspace, "audit", "query", "--run", run, "--event", "run.")[1]
     assert by_run.count("run.completed") == 1
+    by_model = _says(capsys, workspace, "audit", "query", "--model", run, "--event", "run.")[1]
+    assert by_model == by_run, "a model is called as its run is"
+    asked = ("silo", "subject", "opt-out", "aurora", "aurora-000000@example.com", "--json")
+    (receipt,) = json.loads(_says(capsys, workspace, *asked)[1])
+    said = _says(
+        capsys, workspace, "audit", "query", "-s", "aurora", "--receipt", receipt["receipt"]
+    )
+    (opted_out,) = map(json.loads, said[1].splitlines())
+    assert opted_out["event"] == "subject.opted-out"
     own = _says(capsys, workspace, "audit", "query", "--person", "dev@coordinator")[1]
     assert "people.added" in own, "a site's own people stand in its log by their name alone"
     late = _says(capsys, workspace, "audit", "query", "--since", "2100-01-01")
