@@ -93,10 +93,15 @@ def table(rows: Sequence[Mapping[Any, Any]], *, title: str = "") -> None:
     Console(width=width, markup=False, emoji=False).print(shown)  # cells are text, not markup
 
 
+_WHOLE = 9999.5  # from here on four digits would be told in powers of ten
+
+
 def cell(value: Any) -> str:
-    """A value in a table: four significant digits, a dash for what is missing."""
+    """A value in a table: four digits, whole from 10,000 on; a dash for what is missing."""
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "–"
+        if not math.isfinite(value):
+            return "–"
+        return f"{value:.4g}" if abs(value) < _WHOLE else f"{value:,.0f}"
     return "–" if value is None else str(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sqlite3
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from abfed.cli import main as main_module
 from abfed.cli.main import main
-from abfed.cli.output import plain, table
+from abfed.cli.output import cell, plain, table
 from tests.examples import plan_values
 
 Capture = pytest.CaptureFixture[str]
@@ -160,3 +161,8 @@ def test_a_cell_of_a_table_is_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().out
     assert "[link=https://e.example]left[/link] :warning: [/]" in told
     assert "of [bold]x" in told
+
+
+def test_figures_in_tables_are_written_as_people_write_them() -> None:
+    told = [cell(one) for one in (0.00001234, 3.14159, 9999.4, 9999.5, 36_850.2, -1.5e6, math.inf)]
+    assert told == ["1.234e-05", "3.142", "9999", "10,000", "36,850", "-1,500,000", "–"]
