@@ -53,9 +53,7 @@ def batch(
     with ReportsBar(len(asked.items), quiet=as_json) as tell:
         outcomes = carry_out(asked.items, folder, opened.keys, ways, tell)
     counted = Counter(one.status for one in outcomes)
-    if (
-        not as_json
-    ):  # before the index: where no room is left for it, the reports stand all the same
+    if not as_json:  # said before the index: where it finds no room, the reports stand all the same
         made, kept, failed = (counted[one] for one in ("made", "kept", "failed"))
         say(f"{made} made, {kept} as they were, {failed} failed.")
     index = write_index(spec.name, outcomes, folder, opened.keys, left_out=asked.left_out)
