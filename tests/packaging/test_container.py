@@ -4,6 +4,7 @@ The linters for such files judge both where they are installed, as `.ci/run` doe
 theirs that matter here are read from the file itself, too.
 """
 
+import json
 import os
 import re
 import shutil
@@ -38,12 +39,12 @@ def test_the_linter_of_compose_files_finds_no_error(tmp_path: Path) -> None:
 
     def judged(content: str) -> subprocess.CompletedProcess[str]:
         file.write_text(content)
-        command = [str(DCLINT), str(file)]
+        command = [str(DCLINT), "--formatter", "json", str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = judged(text)
     assert done.returncode == 0, done.stdout
-    assert "(0 errors" in done.stdout
+    assert [one["errorCount"] for one in json.loads(done.stdout)] == [0]
     broken = text.replace("image: abfed:local", "image: 7", 1)
     assert judged(broken).returncode != 0, "it judges nothing"
 

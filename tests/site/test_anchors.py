@@ -60,7 +60,7 @@ def kept(tmp_path: Path) -> Kept:
 
 
 def test_a_whole_log_holds_and_says_what_nobody_would_miss(kept: Kept) -> None:
-    assert verify_against(kept.log, kept.anchors, where="x") == (kept.log.verify(), 5, 0, 0)
+    assert verify_against(kept.log, kept.anchors, where="x") == (kept.log.verify(), 5, 0, 0, 0)
     kept.log.append("more")
     assert verify_against(kept.log, kept.anchors, where="x").unanchored == 1
     none = Anchor("aurora", GENESIS, stamp(kept.clock()), "hub", "a request before any entry")
