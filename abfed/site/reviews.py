@@ -180,11 +180,10 @@ def _marks(
     used = moment_of(grant.used_at) if grant.used_at else given
     if person.stopped_at:
         marks.append("stopped")
-    if person.kind == "provider":
-        pass  # it ends with each session
-    elif ends <= now:
+    lasts = person.kind != "provider"  # theirs ends with each session
+    if lasts and ends <= now:
         marks.append("expired")
-    elif ends - now <= EXPIRING:
+    elif lasts and ends - now <= EXPIRING:
         marks.append("expiring")
     if now - given >= timedelta(days=reviews.every_days):
         marks.append("stale")
