@@ -70,7 +70,9 @@ def critical_values(
     alive, density = np.zeros(1), np.ones(1)  # of the score that has not crossed yet
     scale = information[-1]
     before = used = 0.0
-    for time, level in zip(times, (one / scale for one in information), strict=True):
+    # A first look at next to nothing: at a level of 0 no value would be crossed, and none be left.
+    levels = (max(one / scale, SMALLEST_STEP) for one in information)
+    for time, level in zip(times, levels, strict=True):
         step = math.sqrt(max(level - before, SMALLEST_STEP))
         crossing = max(spent(spending, time, alpha) - used, 0.0)
         root = math.sqrt(level)

@@ -289,9 +289,14 @@ def _still(
 
 def by_wave(plan: Plan, waves: Sequence[Totals], *, alpha: float = 0.05) -> pd.DataFrame:
     """Each wave's own effects: the columns of `effects`, and `wave` (from 1)."""
-    alone = plan.model_copy(
-        update={"analysis": plan.analysis.model_copy(update={"sequential": None, "segments": ()})}
+    # What was released follows from the whole plan: without its waves and segments another choice
+    # of covariates would pay.
+    adjust = tuple(
+        one.model_copy(update={"use": "no" if chosen(plan, one.metric) is None else "yes"})
+        for one in plan.analysis.adjust
     )
+    read_once = {"sequential": None, "segments": (), "adjust": adjust}
+    alone = plan.model_copy(update={"analysis": plan.analysis.model_copy(update=read_once)})
     frames = [effects(alone, one, alpha=alpha).assign(wave=n) for n, one in enumerate(waves, 1)]
     return pd.concat(frames, ignore_index=True)
 

@@ -37,6 +37,15 @@ def test_one_look_is_a_fixed_design() -> None:
     assert critical_values("pocock", (1.0,), (3.7,), 0.05)[0] == pytest.approx(1.96, abs=1e-3)
 
 
+@pytest.mark.parametrize("spending", ["obrien-fleming", "pocock"])
+def test_a_pilot_that_holds_next_to_nothing_leaves_the_last_look_its_level(spending: str) -> None:
+    seen = {1: (0.0, 0.05, 300.0), 2: (0.001, 0.01, 100_000.0)}  # of the last look's, .02 %
+    pilot = Looks.of(spending, 2, seen)  # type: ignore[arg-type]
+    small = critical_values(spending, (0.5, 1.0), (0.01, 1.0), 0.05)  # type: ignore[arg-type]
+    assert pilot.values(0.05) == pytest.approx(small, abs=0.01)
+    assert pilot.p_value() > 0.9
+
+
 def test_the_mixture_is_robbins() -> None:
     """P(any |S| ≥ √((v+ρ)·log((v+ρ)/(ρα²)))) ≤ α: its p-value at the bound is α."""
     rho = mixture_for(100.0)

@@ -11,6 +11,7 @@ import pytest
 from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.protocol.plan import Plan
 from abfed.silo.totals import compute_totals
+from abfed.stats.adjusting import chosen
 from abfed.stats.layout import Layout
 from abfed.stats.soundness import balance, dead_cells, novelty, orphans
 from abfed.stats.totals import SiloTotals
@@ -156,3 +157,19 @@ def test_an_effect_that_fades_is_novelty_and_a_control_that_moves_is_drift() -> 
     assert found.loc["novelty", "p_value"] < 0.01
     assert found.loc["drift", "slope"] == pytest.approx(0.02, abs=0.005)
     assert novelty(asked, waves[:1]).empty
+
+
+def test_waves_are_read_as_they_were_released_where_a_covariate_pays_for_all_of_them_only() -> None:
+    """Read by themselves they expect as many recipients as all waves together."""
+    expected = {"metric": "clicked", "mean": 0.1, "r_squared": 0.3}
+    ends = [{"name": f"w{month}", "until": f"2026-0{month}-01"} for month in range(1, 5)]
+    analysis = {
+        "recipients": 4000,
+        "expected": [expected],
+        "adjust": [{"metric": "clicked", "covariate": "age"}],
+        "sequential": {"waves": ends},
+    }
+    asked = plan_of(CLICKED, features=FEATURES, analysis=analysis)
+    waves = [totals(asked.at_wave(wave), rows(wave, 4000)) for wave in (1, 2)]
+    assert chosen(asked, "clicked") is None
+    assert set(novelty(asked, waves)["what"]) == {"novelty", "drift"}
