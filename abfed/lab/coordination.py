@@ -13,7 +13,7 @@ from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.identity import ROLES
 from abfed.site.audit import AuditLog
-from abfed.site.files import read_private, write_private
+from abfed.site.files import alone, read_private, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.rights import AccessPolicy, default_rules
 
@@ -95,8 +95,14 @@ def pin_silo(folder: Path, audit: AuditLog, name: str, public_key: bytes, *, by:
         WorkspaceError: another one is pinned.
     """
     file = folder / SILOS_FILE
-    pinned = parse_canonical(read_private(file), where=str(file))
-    if pinned.get(name, public_key.hex()) != public_key.hex():
-        raise WorkspaceError(f"another key is pinned for silo {name!r}", where=str(file))
-    write_private(file, canonical_bytes(pinned | {name: public_key.hex()}))
+    with alone(folder / f".{SILOS_FILE}.lock"):  # two at once would each forget the other's key
+        pinned = parse_canonical(read_private(file), where=str(file))
+        if pinned.get(name, public_key.hex()) != public_key.hex():
+            raise WorkspaceError(
+                f"another key is pinned for silo {name!r}",
+                where=str(file),
+                why="whoever has that key may still answer as this silo",
+                do="give the silo another name, or take the key out by hand if it is lost",
+            )
+        write_private(file, canonical_bytes(pinned | {name: public_key.hex()}))
     audit.append("silo.pinned", silo=name, person=by)

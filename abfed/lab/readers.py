@@ -5,11 +5,12 @@ A key goes with the person: whoever leaves has none any more, and who is let bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
-from abfed.site.files import read_private, write_private
+from abfed.site.files import alone, read_private, write_private
 
 READERS = "readers.json"
 
@@ -23,13 +24,18 @@ def pinned_readers(coordinator: Path) -> dict[str, str]:
     return found
 
 
-def write_readers(coordinator: Path, keys: Mapping[str, str]) -> None:
-    """Keep these, and no other."""
-    write_private(coordinator / READERS, canonical_bytes(dict(keys)))
+@contextmanager
+def changed_readers(coordinator: Path) -> Iterator[dict[str, str]]:
+    """The pinned keys, to be changed meanwhile by nobody else; kept where no error was raised."""
+    with alone(coordinator / f".{READERS}.lock"):
+        pinned = pinned_readers(coordinator)
+        before = dict(pinned)
+        yield pinned
+        if pinned != before:
+            write_private(coordinator / READERS, canonical_bytes(pinned))
 
 
 def forget_reader(coordinator: Path, name: str) -> None:
     """Take out the key of somebody who leaves."""
-    pinned = pinned_readers(coordinator)
-    if pinned.pop(name, None) is not None:
-        write_readers(coordinator, pinned)
+    with changed_readers(coordinator) as pinned:
+        pinned.pop(name, None)

@@ -1,6 +1,7 @@
 """Giving a report to named people: sealed to each one's key, and logged.
 
-1. Who shares is signed in, has a role that the report is for, and may read each run it is about.
+1. Who shares is signed in and not stopped, has a role that the report is for, as roles are granted
+   at this moment, and may read each run it is about.
 2. Each reader is a person of the coordinator's register, isn't stopped, and has such a role now.
 3. The report is whole: its manifest's signature holds and each file has the bytes that it names.
 4. It is sealed for one reader: to the X25519 key (RFC 7748) that was pinned for them, with a fresh
@@ -24,15 +25,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from abfed.lab.readers import READERS, pinned_readers, write_readers
+from abfed.lab.readers import READERS, changed_readers, pinned_readers
 from abfed.lab.report_manifest import SUFFIX, manifest_of, read_manifest
 from abfed.lab.responding import vendors_of
 from abfed.lab.verifying import find_manifest
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
+from abfed.protocol.documents import read_document
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.identity import Role
 from abfed.protocol.sealing import KEY_BYTES, seal, unseal
+from abfed.site.access import judge_token
 from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.rights import usable_roles
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 MAGIC = b"ABFEDSHARE1"
 SEALED = ".sealed"
 PUBLIC_BYTES = 32  # RFC 7748
+LARGEST_SHARED = 1 << 30  # bytes; a report in every format has some megabytes
 
 
 def make_reader_key(path: Path) -> str:
@@ -79,14 +85,14 @@ def pin_reader(workspace: Workspace, name: str, public_key: str) -> str:
         raw = b""
     if len(raw) != PUBLIC_BYTES:
         raise InputError("not a public key", why=f"one is {2 * PUBLIC_BYTES} hex digits")
-    pinned = pinned_readers(workspace.coordinator)
-    if pinned.get(name, public_key) != public_key:
-        raise WorkspaceError(
-            f"another key is pinned for {name!r}", where=READERS,
-            do="find out whose it is; take it out by hand if it was lost",
-        )  # fmt: skip
-    workspace.audit.append("reader.pinned", person=name, key=key_id(raw), by=actor)
-    write_readers(workspace.coordinator, pinned | {name: public_key})
+    with changed_readers(workspace.coordinator) as pinned:
+        if pinned.get(name, raw.hex()) != raw.hex():
+            raise WorkspaceError(
+                f"another key is pinned for {name!r}", where=READERS,
+                do="find out whose it is; take it out by hand if it was lost",
+            )  # fmt: skip
+        workspace.audit.append("reader.pinned", person=name, key=key_id(raw), by=actor)
+        pinned[name] = raw.hex()
     return key_id(raw)
 
 
@@ -108,11 +114,11 @@ def share_report(
         WorkspaceError: there is no such report or person, or no key is pinned for them.
         IntegrityError: the report isn't as it was made.
     """
-    session = workspace.session()
     path = find_manifest(workspace, report)
     manifest = read_manifest(path, workspace.keys.public_key)
     audience = manifest["audience"]
-    _require_role(session.who, session.facts.roles, audience)  # 1
+    who, roles = _sharer(workspace)
+    _require_role(who, roles, audience)  # 1
     for run in _runs_of(manifest["subject"]):
         workspace.authorise("run.read", submitter=workspace.find_run(run).asked_by)
     pinned = pinned_readers(workspace.coordinator)
@@ -136,7 +142,7 @@ def share_report(
         sealed = seal_to(bytes.fromhex(pinned[name]), content, name=_bound(manifest, name))  # 4
         workspace.audit.append(  # 5
             "report.shared", report=manifest["report"], manifest=sha256_hex(path.read_bytes()),
-            reader=name, by=session.who,
+            reader=name, by=who,
         )  # fmt: skip
         target = folder / f"{manifest['report']}-{name}{SEALED}"
         head = canonical_bytes({"report": manifest["report"], "key": manifest["key"]})
@@ -161,9 +167,10 @@ def open_shared(
         The manifest, and the files.
 
     Raises:
+        InputError: there is no such file, or it is far too large to be one.
         IntegrityError: it is for somebody else, was changed, or another workspace signed it.
     """
-    data = sealed.read_bytes()
+    data = read_document(sealed, "sealed report", most=LARGEST_SHARED)
     length = int.from_bytes(data[:4], "big")
     head = parse_canonical(data[4 : 4 + length], where=sealed.name)
     if not isinstance(head, dict) or set(head) != {"report", "key"}:
@@ -176,9 +183,9 @@ def open_shared(
     except (KeyError, TypeError, AttributeError, binascii.Error) as cause:
         raise IntegrityError("not a report's files", where=sealed.name) from cause
     manifest = manifest_of(signed, signer, where=sealed.name)
-    for one, content in files.items():
-        if manifest["files"].get(one) != sha256_hex(content) or Path(one).name != one:
-            raise IntegrityError("a file isn't the one that was signed", where=sealed.name)
+    there = {one: sha256_hex(content) for one, content in files.items()}
+    if there != manifest["files"] or any(Path(one).name != one for one in files):
+        raise IntegrityError("its files aren't those that were signed", where=sealed.name)
     make_private_folder(into)
     for one, content in files.items():
         write_private(into / one, content)
@@ -241,6 +248,17 @@ def _runs_of(subject: Any) -> list[str]:
     """The runs that a report is about; none where it is about a plan, before any silo was asked."""
     named = subject if isinstance(subject, dict) else {}
     return [named["run"]] if "run" in named else sorted(named.get("runs", ()))
+
+
+def _sharer(workspace: Workspace) -> tuple[str, tuple[Role, ...]]:
+    """Who is signed in, and their roles: a report of no run asks for no right that would judge them.
+
+    Raises:
+        Refused: nobody is signed in, or who is was stopped or let back since.
+    """
+    place = workspace.office().place()
+    token = judge_token(workspace.session().token, place)
+    return token.who, usable_roles(place.policy, token, place.now, [])
 
 
 def _require_role(name: str, roles: Sequence[str], audience: Sequence[str]) -> None:

@@ -1,5 +1,8 @@
 """A shared report opens for the one it was sealed for, and for nobody else."""
 
+import base64
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -7,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from abfed.lab.coordination import pin_silo
+from abfed.lab.readers import changed_readers, pinned_readers
 from abfed.lab.report_manifest import FIELDS, FORMAT
 from abfed.lab.sharing import (
     make_reader_key,
@@ -18,7 +23,7 @@ from abfed.lab.sharing import (
 )
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
-from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
 from abfed.site.files import write_private
 
 PAGE = b"<p>a page with figures</p>"
@@ -94,6 +99,57 @@ def test_who_left_gets_nothing_and_who_comes_back_pins_another_key(workspace, tm
         share_report(workspace, "spring", ["ada"])
     pin_reader(workspace, "ada", make_reader_key(tmp_path / "new.key"))
     assert len(share_report(workspace, "spring", ["ada"])) == 1
+
+
+@pytest.mark.privacy
+def test_who_was_stopped_or_has_no_role_any_more_shares_nothing(workspace, tmp_path):
+    enrol(workspace, "ada", "auditor", tmp_path / "ada.key")  # the report is of no run: no right
+    workspace.people.take_back("dev", "analyst", by="test")
+    with pytest.raises(Refused, match="isn't for dev@coordinator"):
+        share_report(workspace, "spring", ["ada"])
+    lasts = timedelta(days=1)
+    workspace.people.grant("dev", "analyst", owner="test", reason="again", lasts=lasts)
+    assert len(share_report(workspace, "spring", ["ada"])) == 1
+    workspace.office().revoke("dev@coordinator", by="test", reason="left")
+    with pytest.raises(Refused) as refused:
+        share_report(workspace, "spring", ["ada"])
+    assert refused.value.code in {"sign-in", "revoked"}
+
+
+@pytest.mark.privacy
+def test_a_share_with_a_file_less_than_was_signed_is_not_opened(workspace, tmp_path):
+    enrol(workspace, "ada", "auditor", tmp_path / "ada.key")
+    (sealed,) = share_report(workspace, "spring", ["ada"])
+    data = sealed.read_bytes()
+    head = data[: 4 + int.from_bytes(data[:4], "big")]
+    signed = (workspace.reports_folder / "spring.report").read_bytes()
+    plain = canonical_bytes({"files": {}, "manifest": base64.b64encode(signed).decode()})
+    public = X25519PrivateKey.from_private_bytes((tmp_path / "ada.key").read_bytes()).public_key()
+    name = "report:spring:k:ada"
+    sealed.write_bytes(head + seal_to(public.public_bytes_raw(), plain, name=name))
+    with pytest.raises(IntegrityError, match="aren't those that were signed"):
+        open_shared(
+            sealed, tmp_path / "ada.key", "ada", workspace.keys.public_key, tmp_path / "in"
+        )
+    with pytest.raises(InputError, match="can't be read"):
+        open_shared(tmp_path / "none", tmp_path / "ada.key", "ada", bytes(32), tmp_path / "in")
+
+
+def test_keys_that_are_pinned_at_once_are_all_kept(workspace, tmp_path):
+    names = [f"p{number}" for number in range(6)]
+    keys = {name: make_reader_key(tmp_path / name) for name in names}
+
+    def pin(name):
+        with changed_readers(workspace.coordinator) as pinned:
+            time.sleep(0.01)
+            pinned[name] = keys[name]
+        public = bytes.fromhex(keys[name])
+        pin_silo(workspace.coordinator, workspace.audit, f"silo-{name}", public, by="test")
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(pin, names))
+    assert pinned_readers(workspace.coordinator) == keys
+    assert len(workspace.pinned_keys()) == len(names)
 
 
 def test_a_report_that_was_changed_is_not_shared(workspace, tmp_path):
