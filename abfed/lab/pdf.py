@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from abfed.lab import lettering
+from abfed.lab import lettering, papers
 from abfed.lab.page import scoped
 from abfed.protocol.errors import InputError, IntegrityError
 
@@ -90,7 +90,7 @@ def laid_out(html: str) -> Any:
         InputError: the libraries that WeasyPrint draws with aren't on this machine.
     """
     try:
-        import weasyprint
+        weasyprint = papers.weasyprint()
     except OSError as cause:
         raise InputError(
             "no PDF can be made on this machine",

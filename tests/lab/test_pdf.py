@@ -1,6 +1,8 @@
 """The page on paper: the same bytes each time, nothing cut, nothing fetched."""
 
 import base64
+import subprocess
+import sys
 
 import pytest
 
@@ -97,3 +99,27 @@ def test_what_is_for_listeners_only_is_not_on_paper():
     words = {getattr(box, "text", "") for box in document.pages[0]._page_box.descendants()}
     assert "seen" in words
     assert "heard" not in words
+
+
+IMPORT = """
+import resource, sys
+from abfed.lab import papers
+weasyprint = papers.weasyprint()
+assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss == 0, "it started a process"
+assert not {papers.SUBSETTER, papers.INSTANCER} & set(sys.modules), "it imported what it won't use"
+fonts = weasyprint.pdf.fonts
+try:
+    fonts.instantiateVariableFont(None, {})
+except TypeError as told:
+    assert "not iterable" in str(told), told  # fontTools' own: there is no font
+else:
+    raise AssertionError("nothing was called")
+assert fonts.subset.Options().hinting
+import fontTools.subset, fontTools.varLib.instancer
+assert fontTools.subset.Subsetter
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libraries are looked for")
+def test_weasyprint_is_imported_without_compilers_and_without_what_it_does_not_use():
+    subprocess.run([sys.executable, "-c", IMPORT], check=True)
