@@ -212,11 +212,9 @@ def verify(
 ) -> None:
     """Check a bundle: its signature, every digest, and every signed line of every log."""
     from abfed.lab.responding import verify_evidence
+    from abfed.protocol.envelope import parse_public_key
 
-    try:
-        public = bytes.fromhex(key)
-    except ValueError as cause:
-        raise InputError("--key is not hex") from cause
+    public = parse_public_key(key, do="give --key as it was told with the bundle")
     manifest = verify_evidence(path, public)
     if as_json:
         say_json(manifest)

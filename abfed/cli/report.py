@@ -184,12 +184,9 @@ def open_(
 ) -> None:
     """Open a report that was sealed for you; its signature is checked first."""
     from abfed.lab.sharing import open_shared
-    from abfed.protocol.errors import InputError
+    from abfed.protocol.envelope import parse_public_key
 
-    try:
-        public = bytes.fromhex(signer)
-    except ValueError as cause:
-        raise InputError("--signer is not hex") from cause
+    public = parse_public_key(signer, do="give --signer as its coordinator tells it")
     manifest, files = open_shared(sealed, key, name, public, into)
     if as_json:
         say_json({"report": manifest["report"], "files": files})

@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.chain import head_of, verify_chain
-from abfed.protocol.envelope import key_id, open_envelope, signature_bytes, verify_bytes
+from abfed.protocol.documents import read_document
+from abfed.protocol.envelope import (
+    key_id,
+    open_envelope,
+    parse_public_key,
+    signature_bytes,
+    verify_bytes,
+)
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.messages import Release, decode
 from abfed.site.anchors import Anchor, Verdict, verify_against
 from abfed.site.audit import AuditLog
-from abfed.site.clock import moment_of
+from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private, write_private
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
+
+LARGEST = 4 << 30  # bytes of an export or of anchors: some million entries
+PRINTED = "give the key that was printed when the file was written"
 
 SHORTEST_RETENTION = timedelta(days=365)
 """Entries younger than a year are never pruned: a review or an inquiry may ask for them."""
@@ -93,10 +103,9 @@ def read_anchors(file: Path, public_key: str) -> list[Anchor]:
         InputError: the key is malformed, or there is no such file.
         IntegrityError: they were changed, or another key signed them.
     """
-    raw = _key(public_key)
-    if not file.is_file():
-        raise InputError("there is no such file of anchors", where=str(file), do="check the path")
-    opened = open_envelope(file.read_bytes(), {key_id(raw): raw}, kind="audit", where=file.name)
+    raw = parse_public_key(public_key, do=PRINTED)
+    data = read_document(file, "file of anchors", most=LARGEST)
+    opened = open_envelope(data, {key_id(raw): raw}, kind="audit", where=file.name)
     values = parse_canonical(opened.content, where=file.name)
     try:
         return [Anchor(**one) for one in values["anchors"]]
@@ -161,7 +170,7 @@ def ask(
         site: the site.
         wanted: beginnings of values by fact, such as a person, a plan's digest or a receipt; a
             value is looked for under each name that logs use for it.
-        since: no entry from before, as `2026-11-25`.
+        since: no entry from before this day, as `2026-11-25`.
         event: only events whose name begins so.
 
     Raises:
@@ -169,9 +178,8 @@ def ask(
         Refused: nobody is signed in at the site who may read its log.
         IntegrityError: the log doesn't verify.
     """
+    begins = stamp(day(since)) if since else ""
     workspace.authorise("audit.read", site)
-    if since:
-        day(since)
     log = log_of(workspace, site)
     log.verify()
     name, _, home = wanted.get("person", "").partition("@")
@@ -179,7 +187,7 @@ def ask(
     return [
         {"entry": one["sequence"], **one["body"]}
         for one in log.entries()
-        if one["body"]["at"] >= since
+        if one["body"]["at"] >= begins
         and one["body"]["event"].startswith(event)
         and all(
             _names(one["body"]["facts"], what, value)
@@ -246,10 +254,8 @@ def check_export(file: Path, public_key: str) -> dict[str, Any]:
         InputError: the key is malformed, or there is no such file.
         IntegrityError: names the first line that doesn't hold.
     """
-    raw, where = _key(public_key), file.name
-    if not file.is_file():
-        raise InputError("there is no such export", where=str(file), do="check the path")
-    lines = file.read_bytes().split(b"\n")
+    raw, where = parse_public_key(public_key, do=PRINTED), file.name
+    lines = read_document(file, "export", most=LARGEST).split(b"\n")
     if lines.pop() != b"" or not lines:
         raise IntegrityError("cut short", where=where)
     first = parse_canonical(lines[0], where=where)
@@ -306,13 +312,6 @@ def day(text: str) -> datetime:
         return moment_of(f"{text}T00:00:00.000000Z")
     except ValueError as cause:
         raise InputError(f"{text!r} is not a day", do="write it as 2026-11-25") from cause
-
-
-def _key(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as cause:
-        raise InputError("the public key is not hex") from cause
 
 
 def as_lines(entries: Iterable[dict[str, Any]]) -> str:

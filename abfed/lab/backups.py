@@ -31,6 +31,7 @@ from typing import BinaryIO, NamedTuple
 from abfed.lab.auditing import read_anchors, seen_here
 from abfed.lab.coordination import pin_silo
 from abfed.lab.workspace import Workspace
+from abfed.protocol.documents import is_file
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.silo.buckets import BucketFiles
 from abfed.silo.carrying import take_up
@@ -170,7 +171,7 @@ def restore(
             another key pinned for this name.
         IntegrityError: the backup is damaged, or older than what the silo released since.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise WorkspaceError("there is no such backup", where=str(path), do="check the path")
     target = _place(workspace, silo)
     aside = target.with_name(f".{silo}.restoring")

@@ -36,7 +36,7 @@ from abfed.lab.reports import Order, order
 from abfed.lab.subjects import ALL, Subject, of_plan, of_run, of_runs
 from abfed.protocol.canonical import digest
 from abfed.protocol.declared import parse_record
-from abfed.protocol.documents import read_document
+from abfed.protocol.documents import is_file, read_document
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import Frozen, Name
@@ -295,7 +295,7 @@ class _Finder:
 
     def _path(self, name: str) -> Path:
         for path in (self._beside / name, Path(name)):
-            if path.is_file():
+            if is_file(path):
                 return path
         raise InputError("there is no such plan", where=name, do="check the path")
 

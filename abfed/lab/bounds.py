@@ -41,7 +41,7 @@ def check_bounds(
 
     Args:
         name: the parameter's.
-        value: what was given, or its default.
+        value: what was given; defaults are the notebook's own.
         comment: what stands behind it in the notebook.
         choices: what the report's subject has, such as its `brands`.
         where: the notebook, for messages.
@@ -54,9 +54,9 @@ def check_bounds(
     if told is None:
         return
     if told["kind"] is not None:
-        _check_choice(name, value, told["kind"], choices, where)
+        _check_choice(name, str(value), told["kind"], choices, where)
     elif told["period"]:
-        if value and not PERIOD.fullmatch(value):
+        if value and not PERIOD.fullmatch(str(value)):
             raise InputError(
                 f"parameter {name!r} is no period", where=where, do="write 2026, 2026-Q2 or 2026-05"
             )

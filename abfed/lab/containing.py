@@ -17,6 +17,7 @@ from abfed.lab.coordination import COORDINATOR
 from abfed.lab.offices import Office, parse_who
 from abfed.lab.responding import Contained, contain, frozen_at, incidents_of, lift
 from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.documents import is_file
 from abfed.protocol.envelope import key_id
 from abfed.protocol.errors import AbfedError, InputError, RunFailed
 from abfed.protocol.plan import Plan
@@ -80,9 +81,9 @@ def _key(workspace: Workspace, site: str) -> str:
 def _plan(workspace: Workspace, name: str) -> str:
     """The digest of a run's plan, or of a plan's file."""
     kept = workspace.path / "runs" / Path(name).name / "plan.json"
-    if kept.is_file():
+    if is_file(kept):
         return sha256_hex(read_private(kept))
-    if Path(name).is_file():
+    if is_file(name):
         return Plan.load(name).digest
     raise InputError(
         f"{name!r:.60} is no plan",

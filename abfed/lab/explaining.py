@@ -17,6 +17,7 @@ from abfed.lab.workspace import Workspace
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import plan_epsilon
 from abfed.privacy.once import role_of
+from abfed.protocol.documents import is_file
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.messages import Charge, Release
 from abfed.protocol.plan import Plan
@@ -34,9 +35,10 @@ def find_release(workspace: Workspace, name: str) -> tuple[Run, Release]:
         WorkspaceError: there is none.
         IntegrityError: the run, or the release, was changed.
     """
-    path = Path(name)
-    if path.suffix == ".release" and path.is_file():
-        run, silo, step = workspace.find_run(path.parents[2]), path.parent.name, path.stem
+    if Path(name).suffix == ".release" and is_file(name):
+        path = Path(name).resolve()  # RUN/releases/SILO/STEP.release, wherever it was named from
+        folder = path.parents[2] if len(path.parents) > 2 else path.parent
+        run, silo, step = workspace.find_run(folder), path.parent.name, path.stem
     else:
         parts = name.strip("/").split("/")
         if len(parts) != 3:

@@ -17,6 +17,7 @@ from abfed.coordinator.manifest import verify
 from abfed.lab.page import SOURCE_HEX
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.declared import parse_record
+from abfed.protocol.documents import is_file
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.plan import Plan, ReportSpec
 
@@ -105,7 +106,7 @@ def find_folder(runs: Path, name: str | Path) -> Path:
     """
     from abfed.lab.waves import last_wave
 
-    if _is_complete(Path(name)):
+    if is_file(Path(name) / SIGNATURE):
         return Path(name)
     known = sorted(one.parent for one in runs.glob(f"*/{SIGNATURE}"))
     exact = [one for one in known if one.name == str(name)]
@@ -121,14 +122,6 @@ def find_folder(runs: Path, name: str | Path) -> Path:
         why=f"{told} {names}" if names else "no run is complete here",
         do="name one run" if names else "run a plan first: `abfed run PLAN.yaml`",
     )
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether a finished run lies there; a name that can't be a folder's is none."""
-    try:
-        return (folder / SIGNATURE).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _shown(folder: Path, coordinator_key: bytes) -> ReportSpec:

@@ -3,7 +3,8 @@
 1. A notebook has one cell tagged `parameters`, as Papermill's have: `name: type = default` a line.
 2. What the report is about is set by us, from the run or the plan (`OURS`); by nobody else.
 3. Any other value is checked before a kernel starts: an unknown name, another type, or a value that
-   the comment behind the parameter doesn't allow (`bounds`) is a refusal.
+   the comment behind the parameter doesn't allow (`bounds`) is a refusal. So is a default of
+   another type.
 4. A secret is never a parameter: it would stand in a manifest, a cell and a page. Names that
    secrets have are refused, and so are values that look like one.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import abfed
 from abfed.lab.bounds import check_bounds
 from abfed.lab.shapes import secret_name, secret_shape
+from abfed.protocol.documents import is_file
 from abfed.protocol.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def find_notebook(name: str) -> Path:
         InputError: there is none.
     """
     if name.endswith(".ipynb"):
-        if Path(name).is_file():
+        if is_file(name):
             return Path(name)
         raise InputError("there is no such notebook", where=name, do="check the path")
     known = known_notebooks()
@@ -118,7 +120,8 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
     """What a notebook's `parameters` cell declares: `name: type = default`, each on its line.
 
     Raises:
-        InputError: it has no such cell, the cell holds something else, or a name is a secret's.
+        InputError: it has no such cell, the cell holds something else, a default is of another
+            type, or a name or a default is a secret's.
     """
     cells = [cell for cell in document.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
@@ -129,7 +132,7 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
     try:
         lines = ast.parse(cells[0].source).body
         comments = _comments(cells[0].source)
-    except (SyntaxError, tokenize.TokenError) as cause:
+    except (SyntaxError, tokenize.TokenError, RecursionError) as cause:
         raise InputError("the parameters cell isn't Python", where=where) from cause
     for line in lines:
         match line:
@@ -137,7 +140,8 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
                 kind in TYPES and _is_literal(value)
             ):
                 told = comments.get(line.end_lineno or line.lineno, "")
-                declared[name] = Parameter(kind, ast.literal_eval(value), told)
+                default = _typed(name, kind, ast.literal_eval(value), where)
+                declared[name] = Parameter(kind, default, told)
             case _:
                 raise InputError(
                     "the parameters cell holds something other than typed parameters",
@@ -188,7 +192,7 @@ def check_papermill_agrees(
 def _is_literal(value: ast.expr) -> bool:
     try:
         ast.literal_eval(value)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):  # TypeError: a list as a key of a dictionary
         return False
     return True
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from abfed.lab.workspace import Workspace
-from abfed.protocol.envelope import key_id
+from abfed.protocol.envelope import key_id, parse_public_key
 from abfed.protocol.errors import InputError
 from abfed.silo.pinning import pin_peer
 from abfed.site.certificates import spoken
-
-KEY_BYTES = 32  # Ed25519, RFC 8032
 
 
 def peers_of(workspace: Workspace, silo: str) -> dict[str, Any]:
@@ -52,16 +50,8 @@ def pin(workspace: Workspace, silo: str, peer: str, key: str, fingerprint: str) 
         InputError: it isn't a key, or the fingerprint is another one.
     """
     actor = workspace.authorise("policy.change", silo)
-    try:
-        public = bytes.fromhex(key)
-    except ValueError:
-        public = b""
-    if len(public) != KEY_BYTES:
-        raise InputError(
-            "that isn't a public key",
-            why="it has 64 hex digits",
-            do=f"ask the people of {peer} for what `abfed silo peers {peer}` shows them",
-        )
+    shown = f"ask the people of {peer} for what `abfed silo peers {peer}` shows them"
+    public = parse_public_key(key, do=shown)
     if "".join(fingerprint.split()).lower() != key_id(public):
         raise InputError(
             "the fingerprint is not that of the key",

@@ -13,8 +13,8 @@ from abfed.lab.offices import Office
 from abfed.lab.records import records_of, stated
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.documents import read_document
-from abfed.protocol.envelope import key_id, open_envelope
-from abfed.protocol.errors import InputError, WorkspaceError
+from abfed.protocol.envelope import key_id, open_envelope, parse_public_key
+from abfed.protocol.errors import WorkspaceError
 from abfed.silo.service import SiloService
 from abfed.site.files import make_private_folder, write_private
 
@@ -56,10 +56,7 @@ def read_record(path: Path, public_key: str) -> dict[str, Any]:
         InputError: the key is none.
         IntegrityError: it was changed, or is another silo's.
     """
-    try:
-        key = bytes.fromhex(public_key)
-    except ValueError as cause:
-        raise InputError("the key is not in hex", do="64 hex digits, as it is pinned") from cause
+    key = parse_public_key(public_key, do="give the silo's, as it is pinned elsewhere")
     content = open_envelope(
         read_document(path, "record", most=LARGEST_RECORD),
         {key_id(key): key},

@@ -31,8 +31,8 @@ from abfed.lab.responding import vendors_of
 from abfed.lab.verifying import find_manifest
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
 from abfed.protocol.documents import read_document
-from abfed.protocol.envelope import key_id
-from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.envelope import key_id, parse_public_key
+from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
 from abfed.protocol.identity import Role
 from abfed.protocol.sealing import KEY_BYTES, seal, unseal
 from abfed.site.access import judge_token
@@ -79,12 +79,7 @@ def pin_reader(workspace: Workspace, name: str, public_key: str) -> str:
     """
     actor = workspace.authorise("people.manage")
     workspace.people.person(name)
-    try:
-        raw = bytes.fromhex(public_key)
-    except ValueError:
-        raw = b""
-    if len(raw) != PUBLIC_BYTES:
-        raise InputError("not a public key", why=f"one is {2 * PUBLIC_BYTES} hex digits")
+    raw = parse_public_key(public_key, do=f"ask {name} for what `abfed report reader-key` printed")
     with changed_readers(workspace.coordinator) as pinned:
         if pinned.get(name, raw.hex()) != raw.hex():
             raise WorkspaceError(
@@ -251,7 +246,7 @@ def _runs_of(subject: Any) -> list[str]:
 
 
 def _sharer(workspace: Workspace) -> tuple[str, tuple[Role, ...]]:
-    """Who is signed in, and their roles: a report of no run asks for no right that would judge them.
+    """Who is signed in, and their roles; a report of no run asks for no right that judges them.
 
     Raises:
         Refused: nobody is signed in, or who is was stopped or let back since.

@@ -8,8 +8,8 @@ they write numbers, so what is checked is the content: columns and parsed values
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -90,10 +90,11 @@ def content_digest(data: bytes, *, where: str) -> str:
     if tuple(frame.columns) != HILLSTROM_COLUMNS:
         raise DataError("does not have the columns of Hillstrom's data set", where=where)
     try:
-        cents = [(pd.to_numeric(frame[name]) * 100).round() for name in ("history", "spend")]
+        for name in ("history", "spend"):  # also empty and infinite ones are no amounts
+            cents = (pd.to_numeric(frame[name]) * 100).round()
+            frame[name] = cents.astype("int64").astype(str)
     except ValueError as cause:
         raise DataError("has an amount that is not a number", where=where) from cause
-    frame["history"], frame["spend"] = (amount.astype("int64").astype(str) for amount in cents)
     text = frame.to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -102,7 +103,7 @@ def _download(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310 - the address above
             data: bytes = answer.read(MAX_DOWNLOAD + 1)
-    except (urllib.error.URLError, OSError) as cause:
+    except (OSError, http.client.HTTPException) as cause:
         raise InputError(
             "the publisher's site can't be reached",
             where=address,

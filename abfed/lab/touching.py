@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from abfed.protocol.errors import Refused
+from abfed.protocol.errors import InputError, Refused
 from abfed.site.hardware import (
     ALGORITHMS,
     LONGEST_ANSWER,
@@ -57,6 +57,7 @@ def ask_touch(
         wait: seconds that they have.
 
     Raises:
+        InputError: no page can be served on this port.
         Refused: nobody touched a key in time.
     """
     challenge = new_challenge()
@@ -71,6 +72,7 @@ def ask_new_key(
     """Have a hardware key make a pair for a person, and sign with it once.
 
     Raises:
+        InputError: no page can be served on this port.
         Refused: nobody touched a key in time.
     """
     challenge = new_challenge()
@@ -119,7 +121,14 @@ def _ask(
 
 @contextmanager
 def _page(asked: dict[str, Any], port: int) -> Iterator[_Page]:
-    page = _Page(asked, port)
+    try:
+        page = _Page(asked, port)
+    except (OSError, OverflowError) as cause:  # taken, not ours to take, or no number of a port
+        raise InputError(
+            f"no page can be served on port {port} of this machine",
+            why=getattr(cause, "strerror", None) or "ports are numbered up to 65535",
+            do="name another port with --port, or none",
+        ) from cause
     thread = threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from abfed.lab.notebooks import find_notebook
 from abfed.lab.report_manifest import SUFFIX, code_digest, damaged, read_manifest, versions
 from abfed.lab.subjects import Subject, of_plan, of_review, of_run, of_runs
 from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.documents import is_file
 from abfed.protocol.errors import InputError, WorkspaceError
 from abfed.protocol.plan import Plan
 
@@ -63,19 +65,15 @@ def find_manifest(workspace: Workspace, report: str) -> Path:
     Raises:
         WorkspaceError: there is none, or several reports' names begin so.
     """
-    given = Path(report)
-    candidates = [given, given.with_suffix(SUFFIX), given.with_name(f"{given.name}{SUFFIX}")]
-    candidates.append(workspace.reports_folder / given / f"{STEM}{SUFFIX}")  # a batch, by its name
-    candidates += sorted(workspace.reports_folder.rglob(f"{given.name}{SUFFIX}"))
-    for path in candidates:
-        if path.suffix == SUFFIX and path.is_file():
+    for path in _candidates(workspace.reports_folder, Path(report)):
+        if path.suffix == SUFFIX and is_file(path):
             return path
     kept = workspace.reports_folder.glob(f"*{SUFFIX}")
     begun = sorted((one for one in kept if one.name.startswith(report)), key=lambda one: one.stem)
     # Other notebooks and parameters of a run stand behind its name: its own report is the first.
-    if begun and all(one.name.startswith(begun[0].stem) for one in begun):
+    if report and begun and all(one.name.startswith(begun[0].stem) for one in begun):
         return begun[0]
-    if begun:
+    if report and begun:
         raise WorkspaceError(
             f"several reports begin with {report!r}", where=str(workspace.reports_folder),
             why=", ".join(one.stem for one in begun[:MOST_NAMED]), do="name one of them",
@@ -84,6 +82,16 @@ def find_manifest(workspace: Workspace, report: str) -> Path:
         f"there is no report {report!r}", where=str(workspace.reports_folder),
         do="name one as `abfed report` called it, or give its path",
     )  # fmt: skip
+
+
+def _candidates(reports: Path, given: Path) -> Iterator[Path]:
+    """Where the manifest of what somebody named may lie, in the order in which it is looked for."""
+    if not given.name:  # nothing, or a root: no file's name
+        return
+    yield from (given, given.with_suffix(SUFFIX), given.with_name(f"{given.name}{SUFFIX}"))
+    yield reports / given / f"{STEM}{SUFFIX}"  # a batch, by its name
+    called = f"{given.name}{SUFFIX}"
+    yield from sorted(one for one in reports.rglob(f"*{SUFFIX}") if one.name == called)
 
 
 def verify_report(

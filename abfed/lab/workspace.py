@@ -35,7 +35,7 @@ from abfed.lab.entrance import Entrance
 from abfed.lab.finished import Finished, find_folder, open_finished
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.declared import parse_record
-from abfed.protocol.documents import read_document
+from abfed.protocol.documents import is_file, read_document
 from abfed.protocol.errors import IntegrityError, PlanError, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.protocol.schema import OUTCOMES, Frozen, Name
@@ -97,7 +97,7 @@ class Workspace(Entrance):
         self.path = Path(path)
         self.clock = clock
         file = self.path / FILE
-        if not _is_file(file):
+        if not is_file(file):
             raise WorkspaceError(
                 "not an abfed workspace",
                 where=str(self.path),
@@ -382,14 +382,6 @@ class Workspace(Entrance):
         from abfed.lab.runs import Run
 
         return Run.open(folder, coordinator_key=self.keys.public_key)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a file is there; a name that can't be one's isn't."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _loaded(path: Path) -> tuple[Plan, bytes]:

@@ -14,6 +14,14 @@ from abfed.protocol.errors import InputError
 from abfed.protocol.yamltext import MAX_TEXT
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a regular file is there; a name that can't be one's (too long, a NUL) isn't."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_document(
     path: str | Path, what: str, *, error: type[InputError] = InputError, most: int = MAX_TEXT
 ) -> bytes:

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import InputError, IntegrityError
 
 Kind = Literal[
     "request",
@@ -43,6 +43,7 @@ Kind = Literal[
 
 MAGIC = b"ABFED1"
 MAX_HEAD = 4096  # bytes; a signature head is about 250
+KEY_BYTES = 32  # Ed25519, RFC 8032; X25519's, RFC 7748, have as many
 _LENGTH = struct.Struct(">I")
 
 
@@ -57,6 +58,27 @@ class Opened(NamedTuple):
 def key_id(public_key: bytes) -> str:
     """The name of a public key: the first 32 hex digits of the SHA-256 of its 32 raw bytes."""
     return sha256_hex(public_key)[:32]
+
+
+def parse_public_key(text: str, *, do: str = "") -> bytes:
+    """A public key that somebody typed in hex.
+
+    Args:
+        text: what was typed.
+        do: where a key is to be had.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise InputError(
+            "that isn't a public key", why=f"one has {2 * KEY_BYTES} hex digits", do=do
+        )
+    return key
 
 
 def _signed_bytes(kind: str, content: bytes) -> bytes:

@@ -191,6 +191,9 @@ def test_it_is_asked_by_person_plan_run_and_event(
     assert "people.added" in own, "a site's own people stand in its log by their name alone"
     late = _says(capsys, workspace, "audit", "query", "--since", "2100-01-01")
     assert late == (0, "")
+    every = _says(capsys, workspace, "audit", "query")
+    for day in ("2020-01-01", "20200101", "2020-W01-3"):  # other ways to write a day count as well
+        assert _says(capsys, workspace, "audit", "query", "--since", day) == every
     for day in ("26.11.2026", "soon"):  # compared as texts, they would find nothing, or all
         assert _says(capsys, workspace, "audit", "query", "--since", day)[0] == 2
 
@@ -203,7 +206,9 @@ def test_it_is_handed_out_with_proof(
     assert code == 0
     key = told.split("--key ")[1].strip()
     assert _says(capsys, workspace, "audit", "check", str(file), "--key", key)[0] == 0
-    assert _says(capsys, workspace, "audit", "check", str(tmp_path / "no"), "--key", key)[0] == 2
+    for no, mine in ((tmp_path / "no", key), (tmp_path / ("n" * 300), key), (file, key[2:]),
+                     (file, "")):  # fmt: skip
+        assert _says(capsys, workspace, "audit", "check", str(no), "--key", mine)[0] == 2
     lines = file.read_bytes().splitlines(keepends=True)
     assert all(isinstance(json.loads(line), dict) for line in lines)
     for number in range(len(lines)):

@@ -37,11 +37,21 @@ def test_each_release_says_what_it_is_and_what_it_costs(made) -> None:
             assert list(parts)[-1] == "What remains"
 
 
-def test_a_release_is_found_by_its_file(made) -> None:
+def test_a_release_is_found_by_its_file(made, tmp_path, monkeypatch) -> None:
     workspace, run = made
     (file, *_) = sorted(Path(run.folder).glob("releases/*/totals.release"))
     assert find_release(workspace, str(file))[1].silo == file.parent.name
-    for wrong in ("nonsense", f"{run.name}/{run.silos[0]}/train-0999", f"{run.name}/x/totals"):
+    monkeypatch.chdir(file.parent)
+    assert find_release(workspace, file.name)[1].silo == file.parent.name
+    (tmp_path / "lone.release").write_bytes(b"")
+    lone = str(tmp_path / "lone.release")
+    for wrong in (
+        lone,
+        "n" * 300 + ".release",
+        "nonsense",
+        f"{run.name}/{run.silos[0]}/train-0999",
+        f"{run.name}/x/totals",
+    ):
         with pytest.raises(WorkspaceError):
             find_release(workspace, wrong)
 

@@ -94,6 +94,25 @@ def test_names_of_runs_and_brands_are_no_secrets(value):
     assert secret_shape(value) == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['x: int = "a"', "x: float = True", "x: str = {[]: 1}", f"x: str = {SECRETS[0]!r}",
+     "x: int = " + "-" * 5000 + "1", 'x: int = "2026"  # a period', "x: bool = 0"],
+)  # fmt: skip
+def test_a_default_is_of_its_type_and_no_secret_either(line):
+    source = f'run_folder: str = ""\n{line}'
+    cell = new_code_cell(source, metadata={"tags": ["parameters"]})
+    with pytest.raises(InputError):
+        declared_parameters(new_notebook(cells=[cell]), where="test")
+
+
+@pytest.mark.parametrize(("kind", "comment"), [("int", "a period"), ("float", "one of brands")])
+def test_a_rule_for_texts_behind_a_number_is_a_refusal_not_a_defect(kind, comment):
+    declared = DECLARED | {"odd": Parameter(kind, 0, comment)}
+    with pytest.raises(InputError, match="odd"):
+        checked_parameters(declared, {"odd": 7}, where="test")
+
+
 def test_texts_are_read_as_the_declared_types():
     pairs = [("alpha", "0.1"), ("rounds", "7"), ("short", "true"), ("brand", "7")]
     assert read_texts(pairs, DECLARED, where="test") == {

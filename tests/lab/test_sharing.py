@@ -128,9 +128,7 @@ def test_a_share_with_a_file_less_than_was_signed_is_not_opened(workspace, tmp_p
     name = "report:spring:k:ada"
     sealed.write_bytes(head + seal_to(public.public_bytes_raw(), plain, name=name))
     with pytest.raises(IntegrityError, match="aren't those that were signed"):
-        open_shared(
-            sealed, tmp_path / "ada.key", "ada", workspace.keys.public_key, tmp_path / "in"
-        )
+        open_shared(sealed, tmp_path / "ada.key", "ada", workspace.keys.public_key, tmp_path / "in")
     with pytest.raises(InputError, match="can't be read"):
         open_shared(tmp_path / "none", tmp_path / "ada.key", "ada", bytes(32), tmp_path / "in")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import os
 from collections import Counter
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_the_digest_is_of_values_not_of_how_they_are_written():
         ("", "can't be read as CSV"),
         ("a,b\n1,2\n", "does not have the columns"),
         (HEADER + ROW.replace("142.44", "much"), "not a number"),
+        (HEADER + ROW.replace("142.44", ""), "not a number"),
+        (HEADER + ROW.replace(",0.0", ",1e400"), "not a number"),
         (HEADER + ROW, "not Hillstrom's data set"),
     ],
 )
@@ -76,6 +79,15 @@ def test_no_copy_and_no_network_say_what_to_do(tmp_path, monkeypatch):
         fetch_hillstrom(tmp_path / "target.csv")
     assert "--from" in refused.value.do
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_answers_something_else_is_no_publisher(tmp_path, monkeypatch):
+    def answer(*_, **__):
+        raise http.client.BadStatusLine("<html>sign in to this network</html>")
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", answer)
+    with pytest.raises(InputError, match="can't be reached"):
+        fetch_hillstrom(tmp_path / "target.csv")
 
 
 @pytest.mark.real_data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from abfed.lab.session import sign_in
 from abfed.lab.touching import ask_new_key, ask_touch
-from abfed.protocol.errors import AbfedError, Refused
+from abfed.protocol.errors import AbfedError, InputError, Refused
 from abfed.site.clock import stamp
 from abfed.site.hardware import new_key
 from abfed.site.selfservice import add_key
@@ -80,6 +81,14 @@ def test_the_page_is_for_its_own_browser_only(desk: Desk) -> None:
     with _meanwhile(act) as show, pytest.raises(Refused, match="does not count"):
         ask_touch(desk.people, "ada", show)
     assert statuses == [200, *[404] * 8, 400, 204]
+
+
+def test_a_port_that_is_taken_is_told(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (taken.getsockname()[1], 70_000):
+            with pytest.raises(InputError, match=str(port)) as refused:
+                ask_touch(desk.people, "ada", lambda _: None, port=port, wait=0)
+            assert "--port" in refused.value.do
 
 
 def test_nobody_touches_it(desk: Desk) -> None:

@@ -91,6 +91,7 @@ def test_the_start_of_a_name_is_enough_where_it_means_one_report(made):
             one.unlink(missing_ok=True)
 
 
-def test_what_was_never_made_is_not_there(made):
+@pytest.mark.parametrize("name", ["nothing", "", ".", "/", "*", "**", "a\0b", "n" * 300])
+def test_what_was_never_made_is_not_there_whatever_it_is_called(made, name):
     with pytest.raises(WorkspaceError, match="no report"):
-        verify_report(made[0], "nothing")
+        verify_report(made[0], name)
