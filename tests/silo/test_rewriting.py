@@ -54,6 +54,9 @@ def test_erased_people_are_gone_from_every_file_and_stay_so(made):
     )
     put(store, [send(999)])
     assert pseudonym(999) not in read(store), "nothing was held of them, and they stay out"
+    Rewriting(folder, keys).erase([pseudonym(998)])
+    store.refresh()
+    assert store.describe().erasures == 1, "it changed nothing, so no plan is to be run again"
 
 
 def test_one_person_takes_one_bucket(made):
