@@ -126,11 +126,10 @@ class Stops:
 
     def refused(self, who: str) -> None:
         """Note the first message that was refused because of a stop."""
-        stop = self.list().get(who)
-        if stop is None or stop.refused_at:
-            return
-        with self._file.alone():
-            self._put(who, stop.model_copy(update={"refused_at": stamp(self._clock())}))
+        with self._file.alone():  # looked at within: who was let back meanwhile stays so
+            stop = self.list().get(who)
+            if stop is not None and not stop.refused_at:
+                self._put(who, stop.model_copy(update={"refused_at": stamp(self._clock())}))
 
     def _put(self, who: str, stop: Stop) -> None:
         kept = self._read()

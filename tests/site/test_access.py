@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,24 @@ def test_no_session_of_before_a_stop_counts_after_it_whatever_its_site_clock_say
         with pytest.raises(Refused, match="before this person was let back"):
             hub.judge(token=kept, place=hub.place(barred=stops.barred()))
         hub.clock.forward(seconds=60)
+
+
+def test_who_is_let_back_while_their_message_is_refused_stays_so(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops, others = (Stops(hub.folder, hub.keys, hub.clock) for _ in range(2))
+    stops.stop("ada@hub", hub.people.audit, by="sam@hub", reason="left")
+    alone = stops._file.alone
+
+    @contextmanager
+    def once_they_were_let_back() -> Iterator[None]:
+        others.lift("ada@hub", hub.people.audit, by="sam@hub")
+        with alone():
+            yield
+
+    monkeypatch.setattr(stops._file, "alone", once_they_were_let_back)
+    stops.refused("ada@hub")
+    assert not stops.list()
 
 
 def test_a_second_stop_and_restore_counts_from_the_second(hub: Hub) -> None:
