@@ -28,7 +28,8 @@ class Source(Frozen):
         format: CSV with a header line, or Parquet.
         delimiter: of a CSV.
         encoding: of a CSV.
-        decimal: how the file writes the decimal point.
+        decimal: how the file writes the decimal point; a number that holds the other sign, as for
+            thousands, is none.
         missing: texts that mean "no value", beside an empty field; compared after trimming.
     """
 

@@ -279,7 +279,10 @@ class Converter:
         else:
             texts = self._texts(raw)
             if self._mapping.source.decimal == ",":
-                texts = pc.replace_substring(texts, ",", ".")
+                # where commas are points, "1.500" is fifteen hundred: it is not read as less
+                pointed = pc.match_substring(texts, ".")
+                bad.add(f"{name}: not a number", _flags(pointed.fill_null(False)))  # noqa: FBT003
+                texts = pc.replace_substring(pc.if_else(pointed, None, texts), ",", ".")
             numbers = self._parsed(name, texts, bad)
         bad.add(f"{name}: infinite", _flags(pc.is_inf(numbers).fill_null(False)))  # noqa: FBT003
         bad.add(f"{name}: not a number", _flags(pc.is_nan(numbers).fill_null(False)))  # noqa: FBT003

@@ -217,6 +217,14 @@ def test_a_european_file_and_words_for_missing(site):
     assert (rows["control"]["revenue"], rows["control"]["tier"]) == (-3.25, None)
 
 
+def test_thousands_of_a_european_file_are_not_read_as_ones(site):
+    lines = [line(number, spend="12.5") for number in range(1, 31)] + [line(31, spend="1.500")]
+    text = export_text(*lines).replace(",", ";").replace("12.5", "12,5")
+    report = site.take(text, MAPPING + 'source: {delimiter: ";", decimal: ","}\n')
+    assert report.rejected == {"revenue: not a number": 1}
+    assert {row["revenue"] for row in site.rows()} == {12.5}
+
+
 def test_an_empty_field_is_unknown_or_false_as_the_mapping_says(site):
     site.take(export_text(line(1, opened="", spend="")))
     assert [row["opened"] for row in site.rows()] == [None]
