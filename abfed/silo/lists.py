@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from abfed.protocol.errors import IntegrityError
-from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms
+from abfed.silo.pseudonyms import HOW, SEPARATOR, Pseudonyms
 from abfed.site.files import make_private_folder, read_private, write_private
 
 FOLDER = "lists"
@@ -22,7 +22,6 @@ COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
 and revenue of the model, under the recommended arm."""
 
 _SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
-_HOW: tuple[Normalise, ...] = ("casefold", "trim")
 
 
 def plain(text: str) -> str:
@@ -131,7 +130,7 @@ class Lists:
         return any(
             self._pseudonyms.of(text, normalise=how) in who
             for text in {shown, meant}
-            for how in _HOW
+            for how in HOW
         )
 
 

@@ -32,6 +32,9 @@ from abfed.site.keys import SiteKeys
 Normalise = Literal["casefold", "trim"]
 """`casefold` trims and ignores case (e-mail addresses); `trim` keeps case (case-sensitive ids)."""
 
+HOW: tuple[Normalise, ...] = ("casefold", "trim")
+"""All of them: whoever looks for people in a list tries each."""
+
 SEPARATOR = "\x1f"
 """Stands between the parts of an identifier of several columns (ASCII unit separator)."""
 

@@ -3,7 +3,8 @@
 1. A permit for the step `score` comes from the gate, which judged freezes, purpose and columns, and
    which releases nothing under it.
 2. Of the brand's list only those are scored who have a lawful basis for the purpose, have not opted
-   out there, and are not opted out, restricted or erased here; who stands twice is scored once.
+   out there, and are not opted out, restricted or erased here, however the list's mapping
+   normalises; who stands twice is scored once.
 3. What is written is the list that the brand's e-mail tool imports: the identifier as the brand
    gave it, arm, expected uplift and exploration. It lies in the silo's folder, readable by the
    silo's user only; nothing of it is logged.
@@ -42,7 +43,7 @@ from abfed.silo.mapping import ExportMapping
 from abfed.silo.models import KeptModel
 from abfed.silo.permit import Permit
 from abfed.silo.prepared import PreparedRows, encoded_features
-from abfed.silo.pseudonyms import Pseudonyms
+from abfed.silo.pseudonyms import HOW, SEPARATOR, Pseudonyms
 from abfed.silo.rows import SENT_AT
 from abfed.site.keys import SiteKeys
 
@@ -97,6 +98,7 @@ class Scorer:
         self._model = model
         self._keys = keys
         self._barred = barred
+        self._pseudonyms = Pseudonyms(keys)
         self._design = Design.of(model.plan)
         self._network = network_for(model.plan, unprefixed(MODEL, model.arrays))
         self._correction = model.correction
@@ -165,7 +167,7 @@ class Scorer:
             opted_out = table["opted_out"].to_numpy()
             keep = np.zeros(len(pseudonyms), dtype=np.bool_)
             for place, pseudonym in enumerate(pseudonyms):
-                if opted_out[place] or pseudonym in self._barred:
+                if opted_out[place] or self._is_barred(pseudonym, audience.identifiers[place]):
                     left_out["opted out, restricted or erased"] += 1
                 elif not basis[place]:
                     left_out["no lawful basis for this purpose"] += 1
@@ -176,6 +178,13 @@ class Scorer:
                     seen.add(pseudonym)
             chosen = np.flatnonzero(keep)
             yield [audience.identifiers[place] for place in chosen], table.take(pa.array(chosen))
+
+    def _is_barred(self, pseudonym: bytes, name: tuple[str, ...]) -> bool:
+        """Whether somebody must be left out, as the list's mapping or another one writes them."""
+        others = (self._pseudonyms.of(SEPARATOR.join(name), normalise=how) for how in HOW)
+        return bool(self._barred) and (
+            pseudonym in self._barred or any(one in self._barred for one in others)
+        )
 
     def _lines(
         self, names: list[tuple[str, ...]], table: pa.Table, explore: float

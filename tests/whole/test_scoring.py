@@ -214,6 +214,27 @@ def test_who_opted_out_since_is_left_out(
     assert sum(count for why, count in answer["left_out"].items() if "restricted" in why) >= 1
 
 
+def test_who_opted_out_is_left_out_of_a_list_that_counts_capitals_too(
+    told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        pseudonym = Pseudonyms(service.keys).of(CANARY_ID)
+        Rewriting(service.paths.store, service.keys).bar([pseudonym], "opted-out")
+    brand = told["exports"] / "aurora"
+    text = (brand / "mapping.yaml").read_text()
+    mapping = text.replace("recipient: {", "recipient: {normalise: trim, ")
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    export = (brand / "export.csv").read_text().replace(CANARY_ID, CANARY_ID.upper())
+    (tmp_path / "export.csv").write_text(export)
+    files = ["--list", str(tmp_path / "export.csv"), "-m", str(tmp_path / "mapping.yaml")]
+    where = ["--purpose", PURPOSE, "-w", str(told["workspace"]), "--json"]
+    capsys.readouterr()
+    assert main(["silo", "score", "aurora", MODEL, *files, *where]) == 0
+    made = Path(json.loads(capsys.readouterr().out)["list"]).read_text()
+    assert CANARY_ID.upper() in export
+    assert CANARY_ID.upper() not in made
+
+
 def test_a_changed_model_is_found(told: dict[str, Path], tmp_path: Path) -> None:
     with Workspace(told["workspace"]).silo("aurora") as service:
         (path,) = (service.paths.folder / "models").glob("*.sealed")
