@@ -11,6 +11,7 @@ import typer
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption, typed
 from abfed.protocol.errors import InputError
+from abfed.protocol.printable import counted
 
 app = typer.Typer(help="Contain incidents, prove what was done, and drill.", no_args_is_help=True)
 
@@ -146,7 +147,7 @@ def note(
     if as_json:
         say_json(noted.model_dump(mode="json"))
         return
-    say(f"{incident} has {len(noted.notes)} notes.")
+    say(f"{incident} has {counted(len(noted.notes), 'note')}.")
 
 
 @app.command()

@@ -44,7 +44,16 @@ def pull(
 
 
 def _tell(name: str, report: IngestReport, *, as_json: bool) -> None:
-    counted = ("rows", "left_out", "accepted", "new", "updated", "unchanged", "repeated")
+    counted = (
+        "rows",
+        "left_out",
+        "accepted",
+        "new",
+        "updated",
+        "unchanged",
+        "kept_out",
+        "repeated",
+    )
     facts = {what: getattr(report, what) for what in counted}
     if as_json:
         reasons = {"rejected": report.rejected, "doubts": report.doubts}

@@ -11,6 +11,7 @@ import typer
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import InputError
+from abfed.protocol.printable import counted
 
 if TYPE_CHECKING:
     from abfed.protocol.identity import Right
@@ -68,7 +69,7 @@ def export(
     if as_json:
         say_json(receipt.as_dict() | {"files": [str(path) for path in files]})
         return
-    say(f"{len(data['sends'])} sends: {', '.join(str(path) for path in files)}")
+    say(f"{counted(len(data['sends']), 'send')}: {', '.join(str(path) for path in files)}")
     _told([receipt])
 
 
@@ -149,7 +150,11 @@ def receive(
     opened.authorise("subject.export" if act == "export" else "subject.erase", silo)
     with opened.silo(silo) as service:
         asked = Subjects(service).receive(
-            act, _people(who, file)[0], law=law, received=_day(received), normalise=normalise
+            act,
+            _people(who, file, normalise)[0],
+            law=law,
+            received=_day(received),
+            normalise=normalise,
         )
     if as_json:
         say_json([one.model_dump(mode="json", exclude={"who"}) for one in asked])
@@ -211,7 +216,7 @@ def _act(
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
-    people, lines = _people(who, file)
+    people, lines = _people(who, file, normalise)
     if into is not None:
         room_for_receipts(into)  # before the act: one that can't be written then is lost
     opened = Workspace(workspace)
@@ -245,7 +250,7 @@ def receipts(
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
-    people, _ = _people(who, file)
+    people, _ = _people(who, file, normalise)
     opened = Workspace(workspace)
     opened.authorise("subject.export", silo)
     with opened.silo(silo) as service:
@@ -295,8 +300,13 @@ def _told(receipts: list[Receipt]) -> None:
             say("By policy they are queued to be trained again: `abfed silo subject due`.")
 
 
-def _people(who: str, file: Path | None) -> tuple[list[str], list[int]]:
-    """Identifiers from the command, or from a file with the lines that they stand on."""
+def _people(
+    who: str, file: Path | None, normalise: Literal["casefold", "trim"]
+) -> tuple[list[str], list[int]]:
+    """Identifiers from the command, or from a file with the lines that they stand on.
+
+    A line that is nobody's identifier is refused by its number, before anything is done.
+    """
     if bool(who) == (file is not None):
         raise InputError("name a person, or a file of them with --file")
     if file is None:
@@ -313,9 +323,13 @@ def _people(who: str, file: Path | None) -> tuple[list[str], list[int]]:
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not numbered:
         raise InputError("the file names nobody", where=str(file))
-    return [_identifier(line.removesuffix("\r")) for _, line in numbered], [
-        number for number, _ in numbered
-    ]
+    from abfed.silo.subjects import check_identifier
+
+    people = [_identifier(line.removesuffix("\r")) for _, line in numbered]
+    lines = [number for number, _ in numbered]
+    for number, one in zip(lines, people, strict=True):
+        check_identifier(one, normalise, where=f"{file}, line {number}")
+    return people, lines
 
 
 def _identifier(text: str) -> str:

@@ -12,6 +12,7 @@ import typer
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
 from abfed.protocol.errors import RunFailed
+from abfed.protocol.printable import counted
 
 if TYPE_CHECKING:
     from abfed.lab.watching import Look
@@ -120,5 +121,5 @@ def _tell(look: Look, *, as_json: bool) -> None:
     for failed in look.failed:
         say(f"{len(look.new)} wait for a sink, which gets them again at the next look: {failed}")
     if not look.new:
-        say(f"Nothing new; {len(look.standing)} alarms were told before.")
+        say(f"Nothing new; {counted(len(look.standing), 'alarm')} told before.")
     sys.stdout.flush()

@@ -92,7 +92,7 @@ CONTROLS: tuple[Control, ...] = (
         "Data is stored securely, with controlled access.",
         ("abfed.site.files", "abfed.silo.buckets"),
         "abfed doctor",
-        checks=("permissions", "leftovers", "backups"),
+        checks=("permissions", "leftovers", "backups", "unfinished"),
     ),
     Control(
         "S7",
@@ -153,6 +153,7 @@ CONTROLS: tuple[Control, ...] = (
         "There are plans for incidents, kept current.",
         ("abfed.site.incidents", "abfed.site.freezes", "abfed.lab.drills"),
         "abfed incident drill",
+        checks=("playbooks",),
     ),
     Control(
         "S16",

@@ -27,19 +27,23 @@ from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
 from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import Refused
+from abfed.protocol.printable import counted
 from abfed.silo.policy import Policy
 from abfed.silo.subjects import Subjects
 from abfed.site.checkups import Checkups
 from abfed.site.clock import moment_of, stamp
 from abfed.site.files import read_private
 
-Told = tuple[Literal["holds", "look", "red"], str, str]
+State = Literal["holds", "look", "red"]
+Told = tuple[State, str, str]
 
 WATCHED = timedelta(days=1)
 """How long ago somebody may have looked last."""
 CHECKED = timedelta(days=31)
 DRILLED = timedelta(days=366)
 SOON = timedelta(days=7)
+LEFT: Mapping[str, State] = {"critical": "red", "high": "look"}
+"""What the worst that a check-up left makes of its being regular; its own control is red too."""
 MIDNIGHT = "T00:00:00.000000Z"
 
 
@@ -88,10 +92,20 @@ def _asked_by_people(seen: Seen) -> Iterator[Told]:
         near = [one for one in every if not one.done_at and one.due_on <= soon]
         done = sum(bool(one.done_at) for one in every)
         if late:
-            yield "red", f"{site}: {len(late)} requests of people are past their day", seen.at
+            said = (
+                f"{site}: {counted(len(late), 'request of people')} had to be answered before today"
+            )
+            yield "red", said, seen.at
         elif near:
-            yield "look", f"{site}: {len(near)} requests are due within a week", seen.at
-        yield "holds", f"{site}: {done} of {len(every)} requests of people are answered", seen.at
+            said = (
+                f"{site}: {counted(len(near), 'request of people')} must be answered within a week"
+            )
+            yield "look", said, seen.at
+        yield (
+            "holds",
+            f"{site}: of {counted(len(every), 'request of people')}, {done} answered",
+            seen.at,
+        )
 
 
 def _in_transit(seen: Seen) -> Iterator[Told]:
@@ -110,7 +124,7 @@ def _checked(seen: Seen) -> Iterator[Told]:
         elif seen.now - moment_of(last.at) > CHECKED:
             yield "red", f"{site} was last checked on {last.at[:10]}", last.at
         else:
-            state: Literal["holds", "red"] = "red" if last.worst == "critical" else "holds"
+            state: State = LEFT.get(last.worst, "holds")
             yield state, f"{site} was checked on {last.at[:10]}, worst left: {last.worst}", last.at
 
 
@@ -277,7 +291,7 @@ def _agreements(seen: Seen) -> Iterator[Told]:
             if used:
                 yield "red", f"{site}: {name} would be used on {ends}, when it has ended", seen.at
             standards = ", ".join(entry.vendor.standards)
-            state: Literal["holds", "look"] = "holds" if standards else "look"
+            state: State = "holds" if standards else "look"
             said = f"{site}: {name} ({standards or 'no standard is named'}) ends on {ends}"
             yield state, f"{said}; tried for that day, it is refused", seen.at
         if not vendors_of(office).list():

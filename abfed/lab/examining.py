@@ -17,6 +17,7 @@ from abfed.lab.models import damaged_models
 from abfed.lab.offices import Office
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError
+from abfed.protocol.printable import counted
 from abfed.silo.checking import check_silo
 from abfed.silo.policy import Policy
 from abfed.silo.requests import open_by_day
@@ -266,7 +267,7 @@ def requests(office: Office, now: datetime) -> Iterator[Finding]:
             yield Finding(
                 check="requests",
                 severity="high" if late else "medium",
-                what=f"{count} requests of people {must} be answered by {day}",
+                what=f"{counted(count, 'request of people')} {must} be answered by {day}",
                 fix="`abfed silo subject due`, and answer them",
             )
 

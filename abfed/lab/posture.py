@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from abfed.lab.controls import CONTROLS, Control
-from abfed.lab.doctor import LAB, CheckUp
+from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp
 from abfed.lab.evidence import EVIDENCE, Seen
 from abfed.lab.offices import Office
 from abfed.lab.workspace import Workspace
@@ -188,7 +188,7 @@ def _owners(offices: dict[str, Office], role: str, now: datetime) -> str:
 
 def _of_checkups(control: Control, offices: dict[str, Office], now: datetime) -> Iterator[Told]:
     """What the doctor's last record at each site says of the control's checks."""
-    wanted = set(control.checks) - {"lock-drift", "lock-age", "advisories"}
+    wanted = set(control.checks) - set(LAB_CHECKS)
     if not wanted:
         return
     clean = []

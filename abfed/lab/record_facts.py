@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args
 from abfed.lab.offices import Office
 from abfed.lab.responding import vendors_of
 from abfed.privacy.accounting import epsilon_of
+from abfed.protocol.printable import counted
 from abfed.silo.policy import Policy
 from abfed.silo.requests import Act
 from abfed.silo.service import SiloService
@@ -152,8 +153,8 @@ def left(kept: Kept) -> str:
     """What was released, by the ledger; a plan without a bound is one over made-up people."""
     every = plans(kept)
     bare = sum(one["epsilon"] == "no bound" for one in every)
-    said = f"noised, signed releases of {len(every) - bare} plans"
-    return f"{said}, exact ones of {bare} plans" if bare else said
+    said = f"noised, signed releases of {counted(len(every) - bare, 'plan')}"
+    return f"{said}, exact ones of {counted(bare, 'plan')}" if bare else said
 
 
 def barred(kept: Kept) -> dict[str, int]:
@@ -169,7 +170,7 @@ def sources(kept: Kept) -> list[str]:
         for entry in kept.service.audit.entries()
         if entry["body"]["event"] == "data.ingested"
     ]
-    return [f"{len(days)} exports taken in, {days[0]} to {days[-1]}"] if days else []
+    return [f"{counted(len(days), 'export')} taken in, {days[0]} to {days[-1]}"] if days else []
 
 
 def four_eyes(policy: Policy) -> str:

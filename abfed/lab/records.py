@@ -40,6 +40,7 @@ from abfed.lab.record_facts import (
     sealed_files,
     sources,
 )
+from abfed.protocol.printable import counted
 from abfed.protocol.schema import LAWFULNESS_COLUMNS
 from abfed.silo.rows import FIXED
 from abfed.silo.service import SiloService
@@ -188,7 +189,11 @@ def _notice(kept: Kept) -> Record:
         "requests": dict(requests(subjects)),
     }
     late = subjects.overdue()
-    gaps = [f"{len(late)} requests are open past their day"] if late else []
+    gaps = (
+        [f"{counted(len(late), 'request of people')} had to be answered before today"]
+        if late
+        else []
+    )
     return Record(
         "notice",
         "Notice at collection, and counts of requests (CCPA)",

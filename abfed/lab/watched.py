@@ -17,7 +17,7 @@ from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
-from abfed.protocol.printable import printable
+from abfed.protocol.printable import counted, printable
 from abfed.silo.budgets import Standing
 from abfed.silo.requests import open_by_day
 from abfed.silo.retention import late_by
@@ -81,11 +81,12 @@ def of_requests(office: Office, now: datetime) -> Iterator[Alarm]:
     horizon = stamp(now + timedelta(days=DUE_SOON))[:10]
     do = "`abfed silo subject due`, and answer them"
     for day, count in open_by_day(office.folder, office.keys).items():
-        said = f"{count} requests of people had to be answered by {day}"
+        those = counted(count, "request of people")
+        said = f"{those} had to be answered by {day}"
         if day < today:
             yield _alarm("request-overdue", office.site, day, _midnight(day, 1), said, do)
         elif day <= horizon:
-            said = f"{count} requests of people must be answered by {day}"
+            said = f"{those} must be answered by {day}"
             yield _alarm("request-due", office.site, day, _midnight(day, -DUE_SOON), said, do)
 
 

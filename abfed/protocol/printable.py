@@ -32,6 +32,16 @@ def printable(text: str, *, lines: bool = False) -> str:
     return (_LINES if lines else _ONE_LINE).sub(lambda found: _escaped(found[0]), text)
 
 
+def counted(number: int, what: str) -> str:
+    """How many of something, in words for people.
+
+    >>> counted(1, "request of people"), counted(2, "request of people")
+    ('1 request of people', '2 requests of people')
+    """
+    first, space, rest = what.partition(" ")
+    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if code < 0x100:

@@ -47,6 +47,7 @@ class IngestReport:
         new: sends that weren't known.
         updated: known sends that got a new value.
         unchanged: known sends that didn't.
+        kept_out: accepted rows that the store takes no more: of erased people, past retention.
         digest: keyed digest of the file, hex.
         known: whether this very file was taken in before.
         doubts: what is odd about accepted rows, in words, and how many rows it is about.
@@ -59,6 +60,7 @@ class IngestReport:
     new: int
     updated: int
     unchanged: int
+    kept_out: int
     digest: str
     known: bool
     doubts: Mapping[str, int] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class IngestReport:
     @property
     def repeated(self) -> int:
         """Accepted rows that name a send which the file has already named."""
-        return self.accepted - self.new - self.updated - self.unchanged
+        return self.accepted - self.kept_out - self.new - self.updated - self.unchanged
 
 
 @dataclass(slots=True)
@@ -122,6 +124,7 @@ def ingest(
         new=result.new,
         updated=result.updated,
         unchanged=result.unchanged,
+        kept_out=tally.accepted - result.rows,
         digest=export.digest,
         known=known,
         doubts=tally.seen.doubts(mapping, policy),

@@ -67,7 +67,7 @@ class UpsertResult:
     """What an upsert did, in sends. For the silo's own people: sensitive.
 
     Attributes:
-        rows: rows that came in.
+        rows: that were taken in: not of erased people, and not past retention.
         new: sends that weren't known.
         updated: known sends that got a new value.
         unchanged: known sends that didn't.

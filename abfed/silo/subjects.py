@@ -288,15 +288,7 @@ class Subjects:
         return Receipt(request, silo, those, STANDS if those else "", retraining=again)
 
     def _digest(self, identifier: str, normalise: Normalise) -> str:
-        if not normalised(identifier, normalise):
-            raise InputError("an identifier holds nothing", do="check the file's lines")
-        text = identifier.strip().replace(SEPARATOR, "")
-        if any(unicodedata.category(one) == "Cc" for one in text):
-            raise InputError(
-                "an identifier holds control characters",
-                why="no address has any; the file may be damaged, and nobody would be found",
-                do="check the file's lines and its encoding",
-            )
+        check_identifier(identifier, normalise)
         return _digest_of(self._pseudonyms.of(identifier, normalise=normalise))
 
     def _requests(self) -> tuple[Request, ...]:
@@ -304,6 +296,29 @@ class Subjects:
 
     def _write(self, requests: tuple[Request, ...]) -> None:
         self._file.write(Register(requests=requests).model_dump(mode="json"))
+
+
+def check_identifier(identifier: str, normalise: Normalise, where: str = "") -> None:
+    """Refuse what is nobody's identifier.
+
+    Args:
+        identifier: sensitive; not repeated.
+        normalise: as the mapping of the exports says.
+        where: which line of which file.
+
+    Raises:
+        InputError: it holds nothing, or control characters.
+    """
+    if not normalised(identifier, normalise):
+        raise InputError("an identifier holds nothing", where=where, do="check the file's lines")
+    text = identifier.strip().replace(SEPARATOR, "")
+    if any(unicodedata.category(one) == "Cc" for one in text):
+        raise InputError(
+            "an identifier holds control characters",
+            where=where,
+            why="no address has any; the file may be damaged, and nobody would be found",
+            do="check the file's lines and its encoding",
+        )
 
 
 def _those(pseudonyms: Iterable[bytes]) -> set[str]:

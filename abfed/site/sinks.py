@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from abfed.protocol.errors import IntegrityError, RunFailed, WorkspaceError
-from abfed.protocol.printable import printable
+from abfed.protocol.printable import counted, printable
 from abfed.protocol.schema import Frozen
 from abfed.site.alarms import Alarm
 from abfed.site.calling import host_of, http_to, path_of, spoken_to
@@ -176,7 +176,7 @@ def _mail(sink: MailSink, alarms: Sequence[Alarm], vendors: Vendors, folder: Pat
         vendors.require("mail", f"{sink.host}:{sink.port}")
     worst = max(alarms, key=lambda one: ("low", "medium", "high", "critical").index(one.severity))
     message = EmailMessage()
-    message["Subject"] = f"abfed: {len(alarms)} alarms, {worst.severity}: {worst.rule}"
+    message["Subject"] = f"abfed: {counted(len(alarms), 'alarm')}, {worst.severity}: {worst.rule}"
     message["From"], message["To"] = sink.sender, ", ".join(sink.to)
     message.set_content("\n".join(described(one) for one in alarms) + "\n")
     try:

@@ -19,6 +19,7 @@ from abfed.coordinator.provision import Provisioner
 from abfed.lab import controls
 from abfed.lab.controls import CONTROLS
 from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
+from abfed.lab.examining import FILE_CHECKS, SITE_CHECKS
 from abfed.lab.posture import Posture, assess, keep, newest, read_posture
 from abfed.lab.reports import make_report, order
 from abfed.lab.responding import incidents_of, vendors_of
@@ -30,7 +31,7 @@ from abfed.protocol.plan import Plan
 from abfed.silo.models import KeptModel, Models
 from abfed.silo.subjects import Subjects
 from abfed.site.certificates import Authority, make_authority, make_server_certificate
-from abfed.site.checkups import Finding
+from abfed.site.checkups import Checkups, Finding
 from abfed.site.files import read_private, write_private
 from abfed.site.people import People
 from abfed.site.vendors import Vendors
@@ -249,7 +250,7 @@ WEAK = Finding(check="advisories", severity="high", what="a package has a known 
 
 WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "S1": (_lost_policy, "red", "policy"),
-    "S1b": (_late, "red", "1 requests of people are past their day"),
+    "S1b": (_late, "red", "1 request of people had to be answered"),
     "S2": (_torn_ledger, "red", "aurora"),
     "S3": (_foreign_certificate, "red", "not by this federation's authority"),
     "S4": (_wide, "red", "0755"),
@@ -288,6 +289,26 @@ def test_what_is_put_wrong_is_seen_and_named(control: str, workspace: Workspace)
     found = assess(workspace, lab, now(), only)
     assert states(found) == {control: state}, why(found, control)
     assert reason in why(found, control)
+
+
+def test_every_check_of_the_doctor_belongs_to_a_control(workspace: Workspace) -> None:
+    made = {*FILE_CHECKS, *SITE_CHECKS, "access", *LAB_CHECKS}
+    assert {name for one in CONTROLS for name in one.checks} == made
+    half = WEAK.model_copy(update={"check": "unfinished", "what": "silos/.x was left half made"})
+    only = [one for one in CONTROLS if "unfinished" in one.checks]
+    found = assess(workspace, CheckUp(LAB, LAB_CHECKS, (half,), None), now(), only)
+    assert found.red == ("S6",), "what is found and in no control is seen by nobody"
+
+
+def test_a_check_up_that_left_something_high_does_not_hold_unseen(workspace: Workspace) -> None:
+    office = workspace.office("aurora")
+    left = WEAK.model_copy(update={"check": "backups", "what": "a test"})
+    checks = [*FILE_CHECKS, *SITE_CHECKS, "access"]
+    Checkups(office.folder, office.keys).keep(checks, [left], office.audit, now())
+    only = [one for one in CONTROLS if one.id in ("S6", "S7", "S19")]
+    found = assess(workspace, CLEAN, now(), only)
+    assert (found.red, states(found)["S7"], states(found)["S19"]) == (("S6",), "look", "look")
+    assert "worst left: high" in why(found, "S7").partition(" | ")[0]
 
 
 def test_certificates_that_hold_are_read_and_a_port_that_is_closed_is_said(

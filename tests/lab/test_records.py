@@ -139,7 +139,7 @@ def test_requests_are_counted_and_late_ones_are_a_gap_and_nobody_is_named(brands
     counts = made.facts["requests"]
     assert counts["opt-out"] == {"received": 1, "complied with": 1, "median days": 2.0}
     assert counts["export"]["complied with"] == 0
-    assert any("1 requests are open past their day" in gap for gap in made.gaps)
+    assert any("1 request of people had to be answered" in gap for gap in made.gaps)
     assert who not in json.dumps([one.facts for one in records(brands).values()])
 
 

@@ -230,6 +230,9 @@ def test_hostile_files_of_people_are_read_as_people_or_not_at_all(
         file.write_bytes(data)
         assert main(words) == 2, data
         assert "Traceback" not in capsys.readouterr().err
+    file.write_bytes(b"a@x.org\n\n\xe2\x80\x8b\n")
+    assert main(words) == 2
+    assert f"{file}, line 3: an identifier holds nothing" in capsys.readouterr().err
     assert copied.office("aurora").audit.head == before
     file.write_bytes(b"=cmd|' /C calc'!A0\n" + b"x" * 10_000_000 + b"@x.org\n" + "é@x.org".encode())
     assert main([*words, "--json"]) == 0

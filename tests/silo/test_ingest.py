@@ -14,6 +14,7 @@ from abfed.protocol.yamltext import parse_yaml
 from abfed.silo.ingest import IngestReport, ingest
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.pseudonyms import Pseudonyms
+from abfed.silo.rewriting import Rewriting
 from tests.silo.bad_inputs import BAD, SECRETS, Bad
 from tests.silo.made import HEADER, MAPPING, contents, export_text, founded, line, seen
 
@@ -293,6 +294,17 @@ def test_the_same_file_again_changes_nothing_and_is_recognised(site):
     assert first.digest == again.digest
     assert contents(site.folder / "store") == before
     assert site.store.epoch == epoch
+
+
+def test_who_was_erased_is_kept_out_however_spelt_and_counted_as_that(site):
+    site.take(export_text(*(line(person) for person in range(10))))
+    gone = Pseudonyms(site.keys).of("person3@example.com")
+    Rewriting(site.folder / "store", site.keys).erase([gone])
+    spelt = line(3, email=" PERSON3@Example.com ", sent="2026-03-09 08:00")
+    again = export_text(*(line(person) for person in range(10)), spelt, line(4))
+    report = site.take(again)
+    assert (report.unchanged, report.kept_out, report.repeated) == (9, 2, 1)
+    assert len(site.rows()) == 9
 
 
 def test_a_later_file_brings_later_outcomes(site):

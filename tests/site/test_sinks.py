@@ -180,7 +180,7 @@ def test_a_mail_server_gets_a_message(tmp_path: Path, vendors: Vendors) -> None:
         controller.stop()
     (envelope,) = mailbox.got
     assert envelope.rcpt_tos == to
-    assert b"Subject: abfed: 1 alarms, critical: strangers" in envelope.content
+    assert b"Subject: abfed: 1 alarm, critical: strangers" in envelope.content
     assert ALARM.what.encode() in envelope.content.replace(b"=\r\n", b"")
 
 
