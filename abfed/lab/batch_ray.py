@@ -8,7 +8,7 @@ signs stays here. Each task takes one core, spawns its kernel on its own machine
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def make_one(job: dict[str, Any]) -> dict[str, Any]:
 
 def results_from_ray(
     items: Sequence[Item], folder: Path, public_key: bytes, ways: Ways
-) -> Iterator[tuple[Item, dict[str, Any]]]:
+) -> Generator[tuple[Item, dict[str, Any]]]:
     """Results as they come, from the whole cluster.
 
     Raises:

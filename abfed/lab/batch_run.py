@@ -5,7 +5,8 @@
    only what changed: a notebook, a parameter, a run, a version.
 2. Workers make files; only this process holds the key and signs. A report's manifest is written
    last.
-3. A worker that dies takes its one report with it, and another takes its place.
+3. A worker that dies takes its one report with it, and another takes its place; where none can be
+   started, each report that is left fails, and the batch ends.
 4. Whatever happens, workers, kernels and the warm process are ended before this returns.
 """
 
@@ -17,8 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -126,8 +127,9 @@ def _carry_out(
         source = _results
         if ways.ray:
             from abfed.lab.batch_ray import results_from_ray as source
-        for item, result in source(waiting, folder, keys.public_key, ways):
-            close(_closed(item, result, folder, keys))
+        with closing(source(waiting, folder, keys.public_key, ways)) as results:
+            for item, result in results:
+                close(_closed(item, result, folder, keys))
     return [done[item.order.name] for item in items]
 
 
@@ -157,7 +159,7 @@ def _closed(item: Item, result: Mapping[str, Any], folder: Path, keys: SiteKeys)
 
 def _results(
     items: Sequence[Item], folder: Path, public_key: bytes, ways: Ways
-) -> Iterator[tuple[Item, dict[str, Any]]]:
+) -> Generator[tuple[Item, dict[str, Any]]]:
     """Results as they come, from several workers at once."""
     todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:
@@ -165,92 +167,151 @@ def _results(
     results: queue.SimpleQueue[tuple[Item, dict[str, Any]]] = queue.SimpleQueue()
     with ExitStack() as stack:
         settings: dict[str, Any] = {}
+        feeders: list[_Feeder] = []
+        stack.callback(_join, feeders)  # once the warm process is, and with it what it forked
         if ways.kernels == "fork":
             from abfed.lab.forking import warm
 
             settings["nursery"] = str(stack.enter_context(warm(imports=ways.imports)))
-        stop = threading.Event()
-        feeders = [
-            threading.Thread(
-                target=_feed,
-                args=(todo, results, settings, folder, public_key, ways.timeout, stop),
-                name=f"abfed-batch-{number}",
-                daemon=True,
-            )
-            for number in range(max(1, min(ways.workers, len(items))))
+
+        def job(item: Item) -> bytes:
+            told = job_of(item, folder, public_key, ways.timeout)
+            return json.dumps(told).encode() + b"\n"
+
+        feeders += [
+            _Feeder(todo, results, settings, job) for _ in range(min(ways.workers, len(items)) or 1)
         ]
         for feeder in feeders:
+            stack.callback(feeder.end)
             feeder.start()
-        try:
-            for _ in items:
-                yield results.get()
-        finally:
-            stop.set()
+        for _ in items:
+            yield results.get()
 
 
-def _feed(
-    todo: queue.SimpleQueue[Item],
-    results: queue.SimpleQueue[tuple[Item, dict[str, Any]]],
-    settings: dict[str, Any],
-    folder: Path,
-    public_key: bytes,
-    timeout: float,
-    stop: threading.Event,
-) -> None:
-    """Give one worker job after job; replace it where it died."""
-    while not stop.is_set():
-        with _worker(settings) as (jobs, answers):
-            while not stop.is_set():
-                try:
-                    item = todo.get_nowait()
-                except queue.Empty:
-                    return
-                started = time.monotonic()
-                try:
-                    jobs.write(
-                        json.dumps(job_of(item, folder, public_key, timeout)).encode() + b"\n"
-                    )
-                    jobs.flush()
-                    line = answers.readline()
-                except OSError:
-                    line = b""
-                if line:
-                    results.put((item, json.loads(line)))
-                    continue
-                seconds = time.monotonic() - started
-                results.put((item, {"error": "its worker died", "partial": "", "seconds": seconds}))
+def _join(feeders: Sequence[_Feeder]) -> None:
+    for feeder in feeders:
+        feeder.join(2 * _LONGEST_WAIT)
+
+
+class _Feeder(threading.Thread):
+    """Gives one worker job after job, and replaces it where it died.
+
+    Each job that it takes gets a result, whatever happens: the batch waits for it.
+
+    Args:
+        todo: what is to be made.
+        results: where what came of it goes.
+        settings: of the workers (`worker.serve`).
+        job: what a worker is told of an item, in a line.
+    """
+
+    def __init__(
+        self,
+        todo: queue.SimpleQueue[Item],
+        results: queue.SimpleQueue[tuple[Item, dict[str, Any]]],
+        settings: Mapping[str, Any],
+        job: Callable[[Item], bytes],
+    ) -> None:
+        super().__init__(name="abfed-batch", daemon=True)
+        self._todo, self._results = todo, results
+        self._settings, self._job = settings, job
+        self._worker: _Worker | None = None
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Until nothing is to be done any more."""
+        while not self._ended.is_set():
+            try:
+                item = self._todo.get_nowait()
+            except queue.Empty:
                 break
+            started = time.monotonic()
+            try:
+                result = self._made(item)
+            except (OSError, ValueError):  # gone before, or in the middle of its answer
+                self._let_go()
+                seconds = time.monotonic() - started
+                result = {"error": "its worker died", "partial": "", "seconds": seconds}
+            self._results.put((item, result))
+        self._let_go()
+
+    def end(self) -> None:
+        """Take no further job, and end the worker at the one that it is at."""
+        self._ended.set()
+        if (worker := self._worker) is not None:
+            worker.interrupt()
+
+    def _made(self, item: Item) -> dict[str, Any]:
+        """What the worker says of a job.
+
+        Raises:
+            OSError: none could be started, or it is gone.
+            ValueError: what it says is cut short.
+        """
+        if self._worker is None:
+            self._worker = _Worker(self._settings)
+        if self._ended.is_set():  # since it was asked whether it is; nobody saw this worker then
+            raise InterruptedError
+        answer: dict[str, Any] = json.loads(self._worker.answered(self._job(item)))
+        return answer
+
+    def _let_go(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
-@contextmanager
-def _worker(settings: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Streams to and from a worker; it ends with this context."""
-    if settings:
-        from abfed.lab.forking import forked_worker
+class _Worker:
+    """A worker: forked from the warm process, or a Python of its own."""
 
-        with forked_worker(Path(settings["nursery"]), dict(settings)) as stream:
-            yield stream, stream
-        return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "abfed.lab.worker"],
-        env=environment(Path.cwd()) | {"HOME": str(Path.home()), "TMPDIR": _temporary()},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    if process.stdin is None or process.stdout is None:
-        message = "a worker without pipes"
-        raise RuntimeError(message)
-    try:
-        yield process.stdin, process.stdout
-    finally:
-        process.stdin.close()
-        process.terminate()
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        if settings:
+            from abfed.lab.forking import forked_worker
+
+            stream = forked_worker(Path(settings["nursery"]), dict(settings))
+            self._jobs: IO[bytes] = stream
+            self._answers: IO[bytes] = stream
+            return
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", "abfed.lab.worker"],
+            env=environment(Path.cwd()) | {"HOME": str(Path.home()), "TMPDIR": _temporary()},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        if process.stdin is None or process.stdout is None:
+            message = "a worker without pipes"
+            raise OSError(message)
+        self._jobs, self._answers = process.stdin, process.stdout
+
+    def answered(self, job: bytes) -> bytes:
+        """Its answer to a job: a line, empty or cut short where it died.
+
+        Raises:
+            OSError: it is gone.
+        """
+        self._jobs.write(job)
+        self._jobs.flush()
+        return self._answers.readline()
+
+    def interrupt(self) -> None:
+        """End the job that it is at; a forked one goes with the warm process."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def close(self) -> None:
+        """End it."""
+        for stream in (self._jobs, self._answers):
+            with suppress(OSError):  # what it never took can't be flushed to it any more
+                stream.close()
+        if self._process is None:
+            return
+        self._process.terminate()
         try:
-            process.wait(_LONGEST_WAIT)
+            self._process.wait(_LONGEST_WAIT)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+            self._process.kill()
+            self._process.wait()
 
 
 def _temporary() -> str:

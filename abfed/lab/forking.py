@@ -85,14 +85,16 @@ def ask(at: Path, **request: Any) -> dict[str, Any]:
 
 
 def forked_worker(at: Path, settings: dict[str, Any]) -> BinaryIO:
-    """A worker; jobs go in and results come out of the stream, a line each."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(at))
-    request = {"do": "worker", "with": settings}
-    connection.sendall(json.dumps(request).encode() + b"\n")
-    stream = connection.makefile("rwb")
-    connection.close()  # the stream keeps it open
-    return stream  # type: ignore[return-value]
+    """A worker; jobs go in and results come out of the stream, a line each.
+
+    Raises:
+        OSError: the warm process doesn't answer.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:  # the stream keeps it open
+        connection.connect(str(at))
+        request = {"do": "worker", "with": settings}
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        return connection.makefile("rwb")  # type: ignore[return-value]
 
 
 class Forked:

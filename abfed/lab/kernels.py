@@ -9,7 +9,7 @@
 6. What is random in Python is fixed, so that a report is the same bytes each time.
 
 Two ways to start one, and the page tells no difference: `Spawned` starts a new Python, `Forked`
-(in `nursery`) asks a warm process to fork.
+(in `forking`) asks a warm process to fork.
 """
 
 from __future__ import annotations

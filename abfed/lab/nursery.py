@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -63,7 +64,8 @@ class Nursery:
             if sys.stdin in ready:
                 return
             connection, _ = self._socket.accept()
-            with connection:
+            # Who asked may be gone before the answer, or in the middle of its question.
+            with connection, suppress(OSError, ValueError):
                 self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
@@ -121,7 +123,8 @@ class Nursery:
             _signal_group(pid, number)
 
     def end_all(self) -> None:
-        """End every child and what it started."""
+        """End every child and what it started; nobody is heard any more."""
+        self._socket.close()
         for pid in self._children:
             self._signal(pid, signal.SIGKILL)
         for pid, code in self._children.items():

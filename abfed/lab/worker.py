@@ -51,6 +51,7 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
         `manifest` to be signed, `seconds`; or `error` and `partial`, a file's name.
     """
     from abfed.lab.execution import Limits
+    from abfed.lab.exporting import without_folders
     from abfed.lab.reports import FAILED, make_report, order
     from abfed.site.files import write_private
 
@@ -64,8 +65,9 @@ def work(job: Mapping[str, Any], kernels: Kernels) -> dict[str, Any]:
         made = make_report(asked, kernels, limits=Limits(report=job["timeout"]))
         for name, content in made.files.items():
             write_private(folder / name, content)
-    except AbfedError as error:
-        return {"error": str(error), "partial": "", "seconds": time.monotonic() - started}
+    except AbfedError as error:  # it will stand on the batch's index: no path is shown there
+        said = without_folders(str(error))
+        return {"error": said, "partial": "", "seconds": time.monotonic() - started}
     except OSError as error:  # such as a full disk; its text names files, the kind doesn't
         said = f"files couldn’t be read or written: {os.strerror(error.errno or errno.EIO)}"
         return {"error": said, "partial": "", "seconds": time.monotonic() - started}
