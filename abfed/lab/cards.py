@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.page import STYLE, facts, pill
+from abfed.lab.units import NBSP
 
 if TYPE_CHECKING:
     from abfed.coordinator.inbox import Accepted
@@ -108,9 +109,9 @@ def setting(pair: tuple[str, float]) -> str:
 
 def charge(one: Charge) -> str:
     """A privacy event in words."""
-    times = f"{one.count}\N{NO-BREAK SPACE}× " if one.count > 1 else ""
+    times = f"{one.count}{NBSP}× " if one.count > 1 else ""
     sampled = f", sampled at {one.sampling_rate:.3g}" if one.sampling_rate < 1 else ""
-    return f"{times}{escape(one.event)} noise, σ = {one.noise_multiplier:.3g}{sampled}"
+    return f"{times}{escape(one.event)} noise, σ{NBSP}={NBSP}{one.noise_multiplier:.3g}{sampled}"
 
 
 def accepted_card(accepted: Accepted) -> str:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 LARGEST_LIFT = 2.0
 """On a curve: whoever needs more than three times as much of anything needs no test."""
+DASHES: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (0, (6, 1.5)), (0, (3, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)),
+)  # fmt: skip
+"""Curves are told apart by more than colour; the plan's own is drawn through."""
 
 
 def design_rows(found: Design) -> list[dict[str, str]]:
@@ -114,6 +118,7 @@ def _draw_metric(plan: Plan, name: str, table: pd.DataFrame, panels: Sequence[Ax
         wanted = epsilon == plan.privacy.split.statistics
         style: dict[str, Any] = {
             "color": ARM_COLOURS[number % len(ARM_COLOURS)],
+            "ls": "-" if wanted else DASHES[number % len(DASHES)],
             "lw": 2.6 if wanted else 1.3,
             "label": f"ε = {epsilon:g}{' (the plan’s)' if wanted else ''}",
         }

@@ -29,7 +29,7 @@ from urllib.parse import unquote_to_bytes
 
 from abfed.lab.legible import read_aloud, run_together, settled, unpacked
 from abfed.lab.loading import reaches_out
-from abfed.lab.page import COUNT
+from abfed.lab.page import COUNT, SYNTHETIC
 from abfed.lab.pictures import only_made_by, words_of
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
@@ -219,12 +219,19 @@ def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
             yield f"something packed {_typed_as(kind, allowed)}"
     for opened in _TABLE.split(bare)[1:]:
         source = _SOURCE.search(opened.partition(">")[0])
-        if source is None:
-            yield "a table that isn’t from a release"
-        elif source[1] not in allowed.sources:
-            yield "a table from another release than this report’s"
+        if source is None or source[1] not in allowed.sources:
+            yield _strange(source[1] if source else "")
     if is_set_as_rows(bare):
         yield "a table that was printed, not made from a release"
+
+
+def _strange(source: str) -> str:
+    """What a table is that doesn't belong on a page; its source is empty where it names none."""
+    if not source:
+        return "a table that isn’t from a release"
+    if source == SYNTHETIC:
+        return "a table of made-up people, on a report of a real run: name the plan instead"
+    return "a table from another release than this report’s"
 
 
 def _in_words(bare: str, allowed: Allowed) -> Iterator[str]:

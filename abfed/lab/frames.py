@@ -14,11 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from abfed.lab.page import STYLE, table
+from abfed.lab.page import STYLE, roomy, table
 from abfed.lab.units import NONE
 
 SOURCE = "source"
-LONG = 30  # characters; a longer text gets room, so that it doesn't become a column of words
 COUNTS = {"recipients", "count", "counts", "n", "people", "sends"}
 """Names of columns that count people or what they did."""
 
@@ -56,5 +55,4 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}" if math.isfinite(value) else NONE
     if value is None or value is pd.NA:
         return NONE
-    text = escape(str(value))
-    return f'<span class="long">{text}</span>' if len(text) > LONG else text
+    return roomy(escape(str(value)))

@@ -61,7 +61,7 @@ vertical-align:bottom}
 .abfed tbody th .soft{font-weight:400}
 .abfed .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .abfed td.n,.abfed th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.abfed thead th.n{white-space:normal}.abfed td code{white-space:nowrap}
+.abfed thead th.n{white-space:normal}.abfed td code,.abfed th code{white-space:nowrap}
 .abfed td.n+td:not(.n),.abfed th.n+th:not(.n){padding-left:.6em}
 .abfed td:last-child,.abfed th:last-child{padding-right:0}
 .abfed code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;
@@ -135,6 +135,7 @@ def page(title: str, body: str) -> str:
 SYNTHETIC = "synthetic"
 """The source of figures about made-up people."""
 WIDE = 9  # columns; more don't fit on paper at the usual size
+LONG = 30  # characters; a longer text gets room, so that it doesn't become a column of words
 COUNT = "data-count"
 """Marks a cell that counts people."""
 
@@ -222,6 +223,11 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 def pill(text: str, kind: str) -> str:
     """A word that stands out; said in words as well as in colour."""
     return f'<span class="pill {kind}">{escape(text)}</span>'
+
+
+def roomy(markup: str) -> str:
+    """A cell's words with room to be read on a narrow screen, where they need any."""
+    return f'<span class="long">{markup}</span>' if len(markup) > LONG else markup
 
 
 def picture(svg: bytes, caption: str) -> str:

@@ -18,6 +18,7 @@ from abfed.lab.page import (
     facts,
     paragraph,
     picture,
+    roomy,
     section,
     table,
     title,
@@ -104,7 +105,7 @@ def levels(run: Run, brand: str) -> str:
             value = float(mine.value)
             shown = unit.value(value, se)
             span = f"{unit.value(value - SURE * se, se)} to {unit.value(value + SURE * se, se)}"
-        beside = escape(_beside(*_compared(readings, brand))) or NONE
+        beside = roomy(escape(_beside(*_compared(readings, brand)))) or NONE
         rows.append([escape(metric.name), escape(unit.per), shown, span, beside])
     table_ = table(
         ["Metric", "Counted as", "Under the control", "95 % interval", "Other brands"],
@@ -213,8 +214,8 @@ def paid(run: Run, brand: str) -> str:
     rows = [
         [
             f"<code>{escape(step)}</code>",
-            ", ".join(map(setting, one.release.noise.items())) or "none",
-            "<br>".join(map(charge, one.release.charged)) or NONE,
+            roomy(", ".join(map(setting, one.release.noise.items()))) or "none",
+            "<br>".join(roomy(charge(each)) for each in one.release.charged) or NONE,
             f"<code>{one.digest[:16]}</code>",
         ]
         for step, one in sorted(steps.items(), key=lambda item: _when(item[0]))

@@ -14,7 +14,7 @@ import pandas as pd
 from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table, title
 from abfed.lab.pages_model import LAST, SURE, calibration_reading, histograms
 from abfed.lab.plots import as_svg, drawing, plot_training, wrapped
-from abfed.lab.readings import require_model, training_reading
+from abfed.lab.readings import gaps_reading, require_model, training_reading
 from abfed.lab.units import NBSP, NONE, plain, signed
 from abfed.learning.evaluation import Estimate, area_under_curve
 
@@ -46,7 +46,7 @@ def curves(run: Run) -> str:
     schedule = run.plan.schedule
     how = (
         f"{schedule.rounds} rounds of {schedule.local_steps} private steps in each brand. Bands "
-        f"are 95{NBSP}% intervals, noise included."
+        f"are 95{NBSP}% intervals, noise included.{gaps_reading(run)}"
     )
     first, last = run.training["auc"].iloc[0], run.training["auc"].iloc[-1]
     said = "Whether training helped can’t be told from noise at this ε."

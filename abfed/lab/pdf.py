@@ -44,6 +44,7 @@ main{box-shadow:none;margin:0;padding:0;max-width:none;border-radius:0}
 .abfed code{font-family:"Liberation Mono","DejaVu Sans Mono",monospace}
 details{display:block}.abfed summary{list-style:none;color:#1b2733}
 details>*{display:block}
+.abfed .long{display:inline}
 .screen,.abfed .unseen{display:none}
 """
 

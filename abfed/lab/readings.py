@@ -191,6 +191,12 @@ def training_reading(run: Run) -> str:
     )
 
 
+def gaps_reading(run: Run) -> str:
+    """Why the curves of training have gaps, where they have any."""
+    gaps = run.training[["auc", "log_loss"]].isna().to_numpy().any()
+    return " Where a round has no point, noise drowns its figure." if gaps else ""
+
+
 def auc_with_interval(auc: float, error: float) -> str:
     """An AUC with its 95 % interval, which ends where an AUC does."""
     low, high = max(0.0, auc - SURE * error), min(1.0, auc + SURE * error)

@@ -218,7 +218,8 @@ def _finished(asked: Order, done: Executed, seed: int) -> Made:
 
 def _footer(asked: Order) -> str:
     """For whom the page is, and how it can be made again."""
-    values = ", ".join(f"{name} = {value!r}" for name, value in asked.parameters.items())
+    given = {name: value for name, value in asked.parameters.items() if value != ""}
+    values = ", ".join(f"{name} = {value!r}" for name, value in given.items())
     with_values = f" with {escape(values)}" if values else ""
     readers = ", ".join(role.replace("-", " ") for role in asked.subject.audience)
     return (

@@ -13,6 +13,7 @@ from abfed.lab.display import effects_by_scope, effects_table, title
 from abfed.lab.page import facts, paragraph, picture, section, table
 from abfed.lab.plots import as_svg, plot_budget, plot_effects, plot_training
 from abfed.lab.readings import (
+    gaps_reading,
     guardrail_reading,
     reading,
     sample_ratio_reading,
@@ -242,7 +243,7 @@ def training(run: Run) -> str:
     svg = as_svg(plot_training(run))
     note = (
         f"Bands are 95{NBSP}% intervals, noise included. Figures come from noised histograms of "
-        "scores; nobody’s score left a brand."
+        f"scores; nobody’s score left a brand.{gaps_reading(run)}"
     )
     return section("Model", picture(svg, training_reading(run)), paragraph(note, "soft"))
 

@@ -50,6 +50,7 @@ def test_curves_have_a_row_for_each_expected_metric(tmp_path: Path) -> None:
     for axes in figure.axes[::2]:
         for line in axes.get_lines()[:4]:
             assert (line.get_ydata()[1:] <= line.get_ydata()[:-1]).all()  # more people find less
+        assert [line.is_dashed() for line in axes.get_lines()[:4]].count(False) == 1  # the plan's
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])

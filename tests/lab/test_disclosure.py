@@ -15,7 +15,7 @@ from nbformat.v4 import (
 )
 
 from abfed.lab.disclosure import SMALL, Allowed, cleared, findings, hide_small
-from abfed.lab.page import table
+from abfed.lab.page import SYNTHETIC, table
 from abfed.protocol.errors import Withheld
 
 SOURCE = "release:0123456789abcdef"
@@ -123,6 +123,8 @@ def test_tables_are_from_this_reports_releases():
     other = table(["Arm", "Rate"], [["a", "1"]], source="release:ffffffffffffffff")
     assert kinds(html(ours)) == set()
     assert any("another release" in what for what in kinds(html(other)))
+    made_up = table(["Arm", "Rate"], [["a", "1"]], source=SYNTHETIC)
+    assert any("name the plan" in what for what in kinds(html(made_up)))
     assert any("isn’t from a release" in what for what in kinds(html("<table><tr></tr></table>")))
 
 

@@ -99,7 +99,7 @@ def test_each_thing_has_a_card(run):
     assert "probability of clicked" in model_card(run.plan.model)
     release = run.releases["aurora"]["totals"].release
     card = release_card(release)
-    assert "gaussian noise, σ = " in card
+    assert "gaussian noise, σ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}" in card
     assert release.plan_digest[:16] in card
     assert release.arrays_digest not in card
 

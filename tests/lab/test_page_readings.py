@@ -14,9 +14,10 @@ from abfed.lab import (
     pages_training,
     pages_uplift,
     pages_utility,
+    readings,
     soundness,
 )
-from abfed.lab.page import paragraph, section, table
+from abfed.lab.page import paragraph, roomy, section, table
 from abfed.lab.pages_utility import Grid
 from abfed.lab.printed import is_set_as_rows
 from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
@@ -267,3 +268,17 @@ def test_what_is_due_to_intervals_follows_from_their_level():
         "them tell each setting’s share to 3.9 points). "
         "In no setting was the effect found in four of five experiments."
     )
+
+
+@pytest.mark.parametrize("drowned", ["auc", "log_loss", None])
+def test_gaps_of_curves_are_explained_where_there_are_any(drowned):
+    frame = pd.DataFrame({"auc": [0.5, 0.6], "log_loss": [0.4, 0.3], "auc_se": [NAN, 0.1]})
+    if drowned:
+        frame.loc[1, drowned] = NAN
+    said = readings.gaps_reading(SimpleNamespace(training=frame))
+    assert ("noise drowns" in said) == bool(drowned)
+
+
+def test_long_words_get_room_and_short_ones_none():
+    assert roomy("30 × gaussian noise") == "30 × gaussian noise"
+    assert roomy("clip 4, expected batch 1,901, steps 30").startswith('<span class="long">')
