@@ -16,7 +16,7 @@ from pathlib import Path
 from abfed.coordinator.commands import SOCKET
 from abfed.coordinator.executor import PIN
 from abfed.coordinator.hosted import WORKSPACE
-from abfed.coordinator.house import FOLDER, House
+from abfed.coordinator.house import House
 from abfed.coordinator.node import PIN_FILE, Node
 from abfed.site.processes import Program, find_program
 
@@ -180,8 +180,3 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def house_of(workspace: Path) -> House:
-    """The federation of a coordinator's workspace."""
-    return House(workspace / FOLDER)

@@ -204,5 +204,3 @@ CONTROLS: tuple[Control, ...] = (
         owner="privacy-officer",
     ),
 )
-
-BY_ID = {one.id: one for one in CONTROLS}

@@ -349,12 +349,11 @@ class Workspace(Entrance):
         found = [self._open_run(one.parent) for one in self.runs_folder.glob("*/manifest.sig")]
         return sorted(found, key=lambda run: (run.made_at, run.name))
 
-    def runs_of(self, plan: Plan) -> list[Run]:
-        """Complete runs of a plan, or of all waves of its design, oldest first."""
-        return [self._open_run(one.folder) for one in self.finished_of(plan)]
-
     def finished_of(self, plan: Plan) -> list[Finished]:
-        """The same, their figures unread; folders of other plans aren't opened."""
+        """Complete runs of a plan, or of all waves of its design, oldest first; figures unread.
+
+        Folders of other plans aren't opened.
+        """
         from abfed.lab.waves import waves_done
 
         wanted = {plan.canonical_bytes()}
