@@ -156,7 +156,7 @@ def history(
                     "data epoch": one.epoch[:12],
                     "events": sum(charge.count for charge in one.charges),
                     "returned": len(one.returned),
-                    "ε (PLD)": epsilon_of(one.charges, delta),
+                    "ε (PLD)": "NOT PRIVATE" if one.exact else epsilon_of(one.charges, delta),
                     "δ": delta,
                     "colluders": one.once.colluders if one.once is not None else None,
                     "ε alone": epsilon_of(one.alone, delta) if one.once is not None else None,

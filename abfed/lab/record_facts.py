@@ -110,14 +110,14 @@ def plans(kept: Kept) -> list[dict[str, Any]]:
             "purpose": one.purpose,
             "at": one.at[:10],
             "digest": one.plan_digest,
-            "epsilon": shown(epsilon_of(one.charges, delta)),
+            "epsilon": shown(math.inf if one.exact else epsilon_of(one.charges, delta)),
         }
         for one in kept.service.ledger.reservations()
     ]
 
 
 def shown(epsilon: float) -> float | str:
-    """Rounded up; a plan over made-up people may have no bound."""
+    """Rounded up; a plan that is answered without noise, over made-up people, has no bound."""
     return math.ceil(epsilon * 1000) / 1000 if math.isfinite(epsilon) else "no bound"
 
 

@@ -84,6 +84,11 @@ class Reservation:
     once: Once | None = None
 
     @property
+    def exact(self) -> bool:
+        """Whether it answers without noise (`privacy: none`): nothing was ever charged for it."""
+        return not self.charges and not self.returned
+
+    @property
     def alone(self) -> tuple[Charge, ...]:
         """The events that count where all other silos tell what they added to a sum."""
         return self.charges if self.once is None else self.once.alone(self.charges)

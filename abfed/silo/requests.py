@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import calendar
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -64,11 +65,17 @@ class Queue(Frozen):
 
 
 class Affected(NamedTuple):
-    """A plan whose releases a person's data may be in."""
+    """A plan whose releases a person's data may be in.
+
+    Attributes:
+        exact: whether they are without noise (`privacy: none`), which only a silo that calls its
+            people made up gives.
+    """
 
     name: str
     digest: str
     charged_at: str
+    exact: bool = False
 
 
 class Receipt(NamedTuple):
@@ -109,6 +116,19 @@ STANDS = (
     "it as without. Nothing in it can be taken back to a person, so it is kept; no computation "
     "from now on reads this person's data."
 )
+EXACT = (
+    "NOT PRIVATE: {plans}. This silo calls its people made up, so these releases carry no noise, "
+    "and nothing covers anybody in them. If the person is real, remove those runs."
+)
+
+
+def why_they_stand(affected: Iterable[Affected]) -> str:
+    """What is said of the releases that somebody's data may be in."""
+    every = list(affected)
+    bare = [one.name for one in every if one.exact]
+    covered = len(bare) < len(every)
+    said = EXACT.format(plans=", ".join(dict.fromkeys(bare)))
+    return " ".join([*([STANDS] if covered else []), *([said] if bare else [])])
 
 
 def open_by_day(folder: Path, keys: SiteKeys) -> dict[str, int]:

@@ -13,7 +13,8 @@
    can be had again (`receipts`).
 4. A receipt for an erasure names the plans whose releases the person's data may be in, and why
    those stand: each is differentially private for every recipient, so it says about as much with a
-   person as without. Where the policy asks for it, those plans are queued to be trained again.
+   person as without; or that nothing covers them, where a plan was answered without noise. Where
+   the policy asks for it, those plans are queued to be trained again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms, normalised
 from abfed.silo.requests import (
     FILE,
     QUEUE,
-    STANDS,
     Act,
     Affected,
     Law,
@@ -43,6 +43,7 @@ from abfed.silo.requests import (
     Request,
     due_on,
     read_requests,
+    why_they_stand,
 )
 from abfed.silo.rewriting import Rewriting
 from abfed.silo.service import SiloService
@@ -214,7 +215,7 @@ class Subjects:
     def affected(self) -> tuple[Affected, ...]:
         """Plans that this silo released for so far."""
         return tuple(
-            Affected(one.plan_name, one.plan_digest, one.at)
+            Affected(one.plan_name, one.plan_digest, one.at, exact=one.exact)
             for one in self._service.ledger.reservations()
         )
 
@@ -285,7 +286,7 @@ class Subjects:
             return Receipt(request, silo)
         those = tuple(one for one in affected if one.charged_at <= request.done_at)
         again = any(one.digest in queued for one in those)
-        return Receipt(request, silo, those, STANDS if those else "", retraining=again)
+        return Receipt(request, silo, those, why_they_stand(those), retraining=again)
 
     def _digest(self, identifier: str, normalise: Normalise) -> str:
         check_identifier(identifier, normalise)

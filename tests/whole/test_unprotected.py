@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import yaml
 
 from abfed.cli.main import main
 from abfed.lab import sections
+from abfed.lab.records import records_of
 from abfed.lab.synth import write_brands
 from abfed.lab.workspace import Workspace
+from abfed.silo.subjects import Subjects
 from tests.whole.story import small_plan
 
 
@@ -72,3 +75,26 @@ def test_a_synthetic_brand_answers_exactly_and_everything_says_so(
     clicks, rest = sums[0, run.totals["borealis"].layout.block("clicked").columns]
     assert clicks == round(clicks)  # whole people: no noise at all
     assert rest == round(rest)
+
+
+def test_nobody_is_told_that_noise_covers_them_in_exact_totals(
+    asked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, plan = asked
+    plan.write_text(yaml.safe_dump(yaml.safe_load(plan.read_text()) | {"silos": ["borealis"]}))
+    assert main(["run", str(plan), "-w", str(workspace)]) == 0
+    opened = Workspace(workspace)
+    with opened.silo("borealis") as service:
+        who = "borealis-000001@example.com"
+        (receipt,) = Subjects(service).carry_out("erase", [who], by="pat@borealis")
+        made = records_of(service, opened.office("borealis"), datetime.now(UTC))
+    assert receipt.request.held
+    assert "differentially private" not in receipt.why_they_stand
+    assert "NOT PRIVATE: exact." in receipt.why_they_stand
+    assert [one["exact"] for one in receipt.as_dict()["affected"]] == [True]
+    (processing,) = [one.facts for one in made if one.kind == "processing"]
+    assert processing["what was done"][0]["epsilon"] == "no bound"
+    assert "exact ones of 1 plan" in str(processing["who gets what"])
+    capsys.readouterr()
+    assert main(["ledger", "history", "borealis", "-w", str(workspace), "--json"]) == 0
+    assert '"NOT PRIVATE"' in capsys.readouterr().out
