@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from abfed.protocol.metrics import Count, Mean, Metric, Proportion
+from abfed.protocol.metrics import Count, Mean, Metric, Proportion, Ratio
 from abfed.protocol.schema import Feature, FiniteFloat, Frozen, Name, NumericFeature
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -255,6 +255,7 @@ def _problems(
                 yield f"analysis.{place}: {name!r} is not one of the metrics"
             if names.count(name) > 1:
                 yield f"analysis.{place}: {name!r} stands twice"
+    yield from _expected_problems(analysis, metrics)
     yield from _covariate_problems(analysis, metrics, features)
     yield from _segment_problems(analysis, features)
     for wave in analysis.sequential.waves if analysis.sequential else ():
@@ -262,6 +263,20 @@ def _problems(
             len(wave.shares) != len(arms) or abs(sum(wave.shares) - 1) > SHARE_TOLERANCE
         ):
             yield f"analysis.sequential: wave {wave.name!r} must give each arm a share; sum 1"
+
+
+def _expected_problems(analysis: Analysis, metrics: tuple[Metric, ...]) -> Iterator[str]:
+    """Whatever follows from what is expected (also what is released) takes a mean that can be."""
+    for metric in metrics:
+        known = analysis.expects(metric.name)
+        if known is None:
+            continue
+        if isinstance(metric, Proportion | Ratio) and not 0 < known.mean < 1:
+            yield f"analysis.expected: the mean of {metric.name!r} lies between 0 and 1"
+        if isinstance(metric, Mean) and not metric.low <= known.mean <= metric.high:
+            yield f"analysis.expected: the mean of {metric.name!r} lies outside its bounds"
+        if isinstance(metric, Count) and not 0 <= known.mean <= metric.most:
+            yield f"analysis.expected: the mean of {metric.name!r} lies outside 0 to its most"
 
 
 def _covariate_problems(

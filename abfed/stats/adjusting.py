@@ -136,7 +136,8 @@ def forecast(plan: Plan, adjustment: Adjustment) -> Forecast:
     plain = of_u**2 / arm + variances(u, sigma) / (1 - moments) / arm**2
     gradient = np.square(tensor_gradient(*map(np.asarray, (u, v, theta)))).sum()
     noise = sigma**2 * float(gradient) / (1 - MOMENTS_SHARE - moments) / arm**2
-    ratio = math.sqrt((of_u**2 * (1 - expected.r_squared) / arm + noise) / plain)
+    adjusted = of_u**2 * (1 - expected.r_squared) / arm + noise
+    ratio = math.sqrt(adjusted / plain) if plain else math.inf  # neither spread nor noise
     pays = ratio < 1
     waves = "" if analysis.sequential is None else " and wave"
     change = f"{abs(1 - ratio):.1%} {'narrower' if pays else 'wider'}"

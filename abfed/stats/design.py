@@ -101,10 +101,12 @@ class Outlook:
 
         def short(log_n: float) -> float:
             found = self.detectable(math.exp(log_n), sigma, alpha=alpha, power=power)
-            return math.log(found / effect)
+            return math.log(found / effect) if found else -math.inf
 
         if effect == 0 or short(math.log(LARGEST_SAMPLE)) > 0:
             return math.inf
+        if short(0.0) <= 0:
+            return 1.0
         return math.ceil(math.exp(optimize.brentq(short, 0.0, math.log(LARGEST_SAMPLE))))
 
     def break_even(self, sigma: float) -> float:

@@ -87,6 +87,8 @@ def _power(horizon: Horizon, drift: float, alpha: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _reach(horizon: Horizon, alpha: float, power: float) -> float:
+    if _power(horizon, 0.0, alpha) >= power:  # no effect at all is called one that often
+        return 0.0
     return float(
         optimize.brentq(
             lambda drift: _power(horizon, drift, alpha) - power, 0.0, LARGEST_DRIFT, xtol=1e-8

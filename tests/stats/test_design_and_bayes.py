@@ -11,7 +11,7 @@ import pytest
 from statsmodels.stats.power import NormalIndPower
 
 from abfed.privacy.accounting import gaussian_multiplier
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, PlanError
 from abfed.stats import bayes
 from abfed.stats.adjusting import chosen, forecast
 from abfed.stats.design import Outlook, design, epsilon_at, least_width, outlooks
@@ -55,6 +55,28 @@ def test_sample_size_epsilon_and_power_agree_with_one_another() -> None:
     assert view.power(n, sigma, alpha=0.05) == pytest.approx(0.8, abs=1e-3)
     assert view.detectable(n, sigma, alpha=0.05, power=0.8) == pytest.approx(0.015, rel=1e-3)
     assert epsilon_at(SIGMA[0.1], 1e-6) == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_power_that_no_effect_at_all_has_takes_nobody() -> None:
+    view = one(0.15)
+    assert view.detectable(1000, 1.0, alpha=0.05, power=0.05) == 0.0
+    assert view.sample_size(1.0, alpha=0.05, power=0.04) == 1.0
+
+
+def test_an_effect_that_one_recipient_shows_takes_one() -> None:
+    sure = Outlook("m", 100.0, 0.5, 1e-6, 1e-6, 1.0, (0.5, 0.5), 1)
+    assert sure.sample_size(0.5, alpha=0.05, power=0.8) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean"), [("clicked", 2.0), ("clicked", 0.0), ("spend", 500.0), ("opens", -1.0)]
+)
+def test_what_is_expected_can_be(metric: str, mean: float) -> None:
+    """Also the silo chooses covariates by it: a rate in per cent has no standard deviation."""
+    opens = {"name": "opens", "kind": "count", "column": "opened", "most": 3}
+    expected = [{"metric": metric, "mean": mean, "sd": 1.0}]
+    with pytest.raises(PlanError, match=f"analysis.expected: the mean of '{metric}'"):
+        plan_of(CLICKED, SPEND, opens, analysis={"expected": expected})
 
 
 def test_a_split_of_least_width_is_one() -> None:
