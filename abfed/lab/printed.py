@@ -22,7 +22,10 @@ _TABLE_ENDS = re.compile(r"</table\b", re.IGNORECASE)
 _BROKEN = ("<br", "<textarea", "<xmp", "<listing", "<plaintext", "white-space")
 _KEEPS = re.compile(r"<(?:br|textarea|xmp|listing|plaintext)\b|white-space\s*:\s*(?:pre|b)")
 """What keeps lines apart besides `<pre>`; the words are found faster."""
-_BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
+_BREAK = re.compile(
+    r"(?:<br\b[^<>]*>\s{0,9})?(?:</?(?:d[dlt]|h[1-6])\b[^<>]*>\s{0,9})+|<br\b[^<>]*>", re.IGNORECASE
+)
+"""Where a line ends for a reader: headings, terms, and what they are, stand on their own lines."""
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _PRE = re.compile(r"<pre\b[^<>]*>", re.IGNORECASE)
 _PRE_ENDS = re.compile(r"</pre\b", re.IGNORECASE)

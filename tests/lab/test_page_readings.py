@@ -15,6 +15,7 @@ from abfed.lab import (
     pages_uplift,
     pages_utility,
     readings,
+    sections,
     soundness,
 )
 from abfed.lab.page import paragraph, roomy, section, table
@@ -257,6 +258,22 @@ def test_sentences_around_a_table_are_no_rows_of_figures():
     page = section("Calibration", paragraph(above), held, paragraph(below))
     assert not is_set_as_rows(page)
     assert is_set_as_rows(f"{page}<p>1 2 3<br>4 5 6</p>")
+
+
+def test_what_was_asked_of_two_metrics_is_no_rows_of_figures():
+    """Shares of arms stand in one line, counted sends in another, and neither next to the other."""
+    plan = make_plan(
+        metrics=[
+            {"name": "clicked", "kind": "proportion", "column": "clicked"},
+            {"name": "unsubscribed", "kind": "proportion", "column": "unsubscribed"},
+        ],
+        primary="clicked",
+        guardrails=[{"metric": "unsubscribed", "harm": "increase", "margin": 0.01}],
+    )
+    asked = sections.asked(SimpleNamespace(plan=plan))
+    assert asked.count("<br>") == 1
+    assert not is_set_as_rows(asked)
+    assert is_set_as_rows(f"{asked}<dl><dd>a 2 3<br></dd><dd>b 5 6</dd></dl>")
 
 
 def test_what_is_due_to_intervals_follows_from_their_level():
