@@ -14,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,34 @@ _papermill = papermill()
 _Engine: Any = _papermill.engines.Engine
 
 
+class _UnderWay:
+    """An execution that another thread can interrupt, at whatever moment."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancel: Callable[[], object] | None = None
+        self._interrupted = False
+
+    async def held(self, execution: Awaitable[Executed]) -> Executed:
+        """The execution's outcome; it is interrupted by cancelling this task."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        with self._lock:
+            if task is not None:
+                self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+            asked = self._interrupted
+        if asked and self._cancel is not None:
+            self._cancel()
+        return await execution
+
+    def interrupt(self) -> None:
+        """End it: now, or as soon as it begins."""
+        with self._lock:
+            self._interrupted, cancel = True, self._cancel
+        if cancel is not None:
+            with suppress(RuntimeError):  # its loop has just closed: it is over
+                cancel()
+
+
 class ReportEngine(_Engine):  # type: ignore[misc]
     """Executes a notebook's cells in a kernel of its own, confined and timed."""
 
@@ -55,13 +86,14 @@ class ReportEngine(_Engine):  # type: ignore[misc]
         limits: Limits,
         tell: Tell | None,
         found: list[Executed],
+        under_way: _UnderWay,
         **ignored: Any,
     ) -> None:
         """Every cell in order, until one fails; the outcome is put in `found`."""
         del kernel_name, ignored  # Papermill's own words for what `place` and `limits` say
         _fix_ids(nb_man.nb)
         with kernels.opened(place) as manager:
-            done = asyncio.run(carried_out(nb_man, manager, limits, tell))
+            done = asyncio.run(under_way.held(carried_out(nb_man, manager, limits, tell)))
             found.append(replace(done, confinement=_confinement(manager)))
 
 
@@ -104,13 +136,14 @@ def execute(
         KeyboardInterrupt: somebody interrupted; the kernel is gone.
     """
     found: list[Executed] = []
+    under_way = _UnderWay()
 
     def work() -> None:
         try:
             _papermill.execute_notebook(
                 document, None, parameters=dict(values), engine_name=NAME, kernel_name="python3",
                 language="python", progress_bar=False, place=place, kernels=kernels, limits=limits,
-                tell=tell, found=found,
+                tell=tell, found=found, under_way=under_way,
             )  # fmt: skip
         except _papermill.exceptions.PapermillExecutionError:
             if not found:
@@ -119,9 +152,7 @@ def execute(
             _papermill.execute.remove_error_markers(found[0].document)
 
     if _inside_a_loop():  # in a notebook, whose own loop can't wait for another
-        thread = threading.Thread(target=work, name="abfed-report")
-        thread.start()
-        thread.join()
+        _in_a_thread(work, under_way)
     else:
         work()
     if not found:
@@ -131,6 +162,17 @@ def execute(
     if failure is not None and failure.kind == "interrupted":
         raise KeyboardInterrupt
     return found[0]
+
+
+def _in_a_thread(work: Callable[[], None], under_way: _UnderWay) -> None:
+    """Work elsewhere and wait for it: what is raised there is raised here, and Ctrl-C ends it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="abfed-report") as pool:
+        done = pool.submit(work)
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            under_way.interrupt()
+            raise
 
 
 def _inside_a_loop() -> bool:

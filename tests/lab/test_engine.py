@@ -1,0 +1,93 @@
+"""A report that is made inside a notebook, whose own loop runs: errors and Ctrl-C come through."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from abfed.lab import engine
+from abfed.lab.execution import Executed, Failure
+from abfed.lab.kernels import Place
+from abfed.lab.notebooks import KERNEL
+from abfed.protocol.errors import ReportFailed
+
+
+class Kernels:
+    """None is started: an error instead, or one that is never ready."""
+
+    def __init__(self, folder: Path, error: Exception | None = None) -> None:
+        self.folder, self.error, self.closed = folder, error, False
+
+    @contextmanager
+    def opened(self, place: Place) -> Iterator[Any]:
+        """A manager of nothing."""
+        del place
+        if self.error is not None:
+            raise self.error
+        try:
+            yield SimpleNamespace(connection_file=str(self.folder / "kernel.json"))
+        finally:
+            self.closed = True
+
+
+def execute(kernels: Kernels) -> Any:
+    cell = new_code_cell('x: str = ""', metadata={"tags": ["parameters"]})
+    document = new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
+
+    async def in_a_notebook() -> Any:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as ipykernel does for a cell
+        return engine.execute(document, {}, Place(cwd=None), kernels)  # type: ignore[arg-type]
+
+    return asyncio.run(in_a_notebook())
+
+
+def test_an_error_of_the_kernels_is_raised_where_the_report_was_asked(tmp_path: Path) -> None:
+    for error in (ReportFailed("no kernel"), OSError(28, "No space left on device")):
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            execute(Kernels(tmp_path, error))
+
+
+@pytest.mark.timeout(30)
+def test_who_interrupts_waits_for_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    async def carried_out(progress: Any, *_: Any) -> Executed:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return Executed(progress.nb, Failure(0, "interrupted", "by a signal"))
+        raise AssertionError
+
+    def interrupt() -> None:
+        begun.wait(20)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    monkeypatch.setattr(engine, "carried_out", carried_out)
+    kernels = Kernels(tmp_path)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        execute(kernels)
+    assert kernels.closed
+
+
+def test_an_interrupt_before_it_begins_counts_too() -> None:
+    async def carried_out() -> Executed:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    under_way = engine._UnderWay()
+    under_way.interrupt()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(under_way.held(carried_out()))
