@@ -6,9 +6,11 @@ None shows content: names, modes, dates and counts of files only.
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -55,10 +57,20 @@ DATA = frozenset({".csv", ".tsv", ".xlsx", ".json", ".txt", ".pickle", ".pkl", "
 Check = Callable[[Office, datetime], Iterator[Finding]]
 
 
+def _modes(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """A folder and all in it, links as such; but not what is gone since it was listed.
+
+    A site that answers meanwhile writes files aside and renames them.
+    """
+    for path in (folder, *sorted(folder.rglob("*"))):
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
+
+
 def permissions(folder: Path) -> Iterator[Finding]:
     """Files and folders of a site that others can read or write (S4)."""
-    for path in (folder, *sorted(folder.rglob("*"))):
-        if path.is_symlink():
+    for path, state in _modes(folder):
+        if stat.S_ISLNK(state.st_mode):
             yield Finding(
                 check="permissions",
                 severity="high",
@@ -66,9 +78,9 @@ def permissions(folder: Path) -> Iterator[Finding]:
                 fix="find out who made it",
             )
             continue
-        mode = stat.S_IMODE(path.stat().st_mode)
+        mode = stat.S_IMODE(state.st_mode)
         if mode & 0o077:
-            wanted = FOLDER_MODE if path.is_dir() else FILE_MODE
+            wanted = FOLDER_MODE if stat.S_ISDIR(state.st_mode) else FILE_MODE
             yield Finding(
                 check="permissions",
                 severity="critical",
@@ -80,13 +92,14 @@ def permissions(folder: Path) -> Iterator[Finding]:
 
 def leftovers(folder: Path, now: datetime) -> Iterator[Finding]:
     """Files that a crash left behind, and files that nobody knows."""
-    for path in sorted(folder.rglob("*")):
+    for path, state in _modes(folder):
         inside = any(one.startswith(ASIDE) for one in path.relative_to(folder).parts[:-1])
         aside = path.name.startswith(ASIDE)
-        if path.is_symlink() or inside or not (path.is_file() or (aside and path.is_dir())):
+        is_folder = stat.S_ISDIR(state.st_mode)
+        if path == folder or inside or not (stat.S_ISREG(state.st_mode) or (aside and is_folder)):
             continue
         if aside:
-            age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
+            age = now - datetime.fromtimestamp(state.st_mtime, now.tzinfo)
             if path.parent.name == KEYS:
                 yield Finding(
                     check="leftovers",
@@ -339,20 +352,20 @@ def examine(office: Office, now: datetime) -> Iterator[Finding]:
 def mend(folder: Path, now: datetime) -> int:
     """Do what is safe: narrow modes, remove what crashes left. Returns how many were mended."""
     mended = 0
-    for path in (folder, *sorted(folder.rglob("*"))):
-        if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
+    for path, state in _modes(folder):
+        if not stat.S_ISLNK(state.st_mode) and stat.S_IMODE(state.st_mode) & 0o077:
+            path.chmod(FOLDER_MODE if stat.S_ISDIR(state.st_mode) else FILE_MODE)
             mended += 1
-    for path in sorted(folder.rglob(f"{ASIDE}*")):
-        age = now - datetime.fromtimestamp(path.stat().st_mtime, now.tzinfo)
-        if path.parent.name == KEYS and path.is_file() and not path.is_symlink():
+    for path, state in _modes(folder):
+        if not path.name.startswith(ASIDE) or stat.S_ISLNK(state.st_mode):
+            continue
+        age = now - datetime.fromtimestamp(state.st_mtime, now.tzinfo)
+        if path.parent.name == KEYS and stat.S_ISREG(state.st_mode):
             with changing(path.parent):  # not one that is being written at this moment
                 destroy_file(path)
-            mended += 1
+        elif age <= LEFT_BEHIND:
             continue
-        if path.is_symlink() or age <= LEFT_BEHIND:
-            continue
-        if path.is_dir():
+        elif stat.S_ISDIR(state.st_mode):
             shutil.rmtree(path)
         else:
             path.unlink()

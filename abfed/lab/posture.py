@@ -166,11 +166,13 @@ def _standing(control: Control, told: Sequence[Told], owner: str) -> Standing:
 
 
 def _offices(workspace: Workspace, sites: Iterable[str]) -> tuple[dict[str, Office], list[Told]]:
-    """Sites that can be opened; and, for every control, which can't."""
+    """Sites that can be opened, with their people; and, for every control, which can't."""
     offices, gone = {}, []
     for site in sites:
         try:
-            offices[site] = workspace.office(site)
+            office = workspace.office(site)
+            office.people.register()  # who answers for a control is read in it
+            offices[site] = office
         except AbfedError as error:
             gone.append(("red", f"{site} can't be opened: {error.what}", ""))
     told: list[Told] = [("red", what, at) for _, what, at in gone]
@@ -193,7 +195,11 @@ def _of_checkups(control: Control, offices: dict[str, Office], now: datetime) ->
         return
     clean = []
     for site, office in offices.items():
-        records = Checkups(office.folder, office.keys).records()
+        try:
+            records = Checkups(office.folder, office.keys).records()
+        except AbfedError as error:
+            yield "red", f"{site}: a record of its check-ups can't be read: {error.what}", ""
+            continue
         if not records or not -HOUR <= now - moment_of(records[-1]["at"]) <= OLDEST:
             yield "red", f"{site} was not checked within {OLDEST.days} days (`abfed doctor`)", ""
             continue

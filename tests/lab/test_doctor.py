@@ -17,6 +17,7 @@ import yaml
 from abfed.cli.main import main
 from abfed.lab import doctor
 from abfed.lab.doctor import check_lab, check_up
+from abfed.lab.examining import leftovers, permissions
 from abfed.lab.supply import (
     LOCK,
     advisories,
@@ -31,7 +32,7 @@ from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
 from abfed.site.checkups import Checkups, Finding, read_record
 from abfed.site.clock import stamp
-from abfed.site.files import write_private
+from abfed.site.files import ASIDE, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.ring import read_ring, write_ring
 from tests.lab.test_people_commands import Desk
@@ -160,6 +161,19 @@ def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     assert not (workspace.silo_folder("aurora") / ".aside-0123").exists()
     assert not (workspace.silo_folder("aurora") / ".aside-backup").exists()
     assert (workspace.silo_folder("aurora") / "releases").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_site_at_work_renames_meanwhile_is_no_defect(tmp_path: Path) -> None:
+    aside = tmp_path / f"{ASIDE}0a1b"
+    for looked_at in (permissions(tmp_path), leftovers(tmp_path, datetime.now(UTC))):
+        for name in ("a.csv", "b.csv", aside.name):
+            (tmp_path / name).touch(mode=0o666)
+        tmp_path.chmod(0o777)
+        first = next(looked_at)  # all was listed
+        (tmp_path / "b.csv").unlink()
+        aside.unlink(missing_ok=True)
+        found = [first, *looked_at]
+        assert not any("b.csv" in one.what for one in found)
 
 
 def test_a_file_left_aside_among_keys_is_named_at_once_and_overwritten(
