@@ -29,12 +29,12 @@ from abfed.lab.responding import (
 from abfed.lab.session import Session, sign_in
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
-from abfed.protocol.envelope import open_envelope
+from abfed.protocol.envelope import key_id, open_envelope
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.plan import Plan
 from abfed.site.clock import stamp
 from abfed.site.factors import otp_code
-from abfed.site.files import make_private_folder, write_private
+from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.vendors import Vendor
 
@@ -322,9 +322,6 @@ def read_drill(path: Path, public_key: bytes) -> dict[str, Any]:
     Raises:
         IntegrityError: it was changed, or is not of this site.
     """
-    from abfed.protocol.envelope import key_id
-    from abfed.site.files import read_private
-
     trusted = {key_id(public_key): public_key}
     content = open_envelope(read_private(path), trusted, kind="drill", where=path.name).content
     record = parse_canonical(content, where=path.name)

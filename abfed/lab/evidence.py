@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from abfed.lab.coordination import COORDINATOR
 from abfed.lab.drills import FOLDER as DRILLS
+from abfed.lab.drills import read_drill
 from abfed.lab.models import damaged_models, registry_of
 from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
@@ -24,15 +25,12 @@ from abfed.lab.trials import try_factors, try_rights, try_rows
 from abfed.lab.uses import services_in_use, try_register, unusable
 from abfed.lab.watching import last_look
 from abfed.lab.workspace import Workspace
-from abfed.protocol.canonical import parse_canonical
-from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import Refused
 from abfed.protocol.printable import counted
 from abfed.silo.policy import Policy
 from abfed.silo.subjects import Subjects
 from abfed.site.checkups import Checkups
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import read_private
 
 State = Literal["holds", "look", "red"]
 Told = tuple[State, str, str]
@@ -246,10 +244,8 @@ def _incidents(seen: Seen) -> Iterator[Told]:
 def _drilled(seen: Seen) -> Iterator[Told]:
     found = []
     for office in seen.offices.values():
-        trusted = {office.keys.key_id: office.keys.public_key}
         for path in (office.folder / DRILLS).glob("*.drill"):
-            content = open_envelope(read_private(path), trusted, kind="drill", where=path.name)
-            found.append(parse_canonical(content.content, where=path.name))
+            found.append(read_drill(path, office.keys.public_key))
     passed = [one for one in found if one["passed"]]
     recent = [one for one in passed if seen.now - moment_of(one["ended_at"]) < DRILLED]
     if not recent:
@@ -288,12 +284,13 @@ def _agreements(seen: Seen) -> Iterator[Told]:
                 for one in entry.vendor.services
                 if not unusable(office, one.kind, one.address, moment_of(f"{ends}{MIDNIGHT}"))
             ]
-            if used:
-                yield "red", f"{site}: {name} would be used on {ends}, when it has ended", seen.at
             standards = ", ".join(entry.vendor.standards)
             state: State = "holds" if standards else "look"
             said = f"{site}: {name} ({standards or 'no standard is named'}) ends on {ends}"
-            yield state, f"{said}; tried for that day, it is refused", seen.at
+            if used:
+                yield "red", f"{said}; tried for that day, it would still be used", seen.at
+            else:
+                yield state, f"{said}; tried for that day, it is refused", seen.at
         if not vendors_of(office).list():
             yield "holds", f"{site} has no vendor, and every service of one is refused", seen.at
 
