@@ -244,8 +244,8 @@ def _incidents(seen: Seen) -> Iterator[Told]:
 def _drilled(seen: Seen) -> Iterator[Told]:
     found = []
     for office in seen.offices.values():
-        for path in (office.folder / DRILLS).glob("*.drill"):
-            found.append(read_drill(path, office.keys.public_key))
+        kept = (office.folder / DRILLS).glob("*.drill")
+        found += [read_drill(path, office.keys.public_key) for path in kept]
     passed = [one for one in found if one["passed"]]
     recent = [one for one in passed if seen.now - moment_of(one["ended_at"]) < DRILLED]
     if not recent:

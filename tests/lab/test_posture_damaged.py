@@ -1,4 +1,4 @@
-"""A security review of a site that is damaged in part: that is red, and all else is told as well."""
+"""A security review of a site that is damaged in part: that is red, and all else is told too."""
 
 from __future__ import annotations
 
