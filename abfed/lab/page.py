@@ -153,6 +153,15 @@ def plan_source(plan: Plan) -> str:
     return f"plan:{plan.digest[:SOURCE_HEX]}"
 
 
+class Fragment(str):
+    """Markup that a notebook shows as such, in our style."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="abfed">{self}</div>' if self else ""
+
+
 def section(heading: str, *parts: str, first: bool = False) -> str:
     """A section with its heading."""
     kind = ' class="first"' if first else ""

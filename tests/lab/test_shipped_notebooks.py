@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,20 @@ def test_it_is_kept_without_outputs(name):
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
     assert all(len(cell["source"]) <= 10 for cell in code)
     assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
+
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_it_imports_is_there(path):
+    """What only notebooks use looks like a name that nothing uses."""
+    cells = json.loads(path.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    lines = "\n".join(one for one in sources if not one.startswith("%")).splitlines()
+    imports = [one for one in lines if one.startswith("from abfed.")]
+    assert imports
+    exec(compile("\n".join(imports), path.name, "exec"), {})
 
 
 def page_of(subject, kernels, name, parameters):
