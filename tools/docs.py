@@ -107,7 +107,7 @@ def walk(
 def notebooks(folder: Path) -> str:
     """Execute those that need no run, as reports; returns the page that links them."""
     folder.mkdir()
-    subject = of_plan(Plan.load(PLAN), PLAN.read_bytes())
+    subject = of_plan(Plan.load(PLAN), PLAN.read_bytes(), PLAN.parent)
     how = (
         f"Made by this build over `{PLAN.relative_to(ROOT)}`, as `abfed report` makes them. Those "
         "about a run are made by `make demo` and by the batch in `experiments/grid.yaml`."

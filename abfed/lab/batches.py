@@ -281,8 +281,9 @@ class _Finder:
         plan = Plan.load(path)
         runs = [run for run in self._runs if run.plan.digest == plan.digest]
         if not runs:
-            about = {"kind": "plan", "file": str(path.resolve())}
-            yield of_plan(plan, path.read_bytes()), about, plan.name
+            home = self._workspace.path.resolve()
+            about = {"kind": "plan", "file": str(path.resolve()), "workspace": str(home)}
+            yield of_plan(plan, path.read_bytes(), home), about, plan.name
             return
         wanted = [run for run in runs if _within(run, entry.period)]
         if not wanted:

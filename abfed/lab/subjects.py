@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.disclosure import Allowed
+from abfed.lab.legible import settled
 from abfed.lab.page import SYNTHETIC, plan_source, title
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
+from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "plan.yaml"
 CANARIES = "canaries.txt"
-"""In a workspace: words, one a line, that were planted to be found where they must never be."""
-SHORTEST_WORD = 5  # characters of a host's name that isn't an everyday word
+"""In a workspace: texts, one a line, that were planted to be found where they must never be."""
+SHORTEST_WORD = 5  # characters of a host's or folder's name that isn't an everyday word
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Subject:
 
     Attributes:
         name: what its files are called after.
+        workspace: whose canaries and folders its page never shows.
         title: what the page is called.
         notebook: the notebook it is shown with where no other is named.
         audience: roles that the report is for.
@@ -47,6 +50,7 @@ class Subject:
     """
 
     name: str
+    workspace: Path
     title: str
     notebook: str
     audience: tuple[str, ...]
@@ -59,16 +63,27 @@ class Subject:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def allowed(self) -> Allowed:
-        """What its page may show."""
-        words = {str(Path.home()), socket.gethostname()}
-        for folder in self.read:
-            workspace = folder.resolve().parent
-            words |= {str(folder), str(folder.resolve()), str(workspace)}
-            canaries = workspace / CANARIES
-            if canaries.is_file():
-                words |= set(canaries.read_text().split())
-        kept = tuple(sorted(word for word in words if len(word) >= SHORTEST_WORD))
-        return Allowed(self.sources, kept)
+        """What its page may show.
+
+        Raises:
+            WorkspaceError: the workspace's canaries can't be read.
+        """
+        words = {str(Path.home()), socket.gethostname(), str(self.workspace.resolve())}
+        words |= {str(one) for folder in self.read for one in (folder, folder.resolve())}
+        words = {one for one in words if len(one) >= SHORTEST_WORD}
+        return Allowed(self.sources, tuple(sorted(words | _canaries(self.workspace))))
+
+
+def _canaries(workspace: Path) -> set[str]:
+    """Texts that were planted, in the form in which texts are looked through for them."""
+    file = workspace / CANARIES
+    if not file.exists():
+        return set()
+    try:
+        lines = read_document(file, "list of canaries", error=WorkspaceError).decode().splitlines()
+    except UnicodeDecodeError as cause:
+        raise WorkspaceError("is not UTF-8", where=CANARIES, do="write it anew as such") from cause
+    return {settled(line).strip() for line in lines} - {""}
 
 
 ALL = "all"
@@ -112,7 +127,7 @@ def find_subject(workspace: Workspace, about: str, *, notebook: str = "") -> Sub
         latest = runs[-1]  # data may have changed since the ones before
         _refuse_another_wish(plan, latest, about)
         return of_run(latest)
-    return of_plan(plan, Path(about).read_bytes())
+    return of_plan(plan, Path(about).read_bytes(), workspace.path)
 
 
 def _refuse_another_wish(plan: Plan, run: Finished, about: str) -> None:
@@ -140,6 +155,7 @@ def of_run(run: Finished) -> Subject:
     runs = run.folder.resolve().parent
     return Subject(
         name=run.name,
+        workspace=runs.parent,
         title=title(run),
         notebook=run.report.notebook,
         audience=run.report.audience,
@@ -163,11 +179,12 @@ def of_run(run: Finished) -> Subject:
     )
 
 
-def of_plan(plan: Plan, text: bytes) -> Subject:
+def of_plan(plan: Plan, text: bytes, workspace: Path) -> Subject:
     """A plan, before any silo was asked: the kernel gets its text and nothing else."""
     named = plan.report.title or plan.name
     return Subject(
         name=f"{plan.name}-{plan.digest[:10]}",
+        workspace=workspace,
         title=f"SIMULATION: {named}" if plan.simulation is not None else named,
         notebook="experiment_design",
         audience=plan.report.audience,
@@ -192,6 +209,7 @@ def of_runs(runs: Sequence[Finished], folder: Path) -> Subject:
     manifests = {run.name: sha256_hex(canonical_bytes(run.manifest)) for run in runs}
     return Subject(
         name="all-runs",
+        workspace=folder.resolve().parent,
         title="All runs",
         notebook="portfolio",
         audience=tuple(sorted(audience)),
@@ -219,6 +237,7 @@ def of_review(path: Path, public_key: bytes) -> Subject:
     values = read_posture(path, public_key)
     return Subject(
         name=f"security-review-{path.stem}",
+        workspace=path.resolve().parents[2],
         title=f"Security review of {values['at'][:10]}",
         notebook="security_review",
         audience=("auditor", "privacy-officer", "security-officer"),

@@ -173,7 +173,7 @@ def _subject(workspace: Workspace, manifest: dict[str, Any], plan: Path | None) 
         case _:
             if plan is None:
                 raise InputError("the report is about a plan", do="name its file with --plan")
-            return of_plan(Plan.load(plan), plan.read_bytes())
+            return of_plan(Plan.load(plan), plan.read_bytes(), workspace.path)
 
 
 def _causes(manifest: dict[str, Any], subject: Subject, notebook: Path) -> list[str]:

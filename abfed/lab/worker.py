@@ -103,7 +103,8 @@ def subject_of(job: Mapping[str, Any]) -> Subject:
             runs = [open_finished(folder / name, key) for name in names]
             return of_runs(runs, folder)
         case _:
-            return of_plan(Plan.load(about["file"]), Path(about["file"]).read_bytes())
+            file = Path(about["file"])
+            return of_plan(Plan.load(file), file.read_bytes(), Path(about["workspace"]))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def page_of(subject, kernels, name, parameters):
 def pages(run, kernels):
     """The page of each notebook."""
     path = shipped("experiments/spring-waves.yaml")
-    planned = of_plan(Plan.load(path), path.read_bytes())
+    planned = of_plan(Plan.load(path), path.read_bytes(), path.parent)
     made = {name: page_of(planned, kernels, name, given) for name, given in PLANNED.items()}
     of_one = of_run(run)
     made |= {name: page_of(of_one, kernels, name, given) for name, given in OF_RUNS.items()}
@@ -122,7 +122,7 @@ def test_pages_hold_their_layout_and_are_accessible(pages):
 def test_a_simulation_runs_again_from_its_seed_to_the_same_bytes(run, kernels):
     """`abfed report verify` runs every made-up experiment anew; another seed is another report."""
     path = shipped("experiments/spring-waves.yaml")
-    subject = of_plan(Plan.load(path), path.read_bytes())
+    subject = of_plan(Plan.load(path), path.read_bytes(), path.parent)
     workspace = Workspace(run.folder.parents[1])
     pages = [
         write_report(
@@ -144,7 +144,9 @@ def test_a_simulation_runs_again_from_its_seed_to_the_same_bytes(run, kernels):
 
 def test_a_plan_that_expects_nothing_says_so(kernels):
     path = shipped("experiments/spring.yaml")
-    html = page_of(of_plan(Plan.load(path), path.read_bytes()), kernels, "experiment_design", {})
+    html = page_of(
+        of_plan(Plan.load(path), path.read_bytes(), path.parent), kernels, "experiment_design", {}
+    )
     assert "says nothing of what is expected" in html
 
 
