@@ -63,7 +63,7 @@ def plan_card(plan: Plan) -> str:
         ("Privacy", privacy),
     ]
     if plan.model is not None:
-        pairs.append(("Model", f"{_network(plan.model)}, {plan.schedule.rounds} rounds"))
+        pairs.append(("Model", f"{shape_of(plan.model)}, {plan.schedule.rounds} rounds"))
     pairs.append(("Digest", _code(plan.digest)))
     kicker = "abfed plan, simulated" if plan.simulation is not None else "abfed plan"
     return _card(kicker, plan.report.title or plan.name, pairs)
@@ -71,15 +71,16 @@ def plan_card(plan: Plan) -> str:
 
 def model_card(model: Model) -> str:
     """What a model predicts, and its shape."""
-    pairs = [("Predicts", f"probability of {escape(model.outcome)}"), ("Shape", _network(model))]
+    pairs = [("Predicts", f"probability of {escape(model.outcome)}"), ("Shape", shape_of(model))]
     return _card("abfed model", f"Engagement model of {model.outcome}", pairs)
 
 
-def _network(model: Model) -> str:
+def shape_of(model: Model) -> str:
     """A model's shape in words."""
     if not model.hidden:
         return "logistic regression with arm interactions"
-    return f"network with hidden layers of {'-'.join(map(str, model.hidden))}"
+    layers = "a hidden layer" if len(model.hidden) == 1 else "hidden layers"
+    return f"network with {layers} of {'-'.join(map(str, model.hidden))}"
 
 
 def release_card(release: Release) -> str:

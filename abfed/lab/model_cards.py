@@ -7,6 +7,7 @@ evaluated, and what it was made of. What nobody measured is said not to have bee
 from __future__ import annotations
 
 from abfed.coordinator.registry import Registration, Standing
+from abfed.lab.cards import shape_of
 from abfed.protocol.plan import Plan
 
 
@@ -30,12 +31,11 @@ def _intended(model: Registration, plan: Plan) -> str:
     spec = plan.model
     assert spec is not None  # noqa: S101 - a registration without a model can't be made
     arms = ", ".join(arm.name for arm in plan.arms)
-    kind = f"{'-'.join(map(str, spec.hidden))} network" if spec.hidden else "logistic regression"
     return (
         "## What it is for\n\n"
         f"- Predicts `{spec.outcome}` of a send from what is known before it; arms {arms}.\n"
         f"- Purpose that the silos allowed: {plan.purpose}. Other uses were not asked for.\n"
-        f"- A {kind} (learner `{spec.learner}`); digest `{model.digest[:16]}`."
+        f"- A {shape_of(spec)} ({spec.learner.upper()}-learner); digest `{model.digest[:16]}`."
     )
 
 

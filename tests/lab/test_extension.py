@@ -5,7 +5,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import abfed
-from abfed.lab.cards import model_card, plan_card, release_card
+from abfed.lab.cards import model_card, plan_card, release_card, shape_of
 from abfed.lab.extension import error_card
 from abfed.protocol.errors import PlanError
 from abfed.protocol.plan import Plan
@@ -102,6 +102,18 @@ def test_each_thing_has_a_card(run):
     assert "gaussian noise, σ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}" in card
     assert release.plan_digest[:16] in card
     assert release.arrays_digest not in card
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ((), "logistic regression with arm interactions"),
+        ((16,), "network with a hidden layer of 16"),
+        ((64, 32), "network with hidden layers of 64-32"),
+    ],
+)
+def test_a_models_shape_is_said_in_words(run, hidden, said):
+    assert shape_of(run.plan.model.model_copy(update={"hidden": hidden})) == said
 
 
 def test_a_ledger_and_a_figure_show_themselves(run, shell):
