@@ -32,6 +32,9 @@ EARLIEST, LATEST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo
 CLOCKS_APART = 5 / 60
 """Hours by which something may precede its send, as the clocks of two machines have it: none."""
 
+NOBODY = bytes(PSEUDONYM_BYTES)
+"""Stands in rows without a recipient, which are rejected."""
+
 _NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
 
 
@@ -43,11 +46,13 @@ class Converted:
         table: canonical rows. Sensitive.
         rejected: rows left out, by reason.
         left_out: rows that `where` gives to somebody else.
+        opted_out: people of rejected rows which say that they did. Sensitive.
     """
 
     table: pa.Table
     rejected: Counter[str]
     left_out: int
+    opted_out: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -108,9 +113,13 @@ class Converter:
         bad = _Bad(np.zeros(len(numbers), dtype=np.bool_))
         columns = self._columns(batch, first_row + numbers, bad)
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+        out: frozenset[bytes] = frozenset()
         if bad.rows.any():
+            said = columns["opted_out"].fill_null(False)  # noqa: FBT003 - Arrow's signature
+            theirs = table["recipient"].filter(pc.and_(said, pa.array(bad.rows)))
+            out = frozenset(theirs.to_pylist()) - {NOBODY}
             table = table.filter(pa.array(~bad.rows))
-        return Converted(table, bad.reasons, left_out)
+        return Converted(table, bad.reasons, left_out, out)
 
     def audience(self, batch: pa.RecordBatch, first_row: int) -> Audience:
         """People of a batch of a list: no arm, time or outcome is read.
@@ -212,7 +221,7 @@ class Converter:
         whole = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, SEPARATOR)
         found = self._pseudonyms.column(whole.fill_null(""), normalise=recipient.normalise)
         bad.add("recipient: missing", _nulls(found))
-        return found.fill_null(bytes(PSEUDONYM_BYTES))
+        return found.fill_null(NOBODY)
 
     def _named(
         self,
@@ -253,13 +262,13 @@ class Converter:
         return self._decided(name, texts, outcome, bad)
 
     def _opted_out(self, batch: pa.RecordBatch, choice: OptOut, bad: _Bad) -> pa.Array:
-        """The opt-out, which must be known."""
+        """The opt-out, which must be known; null where it isn't."""
         if choice.column is None:
             return pa.repeat(pa.scalar(choice.constant, pa.bool_()), batch.num_rows)
         texts = self._texts(batch.column(choice.column))
         decided = self._decided("opted_out", texts, choice, bad)
         bad.add("opted_out: missing", _nulls(decided))
-        return decided.fill_null(True)  # noqa: FBT003 - Arrow's signature
+        return decided
 
     @staticmethod
     def _decided(

@@ -80,6 +80,7 @@ class _Tally:
     accepted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     seen: Seen = field(default_factory=Seen)
+    opted_out: set[bytes] = field(default_factory=set)
 
 
 def ingest(
@@ -115,6 +116,7 @@ def ingest(
         experiments=mapping.experiments(),
         two_arms=mapping.two_arms,
         source=export.digest,
+        opted_out=tally.opted_out,
     )
     return IngestReport(
         rows=tally.rows,
@@ -148,6 +150,7 @@ def _tables(
         tally.left_out += converted.left_out
         tally.accepted += converted.table.num_rows
         tally.rejected.update(converted.rejected)
+        tally.opted_out |= converted.opted_out
         tally.seen.add(converted.table, mapping)
         if converted.rejected and mapping.on_bad_row == "refuse":
             _refuse(

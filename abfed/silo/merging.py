@@ -6,10 +6,13 @@
 3. A send doesn't change its arm: that contradicts the experiment and is refused.
 4. A recipient who is new in a second arm of an experiment is refused, unless the mapping says
    `two_arms: exclude`: then the rows are kept, and no computation reads them.
+5. A row that isn't taken in counts in one thing: where it says that its recipient opted out, so do
+   all that are held of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -42,13 +45,25 @@ class Merged:
     unchanged: int
 
 
-def merge(existing: pa.Table, incoming: pa.Table, *, refuse_two_arms: bool) -> Merged:
+def merge(
+    existing: pa.Table,
+    incoming: pa.Table,
+    *,
+    refuse_two_arms: bool,
+    opted_out: pa.Array | None = None,
+) -> Merged:
     """Merge rows of one bucket; both tables have the same schema.
+
+    Args:
+        existing: what is held. Sensitive.
+        incoming: what is new. Sensitive.
+        refuse_two_arms: whether a recipient in two arms of an experiment is an error.
+        opted_out: people who did by rows that aren't taken in.
 
     Raises:
         DataError: a send with two arms, or a recipient in two arms where that is refused.
     """
-    rows = pa.concat_tables([existing, incoming]).combine_chunks()
+    rows = pa.concat_tables([existing, opt_out(incoming, opted_out)]).combine_chunks()
     if not rows.num_rows:
         return Merged(None, 0, 0, 0)
     order, experiments, people, moments = _sorted(rows)
@@ -60,7 +75,34 @@ def merge(existing: pa.Table, incoming: pa.Table, *, refuse_two_arms: bool) -> M
     _check_sends(rows, arms, send_starts)
     if refuse_two_arms:
         _check_recipients(rows, arms, recipient_starts, ~old)
-    return _collapse(rows, old, np.flatnonzero(send_starts))
+    return _collapse(rows, old, np.flatnonzero(send_starts), opted_out)
+
+
+def opt_out(rows: pa.Table, who: pa.Array | None) -> pa.Table:
+    """The same rows, where those of these people say that they opted out.
+
+    The very same table where they say so already.
+    """
+    if who is None or not len(who) or not rows.num_rows:
+        return rows
+    theirs = pc.is_in(rows["recipient"], value_set=who)
+    said = rows["opted_out"]
+    if not pc.any(pc.and_not(theirs, said)).as_py():
+        return rows
+    place = rows.schema.get_field_index("opted_out")
+    return rows.set_column(place, rows.schema.field(place), pc.or_(said, theirs))
+
+
+def check_declared(table: pa.Table, experiments: Mapping[str, Collection[str]]) -> None:
+    """Refuse rows of an experiment or arm that no mapping declared."""
+    for pair in (
+        table.select(["experiment", "arm"])
+        .group_by(["experiment", "arm"])
+        .aggregate([])
+        .to_pylist()
+    ):
+        if pair["arm"] not in experiments.get(pair["experiment"], ()):
+            raise DataError("rows are of an experiment or arm that isn't declared")
 
 
 def _sorted(rows: pa.Table) -> tuple[Indices, Indices, npt.NDArray[np.uint64], Indices]:
@@ -106,7 +148,7 @@ def _refuse_two_arms(experiment: str) -> NoReturn:
     )
 
 
-def _collapse(rows: pa.Table, old: Flags, starts: Indices) -> Merged:
+def _collapse(rows: pa.Table, old: Flags, starts: Indices, opted_out: pa.Array | None) -> Merged:
     """One row for each send, with the last known value of each column."""
     sizes = np.diff(np.append(starts, len(old)))
     known = old[starts]
@@ -116,8 +158,9 @@ def _collapse(rows: pa.Table, old: Flags, starts: Indices) -> Merged:
     if len(starts) < len(old):
         rows, updated = _last_known(rows, starts, met)
     unchanged = int(met.sum()) - int(updated.sum())
-    changed = new > 0 or bool(updated.any())
-    return Merged(rows if changed else None, new, int(updated.sum()), unchanged)
+    after = opt_out(rows, opted_out)
+    changed = new > 0 or bool(updated.any()) or after is not rows
+    return Merged(after if changed else None, new, int(updated.sum()), unchanged)
 
 
 def _last_known(rows: pa.Table, starts: Indices, met: Flags) -> tuple[pa.Table, Flags]:

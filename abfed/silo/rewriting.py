@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from abfed.silo.buckets import BucketFiles
 from abfed.silo.encryption import Cryptor
 from abfed.silo.manifest import BucketFile, Manifest
+from abfed.silo.merging import opt_out
 from abfed.silo.rows import RECIPIENT, flat
 from abfed.silo.spill import bucket_of
 from abfed.silo.tombstones import State, Tombstones, leave_out, with_state, without_state
@@ -126,7 +127,10 @@ class Rewriting:
         return tuple(state for state, those in people.items() if who in those)
 
     def purge(self, before: datetime) -> Changed:
-        """Remove all sends before a moment, by the policy's retention."""
+        """Remove all sends before a moment, by the policy's retention.
+
+        Who opted out on one of them is not read because it is gone: their other sends say it now.
+        """
         moment = pa.scalar(before, pa.timestamp("us", tz="UTC"))
 
         def change(manifest: Manifest, held: frozenset[bytes]) -> Manifest:
@@ -134,7 +138,9 @@ class Rewriting:
             return manifest.model_copy(update={"purged_before": stamp(before)})
 
         def keep(rows: pa.Table) -> pa.Table:
-            return rows.filter(pc.greater_equal(rows["sent_at"], moment))
+            late = pc.less(rows["sent_at"], moment)
+            out = rows.filter(pc.and_(late, rows["opted_out"]))
+            return opt_out(rows.filter(pc.invert(late)), flat(out["recipient"]))
 
         return self._rewrite(None, change, keep)
 

@@ -74,7 +74,7 @@ class Spill:
     def rows(self, bucket: int) -> list[pa.Table]:
         """A bucket's rows, in the order in which they came. Sensitive."""
         tables = []
-        for number, part in enumerate(self._parts[bucket]):
+        for number, part in enumerate(self._parts.get(bucket, ())):
             self._file.seek(part.offset)
             plain = unseal(self._key, self._file.read(part.size), name=f"spill:{bucket}:{number}")
             with pa.ipc.open_stream(plain) as reader:

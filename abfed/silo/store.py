@@ -36,11 +36,12 @@ from abfed.protocol.schema import RESERVED_COLUMNS
 from abfed.silo.buckets import LOCK, BucketFiles
 from abfed.silo.encryption import Cryptor
 from abfed.silo.manifest import BucketFile, Manifest, write_manifest
-from abfed.silo.merging import merge
+from abfed.silo.merging import check_declared, merge
 from abfed.silo.permit import Permit
 from abfed.silo.portions import opted_out, rising, whole_recipients
 from abfed.silo.pseudonyms import SendOrder
 from abfed.silo.rows import (
+    RECIPIENT,
     SEND_ORDER,
     SENT_AT,
     FeatureKind,
@@ -50,7 +51,7 @@ from abfed.silo.rows import (
     with_schema,
 )
 from abfed.silo.selection import CODED, coded_schema, columns_to_read, select
-from abfed.silo.spill import Spill
+from abfed.silo.spill import Spill, bucket_of
 from abfed.silo.tombstones import Tombstones, erased, leave_out, unread
 from abfed.site.clock import moment_of
 from abfed.site.files import check_private, make_private_folder, write_private
@@ -261,6 +262,7 @@ class Store:
         experiments: Mapping[str, Collection[str]],
         two_arms: TwoArms = "refuse",
         source: str | None = None,
+        opted_out: Collection[bytes] = (),
     ) -> UpsertResult:
         """Add rows and what is new about known ones, wholly or not at all.
 
@@ -270,6 +272,7 @@ class Store:
             experiments: declared arms by experiment; rows must be of these.
             two_arms: what to do with a recipient in two arms of an experiment.
             source: keyed digest of the export, hex, to be remembered if it changes something.
+            opted_out: who did by rows that can't be taken in; looked at when the tables are read.
 
         Raises:
             DataError: contradicting arms, a recipient in two arms, undeclared arms, other types.
@@ -281,10 +284,12 @@ class Store:
             self._files.sweep()
             before = self._manifest.with_experiments(experiments)
             spill = stack.enter_context(Spill(self._files.folder, before.buckets))
-            rows, before = self._take_in(tables, spill, before)
+            rows, before, out = self._take_in(tables, spill, before)
+            out.update(opted_out)
+            refuse = two_arms == "refuse"
             written: dict[int, BucketFile] = {}
             try:
-                counts = self._merge(before, spill, written, refuse_two_arms=two_arms == "refuse")
+                counts = self._merge(before, spill, written, out, refuse_two_arms=refuse)
                 if written or before != self._manifest:
                     self._commit(before, written, source)
             except BaseException:
@@ -294,9 +299,9 @@ class Store:
 
     def _take_in(
         self, tables: Iterable[pa.Table], spill: Spill, manifest: Manifest
-    ) -> tuple[int, Manifest]:
-        """Seal all incoming rows, checked; the count, and the manifest with their columns."""
-        count, first = 0, None
+    ) -> tuple[int, Manifest, set[bytes]]:
+        """Seal incoming rows, checked; the count, their columns, who opted out in those too old."""
+        count, first, out = 0, None, set[bytes]()
         gone = erased(self._people.read(manifest.subjects))
         for table in tables:
             if first is None:
@@ -306,39 +311,45 @@ class Store:
                 raise DataError("the tables of an upsert must have one schema")
             if not table.num_rows:
                 continue
-            _check_declared(table, manifest.experiments)
-            table = leave_out(_kept(table, manifest), gone)  # noqa: PLW2901 - who is erased stays so
+            check_declared(table, manifest.experiments)
+            table, late = _parted(table, manifest)  # noqa: PLW2901
+            out.update(late["recipient"].filter(late["opted_out"]).to_pylist())
+            table = leave_out(table, gone)  # noqa: PLW2901 - who is erased stays so
             keys = (flat(table[name]) for name in ("recipient", "experiment", "sent_at"))
             table = table.append_column(SEND_ORDER, pa.array(self._order.of(*keys)))  # noqa: PLW2901
             spill.add(table)
             count += table.num_rows
-        return count, manifest
+        return count, manifest, out
 
     def _merge(
         self,
         manifest: Manifest,
         spill: Spill,
         written: dict[int, BucketFile],
+        opted_out: set[bytes],
         *,
         refuse_two_arms: bool,
     ) -> tuple[int, int, int]:
         """Merge bucket by bucket into new files; counts of new, updated, unchanged sends."""
         schema = stored_schema(manifest)
         totals = [0, 0, 0]
+        out = pa.array(sorted(opted_out), RECIPIENT)
+        theirs = set(bucket_of(out, manifest.buckets).tolist()) if opted_out else set()
         with self._files.snapshot() as (_, opened):
             held = {file.bucket: (file, handle) for file, handle in opened}
-            for bucket in spill.buckets():
+            for bucket in sorted({*spill.buckets(), *(theirs & held.keys())}):
                 existing = schema.empty_table()
                 if bucket in held:
                     file, handle = held[bucket]
                     existing = self._cryptor.decrypt(
                         self._files.content(file, handle), where=file.name
                     )
-                incoming = pa.concat_tables(
-                    [with_schema(part, schema) for part in spill.rows(bucket)]
-                )
+                parts = [with_schema(part, schema) for part in spill.rows(bucket)]
                 merged = merge(
-                    with_schema(existing, schema), incoming, refuse_two_arms=refuse_two_arms
+                    with_schema(existing, schema),
+                    pa.concat_tables([schema.empty_table(), *parts]),
+                    refuse_two_arms=refuse_two_arms,
+                    opted_out=out,
                 )
                 if merged.table is not None:
                     sealed = self._cryptor.encrypt(merged.table)
@@ -362,24 +373,13 @@ def stored_schema(manifest: Manifest) -> pa.Schema:
     return schema.append(pa.field(SEND_ORDER, pa.uint64(), nullable=False))
 
 
-def _check_declared(table: pa.Table, experiments: Mapping[str, Collection[str]]) -> None:
-    """Refuse rows of an experiment or arm that no mapping declared."""
-    for pair in (
-        table.select(["experiment", "arm"])
-        .group_by(["experiment", "arm"])
-        .aggregate([])
-        .to_pylist()
-    ):
-        if pair["arm"] not in experiments.get(pair["experiment"], ()):
-            raise DataError("rows are of an experiment or arm that isn't declared")
-
-
-def _kept(table: pa.Table, manifest: Manifest) -> pa.Table:
-    """Incoming rows without those that retention has removed already."""
+def _parted(table: pa.Table, manifest: Manifest) -> tuple[pa.Table, pa.Table]:
+    """Incoming rows that retention has not removed already, and those that it has."""
     if not manifest.purged_before:
-        return table
+        return table, table.slice(0, 0)
     moment = pa.scalar(moment_of(manifest.purged_before), SENT_AT)
-    return table.filter(pc.greater_equal(table["sent_at"], moment))
+    kept = pc.greater_equal(table["sent_at"], moment)
+    return table.filter(kept), table.filter(pc.invert(kept))
 
 
 def _check_permit(permit: Permit, columns: Sequence[str], manifest: Manifest) -> None:

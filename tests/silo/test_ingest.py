@@ -16,7 +16,7 @@ from abfed.silo.mapping import ExportMapping
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.rewriting import Rewriting
 from tests.silo.bad_inputs import BAD, SECRETS, Bad
-from tests.silo.made import HEADER, MAPPING, contents, export_text, founded, line, seen
+from tests.silo.made import HEADER, MAPPING, contents, export_text, founded, line, people, seen
 
 
 class Site:
@@ -305,6 +305,29 @@ def test_who_was_erased_is_kept_out_however_spelt_and_counted_as_that(site):
     report = site.take(again)
     assert (report.unchanged, report.kept_out, report.repeated) == (9, 2, 1)
     assert len(site.rows()) == 9
+
+
+def test_a_row_that_is_left_out_still_says_who_opted_out(site):
+    site.take(export_text(*(line(person) for person in range(40))))
+    left = [
+        line(3, legal="", optout="Y"),  # nobody's basis any more
+        line(4, campaign="Winter", optout="Y"),
+        line(5, email="", optout="Y"),
+        line(6, spend="much"),
+        line(7, spend="much", optout="perhaps"),
+    ]
+    later = export_text(*(line(person) for person in range(40, 80)), line(4), *left)
+    report = site.take(later, MAPPING + "max_rejected_share: 0.2\n")
+    assert sum(report.rejected.values()) == len(left)
+    assert (report.new, report.updated) == (40, 1)
+    gone = {Pseudonyms(site.keys).of(f"person{one}@example.com") for one in (3, 4)}
+    assert len(people(site.rows())) == 78
+    assert not people(site.rows()) & gone
+    epoch = site.store.epoch
+    site.take(later, MAPPING + "max_rejected_share: 0.2\n")
+    assert site.store.epoch == epoch, "the same file again changes nothing"
+    site.take(export_text(*(line(person) for person in range(4))))
+    assert len(people(site.rows())) == 79, "a later export may say otherwise of the same send"
 
 
 def test_a_later_file_brings_later_outcomes(site):

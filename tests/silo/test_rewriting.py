@@ -139,6 +139,19 @@ def test_purged_sends_are_gone_and_do_not_come_back(made):
     assert store.epoch == epoch, "nothing changed, so it is the same state of the data"
 
 
+def test_a_purge_lets_nobody_be_read_again_who_opted_out_on_a_send_that_goes(tmp_path: Path):
+    store, keys = founded(tmp_path, buckets=1)
+    put(store, [send(1, 0, opted_out=True), send(1, 7), send(2, 0), send(2, 7)])
+    assert read(store) == {pseudonym(2)}
+    moment = send(0, 7)["sent_at"]
+    Rewriting(tmp_path / "store", keys).purge(moment)
+    assert read(store) == {pseudonym(2)}
+    put(store, [send(3, 7), send(3, 0, opted_out=True)])
+    assert read(store) == {pseudonym(2)}, "a row that is too old to be kept said it"
+    put(store, [send(2, 0, opted_out=True)])
+    assert read(store) == set(), "also where no row is taken in"
+
+
 def seen_after(store: Store) -> list[dict[str, Any]]:
     store.refresh()
     return seen(store)
