@@ -14,7 +14,7 @@ import typer
 
 from abfed import __version__
 from abfed.cli.ondemand import Command, OnDemand
-from abfed.cli.output import defect, fail, interrupted, misused, say, say_json
+from abfed.cli.output import INTERRUPTED, defect, fail, interrupted, misused, say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption, over, typed, workspace_in
 from abfed.protocol.errors import AbfedError
 
@@ -169,6 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
         if storage is not None:
             return fail(storage, as_json=as_json)
         return defect(error, as_json=as_json)
+    if result == INTERRUPTED:  # Typer makes of Ctrl-C an exit without a word
+        return interrupted(as_json=as_json)
     return result if isinstance(result, int) else 0
 
 

@@ -31,6 +31,7 @@ NOT_PRIVATE = (
 )
 """Of a plan without privacy, in place of what it would cost."""
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 _INTERRUPTED = "interrupted; what was done is kept, run it again to go on"
 
 
@@ -135,10 +136,10 @@ def misused(error: click.ClickException, *, as_json: bool) -> int:
 def interrupted(*, as_json: bool) -> int:
     """Say that Ctrl-C was heard."""
     if as_json:
-        say_json({"error": "interrupted", "what": _INTERRUPTED, "exit_code": 130})
+        say_json({"error": "interrupted", "what": _INTERRUPTED, "exit_code": INTERRUPTED})
     else:
         complain(_INTERRUPTED)
-    return 130
+    return INTERRUPTED
 
 
 def defect(error: BaseException, *, as_json: bool) -> int:

@@ -142,6 +142,21 @@ def test_a_defect_and_an_interrupt_are_json_too(
     assert _said(capsys)[0] == 130
 
 
+def test_ctrl_c_inside_a_command_is_told(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typer ends such a command itself, with the code alone."""
+
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("abfed.lab.workspace.Workspace.create", pressed)
+    assert main(["init", "-w", str(tmp_path / "new")]) == 130
+    assert "interrupted; what was done is kept" in capsys.readouterr().err
+    code, said = _said(capsys, "init", "-w", str(tmp_path / "new"))
+    assert (code, said["error"]) == (130, "interrupted")
+
+
 def test_fields_are_ascii_and_names_stay() -> None:
     given = {"ε (Rényi)": 1, "left now": 2, "spring-2026": 3, "page.html": 4, "data epoch": 5}
     fields = ["epsilon_renyi", "left_now", "spring-2026", "page.html", "data_epoch"]
