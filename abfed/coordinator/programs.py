@@ -106,7 +106,7 @@ def warm_program(folder: Path, role: str, environment: dict[str, str]) -> Progra
 _FLOWER = {
     "superlink": ("flwr.superlink.cli", "flower_superlink"),
     "superexec": ("flwr.supercore.cli", "flower_superexec"),
-    "supernode": ("flwr.supernode.cli", "flower_supernode"),
+    "supernode": ("abfed.coordinator.supernode", "main"),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from abfed.lab.session import Session
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
@@ -17,9 +17,11 @@ from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError
 from abfed.protocol.identity import Countersigned
 from abfed.protocol.plan import Plan
-from abfed.silo.service import SiloService
 from abfed.site.files import make_private_folder, read_private, write_private
 from abfed.site.foureyes import Question, reasons
+
+if TYPE_CHECKING:  # whoever signs in, or stops a run, waits for no library of learning
+    from abfed.silo.service import SiloService
 
 FOLDER = "approvals"
 

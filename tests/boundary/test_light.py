@@ -1,12 +1,15 @@
-"""What a batch's own process carries: it checks, hands out and signs, and computes no figure.
+"""What computes no figure loads nothing that does.
 
-Its memory is spent beside that of its workers and kernels (`benchmarks/bench_reports.py`).
+A batch's own process checks, hands out and signs; its memory is spent beside that of its workers
+and kernels (`benchmarks/bench_reports.py`). Whoever stops a federation's run is only judged: each
+second that it takes, the run goes on.
 """
 
 import json
 import subprocess
 import sys
 
+from abfed.lab.workspace import Workspace
 from tests.lab.example import make_run, statistics_only
 
 HEAVY = (
@@ -43,6 +46,19 @@ def test_a_worker_loads_nothing_that_computes():
     script = f"import sys; from abfed.lab import {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    loaded = {one.partition(".")[0] for one in done.stdout.split()}
+    assert [one for one in HEAVY if one in loaded] == []
+
+
+def test_judging_who_stops_a_run_loads_nothing_that_computes(tmp_path):
+    Workspace.create(tmp_path / "w", development=True).sign_in_development()
+    script = (
+        "import sys; from pathlib import Path; from abfed.lab.workspace import Workspace;"
+        "Workspace(Path('w')).authorise('plan.submit'); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True, text=True
     )
     loaded = {one.partition(".")[0] for one in done.stdout.split()}
     assert [one for one in HEAVY if one in loaded] == []
