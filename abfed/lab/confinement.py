@@ -3,7 +3,8 @@
 Before its first cell a kernel gives up, for good and for all it starts:
 
 1. files: it reads Python, this package, fonts, the system's libraries and the folders it was given;
-   it writes its own private folder. A silo's keys, store and ledger are none of these.
+   it writes its own private folder. A silo's keys, store and ledger are none of these. It changes
+   no file's mode, owner or access list, so that none is opened to others either.
 2. connections: it can't connect to anything, on the network or on this machine, so neither to a
    silo's service.
 3. processes: it starts none, so that nothing outlives the report, and nothing multiplies. It looks
@@ -11,10 +12,10 @@ Before its first cell a kernel gives up, for good and for all it starts:
 4. memory: more than its share is an error in its cell, not an end of the machine's other work.
 5. this package’s silo side can’t be imported.
 
-On Linux the operating system enforces 1 (Landlock), 2 and 3 (seccomp). Elsewhere, and on a kernel
-that lacks them, Python's audit hook alone stands in their place: it stops whoever doesn't set out
-to break it. `confine` says which of the two it was, and the report's manifest does. Limits of
-resources (4) are POSIX's.
+On Linux the operating system enforces 1 (Landlock; that modes stay by seccomp), 2 and 3 (seccomp).
+Elsewhere, and on a kernel that lacks them, Python's audit hook alone stands in their place: it
+stops whoever doesn't set out to break it. `confine` says which of the two it was, and the report's
+manifest does. Limits of resources (4) are POSIX's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import resource
 import struct
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ PROCESSES = frozenset({
     "os.system", "pty.spawn", "subprocess.Popen",
 })  # fmt: skip
 """What Python calls it (its table of audit events) when it starts or signals a process."""
+CHANGES = {
+    "os.chmod": 1, "os.chown": 1, "os.link": 2, "os.remove": 1, "os.removexattr": 1,
+    "os.rename": 2, "os.rmdir": 1, "os.setxattr": 1, "os.truncate": 1,
+}  # fmt: skip
+"""What it calls it when a file is changed without being opened, and how many paths come first."""
 
 _READ, _WRITE_FILE, _READ_DIR = 1 << 2, 1 << 1, 1 << 3  # linux/landlock.h
 _EXECUTE = 1 << 0
@@ -53,7 +59,7 @@ _REFER, _TRUNCATE = 1 << 13, 1 << 14  # ABI 2, ABI 3
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2  # prctl
 _ERRNO_EACCES, _ALLOW, _KILL = 0x0005000D, 0x7FFF0000, 0x80000000  # linux/seccomp.h
-_ERRNO_ENOSYS = 0x00050026
+_ERRNO_ENOSYS, _NOTHING_DONE = 0x00050026, 0x00050000
 _MACHINES = {
     # audit architecture, then: socket, clone, tgkill, prlimit64, then those that are refused:
     # connect, ptrace, process_vm_readv, process_vm_writev, kill, tkill, rt_sigqueueinfo,
@@ -62,6 +68,14 @@ _MACHINES = {
     "aarch64": (0xC00000B7, 198, 220, 131, 261, 203, 117, 270, 271, 129, 130, 138, 240),
 }
 _NUMBERS_FOR_ALL = (424, 425, 438)  # pidfd_send_signal, io_uring_setup, pidfd_getfd
+_KEPT = {
+    # fchmod, fchmodat, fchown, fchownat, setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr,
+    # fremovexattr, and where there are such: chmod, chown, lchown. Landlock leaves modes, owners
+    # and attributes to whoever owns the file.
+    "x86_64": (91, 268, 93, 260, 188, 189, 190, 197, 198, 199, 90, 92, 94),
+    "aarch64": (52, 53, 55, 54, 5, 6, 7, 14, 15, 16),
+}
+_KEPT_FOR_ALL = (452, 463, 466)  # fchmodat2, setxattrat, removexattrat
 _CLONE3 = 435
 _CLONE_THREAD = 0x00010000  # linux/sched.h: a thread of this process, not another one
 _AF_UNIX, _SOCK_DGRAM = 1, 2
@@ -152,7 +166,7 @@ def _allow(libc: Any, ruleset: int, path: Path, access: int) -> None:
 
 
 def _seccomp() -> bool:
-    """Refuse each connection, other processes, and sockets but streams of this machine.
+    """Refuse connections, other processes, and sockets but local streams; keep modes and owners.
 
     A jump counts the steps to leave out where it holds, and where it doesn't.
     """
@@ -161,6 +175,7 @@ def _seccomp() -> bool:
     architecture, socket, clone, tgkill, prlimit, *others = _MACHINES[platform.machine()]
     load, equal, at_least, some, mask = 0x20, 0x15, 0x35, 0x45, 0x54  # linux/bpf_common.h
     refuse, allow = (0x06, 0, 0, _ERRNO_EACCES), (0x06, 0, 0, _ALLOW)
+    keep = (0x06, 0, 0, _NOTHING_DONE)  # heard as done: whoever copies a file sets its mode, too
     number, first, second = (load, 0, 0, 0), (load, 0, 0, 16), (load, 0, 0, 24)
     program: list[tuple[int, int, int, int]] = [
         (load, 0, 0, 4), (equal, 1, 0, architecture), (0x06, 0, 0, _KILL),
@@ -168,6 +183,8 @@ def _seccomp() -> bool:
     ]  # fmt: skip
     for one in (*others, *_NUMBERS_FOR_ALL):
         program += [(equal, 0, 1, one), refuse]
+    for one in (*_KEPT[platform.machine()], *_KEPT_FOR_ALL):
+        program += [(equal, 0, 1, one), keep]
     program += [
         # Its arguments lie where no filter sees them; who hears that it isn't there takes `clone`.
         (equal, 0, 1, _CLONE3), (0x06, 0, 0, _ERRNO_ENOSYS),
@@ -190,6 +207,18 @@ def _seccomp() -> bool:
     return bool(libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(filled), 0, 0) == 0)
 
 
+def _paths(
+    arguments: tuple[Any, ...], many: int, fsdecode: Callable[[Any], str] = os.fsdecode
+) -> list[str]:
+    """The paths among an event's first arguments.
+
+    One that is told by a number, or below a folder that is, is left to the system.
+    """
+    paths = [fsdecode(one) for one in arguments[:many] if not isinstance(one, int)]
+    below = any(isinstance(one, int) and one >= 0 for one in arguments[-many:])
+    return [one for one in paths if one.startswith("/") or not below]
+
+
 def _watcher(readable: Iterable[Path], own: Path) -> Any:
     """A hook that refuses the same in Python itself, and says why.
 
@@ -197,9 +226,14 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
     """
     roots = tuple({str(one) for path in readable for one in (path, path.resolve())})
     under = tuple(f"{root}/" for root in roots)
-    mine = (str(own), f"{own}/")
+    mine = f"{own}/"
     real, fsdecode = os.path.realpath, os.fsdecode
-    silo, starting = FORBIDDEN_IMPORTS, PROCESSES
+    silo, starting, changing = FORBIDDEN_IMPORTS, PROCESSES, CHANGES
+    paths_of = _paths
+
+    def is_foreign(path: str) -> bool:
+        return not real(path).startswith(mine)
+
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -209,11 +243,12 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
                 return
             full = real(fsdecode(path))
             writes = bool(flags and flags & writing) and not full.startswith("/dev/")
-            if full.startswith(mine[1]) or (
-                not writes and (full in roots or full.startswith(under))
-            ):
+            if full.startswith(mine) or (not writes and (full in roots or full.startswith(under))):
                 return
             message = "a report’s kernel reads runs and its own folder only"
+            raise PermissionError(message)
+        if event in changing and any(map(is_foreign, paths_of(arguments, changing[event]))):
+            message = "a report’s kernel changes files in its own folder only"
             raise PermissionError(message)
         if event == "socket.connect":
             message = "a report’s kernel can’t connect to anything"
