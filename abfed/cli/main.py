@@ -155,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     as_json = "--json" in given
     try:
         result = app(args=given, standalone_mode=False)
+        if result == INTERRUPTED:  # Typer makes of Ctrl-C an exit without a word
+            raise KeyboardInterrupt
     except AbfedError as error:
         error.do = over(error.do, workspace_in(given), typer.main.get_command(app))
         return fail(error, as_json=as_json)
@@ -169,8 +171,6 @@ def main(arguments: list[str] | None = None) -> int:
         if storage is not None:
             return fail(storage, as_json=as_json)
         return defect(error, as_json=as_json)
-    if result == INTERRUPTED:  # Typer makes of Ctrl-C an exit without a word
-        return interrupted(as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
