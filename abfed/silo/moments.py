@@ -7,7 +7,7 @@ the first moment after.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,10 @@ from abfed.silo.columns import ISO, SentAt, zone
 from abfed.silo.rows import SENT_AT
 
 MICROSECONDS_PER_HOUR = 3.6e9
+
+FIRST, LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""What lies beyond, as what tools write for "never" does, stands as these: no time zone is known in
+the year 10000, and a coarse unit's extremes come back as other dates in a finer one."""
 
 _OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _DATE_AND_TIME = r"[Tt ]\d"
@@ -34,9 +38,7 @@ def constant_moment(text: str, timezone: str) -> pa.Scalar:
 def parse_moments(column: pa.Array, sent: SentAt) -> pa.Array:
     """Moments of a column of trimmed text, dates or timestamps; null where it is none."""
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
-        timezone = column.type.tz if pa.types.is_timestamp(column.type) else None
-        typed = column.cast(pa.timestamp("us", tz=timezone), safe=False)
-        return _in_utc(typed.to_pandas(), sent)
+        return _in_utc(column, sent)
     encoded = column.dictionary_encode()
     texts = encoded.dictionary
     if sent.format != ISO:
@@ -60,15 +62,27 @@ def _parsed(texts: pa.Array, sent: SentAt, form: str, *, aware: bool) -> pa.Arra
     # pandas reads "now" and "today" as the clock's: a date has digits
     dated = pc.if_else(pc.match_substring_regex(texts, r"\d"), texts, None)
     series = pd.Series(dated.to_pylist(), dtype=object)
-    return _in_utc(pd.to_datetime(series, format=form, errors="coerce", utc=aware), sent)
+    parsed = pd.to_datetime(series, format=form, errors="coerce", utc=aware)
+    return _in_utc(pa.array(parsed, from_pandas=True), sent)
 
 
-def _in_utc(moments: pd.Series[pd.Timestamp], sent: SentAt) -> pa.Array:
-    """Naive moments localised, all in UTC, to the microsecond."""
-    if moments.dt.tz is None:
+def _in_utc(column: pa.Array, sent: SentAt) -> pa.Array:
+    """Dates or timestamps, naive ones localised, all in UTC, to the microsecond."""
+    timezone = column.type.tz if pa.types.is_timestamp(column.type) else None
+    typed = _bounded(column, timezone).cast(pa.timestamp("us", tz=timezone), safe=False)
+    moments = typed.to_pandas()
+    if timezone is None:
         earlier = np.ones(len(moments), dtype=np.bool_)
         moments = moments.dt.tz_localize(
             zone(sent.timezone), ambiguous=earlier, nonexistent="shift_forward"
         )
     utc = moments.dt.tz_convert("UTC").dt.as_unit("us")
     return pa.array(utc, SENT_AT, from_pandas=True)
+
+
+def _bounded(column: pa.Array, timezone: str | None) -> pa.Array:
+    """Dates or timestamps from `FIRST` to `LAST`."""
+    for moment, beyond in ((FIRST, pc.less), (LAST, pc.greater)):
+        bound = pa.scalar(moment if timezone else moment.replace(tzinfo=None), column.type)
+        column = pc.if_else(beyond(column, bound), bound, column)
+    return column

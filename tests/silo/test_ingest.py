@@ -11,8 +11,10 @@ import pytest
 
 from abfed.protocol.errors import DataError
 from abfed.protocol.yamltext import parse_yaml
+from abfed.silo.columns import SentAt
 from abfed.silo.ingest import IngestReport, ingest
 from abfed.silo.mapping import ExportMapping
+from abfed.silo.moments import parse_moments
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.rewriting import Rewriting
 from tests.silo.bad_inputs import BAD, SECRETS, Bad
@@ -204,6 +206,24 @@ def test_time_zones_and_offsets(site):
         6: datetime(2026, 10, 25, 0, 30, tzinfo=UTC),  # there twice: the earlier
     }.items():
         assert moments[pseudonyms.of(f"person{person}@example.com")] == moment
+
+
+def test_dates_that_stand_for_never_are_rejected_rows_in_any_zone(site):
+    text = MAPPING.replace('format: "', 'timezone: America/New_York, format: "')
+    never = [line(200, sent="9999-12-31 23:59"), line(201, sent="0001-01-01 00:00")]
+    report = site.take(export_text(*(line(person) for person in range(60)), *never), text)
+    assert report.rejected == {"sent_at: before 1990 or after 2099": 2}
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.timestamp("ms", "UTC"), pa.timestamp("us"), pa.date64()]
+)
+def test_a_units_extremes_are_no_dates_of_another_unit(kind):
+    """2⁶² seconds times a million are, in 64 bits, the first hours of 1970."""
+    sent = SentAt(column="sent", timezone="America/New_York")
+    ends = pa.array([2**62, -(2**62), None], pa.int64()).view(kind)
+    last, first, missing = parse_moments(ends, sent).to_pylist()
+    assert (last.year, first.year, missing) == (2200, 1900, None)
 
 
 def test_a_european_file_and_words_for_missing(site):
