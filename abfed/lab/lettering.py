@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 WIDTH = 182
 """Millimetres that a drawing takes on paper: A4 within its margins."""
-POINTS = WIDTH / 25.4 * 72
+TALLEST = 225
+"""Millimetres: a taller drawing is made smaller, so that it stands whole below its caption."""
+POINTS = 72 / 25.4  # of a millimetre
 UNITS = 100
 """Points of the font size for which matplotlib writes the paths of letters."""
 MIDDLE = 0.346
@@ -79,9 +81,12 @@ def _set(image: re.Match[str]) -> str:
     if 'href="#DejaVuSans' not in rest:
         rest = _OUTLINES.sub("", rest)
     left = base64.b64encode(rest.encode()).decode()
-    texts = "".join(_placed(one, width, height) for one in read)
+    wide = min(WIDTH, TALLEST * width / height)
+    scale = wide * POINTS / width
+    texts = "".join(_placed(one, width, height, scale) for one in read)
+    smaller = f' style="width:{wide:.2f}mm"' if wide < WIDTH else ""
     return (
-        f'<div class="drawing"><img alt="{image[1]}" '
+        f'<div class="drawing"{smaller}><img alt="{image[1]}" '
         f'src="data:image/svg+xml;base64,{left}">{texts}</div>'
     )
 
@@ -99,12 +104,12 @@ def _read(match: re.Match[str]) -> Words | None:
                  float(match[6]) * UNITS, bold, slanted)  # fmt: skip
 
 
-def _placed(words: Words, width: float, height: float) -> str:
+def _placed(words: Words, width: float, height: float, scale: float) -> str:
     """Words as markup over the drawing: a line without height, its font's middle on its middle."""
     style = [
         f"left:{100 * words.x / width:.4f}%",
         f"top:{100 * words.y / height:.4f}%",
-        f"font-size:{words.size * POINTS / width:.4f}pt",
+        f"font-size:{words.size * scale:.4f}pt",
     ]
     style += [f"color:{words.colour}"] * bool(words.colour)
     style += [f"transform:rotate({words.turned:g}deg)"] * bool(words.turned)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from abfed.lab.lettering import POINTS, lettered
+from abfed.lab.lettering import TALLEST, WIDTH, lettered
 from abfed.lab.page import page, paragraph, picture, section, table
 from abfed.lab.pdf import as_pdf, laid_out
 from abfed.lab.plots import as_svg, drawing
@@ -54,6 +54,9 @@ def test_what_would_be_fetched_is_refused(wide):
         as_pdf(wide.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
 
 
+PIXELS = 96 / 25.4  # of CSS, in a millimetre
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """A drawing with a ligature, words turned, dashes that a comment may not hold, a formula."""
@@ -79,11 +82,26 @@ def test_words_of_a_drawing_are_text_where_they_stood(drawn):
     assert "upwards" not in left
     assert "$x^2$" in left
     (figure,) = [box for box in boxes if box.element_tag == "img"]
-    assert figure.width == pytest.approx(POINTS * 96 / 72, rel=1e-3)
+    assert figure.width == pytest.approx(WIDTH * PIXELS, rel=1e-3)
     middle = figure.position_x + figure.width / 2
     label = texts["difference & more"]
     assert middle - 60 < label.position_x < label.position_x + label.width < middle + 80
     assert figure.position_y < label.position_y < figure.position_y + figure.height
+
+
+def test_a_drawing_taller_than_paper_stands_whole_on_the_page_of_its_heading():
+    with drawing(8.2, 14) as (figure, (axes,)):
+        axes.set_xlabel("lowest words")
+    tall = page("Tall", section("One", "<p>.</p>" * 20, picture(as_svg(figure), "What it shows.")))
+    pages = laid_out(tall).render().pages
+    boxes = list(pages[-1]._page_box.descendants(placeholders=True))
+    texts = {box.text: box for box in boxes if getattr(box, "text", None)}
+    assert {"What it shows.", "lowest words"} <= set(texts)
+    (drawn,) = [box for box in boxes if box.element_tag == "img"]
+    assert drawn.height == pytest.approx(TALLEST * PIXELS, rel=1e-3)
+    assert drawn.position_y + drawn.height < (297 - 18) * PIXELS
+    words = texts["lowest words"]
+    assert drawn.position_y < words.position_y < drawn.position_y + drawn.height
 
 
 def test_letters_that_are_not_what_their_comment_says_stay_drawn(drawn):
