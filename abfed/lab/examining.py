@@ -26,7 +26,7 @@ from abfed.silo.requests import open_by_day
 from abfed.site.certificates import expiry
 from abfed.site.checkups import Finding
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, destroy_file, read_private
+from abfed.site.files import ASIDE, FILE_MODE, FOLDER_MODE, destroy_file
 from abfed.site.rights import AccessPolicy
 from abfed.site.ring import changing, read_ring
 
@@ -162,14 +162,17 @@ def keys(office: Office, now: datetime) -> Iterator[Finding]:
 
 
 def certificates(office: Office, now: datetime) -> Iterator[Finding]:
-    """Certificates that run out soon."""
-    home = office.folder.parent
+    """Certificates that run out soon: of a coordinator's whole workspace, nodes of its silos too.
+
+    What lies beside a silo elsewhere is nobody's to look through.
+    """
+    home = office.folder if _is_silo(office.folder) else office.folder.parent
     for path in sorted((*home.rglob("*.pem"), *home.rglob("*.crt"))):
         if path.parent.name == WITHDRAWN:
             continue
         try:
-            ends = expiry(read_private(path))
-        except (AbfedError, ValueError):
+            ends = expiry(path.read_bytes())  # whatever its mode: it is public
+        except ValueError:
             continue  # a request or a key: not a certificate
         if ends - now < SOON:
             gone = ends < now

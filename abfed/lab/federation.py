@@ -27,8 +27,11 @@ from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.order import Order, events_of, place_order
 from abfed.protocol.errors import (
     AbfedError,
+    DataError,
     InputError,
     IntegrityError,
+    MappingError,
+    PlanError,
     Refused,
     RunFailed,
     StorageError,
@@ -43,6 +46,12 @@ if TYPE_CHECKING:
     from abfed.coordinator.control import Control
     from abfed.lab.runs import Run
     from abfed.lab.workspace import Workspace
+
+_ERRORS = (
+    InputError, PlanError, MappingError, DataError, WorkspaceError, IntegrityError, StorageError,
+)  # fmt: skip
+ERRORS = {one.kind: one for one in _ERRORS}
+"""What a server app can end with beside a refusal and a run that failed, by how it is told."""
 
 LOOK_SECONDS = 0.5  # between looks at the events of a run
 GONE_SECONDS = 300.0  # after which a SuperLink that doesn't answer is taken to be gone
@@ -213,7 +222,5 @@ def _error(values: Mapping[str, Any]) -> AbfedError:
     what = str(values.get("what", "the run failed"))
     if values.get("error") == Refused.kind:
         return Refused(what, code=str(values.get("code", "")), **parts)
-    for kind in (InputError, IntegrityError, StorageError, WorkspaceError):
-        if values.get("error") == kind.kind:
-            return kind(what, **parts)
-    return RunFailed(what, **parts)
+    kind = ERRORS.get(str(values.get("error")), RunFailed)
+    return kind(what, **parts)

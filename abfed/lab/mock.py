@@ -55,7 +55,8 @@ def write_mock(
     Raises:
         InputError: too few or too many, or a negative seed.
     """
-    count = recipients or plan.analysis.recipients or DEFAULT
+    expected = plan.analysis.recipients or DEFAULT
+    count = expected if recipients is None else recipients
     if not LEAST <= count <= MOST or seed < 0:
         raise InputError(
             f"{count} recipients, seed {seed}",

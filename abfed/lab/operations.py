@@ -150,9 +150,9 @@ def status(workspace: Path) -> dict[str, Any]:
             facts["superlink"] = "up"
             facts["runs"] = [run._asdict() for run in link.runs()]
     except RunFailed:
-        states = {}
+        return facts | {"silos": silos}
     for row in silos:
-        row["node"] = states.get(row["silo"], "not registered" if states else row["node"])
+        row["node"] = states.get(row["silo"], "not registered")
     return facts | {"silos": silos}
 
 

@@ -12,12 +12,17 @@ from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError
 from abfed.protocol.printable import printable
 from abfed.protocol.yamltext import parse_yaml
-from abfed.site.files import write_private
+from abfed.site.files import check_new, write_private
 from abfed.site.reviews import Line, Verdict, Verdicts
 
 
 def write_template(path: Path, lines: Iterable[Line]) -> None:
-    """A file with every grant and why it is to be looked at; marked ones must be decided."""
+    """A file with every grant and why it is to be looked at; marked ones must be decided.
+
+    Raises:
+        WorkspaceError: there is a file already, maybe with decisions, or none can be made there.
+    """
+    check_new(path)
     rows = [
         {
             "person": line.person,

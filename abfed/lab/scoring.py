@@ -18,7 +18,6 @@ from abfed.silo.lists import Lists
 from abfed.silo.mapping import ExportMapping
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.scoring import Scored, Wanted
-from abfed.site.clock import system_clock
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -70,7 +69,7 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
         mapping = ExportMapping.load(order.mapping)
         lists = Lists(workspace.silo_folder(order.silo), Pseudonyms(service.keys))
         lists.make_ready()
-        wanted = Wanted(order.export, mapping, order.explore, order.send_at or system_clock())
+        wanted = Wanted(order.export, mapping, order.explore, order.send_at or workspace.clock())
         scored = service.score(
             model, wanted, purpose=order.purpose, person=person, personal=order.personal
         )

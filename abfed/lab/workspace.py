@@ -126,9 +126,15 @@ class Workspace(Entrance):
         """
         folder = Path(path)
         if (folder / FILE).exists():
-            raise WorkspaceError("there is a workspace already", where=str(folder))
+            raise WorkspaceError(
+                "there is a workspace already", where=str(folder), do="work in it, or name another"
+            )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise WorkspaceError("is there already, and not empty", where=str(folder))
+            raise WorkspaceError(
+                "is there already, and not empty",
+                where=str(folder),
+                do="name another folder; one that an interrupted `abfed init` left can be removed",
+            )
         make_private_folder(folder)
         for name in (COORDINATOR, "silos", "data", "lab", "runs", "reports"):
             make_private_folder(folder / name)

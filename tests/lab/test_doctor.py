@@ -17,7 +17,7 @@ import yaml
 from abfed.cli.main import main
 from abfed.lab import doctor
 from abfed.lab.doctor import check_lab, check_up
-from abfed.lab.examining import leftovers, permissions
+from abfed.lab.examining import certificates, leftovers, permissions
 from abfed.lab.supply import (
     LOCK,
     advisories,
@@ -30,6 +30,7 @@ from abfed.lab.supply import (
 )
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, Refused, WorkspaceError
+from abfed.site.certificates import make_authority, make_server_certificate
 from abfed.site.checkups import Checkups, Finding, read_record
 from abfed.site.clock import stamp
 from abfed.site.files import ASIDE, write_private
@@ -174,6 +175,22 @@ def test_what_a_site_at_work_renames_meanwhile_is_no_defect(tmp_path: Path) -> N
         aside.unlink(missing_ok=True)
         found = [first, *looked_at]
         assert not any("b.csv" in one.what for one in found)
+
+
+def test_a_certificate_that_runs_out_is_told_whatever_its_mode(workspace: Workspace) -> None:
+    now = datetime.now(UTC)
+    authority = make_authority("north", now, 365)
+    _, soon = make_server_certificate(authority, ["localhost"], now, 10)
+    key, gone = make_server_certificate(authority, ["localhost"], now - timedelta(days=40), 30)
+    tls = workspace.path / "federation" / "tls"
+    tls.mkdir(parents=True, mode=0o700)
+    files = {"soon.crt": soon, "gone.crt": gone, "key.pem": key, "long.pem": authority.certificate}
+    for name, pem in files.items():
+        (tls / name).write_bytes(pem)
+        (tls / name).chmod(0o644)
+    found = {one.what.split()[0]: one.severity for one in certificates(workspace.office(), now)}
+    assert found == {"soon.crt": "medium", "gone.crt": "high"}
+    assert list(certificates(workspace.office("aurora"), now)) == []  # none of its own
 
 
 def test_a_file_left_aside_among_keys_is_named_at_once_and_overwritten(

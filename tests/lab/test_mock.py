@@ -60,5 +60,7 @@ def test_a_mock_goes_into_a_silo_that_says_it_is_synthetic(tmp_path):
 
 def test_too_few_recipients_are_refused(tmp_path):
     plan = Plan.load(shipped("experiments/spring.yaml"))
+    with pytest.raises(InputError, match="0 recipients"):
+        write_mock(plan, tmp_path, seed=1, recipients=0)
     with pytest.raises(InputError, match="3 recipients"):
         write_mock(plan, tmp_path, seed=1, recipients=3)

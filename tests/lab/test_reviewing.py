@@ -5,12 +5,24 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from abfed.lab.reviewing import ask_verdicts
+import pytest
+
+from abfed.lab.reviewing import ask_verdicts, read_verdicts, write_template
+from abfed.protocol.errors import WorkspaceError
 from abfed.site.keys import SiteKeys
 from abfed.site.reviews import lines
 from abfed.site.rights import Reviews
 from tests.signing import make_people, make_session
 from tests.silo.asking import SetClock
+
+
+def test_a_template_is_not_written_over_decisions(tmp_path: Path) -> None:
+    file = tmp_path / "review.yaml"
+    write_template(file, [])
+    file.write_text("verdicts:\n- {person: ada, role: analyst, decision: revoke}\n")
+    with pytest.raises(WorkspaceError, match="a file already"):
+        write_template(file, [])
+    assert [one.decision for one in read_verdicts(file)] == ["revoke"]
 
 
 def test_a_hostile_reason_cannot_steer_the_reviewers_terminal(tmp_path: Path) -> None:
