@@ -283,7 +283,8 @@ class Converter:
 
     def _numbers(self, name: str, raw: pa.Array, bad: _Bad) -> pa.Array:
         """A finite number, or null where it is missing."""
-        if pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type):
+        typed = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+        if any(is_one(raw.type) for is_one in typed):  # no text, so no sign that it is written with
             numbers = raw.cast(pa.float64(), safe=False)
         else:
             texts = self._texts(raw)

@@ -278,7 +278,7 @@ def test_a_typed_parquet_export(site):
             "sent": pa.array([date(2026, 3, 2), date(2026, 3, 3)]),
             "opened": [True, False],
             "clicked_at": pa.array([None, datetime(2026, 3, 3, tzinfo=UTC)], pa.timestamp("ns")),
-            "spend": pa.array([3, None], pa.int32()),
+            "spend": pa.array(["3.00", None]).cast(pa.decimal128(9, 2)),
             "age": pa.array([41.5, 20], pa.float32()),
             "tier": ["g", None],
             "legal": ["C", "LI"],
@@ -290,7 +290,7 @@ def test_a_typed_parquet_export(site):
     path = site.folder / "export.csv"
     pq.write_table(table, path)
     text = MAPPING.replace('yes: ["1"], no: ["0"]', 'yes: ["true"], no: ["false"]', 1)
-    text += "source: {format: parquet}\n"
+    text += "source: {format: parquet, decimal: ','}\n"  # for texts
     report = site.take(path.read_bytes(), text)
     assert (report.rows, report.new) == (2, 2)
     rows = {row["arm"]: row for row in site.rows()}
