@@ -10,7 +10,7 @@ import typer
 
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, SiteOption, WorkspaceOption, typed
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import AbfedError, InputError
 from abfed.protocol.printable import counted
 
 app = typer.Typer(help="Contain incidents, prove what was done, and drill.", no_args_is_help=True)
@@ -93,8 +93,16 @@ def contain(
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
-    actors = {one: opened.authorise("incident.contain", one) for one in at or [site]}
-    done = contain_everywhere(opened, incident, kind, name, site=site, actors=actors)
+    actors: dict[str, str] = {}
+    refused: dict[str, AbfedError] = {}
+    for one in at or [site]:
+        try:
+            actors[one] = opened.authorise("incident.contain", one)
+        except AbfedError as error:  # a site where somebody else acts keeps no other from freezing
+            refused[one] = error
+    done = contain_everywhere(
+        opened, incident, kind, name, site=site, actors=actors, refused=refused
+    )
     if as_json:
         say_json([one._asdict() for one in done])
         return

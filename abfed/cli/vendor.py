@@ -29,13 +29,13 @@ def propose(
     as_json: JsonOption = False,
 ) -> None:
     """Put a vendor, or a change to one, into a site's register, for another to approve."""
-    from abfed.lab.responding import load_vendor, vendors_of
+    from abfed.lab.responding import load_vendor, propose_vendor
     from abfed.lab.workspace import Workspace
 
     vendor = load_vendor(file)
     opened = Workspace(workspace)
     session = opened.session(site)
-    entry = vendors_of(opened.office(site)).put(vendor, by=session.who)
+    entry = propose_vendor(opened.office(site), vendor, by=session.who)
     if as_json:
         say_json(_facts(entry))
         return

@@ -112,6 +112,7 @@ def contain_everywhere(
     *,
     site: str,
     actors: Mapping[str, str],
+    refused: Mapping[str, AbfedError] | None = None,
 ) -> list[Contained]:
     """Freeze something at several sites, and record it with the incident of one.
 
@@ -124,6 +125,7 @@ def contain_everywhere(
         name: which.
         site: whose incident it is, and of whom a person is whose name has no site.
         actors: who acts, by site.
+        refused: sites where whoever asks may not, with why.
 
     Raises:
         InputError: there is no such incident, it is closed, or nobody is called so.
@@ -133,7 +135,7 @@ def contain_everywhere(
     kept = incidents_of(workspace.office(site))
     kept.find_open(incident)
     who, done = meant(workspace, kind, name, site), []
-    failed: dict[str, AbfedError] = {}
+    failed = dict(refused or {})
     for one, actor in actors.items():
         try:
             office = workspace.office(one)

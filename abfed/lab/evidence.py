@@ -178,7 +178,7 @@ def _model_rights(seen: Seen) -> Iterator[Told]:
             registry.give(model.registration.label)
             yield "red", f"{model.registration.label} is {model.stage}, and is given out", seen.at
     if asked:
-        said = f"{asked} models that are not approved were asked for, and refused"
+        said = f"{counted(asked, 'model')} not approved: asked for, and refused"
         yield "holds", said, seen.at
 
 
@@ -191,7 +191,8 @@ def _factors(seen: Seen) -> Iterator[Told]:
                 yield "red", f"{site}: {one.what}", seen.at
         refused = sum("refused" in one.what for one in tried)
         let_in = [one.what.partition(":")[0] for one in tried if one.what.endswith("let in")]
-        said = f"{site}: tried, {refused} weak tokens are refused; {', '.join(let_in) or 'none'} do"
+        good = ", ".join(let_in) or "none"
+        said = f"{site}: tried, {refused} weak tokens are refused; let in: {good}"
         yield ("holds" if let_in else "look"), said, seen.at
 
 
@@ -204,7 +205,7 @@ def _reviewed(seen: Seen) -> Iterator[Told]:
         at = register.reviewed_at or seen.at
         days = (seen.now - moment_of(at)).days
         every = office.place().policy.reviews.every_days
-        said = f"{site}: rights were reviewed {days} days ago; every {every} days are asked for"
+        said = f"{site}: rights were reviewed {counted(days, 'day')} ago; asked for every {every}"
         yield ("red" if days > every else "holds"), said, at
 
 
@@ -269,7 +270,11 @@ def _vendors(seen: Seen) -> Iterator[Told]:
             if not one.as_must:
                 yield "red", f"{site}: {one.what}", seen.at
         refused = sum("refused" in one.what for one in tried)
-        yield "holds", f"{site}: {len(tried)} services asked for, {refused} refused", seen.at
+        yield (
+            "holds",
+            f"{site}: {counted(len(tried), 'service')} asked for, {refused} refused",
+            seen.at,
+        )
 
 
 def _agreements(seen: Seen) -> Iterator[Told]:
@@ -331,7 +336,11 @@ def _on_record(seen: Seen) -> Iterator[Told]:
         for gap in _gaps(made):
             yield "look", f"{site}: {gap}", seen.at
         if not _gaps(made):
-            yield "holds", f"{site}: {len(made)} records are made, nothing is missing", seen.at
+            yield (
+                "holds",
+                f"{site}: {counted(len(made), 'record')} made, nothing is missing",
+                seen.at,
+            )
 
 
 def _gaps(made: tuple[Record, ...]) -> tuple[str, ...]:

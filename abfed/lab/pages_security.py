@@ -40,7 +40,11 @@ def headline(review: Mapping[str, Any]) -> str:
         if red
         else f"All {len(review['controls'])} controls hold."
     )
-    near = f" {states['look']} hold today and ask for a decision." if states["look"] else ""
+    near = ""
+    if states["look"] == 1:
+        near = " One holds today and asks for a decision."
+    elif states["look"]:
+        near = f" {states['look']} hold today and ask for a decision."
     how = "Every state follows from facts that were checked; what was not checked counts as not so."
     return (
         '<section class="first"><div class="kicker">For the board</div><h1>Security review</h1>'

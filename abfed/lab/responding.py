@@ -37,7 +37,7 @@ from abfed.site.clock import moment_of, stamp
 from abfed.site.files import check_place, write_private
 from abfed.site.freezes import Freezes, Kind
 from abfed.site.incidents import Incidents, Severity
-from abfed.site.vendors import Vendor, Vendors
+from abfed.site.vendors import Entry, Vendor, Vendors
 
 KINDS: tuple[str, ...] = ("silo", "person", "key", "model", "plan", "vendor")
 BEFORE = timedelta(days=30)
@@ -160,6 +160,22 @@ def load_vendor(path: Path) -> Vendor:
     where = str(path)
     data = read_document(path, "vendor's entry")
     return parse_record(Vendor, parse_yaml(data, where=where, error=InputError), where=where)
+
+
+def propose_vendor(office: Office, vendor: Vendor, *, by: str) -> Entry:
+    """Put a vendor's entry into a site's register, for somebody else to approve.
+
+    Raises:
+        InputError: its owner is nobody of the site; another has the same service.
+    """
+    known = office.people.register().people
+    if known and vendor.owner not in known:
+        raise InputError(
+            f"owner {vendor.owner!r} is nobody of {office.site}, so nobody would answer for it",
+            where=vendor.name,
+            do="name a person of `abfed people list`",
+        )
+    return vendors_of(office).put(vendor, by=by)
 
 
 def write_evidence(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.pseudonyms import HOW, SEPARATOR, Pseudonyms
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_own_folder, read_private, write_private
 
 FOLDER = "lists"
 COLUMNS = ("recommended", "send", "chance", "expected_uplift", "explore")
@@ -53,7 +53,7 @@ class Lists:
                 where=str(self._folder),
                 do="find out who made it, remove it, and ask again",
             )
-        make_private_folder(self._folder)
+        make_own_folder(self._folder)
 
     def keep(self, name: str, text: str, *, unless: Callable[[], bool]) -> Path | None:
         """Write a list, and take it back where by then it should not have been made.

@@ -22,7 +22,7 @@ from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.protocol.plan import Plan
 from abfed.protocol.sealing import seal, unseal
 from abfed.protocol.tensors import pack, unpack
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_own_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
 
 _LENGTH = struct.Struct(">I")
@@ -71,7 +71,7 @@ class Models:
 
     def keep(self, model: KeptModel) -> str:
         """Seal a model on disk; returns its digest."""
-        make_private_folder(self._folder)
+        make_own_folder(self._folder)
         head = canonical_bytes(
             {
                 "plan": model.plan.canonical_bytes().decode(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.sealing import seal, unseal
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_own_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
 
 
@@ -24,7 +24,7 @@ class Releases:
     """
 
     def __init__(self, folder: Path, keys: SiteKeys) -> None:
-        make_private_folder(folder)
+        make_own_folder(folder)
         self._folder = folder
         self._key = keys.derive("releases")
 

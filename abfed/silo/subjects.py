@@ -98,7 +98,8 @@ class Subjects:
         """Write requests down; open ones of the same person and act are taken up again.
 
         Raises:
-            InputError: an identifier holds nothing, or the day of receipt is to come.
+            InputError: an identifier holds nothing, or stands in the store in its other form;
+                or the day of receipt is to come.
         """
         now = self._clock()
         came = received or now
@@ -106,6 +107,7 @@ class Subjects:
             when = "in the future" if came > now else "so long ago"
             raise InputError(f"a request can't be received {when}")
         digests = [self._digest(one, normalise) for one in identifiers]
+        self._check_form(identifiers, normalise)
         with self._file.alone():
             known = self._requests()
             opened = {(one.who, one.act): one for one in known if not one.done_at}
@@ -230,6 +232,31 @@ class Subjects:
             for one in self._requests()
             if one.who in who and one.done_at
         ]
+
+    def _check_form(self, identifiers: Sequence[str], normalise: Normalise) -> None:
+        """Refuse people whom the store holds in the form that was not named.
+
+        Else they would be told that nothing is held; or, where case tells two people apart,
+        somebody else would be answered for.
+        """
+        other: Normalise = "trim" if normalise == "casefold" else "casefold"
+        forms = {
+            (self._pseudonyms.of(one, normalise=normalise),
+             self._pseudonyms.of(one, normalise=other))
+            for one in identifiers
+        }  # fmt: skip
+        unlike = {(named, else_) for named, else_ in forms if named != else_}
+        held = self._store.holds({else_ for _, else_ in unlike}) if unlike else frozenset()
+        wrong = {named for named, else_ in unlike if else_ in held}
+        if normalise == "trim" and wrong:  # it was named: who is held in it is meant
+            wrong -= self._store.holds(wrong)
+        if wrong:
+            raise InputError(
+                f"the store holds {len(wrong)} of these people in another form",
+                why="upper and lower case count in one form and not in the other; in this one "
+                "nothing would be found, or somebody else",
+                do=f"ask for them with `--normalise {other}`, as the mapping of the exports says",
+            )
 
     def _note(self, receipts: Iterable[str], held: set[str]) -> None:
         """Write down whose rows are held, while they are."""

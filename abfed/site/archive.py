@@ -201,8 +201,18 @@ class _Unsealing(io.RawIOBase):
             if length > 2 * CHUNK or head[-1] > 1:
                 raise IntegrityError("not a chunk of a backup", where="backup")
             name = _name(self._number, last=self._over)
+            try:
+                plain = unseal(self._key, self._file.read(length), name=name)
+            except IntegrityError as cause:
+                raise IntegrityError(
+                    "the backup can't be opened",
+                    where="backup",
+                    why=f"{'' if self._number else 'the passphrase is another, or '}bytes of it "
+                    "were changed",
+                    do="give the passphrase that it was made with, or take another backup",
+                ) from cause
             self._number += 1
-            yield unseal(self._key, self._file.read(length), name=name)
+            yield plain
 
 
 @contextmanager

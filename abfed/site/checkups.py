@@ -24,7 +24,7 @@ from abfed.protocol.schema import Frozen
 from abfed.site.alarms import Severity
 from abfed.site.audit import AuditLog
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_own_folder, read_private, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.sealedfile import SealedFile
 
@@ -101,7 +101,7 @@ class Checkups:
             "findings": [one.model_dump(mode="json") for one in findings],
         }
         folder = self._folder / FOLDER
-        make_private_folder(folder)
+        make_own_folder(folder)
         path = folder / f"{stamp(now)[:19].replace(':', '')}.checkup"
         write_private(path, self._keys.sign("checkup", canonical_bytes(record)))
         audit.append("checkup.done", worst=worst_of(findings), findings=len(findings))

@@ -41,6 +41,20 @@ def make_private_folder(path: Path) -> None:
     path.chmod(FOLDER_MODE)
 
 
+def make_own_folder(path: Path) -> None:
+    """Make a folder of a site, private; one that is open to others is refused, not narrowed.
+
+    Narrowed, nobody would ever know that others may have read or changed what lies in it (S4, S6).
+
+    Raises:
+        IntegrityError: it is there, and its mode is wider than 0700.
+    """
+    if path.is_dir():
+        check_private(path)
+    else:
+        make_private_folder(path)
+
+
 def check_private(path: Path) -> None:
     """Refuse a file or folder that is open to others.
 

@@ -30,7 +30,7 @@ from abfed.site.factors import (
     otp_uri,
     recovery_digest,
 )
-from abfed.site.files import make_private_folder
+from abfed.site.files import make_own_folder
 from abfed.site.grants import Grant, Kind, check_fits, new_grant
 from abfed.site.hardware import MOST_KEYS, HardwareKey
 from abfed.site.keys import SiteKeys
@@ -158,7 +158,7 @@ class People:
         *,
         hashing: Parameters = RFC_9106,
     ) -> None:
-        make_private_folder(site / FOLDER)
+        make_own_folder(site / FOLDER)
         self._file = register_file(site, keys)
         self._recovery_key = keys.derive("recovery-codes")
         self.keys = keys

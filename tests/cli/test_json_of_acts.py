@@ -38,7 +38,7 @@ def test_an_incident_s_notes_notices_and_end(desk: Desk) -> None:
 
 def test_a_vendor_s_end(desk: Desk) -> None:
     file = desk.folder / "vendor.yaml"
-    values = vendor_values()
+    values = vendor_values(owner="sam")
     file.write_text(yaml.safe_dump(values))
     # The holder of the site's key founds: a person proposes only once somebody is signed in.
     desk.add("sam", "security-officer")

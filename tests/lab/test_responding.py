@@ -183,13 +183,16 @@ def test_an_incident_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     desk = Desk(tmp_path, capsys)
-    for name, role in (("pat", "analyst"), ("sam", "security-officer")):
+    for name, role in (("pat", "analyst"), ("kim", "auditor"), ("sam", "security-officer")):
         desk.add(name, role)
     file = tmp_path / "postbox.yaml"
     agreed = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2098-02-03"}
-    days = {"review_by": "2099-01-01", "agreement": agreed}
+    days = {"review_by": "2099-01-01", "agreement": agreed, "owner": "kim"}
     file.write_text(yaml.safe_dump(vendor_values(**days)))
     desk.login("pat")
+    file.write_text(yaml.safe_dump(vendor_values(**(days | {"owner": "nobody-here"}))))
+    assert "is nobody of coordinator" in desk.types("vendor", "propose", str(file))[1]
+    file.write_text(yaml.safe_dump(vendor_values(**days)))
     proposed = desk.says("vendor", "propose", str(file))
     assert "scores 0.75" in proposed
     (seen,) = re.findall(r"--digest ([0-9a-f]{16})", proposed)
@@ -239,6 +242,22 @@ def test_a_site_that_fails_keeps_no_other_from_freezing(desk: Desk) -> None:
     assert "frozen at aurora" in told
     shown = json.loads(desk.says("incident", "show", "-s", "aurora", "--json"))
     assert [one["name"] for one in shown["frozen"]] == ["aurora"]
+
+
+def test_a_site_where_somebody_else_acts_keeps_no_other_from_freezing(desk: Desk) -> None:
+    for name, role in (("eve", "analyst"), ("sam", "security-officer")):
+        desk.add(name, role)
+    desk.add("max", "silo-admin", "aurora")
+    desk.login("sam")
+    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    words = ["incident", "contain", "inc-2026-001", "person", "eve", "--at", "aurora"]
+    assert "signed in" in desk.refused(*words), "nobody may there, and it was asked nowhere else"
+    code, told = desk.types(*words, "--at", "coordinator")
+    assert code == 1
+    assert "was not frozen at aurora" in told
+    assert "frozen at coordinator" in told
+    shown = json.loads(desk.says("incident", "show", "--json"))
+    assert [one["name"] for one in shown["frozen"]] == ["eve@coordinator"]
 
 
 def test_what_is_frozen_still_is_told_with_its_sites(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.silo.lists import COLUMNS, Lists
-from abfed.silo.pseudonyms import SEPARATOR, Pseudonyms
+from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms
 from abfed.silo.subjects import Subjects
 from abfed.site.files import make_private_folder, write_private
 from abfed.site.keys import SiteKeys
@@ -216,6 +216,37 @@ def test_people_of_several_columns_can_be_erased(copied: Workspace, tmp_path: Pa
         assert store.receipts([who])[0].request.act == "erase"
         with pytest.raises(InputError, match="control characters"):
             store.receive("erase", ["12\x1eann@example.com"])
+
+
+def test_whose_case_counts_is_not_missed_and_nobody_else_is_erased(
+    copied: Workspace, tmp_path: Path
+) -> None:
+    brand = copied.data / "aurora"
+    mapping = (brand / "mapping.yaml").read_text()
+    trimmed = mapping.replace("{columns: [email]}", "{columns: [email], normalise: trim}")
+    (tmp_path / "trim.yaml").write_text(trimmed)
+    header, first, *_ = (brand / "export.csv").read_text().splitlines()
+    rest = first.partition(",")[2]
+    lines = [header, *(f"{one},{rest}" for one in ("AbC@x.org", "abc@x.org", "DeF@x.org"))]
+    (tmp_path / "more.csv").write_text("\n".join(lines) + "\n")
+    files = [str(tmp_path / "more.csv"), "-m", str(tmp_path / "trim.yaml")]
+    assert main(["silo", "ingest", "aurora", *files, "-w", str(copied.path)]) == 0
+    with copied.silo("aurora") as service:
+        subjects = Subjects(service)
+        before = subjects.requests()
+        known = person_of(copied.path, 11)
+        forms: dict[str, Normalise] = {
+            "AbC@x.org": "casefold",
+            "DeF@x.org": "casefold",
+            known.upper(): "trim",
+        }
+        for who, form in forms.items():
+            with pytest.raises(InputError, match="holds 1 of these people in another form"):
+                subjects.carry_out("erase", [who, "x@y.org"], by="pat@aurora", normalise=form)
+        assert subjects.requests() == before
+        (done,) = subjects.carry_out("erase", ["AbC@x.org"], by="pat@aurora", normalise="trim")
+        assert done.request.held
+        assert subjects.export("abc@x.org", by="pat@aurora")[1]["sends"], "somebody else was erased"
 
 
 def test_hostile_files_of_people_are_read_as_people_or_not_at_all(

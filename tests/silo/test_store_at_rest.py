@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.silo.lists import Lists
+from abfed.silo.pseudonyms import Pseudonyms
+from abfed.silo.releases import Releases
 from abfed.silo.store import Store
+from abfed.site.audit import AuditLog
+from abfed.site.checkups import Checkups
 from abfed.site.keys import SiteKeys
+from abfed.site.people import People
 from tests.silo.made import (
     EXPERIMENTS,
     contents,
@@ -189,6 +196,24 @@ def test_wider_permissions_are_refused(made, name):
     path.chmod(0o750 if name == "" else 0o640)
     with pytest.raises(IntegrityError, match="others may have read"):
         Store.open(folder, keys)
+
+
+def test_a_folder_that_was_opened_to_others_is_refused_and_not_narrowed(tmp_path):
+    keys = SiteKeys.create(tmp_path / "keys", site="aurora")
+    audit = AuditLog(tmp_path / "audit.jsonl", keys)
+    uses = {
+        "releases": lambda: Releases(tmp_path / "releases", keys),
+        "people": lambda: People(tmp_path, keys, audit),
+        "lists": lambda: Lists(tmp_path, Pseudonyms(keys)).make_ready(),
+        "checkups": lambda: Checkups(tmp_path, keys).keep([], [], audit, datetime.now(UTC)),
+    }
+    for name, use in uses.items():
+        use()
+        (tmp_path / name).chmod(0o755)
+        with pytest.raises(IntegrityError, match="others may have read"):
+            use()
+        mode = (tmp_path / name).stat().st_mode & 0o777
+        assert mode == 0o755, f"nobody would know that {name} was open"
 
 
 def test_no_store_and_a_used_folder(tmp_path):
