@@ -90,7 +90,7 @@ def _margin_tests(row: dict[str, Any], guardrail: Guardrail) -> tuple[float, flo
         return float(within), float(beyond)
     distance = sign * row["estimate"] - guardrail.margin
     if row.get("mean") is not None:
-        return row["mean"].tail(distance), row["mean"].tail(-distance)
+        return float(row["mean"].tail(distance)), float(row["mean"].tail(-distance))
     p = float(special.ndtr(distance / row["se"]))
     return p, 1 - p
 

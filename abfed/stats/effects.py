@@ -51,6 +51,12 @@ LIKE_THESE = "brands like these"
 LIKE_THESE_FROM = 3
 """Brands it takes to speak of brands like these."""
 
+AGREE = (
+    f"narrower than {THESE}, whose effects happen to agree: nothing is surer of brands like them,"
+    " so go by the wider of the two"
+)
+"""What is said of an interval that few brands made narrower than it can well be."""
+
 HARMFUL = ("unsubscribed", "complained", *DURATION_OUTCOMES)
 """Outcomes of which less is better: harms, and waiting."""
 
@@ -279,20 +285,27 @@ def _brands_like_these(
         return empty_row(LIKE_THESE, decision=SUPPRESSED, note=note)
     if these["decision"] in UNREAD:  # no brand's values vary
         return empty_row(LIKE_THESE, decision=these["decision"], note=these["note"])
-    mean = pooling.like_these([one.effect for one in contrasts], floor=these["se"])
-    low, high = mean.interval(alpha)
+    effects_ = [one.effect for one in contrasts]
+    if len(set(effects_)) == 1:
+        note = "not estimable: effects that are all the same don't show how much brands differ"
+        return empty_row(LIKE_THESE, decision=UNKNOWN, note=note)
+    mean = pooling.like_these(effects_, [one.variance for one in contrasts])
+    low, high = (float(end) for end in mean.interval(alpha))
     privacy = sum(one.arm.privacy + one.control.privacy for one in contrasts)
+    note = (
+        f"each of {len(contrasts)} brands counts the same; for the relative lift and the effective"
+        f" sample size see {THESE}"
+    )
     return empty_row(
         LIKE_THESE,
-        estimate=mean.estimate,
+        estimate=float(mean.estimate),
         ci_low=low,
         ci_high=high,
-        p_value=mean.p_value(),
-        se=mean.se,
+        p_value=float(mean.p_value()),
+        se=float(mean.spread),
         mean=mean,
         privacy_share=privacy / sum(one.variance for one in contrasts),
-        note=f"each of {len(contrasts)} brands counts the same; for the relative lift and the"
-        f" effective sample size see {THESE}",
+        note=joined(AGREE if high - low < these["ci_high"] - these["ci_low"] else "", note),
     )
 
 

@@ -13,7 +13,7 @@ from abfed.stats.effects import THESE, effects
 from abfed.stats.estimates import Estimate
 from abfed.stats.totals import SiloTotals
 from tests.statistical import cells, levels, looks, worlds
-from tests.statistical.coverage_table import every_cell, every_kind, is_careful, is_nominal
+from tests.statistical.coverage_table import every_cell, every_kind, is_nominal
 from tests.statistical.worlds import FIVE, TWO, Brands, Setting
 from tests.stats.simulated import CLICKED
 
@@ -126,8 +126,6 @@ def test_brands_like_these_are_covered_whatever_their_sizes(sizes: str) -> None:
         *levels.like_these(3.0, 2000, 6, sizes, 0.3, 2000),
         *levels.like_these(3.0, 2000, 4, sizes, 30.0, 2000),
     ]
+    if sizes != "alike in size":  # hardest: with Student's own t .99 of these
+        rows += levels.like_these(3.0, 2000, 3, sizes, 0.0, 20_000)
     assert [cell for cell in rows if not is_nominal(cell)] == []
-    assert all(cell.width >= 1.0 for cell in rows)
-    alike = next(levels.like_these(3.0, 2000, 3, sizes, 0.0, 2000))
-    assert is_careful(alike)  # and the table says so
-    assert not any(is_careful(cell) for cell in rows if cell.held <= 0.975)

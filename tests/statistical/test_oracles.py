@@ -176,7 +176,7 @@ def test_what_is_said_across_brands_is_statsmodels_and_scipys() -> None:
         effect, variance, method_re="iterated", use_t=True, atol=1e-12
     )
     assert pooling.paule_mandel(effect, variance) == pytest.approx(found.tau2, rel=1e-4)
-    mine = pooling.like_these(list(effect))
+    mine = pooling.like_these(effect, np.full(4, 1e-4))  # as if they varied alike
     student = stats.ttest_1samp(effect, 0.0)
     assert mine.interval(0.05) == pytest.approx(tuple(student.confidence_interval()), rel=1e-9)
     assert mine.p_value() == pytest.approx(student.pvalue, rel=1e-9)

@@ -98,8 +98,8 @@ def test_brands_like_these_need_three() -> None:
     assert 0.02 < shrunk["aurora"] < shrunk["dawn"] < 0.12
 
 
-def test_brands_like_these_are_never_surer_than_these_brands() -> None:
-    """One brand fifty times the others, all in agreement: what the forest plot shows must nest."""
+def test_brands_that_happen_to_agree_are_said_to() -> None:
+    """One brand fifty times the others: an interval narrower than these brands' says so."""
     rates = {
         "aurora": ([0.10, 0.12], [50_000, 50_000]),
         "borealis": ([0.30, 0.3201], [1000, 1000]),
@@ -107,10 +107,17 @@ def test_brands_like_these_are_never_surer_than_these_brands() -> None:
     }
     frame = effects(PLAN, totals_of(PLAN, rates))
     these, like = only(frame, THESE), only(frame, LIKE_THESE)
-    width = these["ci_high"] - these["ci_low"]
-    assert like["ci_high"] - like["ci_low"] == pytest.approx(width)
-    assert like["se"] == pytest.approx(these["se"])
-    assert like["decision"] == these["decision"] == "better"
+    assert 0 < like["ci_high"] - like["ci_low"] < these["ci_high"] - these["ci_low"]
+    assert like["note"].startswith("narrower than these brands, whose effects happen to agree")
+    apart = rates | {"corona": ([0.20, 0.25], [1000, 1000])}
+    assert "narrower" not in only(effects(PLAN, totals_of(PLAN, apart)), LIKE_THESE)["note"]
+
+
+def test_brands_whose_effects_are_all_the_same_say_nothing_of_others() -> None:
+    same = {brand: ([0.10, 0.12], [4000, 4000]) for brand in BRANDS}
+    row = only(effects(PLAN, totals_of(PLAN, same)), LIKE_THESE)
+    assert row["decision"] == "not estimable"
+    assert "all the same" in row["note"]
 
 
 def test_relative_lift_is_fiellers() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
@@ -24,33 +24,62 @@ several = st.integers(2, 12).flatmap(
 )
 
 
-def test_brands_like_these_are_students_mean() -> None:
-    mine, student = pooling.like_these(EFFECTS), stats.ttest_1samp(EFFECTS, 0.0)
+ALIKE = [1e-4] * 5
+
+
+def test_brands_like_these_that_vary_alike_are_students_mean() -> None:
+    mine, student = pooling.like_these(EFFECTS, ALIKE), stats.ttest_1samp(EFFECTS, 0.0)
     assert mine.estimate == pytest.approx(np.mean(EFFECTS))
     assert mine.interval(0.05) == pytest.approx(tuple(student.confidence_interval()))
     assert mine.p_value() == pytest.approx(student.pvalue)
-    assert (mine.df, mine.se) == (4, mine.spread)
+    assert mine.spread == pytest.approx(stats.sem(EFFECTS))
 
 
-def test_brands_that_agree_by_chance_are_no_surer_than_these_brands() -> None:
-    mine = pooling.like_these([0.02, 0.02, 0.02], floor=0.01)
-    z = stats.norm.ppf(0.975) * 0.01
-    assert mine.interval(0.05) == pytest.approx((0.02 - z, 0.02 + z))
-    assert mine.p_value() == pytest.approx(2 * stats.norm.sf(2))
-    assert pooling.like_these([0.02, 0.02, 0.02]).p_value() == 0.0
-    assert pooling.like_these([0.0, 0.0]).p_value() == 1.0
+def test_brands_that_agree_are_read_by_what_they_vary_by() -> None:
+    """Three brands, one of 50:1: half as far as Student's t where they agree, that where not."""
+    variances = [1.0, 1.0, 0.02]
+    q = stats.chi2.ppf(pooling.agreement(3), 2)
+    part = np.array([0.1, -0.1, 0.3])  # Q of part·c is c²·Q(part)
+    unit = pooling.heterogeneity(list(part), variances).q
+    for scale, expected in ((0.999, variances), (1.001, [1.0, 1.0, 1.0])):
+        mine = pooling.like_these(part * math.sqrt(q / unit) * scale, variances)
+        assert list(mine.variances) == expected
+        low, high = mine.interval(0.05)
+        t = 2.3994 if expected == variances else stats.t.ppf(0.975, 2)
+        assert (high - low) / 2 == pytest.approx(t * mine.spread, rel=1e-4)
 
 
-@given(several, st.floats(0, 1), st.floats(0.001, 0.3))
+def test_effects_that_are_all_the_same_say_nothing_of_others() -> None:
+    with pytest.raises(ValueError, match="all the same"):
+        pooling.like_these([0.02, 0.02, 0.02], [3e-4] * 3)
+
+
+def test_brands_without_any_variance_are_read_by_students_own() -> None:
+    mine = pooling.like_these(EFFECTS, [0.0, *VARIANCES[1:]])
+    assert mine.p_value() == pytest.approx(stats.ttest_1samp(EFFECTS, 0.0).pvalue)
+
+
+def test_many_experiments_are_read_as_each_by_itself() -> None:
+    rng = np.random.default_rng(5)
+    effects, variances = rng.normal(1.0, 1.0, (6, 4)), rng.uniform(0.1, 3.0, (6, 4))
+    whole = pooling.like_these(effects, variances)
+    for one in range(6):
+        alone = pooling.like_these(effects[one], variances[one])
+        assert whole.p_value()[one] == pytest.approx(alone.p_value())
+        assert whole.interval(0.1)[0][one] == pytest.approx(alone.interval(0.1)[0])
+
+
+@settings(max_examples=30)
+@given(several, st.floats(0.001, 0.3))
 def test_the_interval_leaves_zero_out_where_p_is_small(
-    given_: tuple[list[float], list[float]], floor: float, alpha: float
+    given_: tuple[list[float], list[float]], alpha: float
 ) -> None:
-    """Interval and p-value say the same, and it is never narrower than these brands'."""
-    mine = pooling.like_these(given_[0], floor=floor)
+    """Interval and p-value say the same."""
+    assume(np.std(given_[0]) > 0)
+    mine = pooling.like_these(*given_)
     low, high = mine.interval(alpha)
     if min(abs(low), abs(high)) > 1e-9:
         assert (mine.p_value() < alpha) == (low > 0 or high < 0)
-    assert high - low >= 2 * stats.norm.ppf(1 - alpha / 2) * floor * (1 - 1e-9) - 1e-12
     assert mine.tail(0.3) >= mine.tail(-0.1)
 
 
@@ -114,5 +143,5 @@ def test_weights_add_up(sizes: list[float]) -> None:
 
 def test_one_brand_says_nothing_of_others() -> None:
     with pytest.raises(ValueError, match="one brand"):
-        pooling.like_these([0.1])
+        pooling.like_these([0.1], [0.01])
     assert math.isclose(pooling.heterogeneity([0.1], [0.01]).p_value, 1.0)
