@@ -84,7 +84,10 @@ def stop(
     if as_json:
         say_json({"stopped": stopped})
         return
-    say(f"Stopped: {', '.join(map(str, stopped)) or 'nothing was going on'}")
+    if stopped:
+        say(f"Stopped: {', '.join(map(str, stopped))}")
+    else:
+        say("Nothing was going on: no run was stopped.")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.protocol.documents import read_document
 
 
 class SettingsFirst(TyperGroup):
@@ -86,7 +87,7 @@ def join(
     joined = join_federation(
         Workspace(workspace),
         silo,
-        invitation.read_bytes(),
+        read_document(invitation, "invitation"),
         fingerprint=fingerprint,
         node=node,
         socket=socket,
@@ -113,7 +114,7 @@ def admit(
 
     opened = Workspace(workspace)
     opened.authorise("policy.change")
-    pinned = provisioner(opened).admit(request.read_bytes(), fingerprint=fingerprint)
+    pinned = provisioner(opened).admit(read_document(request, "request"), fingerprint=fingerprint)
     registered = register_nodes(opened.path)
     if as_json:
         say_json({"silo": pinned.site, "registered": pinned.site in registered})
@@ -181,7 +182,7 @@ def fingerprint(
     """The fingerprint of an invitation or a request, to compare by phone."""
     from abfed.lab.provisioning import fingerprint_of
 
-    found_fingerprint = fingerprint_of(file.read_bytes())
+    found_fingerprint = fingerprint_of(read_document(file, "file"))
     if as_json:
         say_json({"fingerprint": found_fingerprint})
         return

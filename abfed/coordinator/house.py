@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import read_document
@@ -59,6 +59,12 @@ class Settings(Frozen):
     development: bool = False
     certificate_days: Annotated[int, Field(ge=1, le=90)] = 30
     authority_days: Annotated[int, Field(ge=1, le=1095)] = 365
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Settings:
+        if self.port == self.link_port:
+            raise ValueError("port and link_port must differ: both listen on this machine")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> Settings:

@@ -12,21 +12,23 @@ bin/            our executors
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import Field
 
 from abfed.coordinator.commands import write_executors
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import InputError, WorkspaceError
+from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.protocol.identity import Hex64
 from abfed.protocol.schema import Frozen, Name
-from abfed.site.certificates import node_point
+from abfed.site.certificates import check_authority, node_point
 from abfed.site.files import make_private_folder, read_private, write_private
 
 NODE_FILE = "node.json"
@@ -45,6 +47,22 @@ class NodeSettings(Frozen):
     silo: Name
     address: str
     socket: str
+
+
+class Invitation(Frozen):
+    """What a coordinator gives to brands. Nothing in it is secret.
+
+    Attributes:
+        federation: its name.
+        address: of its proxy, host:port.
+        authority: its authority's certificate, PEM.
+        coordinator: the coordinator's public key, hex.
+    """
+
+    federation: Name
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}$")]
+    authority: str
+    coordinator: Hex64
 
 
 class Node:
@@ -133,17 +151,25 @@ def _make_key(folder: Path) -> None:
     write_private(folder / "node.key", pem)
 
 
-def read_invitation(data: bytes) -> dict[str, str]:
+def read_invitation(data: bytes) -> Invitation:
     """An invitation, as `abfed provision` wrote it.
+
+    A coordinator is not trusted by brands: that the fingerprint is right says who wrote it, not
+    that it is one.
 
     Raises:
         WorkspaceError: it isn't one.
     """
+    where = "invitation"
     try:
-        values = json.loads(data)
-    except ValueError as cause:
-        raise WorkspaceError("not an invitation", where="invitation") from cause
-    names = {"federation", "address", "authority", "coordinator"}
-    if not isinstance(values, dict) or set(values) != names:
-        raise WorkspaceError("not an invitation", where="invitation")
-    return {name: str(value) for name, value in values.items()}
+        values = parse_canonical(data, where=where)
+        read = parse_record(Invitation, values, where=where, error=WorkspaceError)
+        check_authority(read.authority.encode())
+    except (IntegrityError, WorkspaceError) as cause:
+        raise WorkspaceError(
+            "not an invitation",
+            where=where,
+            why=cause.what,
+            do="have the coordinator's people send federation/invitation.json anew",
+        ) from cause
+    return read

@@ -157,7 +157,8 @@ class Provisioner:
             InputError: it was not admitted.
         """
         path = self._places.admitted / f"{silo}.pem"
-        if not path.exists():
+        known = [one.stem for one in self._places.admitted.glob("*.pem")]
+        if silo not in known:  # a path such as ../admitted/aurora would revoke nothing
             raise InputError(f"silo {silo!r} was not admitted", where=str(self._places.admitted))
         certificate = read_private(path)
         kept = self._places.withdrawn / f"{silo}-{sha256_hex(certificate)[:12]}.pem"

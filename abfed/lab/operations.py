@@ -179,10 +179,21 @@ def wait_until_connected(workspace: Path, seconds: float) -> dict[str, Any]:
 
 
 def stop_runs(workspace: Path, run_id: int | None) -> list[int]:
-    """Stop a run, or all that are going on; returns their numbers."""
+    """Stop a run, or all that are going on; returns their numbers.
+
+    Raises:
+        InputError: there is no run of this number.
+    """
     stopped = []
     with _link(House(workspace / FOLDER)) as link:
-        for run in link.runs():
+        runs = link.runs()
+        if run_id is not None and run_id not in [run.run_id for run in runs]:
+            raise InputError(
+                "the SuperLink knows no such run",
+                where=str(run_id),
+                do="see `abfed federation status`",
+            )
+        for run in runs:
             if run.status != "finished" and run_id in (None, run.run_id):
                 link.stop(run.run_id)
                 stopped.append(run.run_id)

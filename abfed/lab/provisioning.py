@@ -94,28 +94,28 @@ def join(
     if "".join(fingerprint.split()).lower() != found.replace(" ", ""):
         raise InputError(
             "the fingerprint is not that of the invitation",
-            where=given["federation"],
+            where=given.federation,
             why=f"the invitation's is {found}",
             do="call the coordinator's people and compare it with theirs; then give it",
         )
     folder = node or workspace.path / "nodes" / silo
     settings = NodeSettings(
         silo=silo,
-        address=given["address"],
+        address=given.address,
         socket=socket or str(folder.resolve() / "silo.sock"),
     )
     with workspace.silo(silo) as service:
         keys = service.keys
-        coordinator = bytes.fromhex(given["coordinator"])
-        name, site = given["federation"], COORDINATOR
+        coordinator = bytes.fromhex(given.coordinator)
+        name, site = given.federation, COORDINATOR
         if pin_coordinator(service.paths.policy, name, site, coordinator):
-            service.audit.append("coordinator.pinned", federation=given["federation"])
-        made = Node.create(folder, settings, given["authority"].encode(), bundle_digest())
+            service.audit.append("coordinator.pinned", federation=given.federation)
+        made = Node.create(folder, settings, given.authority.encode(), bundle_digest())
         request = make_site_request(keys, made.point)
         pinned = read_site_request(request)
         service.audit.append(
             "federation.joined",
-            federation=given["federation"],
+            federation=given.federation,
             fingerprint=pinned.fingerprint.replace(" ", ""),
         )
     path = folder / f"{silo}.request.pem"

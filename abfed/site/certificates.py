@@ -100,6 +100,22 @@ def make_authority(federation: str, now: datetime, days: int, key_pem: bytes = b
     return Authority(_private_pem(key), _pem(built))
 
 
+def check_authority(pem: bytes) -> None:
+    """Check what somebody says is their authority's certificate, as `make_authority` writes it.
+
+    Raises:
+        IntegrityError: it isn't one certificate of an authority, signed by itself.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as cause:
+        raise IntegrityError("its authority is no certificate", where="authority") from cause
+    if not constraints.value.ca or pem != _pem(certificate):
+        raise IntegrityError("its authority is no authority's certificate", where="authority")
+
+
 def make_server_certificate(
     authority: Authority, hosts: Sequence[str], now: datetime, days: int
 ) -> tuple[bytes, bytes]:
