@@ -33,13 +33,14 @@ from typing import NamedTuple, Self
 from abfed.protocol.boxes import box_reply, unbox_request
 from abfed.protocol.envelope import MAGIC, MAX_HEAD
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
-from abfed.protocol.framing import MAX_FRAME, frame, read_frame
+from abfed.protocol.framing import frame, read_frame
 from abfed.silo.service import SiloService
 from abfed.site.disk import storage_error
 from abfed.site.health import Metrics, served
 from abfed.site.processes import log_line
 
 MAX_CONNECTIONS = 8
+MAX_PATH = 107  # bytes, of a socket
 READ_SECONDS = 60.0  # for a whole frame
 LARGE = 1 << 20  # bytes; requests without a model, and small models, are below
 TRICKLE_SECONDS = 0.5  # between answers to somebody who isn't believed
@@ -250,6 +251,13 @@ def _refused(answer: bytes) -> bool:
 
 def _listen(path: Path) -> socket.socket:
     """A listening socket; any user may knock, the kernel says who did."""
+    if not path.parent.is_dir():
+        raise WorkspaceError(
+            "there is no folder for the socket",
+            where=str(path.parent),
+            why="a silo that joined no federation here has no node that it could serve",
+            do="join one (docs/federation.md), or name a place that is there with --socket",
+        )
     if path.exists():
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
             try:
@@ -269,6 +277,6 @@ def _listen(path: Path) -> socket.socket:
         raise WorkspaceError(
             f"the socket can't be opened ({cause.strerror})",
             where=str(path),
-            why=f"{MAX_FRAME} bytes are a frame's limit; 107 are a socket path's",
+            why=f"a socket's path has {MAX_PATH} bytes at most, this one {len(os.fsencode(path))}",
         ) from cause
     return listener

@@ -213,6 +213,16 @@ def test_two_services_do_not_share_a_socket(serve, service, tmp_path):
         SiloServer(service, path, frozenset({0}), print)
 
 
+def test_where_no_socket_can_be_is_told(service, tmp_path):
+    with pytest.raises(WorkspaceError, match="no folder") as told:
+        SiloServer(service, tmp_path / "nodes" / "aurora" / "silo.sock", frozenset({0}), print)
+    assert "--socket" in told.value.do
+    long = tmp_path / ("x" * 110)
+    with pytest.raises(WorkspaceError, match="can't be opened") as told:
+        SiloServer(service, long, frozenset({0}), print)
+    assert f"this one {len(str(long))}" in told.value.why
+
+
 def test_what_a_crash_left_is_removed(serve, service, tmp_path):
     code = (
         f"import socket; s = socket.socket(socket.AF_UNIX); s.bind({str(tmp_path / 'silo.sock')!r})"
