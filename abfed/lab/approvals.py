@@ -62,18 +62,30 @@ def give_approval(
     question = Question(plan.digest, service.holdings().epoch, policy.version)
     given = session.approve(question, policy.silo, runs=runs, lasts=timedelta(days=days))
     service.audit.append("plan.approved", plan=plan.digest, person=session.who, runs=runs)
-    folder = lab / FOLDER / plan.digest
+    return Given(keep_approval(lab, plan.digest, policy.silo, given), session.who, why, question)
+
+
+def keep_approval(lab: Path, about: str, site: str, given: Countersigned) -> Path:
+    """Put an approval where who asks finds it.
+
+    Args:
+        lab: the lab's folder.
+        about: the plan's digest, or the registration of a model that may be taken out.
+        site: which it is for.
+        given: the approval.
+    """
+    folder = lab / FOLDER / about
     make_private_folder(folder)
     content = canonical_bytes(given.model_dump(mode="json"))
-    file = folder / f"{policy.silo}-{sha256_hex(content)[:16]}.approval"
+    file = folder / f"{site}-{sha256_hex(content)[:16]}.approval"
     write_private(file, content)
-    return Given(file, session.who, why, question)
+    return file
 
 
-def approvals_of(lab: Path, plan: str) -> Iterator[Countersigned]:
-    """The approvals that lie here for a plan, newest first; a request carries sixteen at most."""
+def approvals_of(lab: Path, about: str) -> Iterator[Countersigned]:
+    """The approvals that lie here for a plan or a model, newest first: sixteen, as many as count."""
     files = sorted(
-        (lab / FOLDER / plan).glob("*.approval"), key=lambda file: -file.stat().st_mtime_ns
+        (lab / FOLDER / about).glob("*.approval"), key=lambda file: -file.stat().st_mtime_ns
     )
     for file in files[:16]:
         values = parse_canonical(read_private(file), where=str(file))

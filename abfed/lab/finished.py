@@ -24,6 +24,8 @@ from abfed.protocol.plan import Plan, ReportSpec
 SHOWN_RUNS = 10  # names, where there is none of the one that was asked for
 SIGNATURE = "manifest.sig"
 """In a run's folder: its presence says that the run is complete."""
+PINNED = "coordinator.pub"
+"""Beside the runs: the public key (hex) of the coordinator that signs them."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.coordinator.registry import FOLDER as MODELS
 from abfed.coordinator.registry import Registration, Registry, Standing
-from abfed.lab.approvals import FOLDER as APPROVALS
-from abfed.lab.approvals import approvals_of
+from abfed.lab.approvals import approvals_of, keep_approval
 from abfed.lab.coordination import COORDINATOR
 from abfed.protocol import tensors
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
@@ -112,12 +111,7 @@ def countersign(workspace: Workspace, label: str, *, runs: int, days: int) -> Pa
     workspace.audit.append(
         "model.export-approved", model=model.label, registration=model.id, person=session.who
     )
-    folder = workspace.lab / APPROVALS / model.id
-    make_private_folder(folder)
-    content = canonical_bytes(given.model_dump(mode="json"))
-    file = folder / f"{place.site}-{sha256_hex(content)[:16]}.approval"
-    write_private(file, content)
-    return file
+    return keep_approval(workspace.lab, model.id, place.site, given)
 
 
 def export(workspace: Workspace, label: str, into: Path, *, purpose: str) -> list[Path]:

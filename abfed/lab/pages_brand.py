@@ -24,6 +24,7 @@ from abfed.lab.page import (
     title,
 )
 from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
+from abfed.lab.readings import SURE
 from abfed.lab.units import NBSP, NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.effects import DEFAULT_ALPHA
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from abfed.lab.runs import Run
 
-SURE = 1.96  # standard errors of a 95 % interval
 SHORT_OF = 0.2  # of its budget: where a brand has less left, the page says so
 
 

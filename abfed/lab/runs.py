@@ -18,7 +18,7 @@ import pandas as pd
 
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
-from abfed.lab.finished import Finished, open_finished
+from abfed.lab.finished import PINNED, Finished, open_finished
 from abfed.lab.frames import marked
 from abfed.lab.together import counted, pooled
 from abfed.lab.waves import earlier_folders
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 INTEGRITY = "integrity"
 """The reason for which a silo that can't be believed is left out."""
-
-PINNED = "coordinator.pub"
-"""Beside the runs: the public key (hex) of the coordinator that signs them."""
 
 
 @dataclass(frozen=True, repr=False)

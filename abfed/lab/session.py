@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from abfed.protocol.plan import Plan
     from abfed.site.device import Shown
 
-FOLDER = "lab"
 DEVELOPMENT_FILE = "development-person.json"  # in it, where a person was made up to try abfed out
 
 

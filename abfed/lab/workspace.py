@@ -32,7 +32,7 @@ from abfed.lab.coordination import (
 )
 from abfed.lab.development import make_development_person
 from abfed.lab.entrance import Entrance
-from abfed.lab.finished import Finished, find_folder, open_finished
+from abfed.lab.finished import PINNED, Finished, find_folder, open_finished
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import is_file, read_document
@@ -64,7 +64,6 @@ FILE = "abfed.yaml"
 LOCK = ".abfed.lock"  # held while silos are founded
 RESERVED = (COORDINATOR, "all")
 """Names that mean something else: the coordinator's site, and all of what there is."""
-PINNED = "coordinator.pub"  # in runs/: the public key that signs them, for reading without keys
 
 
 class Listing(Frozen):
