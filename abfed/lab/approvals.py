@@ -83,7 +83,7 @@ def keep_approval(lab: Path, about: str, site: str, given: Countersigned) -> Pat
 
 
 def approvals_of(lab: Path, about: str) -> Iterator[Countersigned]:
-    """The approvals that lie here for a plan or a model, newest first: sixteen, as many as count."""
+    """The approvals that lie here for a plan or a model, newest first; sixteen at most count."""
     files = sorted(
         (lab / FOLDER / about).glob("*.approval"), key=lambda file: -file.stat().st_mtime_ns
     )
