@@ -251,11 +251,13 @@ class Workspace(Entrance):
                 raise WorkspaceError(f"there is a silo {name!r} already", where=str(self.path))
             folder = self.path / "silos" / name
             if folder.exists():
+                pinned = name in self.pinned_keys()  # where not, naming it would make no silo of it
+                listed = f"name it under silos in {self.path / FILE}, or "
                 raise WorkspaceError(
                     f"a folder lies where silo {name!r} would be founded",
                     where=str(folder),
                     why=f"{FILE} doesn't name it: founding was interrupted, or it was moved here",
-                    do=f"name it under silos in {self.path / FILE}, or move it away",
+                    do=f"{listed if pinned else ''}move it away, and ask again",
                 )
             aside = folder.with_name(f".{name}.new")
             if aside.exists():

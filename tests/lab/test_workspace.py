@@ -13,6 +13,7 @@ import yaml
 from abfed.cli.main import main
 from abfed.lab.workspace import FILE, LOCK, Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.site.files import write_private
 
 TOGETHER = 5
 
@@ -72,7 +73,14 @@ def test_what_a_killed_founding_leaves_is_cleared_or_told(workspace: Path) -> No
     (workspace / "silos" / "dawn").mkdir()
     with pytest.raises(WorkspaceError, match="a folder lies") as caught:
         opened.create_silo("dawn")
+    assert caught.value.do == "move it away, and ask again"  # without a pinned key it is no silo
+    (workspace / "silos" / "dawn").rmdir()
+    listed = (workspace / FILE).read_text()
+    write_private(workspace / FILE, listed.replace("  corvid: silos/corvid\n", "").encode())
+    with pytest.raises(WorkspaceError, match="a folder lies") as caught:
+        opened.create_silo("corvid")
     assert FILE in caught.value.do
+    write_private(workspace / FILE, listed.encode())
 
 
 def test_swapped_folders_are_found_before_a_row_is_read(workspace: Path) -> None:
