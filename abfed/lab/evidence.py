@@ -143,7 +143,8 @@ def _models(seen: Seen) -> Iterator[Told]:
             broken += 1
             yield "red", f"{site}: {name}: {what}"[:300], seen.at
     if not loose and not broken:
-        yield "holds", f"{len(runs)} runs and every model were opened; none lies open", seen.at
+        opened = f"{counted(len(runs), 'run')} and every model"
+        yield "holds", f"{opened} were opened; none lies open", seen.at
 
 
 def _rights(seen: Seen) -> Iterator[Told]:

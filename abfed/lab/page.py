@@ -61,7 +61,7 @@ vertical-align:bottom}
 .abfed tbody th .soft{font-weight:400}
 .abfed .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .abfed td.n,.abfed th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.abfed thead th.n{white-space:normal}.abfed td code,.abfed th code{white-space:nowrap}
+.abfed thead th.n{white-space:normal}.abfed td code,.abfed th code,.abfed time{white-space:nowrap}
 .abfed td.n+td:not(.n),.abfed th.n+th:not(.n){padding-left:.6em}
 .abfed td:last-child,.abfed th:last-child{padding-right:0}
 .abfed code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;

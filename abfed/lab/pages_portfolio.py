@@ -115,7 +115,7 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
             rows.append(
                 [
                     escape(run.report.title or run.plan.name),
-                    escape(run.made_at[:10]),
+                    f"<time>{escape(run.made_at[:10])}</time>",
                     str(len(run.silos)),
                     escape(run.plan.primary),
                     escape(row["arm"]),

@@ -80,7 +80,7 @@ def every(review: Mapping[str, Any]) -> str:
             escape(one["asked"]),
             pill(*WORDS[one["state"]]),
             _evidence(one["evidence"]),
-            escape(one["on"] or "–"),
+            f"<time>{escape(one['on'])}</time>" if one["on"] else "–",
             escape(one["owner"] or "nobody"),
         )
         for one in review["controls"]
