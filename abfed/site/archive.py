@@ -23,7 +23,7 @@ from argon2.low_level import Type, hash_secret_raw
 
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.sealing import KEY_BYTES, seal, unseal
-from abfed.site.files import FILE_MODE, make_private_folder
+from abfed.site.files import FILE_MODE, flush_folder, make_private_folder
 
 MAGIC = b"ABFEDBACKUP1"
 SALT_BYTES = 16
@@ -71,6 +71,8 @@ def write_archive(
 def read_archive(file: BinaryIO, passphrase: str, folder: Path) -> int:
     """Write an archive's members into an empty folder, private; returns how many.
 
+    All of it is on disk then, and can be renamed into its place.
+
     Raises:
         InputError: it isn't such a file.
         IntegrityError: another passphrase, or the file was changed or cut.
@@ -94,6 +96,8 @@ def read_archive(file: BinaryIO, passphrase: str, folder: Path) -> int:
             _write(target, content)
             count += 1
     unsealing.drain()
+    for one in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        flush_folder(one)
     return count
 
 

@@ -58,6 +58,18 @@ def archive(*members: tuple[str, bytes]) -> bytes:
     return file.getvalue()
 
 
+def test_every_folder_that_was_put_back_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was flushed is lost all the same where its name in the folder was not."""
+    backup = archive(("a", b"1"), ("keys/b", b"2"), ("store/deep/c", b"3"))
+    flushed: list[Path] = []
+    monkeypatch.setattr(archives, "flush_folder", flushed.append)
+    read_archive(io.BytesIO(backup), SECRET, tmp_path)
+    names = {str(one.relative_to(tmp_path)) for one in flushed}
+    assert names == {".", "keys", "store", "store/deep"}
+
+
 def test_a_changed_cut_or_lengthened_backup_does_not_open(tmp_path: Path) -> None:
     whole = archive(("big", bytes(3 * CHUNK)), ("small", b"x"))
     assert b"small" not in whole
