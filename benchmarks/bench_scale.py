@@ -1,15 +1,19 @@
 """What a silo costs a round, from ten silos to a thousand, on Flower's own Ray simulation.
 
 The simulated silos sign real releases with real keys and compute on no rows (see the tests'
-doubles), so what is measured is the coordinator, Flower and the protocol. A tenth of the silos, ten
-at least, is asked in each round; with `--alike` ten of however many, so that what a round costs
-whoever is asked is borne by as many in each line. Prints one line for each number of silos. Needs
-the extra `ray`; `python benchmarks/bench_scale.py 10 100` runs chosen sizes, each in a process of
-its own.
+doubles), so what is measured is the coordinator, Flower and the protocol. Two comparisons: a tenth
+of the silos is asked in each round, ten at least; and ten are asked of however many, so that what a
+round costs whoever is asked is borne by as many in each line.
 
-Seconds are the clock's, the CPU's of all processes together, and the CPU's of the driver alone.
-With `--embedded` the same silos are in this process, without Ray; with `--as-is` Flower's
-simulation looks for messages in its own way (see `deliver_by_node`).
+One Ray serves all measurements. Each is a process of its own, and they take turns: every line
+`TURNS` times, the median is printed. What is counted begins when `WARM` silo-rounds are over and
+ends `COUNTED` later, the same for each line, on clocks that count nanoseconds: neither starts, nor
+which line came when the machine was busy, nor a clock's ticks decide. Seconds are the wall clock's,
+the CPU's of all processes of this machine together (Ray's too), and the CPU's of the driver alone.
+
+Needs the extra `ray`; `python benchmarks/bench_scale.py 10 100` measures chosen sizes. With
+`--embedded` the same silos are in the driver's process, without Ray; with `--as-is` Flower's
+simulation looks for messages in its own way (see by_node.py).
 
 To use more machines, start Ray on them (`ray start --head`, `ray start --address=…`), set
 RAY_ADDRESS, and run this script on the head: Flower's simulation takes the cluster it finds.
@@ -18,7 +22,6 @@ RAY_ADDRESS, and run this script on the head: Flower's simulation takes the clus
 import contextlib
 import hashlib
 import importlib
-import itertools
 import json
 import logging
 import os
@@ -31,10 +34,12 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from by_node import deliver_by_node  # type: ignore[import-not-found]
 from peak import peak  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[1]
@@ -42,51 +47,60 @@ sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:  # what workers need is loaded when they need it
     from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
 
     from abfed.site.keys import SiteKeys
 
 SIZES = (10, 100, 300, 1000)
-ROUNDS = 6
+TURNS = 5
+ASKED = 10  # silos at least in a round
+WARM, COUNTED = 100, 500  # silo-rounds
 HIDDEN = (64, 32)
-TRIES, START_LIMIT, LIMIT = 3, 120, 600  # starts of one size; seconds to begin, and to end
+TRIES, RAY_LIMIT, START_LIMIT, LIMIT = 3, 120, 120, 600  # starts; seconds to begin, and to end
 BEGAN = b"the server app has begun"
 UNNEEDED = 'import sys; sys.modules["rfc3987_syntax"] = None'
 """For each of Ray's processes: jsonschema's optional grammar takes seconds of their start, and on a
 busy machine more than Ray gives its agents."""
-STORE = "message_ins_store"  # what Flower's state in memory calls its open messages
-MARK = "BENCH_MARK"  # environment variable that all processes of one measurement carry
+RAY = "from ray.scripts.scripts import main; main()"
+RAY_OPTIONS = "--include-dashboard=false --disable-usage-stats"
+MARK = "BENCH_MARK"  # environment variable that all processes of one bench carry
+CASE = "BENCH_CASE"  # silos, and how many of them are asked
 EMBEDDED = bool(os.environ.get("BENCH_EMBEDDED"))
-ASKED = 10  # silos at least in a round
-ALIKE = os.environ.get("BENCH_ALIKE", "")
 AS_IS = bool(os.environ.get("BENCH_AS_IS"))
 
 
-class Counted:
-    """CPU seconds of every process of this measurement: the driver's, and all of Ray's.
+class Case(NamedTuple):
+    """What one line of the table measures."""
+
+    silos: int
+    asked: int
+
+    @property
+    def warm(self) -> int:
+        """Rounds before the clocks are read."""
+        return max(1, WARM // self.asked)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that are counted."""
+        return max(1, COUNTED // self.asked)
+
+
+def all_cpu() -> float:
+    """CPU seconds so far of every process of this bench: the driver's, and all of Ray's.
 
     Ray's processes leave their parent, so they are known by what their environment says.
     """
-
-    def __init__(self) -> None:
-        self._others: set[int] = set()  # of other programs; looked at once
-        self._ours: set[int] = set()
-
-    def __call__(self) -> float:
-        """So far."""
-        for pid in {int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()}:
-            if pid not in self._ours and pid not in self._others:
-                (self._ours if carries(pid, os.environ[MARK]) else self._others).add(pid)
-        ticks = 0
-        for pid in self._ours:
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += sum(int(field) for field in fields[11:15])  # its own, ended children's
-        return ticks / os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for pid in marked(os.environ[MARK]):
+        with contextlib.suppress(OSError):  # it has ended
+            total += time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3)
+    return total
 
 
-def silo_name(number: int) -> str:
-    """The name of a simulated silo."""
-    return f"silo-{number:04d}"
+def silo_names(case: Case) -> list[str]:
+    """The names of the simulated silos."""
+    return [f"silo-{number:04d}" for number in range(case.silos)]
 
 
 @cache
@@ -116,82 +130,26 @@ def client_app() -> "ClientApp":
     return make_courier(answer)
 
 
-def deliver_by_node() -> None:
-    """Have Flower's simulation find a node's messages without looking through all others'.
-
-    As it is, its engine asks for each node in turn, and its state looks through every open message
-    each time: with 1,000 nodes and 100 messages that is 0.7 CPU seconds a look, ten looks a second.
-    """
-    from flwr.app import Message
-    from flwr.server.superlink.linkstate import linkstate_factory
-    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
-
-    class ByNode(InMemoryLinkState):
-        """Flower's state in memory, with the messages of each node beside it."""
-
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            self._of_node: dict[int, list[str]] = {}
-
-        def store_message_ins(self, message: Message) -> str | None:
-            """Store a message."""
-            name: str | None = super().store_message_ins(message)
-            if name is not None:
-                with self.lock:
-                    self._of_node.setdefault(message.metadata.dst_node_id, []).append(name)
-            return name
-
-        def get_message_ins(
-            self, node_id: int, limit: int | None, *, run_id: int | None = None
-        ) -> list[Message]:
-            """A node's messages that were not delivered yet."""
-            with self.lock:
-                names = self._of_node.pop(node_id, [])
-                if not names:
-                    return []
-                own = vars(self)
-                everything: dict[str, Message] = own[STORE]
-                own[STORE] = {name: everything[name] for name in names if name in everything}
-                try:
-                    found: list[Message] = super().get_message_ins(node_id, limit, run_id=run_id)
-                finally:
-                    own[STORE] = everything
-                rest = set(names) - {one.metadata.message_id for one in found}
-                if rest:
-                    self._of_node[node_id] = [name for name in names if name in rest]
-                return found
-
-    vars(linkstate_factory)["InMemoryLinkState"] = ByNode
-
-
 def be_quiet() -> None:
     """Let Flower say what went wrong, and nothing else."""
     warnings.simplefilter("ignore")
     logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
-def run(count: int) -> None:
-    """Carry one plan out over so many silos; print what it took, as JSON."""
-    be_quiet()
-    from flwr.app import Context
+def carried_out(case: Case, grid: "Grid") -> dict[str, Any]:
+    """Carry one plan out over so many silos; what a silo-round took."""
     from flwr.proto.node_pb2 import NodeInfo
-    from flwr.serverapp import Grid, ServerApp
 
     from abfed.coordinator.conduct import Conduct, Coordinator, Event
-    from abfed.coordinator.grid import EmbeddedGrid
     from abfed.coordinator.patience import PatientGrid
+    from abfed.protocol.modelling import training_step
     from abfed.site.audit import AuditLog
     from tests.coordinator.doubles import Federation, make_plan
 
-    names = [silo_name(number) for number in range(count)]
-    plan = make_plan(
-        silos=names,
-        minimum_silos=min(count, ASKED),
-        model={"outcome": "clicked", "hidden": list(HIDDEN)},
-        training={"rounds": ROUNDS, "local_steps": 2},
-        waiting={"silo_share": (ASKED if ALIKE else max(ASKED, count / 10)) / count},
-    )
-    told: dict[str, object] = {}
+    names, keys = silo_names(case), keys_of("coordinator")
+    last = case.warm + case.rounds
+    ends = {training_step(case.warm), training_step(last)}
+    read: list[tuple[float, float, float]] = []
 
     class Named(PatientGrid):
         """Simulated nodes have no names: they get the silos', in the order of their numbers."""
@@ -203,39 +161,55 @@ def run(count: int) -> None:
         def addresses(self) -> dict[str, int]:
             return {node.name: node.node_id for node in self.get_nodes()}
 
+    def note(event: Event) -> None:
+        if event.stage == "closed" and event.step in ends:
+            read.append((time.monotonic(), all_cpu(), time.process_time()))
+
+    plan = make_plan(
+        silos=names,
+        minimum_silos=min(case.silos, ASKED),
+        model={"outcome": "clicked", "hidden": list(HIDDEN)},
+        training={"rounds": last, "local_steps": 2},
+        waiting={"silo_share": case.asked / case.silos},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        coordinator = Coordinator(
+            keys=keys,
+            audit=AuditLog(Path(folder) / "audit.jsonl", keys),
+            runs=Path(folder) / "runs",
+            silos={name: keys_of(name).public_key for name in names},
+            front=Federation(Path(folder) / "front", ("silo-0000",)).coordinator.front,
+        )
+        outcome = Conduct(plan, coordinator, progress=note).run(Named(grid, plan.waiting))
+    asked = {len(outcome.manifest["weights"][step]) for step in ends}
+    if asked != {case.asked}:
+        raise SystemExit(f"{asked} were asked, not {case.asked}")
+    each = [
+        1e3 * (after - before) / (case.asked * case.rounds)
+        for before, after in zip(*read, strict=True)
+    ]
+    return case._asdict() | {"each": each, "peak": peak()}
+
+
+def run(case: Case) -> None:
+    """Carry one plan out over so many silos; print what a silo-round took, as JSON."""
+    be_quiet()
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+
+    from abfed.coordinator.grid import EmbeddedGrid
+
+    told: dict[str, object] = {}
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
         print(BEGAN.decode(), flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            keys = keys_of("coordinator")
-            coordinator = Coordinator(
-                keys=keys,
-                audit=AuditLog(Path(folder) / "audit.jsonl", keys),
-                runs=Path(folder) / "runs",
-                silos={name: keys_of(name).public_key for name in names},
-                front=Federation(Path(folder) / "front", ("silo-0000",)).coordinator.front,
-            )
-            closed: list[tuple[float, float, float]] = []
-            all_cpu = Counted()
-
-            def note(event: Event) -> None:
-                if event.stage == "closed" and event.step.startswith("train-"):
-                    closed.append((time.monotonic(), all_cpu(), time.process_time()))
-
-            patient = Named(grid, plan.waiting)
-            outcome = Conduct(plan, coordinator, progress=note).run(patient)
-            asked = len(outcome.manifest["weights"]["train-0001"])
-            rounds = [
-                [after - before for before, after in zip(*pair, strict=True)]
-                for pair in itertools.pairwise(closed)
-            ]
-            told.update(silos=count, asked=asked, rounds=rounds, peak=peak())
+        told.update(carried_out(case, grid))
 
     if EMBEDDED:
-        EmbeddedGrid(dict.fromkeys(names, client_app())).carry_out(app)
+        EmbeddedGrid(dict.fromkeys(silo_names(case), client_app())).carry_out(app)
         print(json.dumps(told))
         return
     from flwr.simulation import run_simulation
@@ -245,38 +219,40 @@ def run(count: int) -> None:
     run_simulation(
         server_app=app,
         client_app=client_app(),
-        num_supernodes=count,
+        num_supernodes=case.silos,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
     print(json.dumps(told))
 
 
 def marked(mark: str) -> list[int]:
-    """Ids of the processes of one measurement."""
+    """Ids of the processes of one bench."""
     found = (int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit())
     return [pid for pid in found if carries(pid, mark)]
 
 
+def end_marked(mark: str) -> None:
+    """End what a bench has started, but not the bench itself."""
+    for pid in marked(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def carries(pid: int, mark: str) -> bool:
-    """Whether a process's environment holds a measurement's mark."""
+    """Whether a process's environment holds a bench's mark."""
     try:
         return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:  # it has ended
         return False
 
 
-def measured(size: int, environment: dict[str, str]) -> dict[str, Any]:
-    """What one size took, in a process of its own.
-
-    A Ray whose agents are slow to start (its limit of 30 s is fixed) dies, and its driver hangs:
-    then it is tried again. Whatever was started is ended.
-    """
+def measured(case: Case, environment: dict[str, str]) -> dict[str, Any]:
+    """What one case took, in a process of its own; tried again where it came to no end."""
     for _ in range(TRIES):
-        mark = secrets.token_hex(16)
         with tempfile.TemporaryFile("w+") as said:
             child = subprocess.Popen(
                 [sys.executable, __file__],
-                env=environment | {"BENCH_ONE": str(size), MARK: mark},
+                env=environment | {CASE: f"{case.silos} {case.asked}"},
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
@@ -286,15 +262,12 @@ def measured(size: int, environment: dict[str, str]) -> dict[str, Any]:
             finally:
                 child.kill()
                 child.wait()
-                for pid in marked(mark):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
             said.seek(0)
             lines = said.read().splitlines()
         found = [line for line in lines if line.startswith('{"silos"')]
         if found:
             return dict(json.loads(found[-1]))
-        sys.stderr.write("\n".join([f"{size} silos did not come to an end", *lines[-20:], ""]))
+        sys.stderr.write("\n".join([f"{case} did not come to an end", *lines[-20:], ""]))
     raise SystemExit(1)
 
 
@@ -311,48 +284,89 @@ def wait_for(child: subprocess.Popen[bytes], said: IO[str]) -> None:
         child.wait(max(0.0, end - time.monotonic()))
 
 
+@contextlib.contextmanager
+def cluster(folder: str, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A Ray for all measurements, and the environment that finds it; ended at the end.
+
+    Where its agents are slow to start (its limit of 30 s is fixed) it dies: it is tried again.
+    """
+    from abfed.coordinator.programs import free_port
+
+    try:
+        for number in range(TRIES):
+            port = free_port()
+            with contextlib.suppress(subprocess.TimeoutExpired, subprocess.CalledProcessError):
+                words = f"start --head --port={port} --temp-dir={folder}/{number} {RAY_OPTIONS}"
+                subprocess.run(
+                    [sys.executable, "-c", RAY, *words.split()],
+                    env=environment,
+                    check=True,
+                    capture_output=True,
+                    timeout=RAY_LIMIT,
+                )
+                yield environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+                return
+            end_marked(environment[MARK])
+        raise SystemExit("Ray did not start")
+    finally:
+        end_marked(environment[MARK])
+
+
 def main() -> None:
-    """Each size in a process of its own; a table at the end."""
-    if os.environ.get("BENCH_ONE"):
+    """The cases in turns; a table at the end."""
+    if os.environ.get(CASE):
         # Not from __main__: Ray's actors import what the client app refers to.
-        importlib.import_module("bench_scale").run(int(os.environ["BENCH_ONE"]))
+        importlib.import_module("bench_scale").run(Case(*map(int, os.environ[CASE].split())))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ray is ended on the way out
     sizes = [int(one) for one in sys.argv[1:] if one.isdigit()] or list(SIZES)
-    flags = ("--embedded", "--as-is", "--alike")
-    embedded, as_is, alike = ("1" if flag in sys.argv else "" for flag in flags)
-    with tempfile.TemporaryDirectory() as quick:
+    embedded, as_is = ("1" if flag in sys.argv else "" for flag in ("--embedded", "--as-is"))
+    with tempfile.TemporaryDirectory() as quick, contextlib.ExitStack() as stack:
         (Path(quick) / "sitecustomize.py").write_text(UNNEEDED)
-        paths = [
-            quick,
-            str(Path(__file__).parent),
-            str(ROOT),
-            *filter(None, [os.environ.get("PYTHONPATH")]),
-        ]
+        paths = [quick, str(Path(__file__).parent), str(ROOT)]
+        paths += filter(None, [os.environ.get("PYTHONPATH")])
         environment = os.environ | {
             "BENCH_EMBEDDED": embedded,
             "BENCH_AS_IS": as_is,
-            "BENCH_ALIKE": alike,
+            MARK: secrets.token_hex(16),
             "PYTHONPATH": os.pathsep.join(paths),
-            "RAY_TMPDIR": quick,  # elsewhere a dead cluster's address may lie, and is waited for
         }
+        if not embedded and "RAY_ADDRESS" not in environment:
+            environment = stack.enter_context(cluster(quick, environment))
         table(sizes, environment)
 
 
 def table(sizes: list[int], environment: dict[str, str]) -> None:
-    """Measure and print a line for each size."""
-    print(f"{'':13} {'s a round':>10} {'ms a silo-round':>31} {'MiB':>6}")
-    print(f"{'silos':>6} {'asked':>6} {'':10} {'clock':>10} {'CPU':>10} {'driver':>9} {'peak':>6}")
-    costs = []
-    for size in sizes:
-        one = measured(size, environment)
-        middle = [statistics.median(column) for column in zip(*one["rounds"], strict=True)]
-        costs.append([1e3 * value / one["asked"] for value in middle])
-        clock, cpu, driver = costs[-1]
-        row = f"{size:6} {one['asked']:6} {middle[0]:10.2f} {clock:10.1f} {cpu:10.1f}"
-        print(f"{row} {driver:9.1f} {one['peak']:6.0f}", flush=True)
-    ratios = [max(column) / min(column) for column in zip(*costs, strict=True)]
-    clock, cpu, driver = ratios
-    print(f"dearest over cheapest: clock {clock:.2f}, CPU {cpu:.2f}, driver {driver:.2f}")
+    """Measure in turns, and print a line for each case."""
+    tenth = [Case(size, max(ASKED, size // 10)) for size in sizes]
+    ends = {Case(size, ASKED) for size in (min(sizes), max(sizes))}
+    cases = sorted({*tenth, *ends})
+    alike = [case for case in cases if case.asked == ASKED]
+    found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
+    for turn in range(TURNS):
+        for case in cases[turn % len(cases) :] + cases[: turn % len(cases)]:
+            found[case].append(measured(case, environment))
+            _, cpu, driver = found[case][-1]["each"]
+            said = f"turn {turn + 1}: {case.asked} of {case.silos} silos, CPU {cpu:.2f} ms"
+            sys.stderr.write(f"{said} a silo-round, driver's {driver:.2f}\n")
+    print(f"{'':13} {'ms a silo-round':>31} {'CPU, from':>11} {'MiB':>6}")
+    print(
+        f"{'silos':>6} {'asked':>6} {'clock':>9} {'CPU':>10} {'driver':>10} {'to':>11} {'peak':>6}"
+    )
+    middle: dict[Case, list[float]] = {}
+    for case, ones in found.items():
+        columns = list(zip(*(one["each"] for one in ones), strict=True))
+        middle[case] = [statistics.median(column) for column in columns]
+        clock, cpu, driver = middle[case]
+        row = f"{case.silos:6} {case.asked:6} {clock:9.2f} {cpu:10.2f} {driver:10.2f}"
+        spread = f"{min(columns[1]):.2f}-{max(columns[1]):.2f}"
+        print(f"{row} {spread:>11} {max(one['peak'] for one in ones):6.0f}")
+    for name, group in (("a tenth asked", tenth), ("ten asked", alike)):
+        rows = zip(*(middle[case] for case in group), strict=True)
+        clock, cpu, driver = (max(row) / min(row) for row in rows)
+        print(
+            f"dearest over cheapest, {name}: clock {clock:.2f}, CPU {cpu:.2f}, driver {driver:.2f}"
+        )
 
 
 if __name__ == "__main__":
