@@ -166,12 +166,27 @@ def history(
     if as_json:
         say_json(shown)
         return
-    table(shown, title="Charges")
+    table(charges_told(shown), title="Charges")
     if any(one["colluders"] is not None for one in shown):
         say(
             "Of noise once: ε holds where no more than so many colluders are among the other silos;"
         )
         say("'alone' is what is left where all others tell: by this silo's own share of the noise.")
+
+
+def charges_told(charges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Charges for people: minutes, and what only noise once fills where there is any."""
+    left_out = {"colluders", "ε alone"}
+    if any(one["colluders"] is not None for one in charges):
+        left_out = set()
+    return [
+        {
+            name: f"{value[:10]} {value[11:16]}Z" if name == "at" else value
+            for name, value in one.items()
+            if name not in left_out
+        }
+        for one in charges
+    ]
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from abfed.cli.ledger import charges_told
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
 from abfed.privacy.charges import plan_epsilon
@@ -89,3 +90,11 @@ def test_an_epsilon_out_of_reach_is_refused_with_its_bounds(tmp_path: Path) -> N
         privacy = {"epsilon": wrong, "split": {"statistics": wrong}}
         with pytest.raises(Exception, match=r"must be from 0.001 to 50"):
             Plan.from_values(plan_values(privacy=privacy))
+
+
+def test_a_history_has_columns_of_noise_once_only_where_it_was_used() -> None:
+    charge = {"silo": "aurora", "at": "2026-11-26T10:22:18.033594Z", "colluders": None,
+              "ε alone": None}  # fmt: skip
+    assert charges_told([charge]) == [{"silo": "aurora", "at": "2026-11-26 10:22Z"}]
+    shared = charge | {"colluders": 2, "ε alone": 4.5}
+    assert charges_told([charge, shared])[1] == shared | {"at": "2026-11-26 10:22Z"}
