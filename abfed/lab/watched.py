@@ -7,11 +7,13 @@ lasts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from abfed.lab.backups import BACKUP_DAYS, backed_up
+from abfed.lab.examining import examine_files
 from abfed.lab.models import damaged_models
 from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
@@ -19,6 +21,7 @@ from abfed.lab.responding import incidents_of, vendors_of
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
 from abfed.protocol.printable import counted, printable
 from abfed.silo.budgets import Standing
+from abfed.silo.checking import check_silo
 from abfed.silo.requests import open_by_day
 from abfed.silo.retention import late_by
 from abfed.silo.service import SiloService
@@ -42,6 +45,21 @@ def of_log(office: Office, now: datetime) -> Iterator[Alarm]:
         for alarm in judge_log(office.site, office.audit.entries())
         if moment_of(alarm.at) > horizon
     )
+
+
+def of_files(office: Office, now: datetime) -> Iterator[Alarm]:
+    """Files of a site that others may have read or changed, or that aren't sealed, or are links."""
+    for one in examine_files(office.folder, now):
+        if one.severity in ("high", "critical"):
+            place = re.split(": mode | is ", one.what, maxsplit=1)[0]
+            yield state_alarm("file-exposed", office.site, place, now, one.what)
+
+
+def of_store(office: Office, now: datetime) -> Iterator[Alarm]:
+    """Each byte of a silo's store, each entry of its ledger, each release that it kept."""
+    for part in check_silo(office.folder, ("files", "store", "ledger", "releases")):
+        if not part.holds:
+            yield state_alarm("chain-or-seal-broken", office.site, part.part, now, part.what)
 
 
 def of_incidents(office: Office, now: datetime) -> Iterator[Alarm]:

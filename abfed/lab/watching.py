@@ -1,11 +1,12 @@
 """The watch (S14): what the rules find at the sites of this machine, told once, to every sink.
 
-A look reads each site's log (verifying every signature and link), every run and model (verifying
-all of it), and the state of what should be in date (see `watched`); compares with what was told
-before; and brings what is new to the sinks. What was told is kept in a sealed file after every sink
-took it: a sink that failed gets it again at the next look, those that took it don't, and no alarm
-is lost by a crash. A part of the look, or a rule, that fails by a mistake of ours is an alarm
-itself and hides nothing else. The watch changes nothing else.
+A look reads each site's log (verifying every signature and link), each file of a silo's store, its
+ledger and releases, every run and model (verifying all of it), who may read the sites' files, and
+the state of what should be in date (see `watched`); compares with what was told before; and brings
+what is new to the sinks. What was told is kept in a sealed file after every sink took it: a sink
+that failed gets it again at the next look, those that took it don't, and no alarm is lost by a
+crash. A part of the look, or a rule, that fails by a mistake of ours is an alarm itself and hides
+nothing else. The watch changes nothing else.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from abfed.lab.watched import (
     KEPT,
     of_backups,
     of_budgets,
+    of_files,
     of_incidents,
     of_log,
     of_models,
     of_playbooks,
     of_requests,
     of_retention,
+    of_store,
     of_vendors,
     state_alarm,
     unreadable,
@@ -183,9 +186,9 @@ class Watch:
         except AbfedError as error:
             yield unreadable(site, now, error)
             return
-        parts = [of_log, of_incidents, of_vendors, of_models]
+        parts = [of_log, of_files, of_incidents, of_vendors, of_models]
         if site in self._workspace.silos:
-            parts += [of_requests, of_backups]
+            parts += [of_store, of_requests, of_backups]
         for part in parts:
             yield from _whole(part(office, now), site, part.__name__, now)
         if site in self._workspace.silos:

@@ -8,7 +8,7 @@ row, nothing is written, and nothing is repaired.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +41,8 @@ class Part(NamedTuple):
     what: str
 
 
-def check_silo(folder: Path) -> tuple[Part, ...]:
-    """Check all parts of a silo.
+def check_silo(folder: Path, parts: Collection[str] = ()) -> tuple[Part, ...]:
+    """Check all parts of a silo, or those that are named.
 
     Raises:
         WorkspaceError, IntegrityError: its keys can't be opened, so nothing can be checked.
@@ -58,7 +58,8 @@ def check_silo(folder: Path) -> tuple[Part, ...]:
         "models": lambda: _models(folder, keys),
         "audit log": lambda: f"{AuditLog(paths.audit, keys).verify().entries} entries",
     }
-    return tuple(_checked(part, check) for part, check in checks.items())
+    wanted = parts or checks
+    return tuple(_checked(part, check) for part, check in checks.items() if part in wanted)
 
 
 def _checked(part: str, check: Callable[[], str]) -> Part:

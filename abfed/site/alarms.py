@@ -199,6 +199,7 @@ STATES: Mapping[str, Severity] = {
     BROKEN: "high",
     "chain-or-seal-broken": "critical",
     "site-unreadable": "high",
+    "file-exposed": "critical",
     "clock-went-back": "high",
     "run-damaged": "critical",
     "model-damaged": "critical",

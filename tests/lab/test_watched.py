@@ -160,9 +160,14 @@ def _unpurged(workspace: Workspace) -> None:
     forward(workspace, days=3)
 
 
+def _opened_to_others(workspace: Workspace) -> None:
+    (workspace.coordinator / "customers.csv").write_text("who\n")
+
+
 WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "chain-or-seal-broken": (_changed_log, "dahlia", ""),
     "site-unreadable": (_lost_silo, "dahlia", ""),
+    "file-exposed": (_opened_to_others, "coordinator", "customers.csv"),
     "clock-went-back": (_clock_back, "coordinator", "600 s"),
     "run-damaged": (_changed_run, "coordinator", ""),
     "model-damaged": (_changed_model, "coordinator", "subject-lines"),
@@ -194,6 +199,15 @@ def test_each_state_that_is_put_wrong_is_told_at_the_next_look(
     assert (alarm.site, alarm.severity) == (site, STATES[rule])
     assert words in f"{alarm.subject} {alarm.what}"
     assert rule not in look(workspace), "it is told once"
+
+
+def test_a_byte_that_is_changed_in_a_store_is_told(workspace: Workspace) -> None:
+    _unpurged(workspace)
+    look(workspace)
+    flip(next((workspace.silo_folder("dahlia") / "store").glob("bucket-*")))
+    found = look(workspace)
+    assert "chain-or-seal-broken" in found, found
+    assert found["chain-or-seal-broken"].subject == "store"
 
 
 def test_no_state_is_without_such_a_test() -> None:
