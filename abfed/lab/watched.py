@@ -177,11 +177,14 @@ def of_playbooks(workspace: Path, now: datetime) -> Iterator[Alarm]:
             )  # fmt: skip
 
 
-def unreadable(site: str, now: datetime, error: AbfedError) -> Alarm:
-    """Part of a site that could not be read: damaged, or not there."""
+def unreadable(site: str, now: datetime, error: AbfedError, part: str = "") -> Alarm:
+    """Part of a site that could not be read: damaged, or not there.
+
+    It is named, so that what is damaged next is not taken for what was told already today.
+    """
     if isinstance(error, IntegrityError):
-        return state_alarm("chain-or-seal-broken", site, "", now, str(error))
-    return state_alarm("site-unreadable", site, "", now, error.what)
+        return state_alarm("chain-or-seal-broken", site, part, now, str(error))
+    return state_alarm("site-unreadable", site, part, now, error.what)
 
 
 def state_alarm(rule: str, site: str, subject: str, now: datetime, what: str) -> Alarm:

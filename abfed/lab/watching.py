@@ -202,7 +202,7 @@ class Watch:
                 charged = [moment_of(one.at) for one in silo.ledger.reservations()]
                 late = tuple(of_retention(site, silo, now))
         except AbfedError as error:
-            yield unreadable(site, now, error)
+            yield unreadable(site, now, error, "budgets")
             return
         yield from late
         for one in standings:
@@ -249,7 +249,7 @@ class Watch:
         try:
             return last_look(self._home.folder, self._home.keys) or Told(), ()
         except AbfedError as error:
-            return Told(), (unreadable(self._sites[0], now, error),)
+            return Told(), (unreadable(self._sites[0], now, error, TOLD),)
 
     def _count(
         self, standing: tuple[Alarm, ...], first: tuple[Alarm, ...], failed: tuple[str, ...]
@@ -269,7 +269,7 @@ def _whole(alarms: Iterator[Alarm], site: str, part: str, now: datetime) -> Iter
     try:
         yield from alarms
     except AbfedError as error:
-        yield unreadable(site, now, error)
+        yield unreadable(site, now, error, part.removeprefix("of_"))
     except Exception as failure:  # noqa: BLE001 - by kind only: its text could be anything's
         yield state_alarm(BROKEN, site, part, now, f"failed with {type(failure).__name__}")
 

@@ -149,7 +149,7 @@ def test_sinks_die_and_return_and_each_alarm_reaches_each_once(
         assert watch.says("webhook: the webhook did not take") > 0
         mail.start()
         until(lambda: mail.handler.taken, "the mail server returned, and was not told")
-        until(lambda: watch.says("Nothing new; 1 alarms"), "it was not told to all in the end")
+        until(lambda: watch.says("Nothing new; 1 alarm told"), "it was not told to all in the end")
         mail.stop()
         damage(place, "spring-0002")
         until(lambda: len(Hook.taken) == 2, "the second alarm")
@@ -157,7 +157,7 @@ def test_sinks_die_and_return_and_each_alarm_reaches_each_once(
         until(lambda: counted(metrics, "look") > looks + 2, "it goes on")
         mail = Controller(mail.handler, hostname="127.0.0.1", port=mail_port)
         mail.start()
-        until(lambda: watch.says("Nothing new; 2 alarms"), "the second was not told to all")
+        until(lambda: watch.says("Nothing new; 2 alarms told"), "the second was not told to all")
         assert counted(metrics, "alarm-run-damaged") == 2, "an alarm is counted once"
         assert counted(metrics, "sink-failed") >= 2
     finally:

@@ -210,6 +210,16 @@ def test_a_byte_that_is_changed_in_a_store_is_told(workspace: Workspace) -> None
     assert found["chain-or-seal-broken"].subject == "store"
 
 
+def test_what_is_damaged_next_is_told_on_the_same_day(workspace: Workspace) -> None:
+    store = workspace.silo_folder("dahlia") / "store"
+    store.chmod(0o750)
+    assert "chain-or-seal-broken" in look(workspace)
+    store.chmod(0o700)
+    assert look(workspace) == {}
+    _changed_log(workspace)
+    assert "log" in {one.subject for one in Watch(workspace).look().new}
+
+
 def test_no_state_is_without_such_a_test() -> None:
     assert set(STATES) == {*WRONG, *ELSEWHERE, "budget-burn"}
 
