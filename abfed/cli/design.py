@@ -22,7 +22,7 @@ def design(
     as_json: JsonOption = False,
 ) -> None:
     """Sample size, smallest effect, power and ε of a plan, before it is run. Asks no silo."""
-    from abfed.lab.designing import design_notes, design_rows, draw_curves, with_split
+    from abfed.lab.designing import design_notes, design_rows, draw_curves, write_split
     from abfed.protocol.plan import Plan
     from abfed.stats.design import design as look_ahead
 
@@ -31,7 +31,7 @@ def design(
     if curves is not None:
         draw_curves(loaded, curves)
     if write is not None:
-        write.write_text(with_split(loaded, found.split), encoding="utf-8")
+        write_split(loaded, found.split, write)
     if as_json:
         pays = {metric: one._asdict() for metric, one in found.covariates.items()}
         say_json(

@@ -23,7 +23,7 @@ from abfed.protocol.messages import Release, decode
 from abfed.site.anchors import Anchor, Verdict, verify_against
 from abfed.site.audit import AuditLog
 from abfed.site.clock import moment_of, stamp
-from abfed.site.files import read_private, write_private
+from abfed.site.files import check_place, read_private, write_private
 
 if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
@@ -89,7 +89,11 @@ def write_anchors(workspace: Workspace, site: str, file: Path) -> int:
 
     Returns:
         How many heads.
+
+    Raises:
+        WorkspaceError: no file can be made there.
     """
+    check_place(file)
     known = [one._asdict() for one in seen_here(workspace) if one.of == site]
     content = canonical_bytes({"anchors": known, "by": workspace.keys.site})
     write_private(file, workspace.keys.sign("audit", content))
@@ -230,8 +234,10 @@ def export(workspace: Workspace, site: str, file: Path) -> int:
 
     Raises:
         Refused: nobody is signed in at the site who may read its log.
+        WorkspaceError: no file can be made there.
     """
     actor = workspace.authorise("audit.read", site)
+    check_place(file)
     office = workspace.office(site)
     office.audit.append("audit.exported", person=actor)
     state, start = office.audit.verify(), office.audit.start()

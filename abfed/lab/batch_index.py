@@ -188,7 +188,7 @@ def damage(manifest: Mapping[str, Any], folder: Path, public_key: bytes) -> list
 def key_figure(page: Path) -> str:
     """The first picture of a page, as a data URI; empty where it has none, or isn't there."""
     found = _IMAGE.search(page.read_bytes()) if page.is_file() else None
-    return found[1].decode() if found else ""
+    return found[1].decode(errors="replace") if found else ""
 
 
 def index_page(facts: Mapping[str, Any], audience: Sequence[str], folder: Path) -> str:

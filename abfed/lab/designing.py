@@ -19,6 +19,7 @@ from abfed.lab.plots import Drawn, as_svg, our_style
 from abfed.lab.units import NBSP, percent
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
+from abfed.site.files import check_place
 from abfed.stats.design import Design, curves
 from abfed.stats.horizon import Horizon
 
@@ -153,8 +154,9 @@ def draw_curves(plan: Plan, path: Path) -> None:
     """Write the curves of all metrics that the plan expects something of.
 
     Raises:
-        InputError: neither .svg nor .png.
+        InputError: neither .svg nor .png, or no file can be made there.
     """
+    check_place(path)
     if path.suffix not in {".svg", ".png"}:
         raise InputError("curves are drawn as .svg or .png", where=str(path), do="name such a file")
     figure = plot_design(plan)
@@ -163,6 +165,16 @@ def draw_curves(plan: Plan, path: Path) -> None:
         return
     with our_style():
         figure.savefig(path, dpi=144, metadata={"Software": None})
+
+
+def write_split(plan: Plan, split: Mapping[str, float], path: Path) -> None:
+    """Write the plan with these shares of the budget.
+
+    Raises:
+        InputError: no file can be made there.
+    """
+    check_place(path)
+    path.write_text(with_split(plan, split), encoding="utf-8")
 
 
 def with_split(plan: Plan, split: Mapping[str, float]) -> str:
@@ -192,8 +204,9 @@ def write_allocation(run: Run, metric: str, shares: Mapping[str, float], path: P
     """The next wave's shares, for an e-mail tool: CSV (arm, share) or JSON.
 
     Raises:
-        InputError: neither .csv nor .json.
+        InputError: neither .csv nor .json, or no file can be made there.
     """
+    check_place(path)
     if path.suffix == ".csv":
         text = io.StringIO()
         writer = csv.writer(text)

@@ -23,9 +23,8 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from abfed import __version__
-from abfed.protocol.errors import WorkspaceError
 from abfed.site.checkups import Finding
-from abfed.site.files import write_private
+from abfed.site.files import check_new, write_private
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 SECONDS = 120.0
@@ -66,10 +65,9 @@ def write_bill(path: Path) -> int:
     """Write the bill of materials; returns the number of components.
 
     Raises:
-        WorkspaceError: there is a file already.
+        WorkspaceError: there is a file already, or none can be made there.
     """
-    if path.exists():
-        raise WorkspaceError("there is a file already", where=str(path), do="name another one")
+    check_new(path)
     text = bill_of_materials()
     write_private(path, text.encode())
     return len(json.loads(text)["components"])

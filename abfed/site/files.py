@@ -91,8 +91,14 @@ def check_place(path: Path) -> None:
     """See that a file can be made somewhere, before anything is done that it is to tell of.
 
     Raises:
-        WorkspaceError: its folder isn't there or can't be written.
+        WorkspaceError: its folder isn't there or can't be written, or its name is no file's.
     """
+    try:
+        folder = path.is_dir()
+    except (OSError, ValueError) as cause:  # too long, or a NUL in it
+        raise WorkspaceError("that is no name of a file", where=str(path)[:200]) from cause
+    if folder:
+        raise WorkspaceError("it is a folder, not a file", where=str(path), do="name a file in it")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise WorkspaceError(
             "its folder isn't there, or can't be written",

@@ -12,7 +12,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab.batch_index import write_index
+from abfed.lab.batch_index import key_figure, write_index
 from abfed.lab.batch_run import Ways, carry_out
 from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.forking import CAN_FORK
@@ -237,6 +237,12 @@ def test_the_index_shows_each_report_and_loads_nothing(batch):
     assert "spring.yaml, aurora, 1999-Q1" in page
     assert "http:" not in page
     assert "script-src 'sha256-" in page
+
+
+def test_a_page_that_was_changed_into_no_text_ends_no_index(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_bytes(b'<img src="data:image/png;base64,\xff\xfe">')
+    assert key_figure(page).startswith("data:image/png")
 
 
 @needs_chromium

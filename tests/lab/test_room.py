@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from abfed.lab.auditing import export, write_anchors
+from abfed.lab.designing import draw_curves, write_split
+from abfed.lab.intake import shipped
+from abfed.lab.reviewing import write_template
+from abfed.lab.supply import write_bill
 from abfed.lab.workspace import Workspace
+from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.plan import Plan
 from tests.lab.test_people_commands import Desk, desk
 
 __all__ = ["desk"]  # a fixture, used by its name
@@ -44,6 +53,27 @@ def test_so_have_evidence_and_backups(desk: Desk) -> None:
     secret = desk.folder / "pw"
     backup = ["silo", "backup", "aurora", nowhere, "--passphrase-file", str(secret)]
     assert "folder isn't there" in desk.refused(*backup)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("nowhere/file", "folder isn't there"), ("n" * 300, "no name of a file"), ("", "a folder")],
+)
+def test_so_have_all_other_files_that_people_name(place: str, told: str, tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "ws")
+    plan, file = Plan.load(shipped("experiments/spring-waves.yaml")), tmp_path / place
+    before = len(list(workspace.audit.entries()))
+    for write in (
+        lambda: write_anchors(workspace, "coordinator", file),
+        lambda: export(workspace, "coordinator", file),
+        lambda: write_bill(file),
+        lambda: draw_curves(plan, file),
+        lambda: write_split(plan, {}, file),
+        lambda: write_template(file, []),
+    ):
+        with pytest.raises(WorkspaceError, match=told):
+            write()
+    assert len(list(workspace.audit.entries())) == before  # nothing is said to have been exported
 
 
 def test_a_request_of_long_ago_is_a_slip(desk: Desk) -> None:
