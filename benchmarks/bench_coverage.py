@@ -54,17 +54,14 @@ def show_widths() -> int:
 
     print("\nwidth of the interval over these brands, over that without noise")
     print(
-        f"{'noise':<6} {'metric':<10} {'rate':>6} {'a brand':>9} {'ε':>4} {'found':>6} {'said':>6}"
+        f"{'noise':<7} {'metric':<10} {'rate':>6} {'a brand':>9} {'ε':>4} {'found':>6} {'said':>6}"
     )
     off = 0
     for one in every_width():
-        mark = ""
-        if not one.holds:
-            wide = one.noise == "once" and one.epsilon == 0.1
-            mark = "  wider: see decision 0119" if wide else "  off by more than 5 %"
-            off += not wide
+        mark = "" if one.holds else "  off by more than 5 %"
+        off += not one.holds
         print(
-            f"{one.noise:<6} {one.metric:<10} {one.rate:>6g} {one.recipients:>9,}"
+            f"{one.noise:<7} {one.metric:<10} {one.rate:>6g} {one.recipients:>9,}"
             f" {one.epsilon:>4g} {one.found:>6.2f} {one.published:>6.2f}{mark}"
         )
     return off

@@ -89,8 +89,8 @@ def check_totals(plan: Plan, opened: Opened) -> None:
     from abfed.stats.once import weights_of  # noqa: PLC0415
 
     layout = Layout.of(plan)
-    doubt = REACH * split(noise_multipliers(plan).statistics)[0]
-    weights = weights_of(opened.counts)
+    doubt = REACH * split(plan, noise_multipliers(plan).statistics)[0]
+    weights = weights_of(plan, opened.counts)
     known = np.zeros(len(layout.arms))
     unsure = np.zeros(len(layout.arms))
     for silo in opened.answered:
@@ -126,7 +126,7 @@ def check_gradient(plan: Plan, opened: Opened, number: str) -> None:
     from abfed.privacy.charges import noise_multipliers  # noqa: PLC0415 - brings dp-accounting
 
     settings = plan.schedule
-    doubt = REACH * split(noise_multipliers(plan).statistics)[0]
+    doubt = REACH * split(plan, noise_multipliers(plan).statistics)[0]
     counted = [opened.counts[silo] / SCALE + doubt for silo in opened.answered]
     people = sum(float(np.maximum(one, 0.0).sum()) for one in counted)
     mean = people * settings.sampling_rate * (1.0 - settings.holdout)

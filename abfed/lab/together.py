@@ -78,7 +78,7 @@ def pooled(run: Run) -> SiloTotals:
 
 def counted(run: Run, silo: str) -> tuple[Floats, float]:
     """A brand's noised recipients by arm, and the noise sd of each: released by themselves."""
-    noise = split(noise_multipliers(run.plan).statistics)[0]
+    noise = split(run.plan, noise_multipliers(run.plan).statistics)[0]
     return run.releases[silo]["keys"].arrays["counts"] / SCALE, noise
 
 

@@ -80,7 +80,7 @@ def _plan_charges(plan: Plan) -> tuple[tuple[str, tuple[Charge, ...]], ...]:
         return (("totals", ()),)
     steps: dict[str, tuple[Charge, ...]] = {"totals": (_gaussian(sigma.statistics),)}
     if plan.noise_once:
-        counts, sums = (_gaussian(one) for one in split(sigma.statistics))
+        counts, sums = (_gaussian(one) for one in split(plan, sigma.statistics))
         steps = dict.fromkeys(steps_of(), ()) | {"keys": (counts,), "totals": (sums,)}
     if plan.model is not None:
         schedule = plan.schedule
@@ -139,7 +139,7 @@ def silo_share(plan: Plan, least: float = 0.0, step: str = "totals") -> float:
         step: that is masked: the totals, or a round of training.
     """
     sigma = noise_multipliers(plan)
-    whole = sigma.training if step.startswith("train-") else split(sigma.statistics)[1]
+    whole = sigma.training if step.startswith("train-") else split(plan, sigma.statistics)[1]
     return own_share(plan, whole, least)
 
 

@@ -6,8 +6,8 @@ alone, without that of any t, is what the guarantee needs. Over k silos that ans
 σ²k/(m − t); where each silo noises what it releases, it holds kσ².
 
 A silo's noised counts of recipients by arm leave by themselves, under noise of its own: what rests
-on one silo (the minimum of recipients, weights of arms) needs them. They take `COUNTS_SHARE` of the
-statistics' cost, and the sums the rest.
+on one silo needs them (the minimum of recipients; weights of arms, unless the plan promises its
+shares). They take `COUNTS_SHARE` of the statistics' cost, and the sums the rest.
 
 Secrets are shared so that `needed` silos open them. It is more than half of all that aren't
 colluding: two groups of that size have a silo in common that is honest, and an honest silo answers
@@ -26,8 +26,9 @@ from abfed.protocol.sealing import MAGIC, NONCE_BYTES, TAG_BYTES
 if TYPE_CHECKING:
     from abfed.protocol.plan import Plan
 
-COUNTS_SHARE = 0.1
-"""Of the statistics' cost: its counts' noise is about three times that of one release of all."""
+COUNTS_SHARE = {"counted": 0.1, "planned": 0.01}
+"""Of the statistics' cost, by what weights rest on (`privacy.shares`): counts' noise is about three
+or ten times that of one release of all."""
 
 
 LARGEST_SHARE = 2.0**18
@@ -39,9 +40,10 @@ def needed(silos: int, colluders: int) -> int:
     return (silos + colluders) // 2 + 1
 
 
-def split(sigma: float) -> tuple[float, float]:
+def split(plan: Plan, sigma: float) -> tuple[float, float]:
     """Noise multipliers of counts and of sums that cost together what one of `sigma` does."""
-    return sigma / math.sqrt(COUNTS_SHARE), sigma / math.sqrt(1.0 - COUNTS_SHARE)
+    share = COUNTS_SHARE[plan.privacy.shares]
+    return sigma / math.sqrt(share), sigma / math.sqrt(1.0 - share)
 
 
 def own_share(plan: Plan, sigma: float, least: float = 0.0) -> float:

@@ -112,6 +112,8 @@ def _check_noise(plan: Plan) -> str:
     """What noise once can't be had with, by name."""
     privacy, silos, least = plan.privacy, len(plan.silos), plan.minimum_silos
     if privacy.noise == "each":
+        if privacy.shares != "counted":
+            return "privacy.shares: is for noise: once only"
         return "" if privacy.colluders == 1 else "privacy.colluders: is for noise: once only"
     if not 2 <= silos <= MOST_TOGETHER:
         return f"privacy.noise: once is for 2 to {MOST_TOGETHER} silos, not {silos}"

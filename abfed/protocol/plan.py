@@ -137,6 +137,7 @@ class Privacy(Frozen):
         noise: `each` silo noises what it releases, or noise is added `once` to the sum of all
             (docs/noise-once.md): narrower intervals, and nothing by brand.
         colluders: with noise once, how many silos may tell what they know to the coordinator.
+        shares: with noise once, brands' shares of arms: `counted`, or promised to be `planned`.
     """
 
     epsilon: Positive
@@ -146,15 +147,14 @@ class Privacy(Frozen):
     unprotected: bool = False
     noise: Literal["each", "once"] = "each"
     colluders: Annotated[int, Field(ge=0, le=100)] = 1
+    shares: Literal["counted", "planned"] = "counted"
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what older plans don't know, so that their digests stay theirs."""
-        values: dict[str, Any] = write(self)
-        if self.noise == "each":
-            values.pop("noise", None)
-            values.pop("colluders", None)
-        return values
+        unknown = {"noise", "colluders"} if self.noise == "each" else set()
+        unknown |= {"shares"} if self.shares == "counted" else set()
+        return {name: value for name, value in write(self).items() if name not in unknown}
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -148,7 +148,8 @@ class Party:
     def weights(self) -> Integers:
         """What this silo multiplies its recipients of each arm with."""
         keys, sharing = self._heard("keys"), self._sharing()
-        return weights_of({silo: keys[silo].arrays["counts"] for silo in sharing})[self._site]
+        counts = {silo: keys[silo].arrays["counts"] for silo in sharing}
+        return weights_of(self._plan, counts)[self._site]
 
     def mask(self, computed: Computed) -> Computed:
         """Steps `totals` and `train-…`: noised sums under the masks towards all who shared."""

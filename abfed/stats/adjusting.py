@@ -93,7 +93,7 @@ def moments_help(plan: Plan, metric: Metric, share: float, cells: int = 1) -> bo
         from abfed.privacy.once import own_share, split  # noqa: PLC0415 - brings cryptography
 
         spread *= len(plan.silos)
-        sigma = own_share(plan, split(sigma)[1]) * math.sqrt(len(plan.silos))
+        sigma = own_share(plan, split(plan, sigma)[1]) * math.sqrt(len(plan.silos))
     noise = sigma * math.sqrt(len(plan.arms) / (share * MOMENTS_SHARE))
     return noise <= MOMENTS_HIDDEN * spread
 

@@ -152,7 +152,7 @@ def _outlook(plan: Plan, metric: Metric, expected: Expected) -> Outlook:
     if adjustment is not None:
         spread, noise = spread * (1 - expected.r_squared), noise * 2
     if plan.noise_once:  # each of k brands adds its share to one sum: k shares over (k n)²
-        noise *= own_share(plan, split(1.0)[1]) ** 2
+        noise *= own_share(plan, split(plan, 1.0)[1]) ** 2
     return Outlook(
         metric=metric.name,
         mean=expected.mean,

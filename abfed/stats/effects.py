@@ -37,7 +37,7 @@ from abfed.stats.contrasts import (
 )
 from abfed.stats.decisions import decide
 from abfed.stats.layout import cells_of
-from abfed.stats.once import NOTE
+from abfed.stats.once import note_of
 from abfed.stats.readouts import read_arms
 from abfed.stats.sequential import Looks
 from abfed.stats.totals import SiloTotals
@@ -108,7 +108,7 @@ def effects(
         before = [_rows(plan, waves[:look], alpha) for look in range(1, len(waves))]
         rows = _sequential(plan, [*before, rows], alpha)
     if any(one.mixture is not None for one in totals.values()):
-        rows = [row | {"note": joined(row["note"], NOTE)} for row in rows]
+        rows = [row | {"note": joined(row["note"], note_of(plan))} for row in rows]
     decide(rows, alpha, plan.analysis.correction)
     return pd.DataFrame(rows)[list(COLUMNS)]
 

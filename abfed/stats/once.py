@@ -22,6 +22,11 @@ brand stands a little higher in one arm than in another. As W = wn_s/n, both tog
 so v/n times that maximum is never too small. It is v/n where every brand has more than c²
 recipients in an arm (180 at ε = 1), and then contains the differences between brands, which no
 weighing by brand removes.
+
+Where the plan promises that every brand keeps its shares (`privacy.shares: planned`), all weights
+are one: who is in which arm is chance alone, and v/n holds that chance, differences between brands
+included. A + B counts the arm, so that counts need only tell a brand of nobody. Whether arms have
+their shares over all brands is checked (sample ratio).
 """
 
 from __future__ import annotations
@@ -63,14 +68,25 @@ def once_shapes(plan: Plan, step: str) -> dict[str, Shape]:
     return shapes[role_of(step)]
 
 
-def weights_of(counts: Mapping[str, Integers]) -> dict[str, Integers]:
+def note_of(plan: Plan) -> str:
+    """What is said of each effect."""
+    if plan.privacy.shares == "counted":
+        return NOTE
+    return f"{NOTE}; rests on every brand having kept the planned shares"
+
+
+def weights_of(plan: Plan, counts: Mapping[str, Integers]) -> dict[str, Integers]:
     """What each silo multiplies its recipients of each arm with, in units of 1/`SCALE`.
 
-    In whole numbers, so that all silos find the same.
+    In whole numbers, so that all silos find the same. One where the plan promises its shares: they
+    are those of every brand, so that nothing needs to be made alike.
 
     Args:
+        plan: what was asked.
         counts: noised recipients by arm, in units of 1/`SCALE`, of each silo in the sum.
     """
+    if plan.privacy.shares == "planned":
+        return {silo: np.full(len(one), SCALE, dtype=np.int64) for silo, one in counts.items()}
     known = {silo: [max(1, int(one)) for one in arms] for silo, arms in sorted(counts.items())}
     shares = {silo: [Fraction(one, sum(arms)) for one in arms] for silo, arms in known.items()}
     least = [min(column) for column in zip(*shares.values(), strict=True)]
@@ -97,7 +113,9 @@ def weighed(encoded: Integers, arms: Integers, weights: Integers) -> Integers:
 
 def too_small(plan: Plan, counts: Integers) -> bool:
     """Whether a silo's noised counts are so small that its weights would be noise."""
-    noise = split(noise_multipliers(plan).statistics)[0]
+    if plan.privacy.shares == "planned":
+        return False
+    noise = split(plan, noise_multipliers(plan).statistics)[0]
     return bool(counts.min() < SUPPRESS_BELOW * noise * SCALE)
 
 
@@ -117,15 +135,19 @@ def pooled_totals(
         answered: those in the sum.
         noise: noise multiplier of the sum.
     """
-    weights = weights_of(counts)
+    whole = SiloTotals.of(plan, opened, noise)
+    if plan.privacy.shares == "planned":
+        arms = len(plan.arms)
+        mixture = Mixture(sampling=np.ones(arms), doubt=np.zeros(arms))
+        return SiloTotals(whole.layout, whole.values, noise, None, mixture)
+    weights = weights_of(plan, counts)
     parts = [(weights[silo] / SCALE, counts[silo] / SCALE) for silo in sorted(answered)]
     factors = np.stack([one for one, _ in parts])
     people = np.maximum(np.stack([many for _, many in parts]), 1.0)
-    count_noise = split(noise_multipliers(plan).statistics)[0]
+    count_noise = split(plan, noise_multipliers(plan).statistics)[0]
     heaviest = factors.max(axis=0)
     doubtful = (factors * np.maximum(1.0, count_noise**2 / people)).max(axis=0)
     mixture = Mixture(sampling=heaviest, doubt=doubtful - heaviest)
-    whole = SiloTotals.of(plan, opened, noise)
     counted = np.stack([many for _, many in parts]).sum(axis=0)
     noised = count_noise * float(np.sqrt(len(parts)))
     return SiloTotals(whole.layout, whole.values, noise, (counted, noised), mixture)

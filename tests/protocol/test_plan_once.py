@@ -23,6 +23,10 @@ def test_noise_once_is_part_of_the_question_and_its_absence_changes_no_digest() 
     assert once.digest != make_plan(silos=["a", "b", "c"], minimum_silos=3).digest
     assert Plan.from_canonical(once.canonical_bytes()) == once
     assert once.first_step == "keys"
+    assert b'"shares"' not in once.canonical_bytes()
+    kept = make_plan(privacy=ONCE | {"shares": "planned"}, silos=["a", "b", "c"], minimum_silos=3)
+    assert kept.digest != once.digest
+    assert Plan.from_canonical(kept.canonical_bytes()) == kept
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,7 @@ def test_noise_once_is_part_of_the_question_and_its_absence_changes_no_digest() 
             "metrics: 'q' (quantile)",
         ),
         ({"privacy": ONCE | {"noise": "each", "colluders": 2}}, "is for noise: once only"),
+        ({"privacy": ONCE | {"noise": "each", "shares": "planned"}}, "privacy.shares: is for"),
     ],
 )  # fmt: skip
 def test_what_noise_once_cant_be_had_with_is_named(changes: dict[str, Any], said: str) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from tests.statistical import cells, levels, looks
+from tests.statistical import cells, levels, looks, widths
 from tests.statistical.cells import EPSILONS, Cell
 from tests.statistical.worlds import FIVE, FOUR, TWO, Setting
 
@@ -52,6 +52,8 @@ def _every_maker() -> Iterator[Maker]:
                 yield from kinds(Setting(epsilon, recipients, shares, brands))
             yield partial(levels.guardrails, epsilon, recipients)
             yield partial(levels.credible, epsilon, recipients)
+        for row, brands, shares in itertools.product(widths.PUBLISHED, (FOUR, TWO, FIVE), SHARES):
+            yield partial(noised_once, row, Setting(epsilon, row.recipients, shares, brands))
         yield partial(levels.sample_ratio_alarms, epsilon, 2000, (0.5, 0.5))
         yield partial(levels.sample_ratio_alarms, epsilon, 2000, (0.8, 0.1, 0.1))
         yield partial(levels.across_brands, epsilon, 16_000)
@@ -60,6 +62,14 @@ def _every_maker() -> Iterator[Maker]:
                 yield partial(looks.any_look, spending, epsilon, lift=lift)
         yield partial(looks.any_finding, epsilon, 16_000)
     yield from levels.every_like_these((0.5, 3.0))
+
+
+def noised_once(row: widths.Published, at: Setting, times: int) -> Iterator[Cell]:
+    """The effect over all brands under one noise, where the plan promises its shares."""
+    held, read = widths.once_held(row, at, times)
+    what = at.said(f"{row.metric['name']}, p = {row.rate:g}")
+    known = ("effect, noise once", what, at.epsilon, at.recipients, times)
+    yield Cell(*known, held, math.nan, read=read)
 
 
 def kinds(at: Setting) -> Iterator[Maker]:

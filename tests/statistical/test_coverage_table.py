@@ -13,7 +13,8 @@ from abfed.stats.effects import THESE, effects
 from abfed.stats.estimates import Estimate
 from abfed.stats.totals import SiloTotals
 from tests.statistical import cells, levels, looks, worlds
-from tests.statistical.coverage_table import every_cell, every_kind, is_nominal
+from tests.statistical.coverage_table import every_cell, every_kind, is_nominal, noised_once
+from tests.statistical.widths import PUBLISHED
 from tests.statistical.worlds import FIVE, TWO, Brands, Setting
 from tests.stats.simulated import CLICKED
 
@@ -38,6 +39,8 @@ def test_each_kind_of_interval_is_nominal_at_a_middling_epsilon() -> None:
         *levels.across_brands(0.5, 16_000, 2000),
         *levels.sample_ratio_alarms(0.1, 2000, (0.8, 0.1, 0.1), 1000),
         *looks.any_finding(0.1, 16_000, 2000),
+        *noised_once(PUBLISHED[0], Setting(0.1, 16_000), 2000),
+        *noised_once(PUBLISHED[3], Setting(0.1, 16_000, (0.9, 0.1), TWO), 2000),
     ]
     assert [cell for cell in rows if not is_nominal(cell)] == []
 

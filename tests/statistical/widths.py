@@ -15,13 +15,14 @@ import pandas as pd
 
 from abfed.privacy.charges import silo_share
 from abfed.privacy.once import split
+from abfed.protocol.plan import Plan
 from abfed.stats.encoding import SCALE, Floats
 from abfed.stats.once import pooled_totals, weights_of
 from abfed.stats.readouts import read_arms
 from abfed.stats.totals import SiloTotals
 from tests.statistical import worlds
 from tests.statistical.cells import Z, over_brands, read_all, size_weights
-from tests.statistical.worlds import FOUR, Setting, World
+from tests.statistical.worlds import Setting, World
 from tests.stats.simulated import CLICKED, CONVERTED, SIGMA, SPEND
 
 TOLERANCE = 0.05
@@ -82,8 +83,11 @@ def every_width() -> Iterator[Width]:
             name = str(row.metric["name"])
             known = (name, row.rate, row.recipients, epsilon)
             yield Width("each", *known, drawn_width(_world(row, at), TIMES) / exact, each)
-            if once is not None:
-                yield Width("once", *known, once_width(row, at, TIMES) / exact, once)
+            if once is None:
+                continue
+            yield Width("once", *known, once_width(row, at, TIMES) / exact, once)
+            if epsilon > 0.1:  # below, doubt about noised shares widens it (decision 0119)
+                yield Width("counted", *known, counted_width(row, at, TIMES) / exact, once)
 
 
 def amounts_of(metric: dict[str, Any]) -> Floats:
@@ -112,15 +116,20 @@ def drawn_width(world: World, times: int) -> float:
 
 
 def once_width(row: Published, at: Setting, times: int) -> float:
-    """The same where the brands' weighed sums are opened under one noise."""
+    """The same under one noise over all brands, which keep the planned shares of arms."""
+    found = noised_once(_once_world(row, at, "planned"), at, times, np.random.default_rng(18))
+    return 2 * Z * float(np.sqrt(_variance(found, row, at)).mean())
+
+
+def counted_width(row: Published, at: Setting, times: int) -> float:
+    """The same where the brands' sums are weighed by their noised counts."""
     many = len(at.brands.sizes)
-    privacy = {"noise": "once", "colluders": 0}
-    world = _world(row, at, privacy, minimum_silos=many)
+    world = _once_world(row, at, "counted")
     plan, rng = world.plan, np.random.default_rng(18)
     drawn = World(plan, world.vectors, world.chances, world.recipients, 0.0).draw(times, rng)
     layout = next(iter(drawn.values())).layout
     sds = np.concatenate([np.full(block.width, block.sd) for block in layout.blocks])
-    of_counts, share = split(at.sigma)[0], silo_share(plan)
+    of_counts, share = split(plan, at.sigma)[0], silo_share(plan)
     widths = []
     for one in range(times):
         exact = {silo: totals.values[one] for silo, totals in drawn.items()}
@@ -128,11 +137,49 @@ def once_width(row: Published, at: Setting, times: int) -> float:
             silo: _noised(layout.counts(values)[0], of_counts, rng)
             for silo, values in exact.items()
         }
-        weighed = [_weighed(values, counts, silo) for silo, values in exact.items()]
+        weighed = [_weighed(plan, values, counts, silo) for silo, values in exact.items()]
         opened = sum(_noised(values, share * sds, rng) for values in weighed)
         pooled = pooled_totals(plan, np.asarray(opened), counts, list(exact), share * many**0.5)
-        widths.append(_width(world, pooled))
+        widths.append(2 * Z * math.sqrt(float(_variance(pooled, row, at))))
     return float(np.mean(widths))
+
+
+def noised_once(world: World, at: Setting, times: int, rng: np.random.Generator) -> SiloTotals:
+    """Sums over all brands of many experiments, whose plan promises its shares."""
+    plan, many = world.plan, len(at.brands.sizes)
+    drawn = World(plan, world.vectors, world.chances, world.recipients, 0.0).draw(times, rng)
+    layout = next(iter(drawn.values())).layout
+    sds = np.concatenate([np.full(block.width, block.sd) for block in layout.blocks])
+    noise = silo_share(plan) * math.sqrt(many)
+    whole = np.sum([one.values for one in drawn.values()], axis=0)
+    return pooled_totals(plan, _noised(whole, noise * sds, rng), {}, list(drawn), noise)
+
+
+def once_held(row: Published, at: Setting, times: int) -> tuple[float, float]:
+    """How often the interval holds the effect over all brands, and how many are read."""
+    world = _once_world(row, at, "planned", lift=1.1)
+    found = noised_once(world, at, times, np.random.default_rng(19))
+    arms = read_arms(world.plan, world.plan.metrics[0], found).arms
+    base = row.rate * at.brands.baselines * float(amounts_of(row.metric).mean())
+    truth = 0.1 * float((at.people * base).sum() / at.people.sum())
+    off = np.abs(arms["arm-1"].value - arms["control"].value - truth)
+    usable = arms["arm-1"].usable & arms["control"].usable
+    return (
+        float((off <= Z * np.sqrt(_variance(found, row, at)))[usable].mean()),
+        float(usable.mean()),
+    )
+
+
+def _variance(totals: SiloTotals, row: Published, at: Setting) -> Floats:
+    """Of the effect over all brands."""
+    plan = _once_world(row, at, "planned").plan
+    arms = read_arms(plan, plan.metrics[0], totals).arms
+    return np.asarray(sum(one.variance for one in arms.values()))
+
+
+def _once_world(row: Published, at: Setting, shares: str, lift: float = 1.0) -> World:
+    privacy = {"noise": "once", "colluders": 0, "shares": shares}
+    return _world(row, at, privacy, lift, minimum_silos=len(at.brands.sizes))
 
 
 def _noised(values: Floats, sd: Floats | float, rng: np.random.Generator) -> Any:
@@ -140,19 +187,18 @@ def _noised(values: Floats, sd: Floats | float, rng: np.random.Generator) -> Any
     return np.rint((values + rng.normal(size=values.shape) * sd) * SCALE).astype(np.int64)
 
 
-def _weighed(values: Floats, counts: dict[str, Any], silo: str) -> Floats:
-    return np.asarray(values * (weights_of(counts)[silo] / SCALE)[:, None])
-
-
-def _width(world: World, totals: SiloTotals) -> float:
-    arms = read_arms(world.plan, world.plan.metrics[0], totals).arms
-    return 2 * Z * math.sqrt(sum(float(one.variance) for one in arms.values()))
+def _weighed(plan: Plan, values: Floats, counts: dict[str, Any], silo: str) -> Floats:
+    return np.asarray(values * (weights_of(plan, counts)[silo] / SCALE)[:, None])
 
 
 def _world(
-    row: Published, at: Setting, privacy: dict[str, Any] | None = None, **changes: Any
+    row: Published,
+    at: Setting,
+    privacy: dict[str, Any] | None = None,
+    lift: float = 1.0,
+    **changes: Any,
 ) -> World:
-    """Brands whose plan says what it expects, without an effect."""
+    """Brands whose plan says what it expects."""
     amounts = amounts_of(row.metric)
     believed = {"metric": row.metric["name"], "mean": row.rate * float(amounts.mean())}
     if row.metric is SPEND:
@@ -166,7 +212,7 @@ def _world(
     column = plan.metrics[0].columns()[0]
     values = [0.0, *amounts] if row.metric is SPEND else [False, True]
     atoms = [pd.DataFrame({column: [one]}) for one in values]
-    rates = row.rate * FOUR.baselines[:, None] * np.ones(2)
+    rates = row.rate * at.brands.baselines[:, None] * np.array([1.0, lift])
     share = rates[..., None] * np.full(len(amounts), 1 / len(amounts))
     chances = np.concatenate([1 - rates[..., None], share], axis=-1)
     return World(plan, worlds.vectors(plan, atoms), chances, at.people, at.sigma)

@@ -18,7 +18,7 @@ from abfed.stats.design import outlooks
 from abfed.stats.effects import effects
 from abfed.stats.encoding import SCALE
 from abfed.stats.layout import Layout
-from abfed.stats.once import TOGETHER, pooled_totals, weighed, weights_of
+from abfed.stats.once import TOGETHER, pooled_totals, too_small, weighed, weights_of
 from abfed.stats.totals import SiloTotals
 from tests.together.kin import SILOS, once_plan
 
@@ -55,12 +55,12 @@ class World:
 
     def once(self, sizes, clicks, *, weigh=True):
         """Totals of all brands together, as a run with noise once opens them."""
-        count_noise = split(noise_multipliers(PLAN).statistics)[0]
+        count_noise = split(PLAN, noise_multipliers(PLAN).statistics)[0]
         counts = {
             silo: sizes[place] * SCALE + self.noise(2, count_noise)
             for place, silo in enumerate(SILOS)
         }
-        weights = weights_of(counts)
+        weights = weights_of(PLAN, counts)
         block, share = LAYOUT.block("clicked"), silo_share(PLAN)
         sums = np.zeros(LAYOUT.shape, dtype=np.int64)
         for place, silo in enumerate(SILOS):
@@ -161,7 +161,7 @@ def test_a_design_knows_that_the_noise_is_added_once():
 @given(st.lists(st.lists(st.integers(1, 10**6), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_weights_make_arms_alike_and_are_at_most_one(numbers):
     counts = {f"s{place}": np.array(one) * SCALE for place, one in enumerate(numbers)}
-    weights = weights_of(counts)
+    weights = weights_of(PLAN, counts)
     for arm in range(3):
         column = [int(one[arm]) for one in weights.values()]
         assert max(column) == SCALE
@@ -171,6 +171,19 @@ def test_weights_make_arms_alike_and_are_at_most_one(numbers):
             share = Fraction(int(counts[silo][arm]), int(counts[silo].sum()))
             least = min(Fraction(int(c[arm]), int(c.sum())) for c in counts.values())
             assert 0 <= least / share - Fraction(int(own[arm]), SCALE) < Fraction(1, SCALE)
+
+
+def test_promised_shares_need_no_weights_and_leave_no_doubt():
+    privacy = {"epsilon": 1.0, "split": {"statistics": 1.0}, "noise": "once", "shares": "planned"}
+    plan = PLAN.model_copy(update={"privacy": PLAN.privacy.model_validate(privacy)})
+    counts = {"a": np.array([1, 9]) * SCALE, "b": np.array([5, 5]) * SCALE}
+    assert all((one == SCALE).all() for one in weights_of(plan, counts).values())
+    assert not too_small(plan, np.array([1, 9]) * SCALE)
+    assert too_small(PLAN, np.array([1, 9]) * SCALE)
+    whole = pooled_totals(plan, np.full(LAYOUT.shape, 100 * SCALE), counts, ("a", "b"), 1.0)
+    assert (whole.mixture.sampling == 1).all()
+    assert (whole.mixture.doubt == 0).all()
+    assert whole.counts()[0] == pytest.approx(200.0)
 
 
 @given(st.integers(0, SCALE), st.integers(0, SCALE))

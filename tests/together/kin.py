@@ -191,7 +191,7 @@ def exact(plan: Plan, tables: Mapping[str, pa.Table], run: Run) -> Any:
         for step in steps_of()
     }
     opened = open_sums(plan, steps)
-    weights, layout = weights_of(opened.counts), Layout.of(plan)
+    weights, layout = weights_of(plan, opened.counts), Layout.of(plan)
     sums = np.zeros(layout.shape, dtype=np.int64)
     for silo in opened.answered:
         _add_table(sums, plan, layout, tables[silo], weights[silo])

@@ -259,7 +259,7 @@ def test_honest_sums_are_never_refused_and_the_bound_is_as_near_as_it_can_be(bra
     plan = once_plan(silos=names, minimum_silos=max(3, brands - 1)) if brands > 2 else None
     plan = plan or once_plan(silos=names, minimum_silos=2, privacy=_none_collude())
     layout, draw = Layout.of(plan), np.random.default_rng(brands)
-    counting = split(noise_multipliers(plan).statistics)[0]
+    counting = split(plan, noise_multipliers(plan).statistics)[0]
     share = silo_share(plan)
     arms = draw.integers(1_000, 100_000, (brands, len(layout.arms)))
     counts = {
@@ -268,7 +268,7 @@ def test_honest_sums_are_never_refused_and_the_bound_is_as_near_as_it_can_be(bra
     }
     from abfed.stats.once import weights_of
 
-    weights = weights_of(counts)
+    weights = weights_of(plan, counts)
     sums = np.zeros(layout.shape)
     for place, name in enumerate(names):
         for block in layout.blocks:

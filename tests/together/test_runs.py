@@ -64,7 +64,7 @@ def test_the_sum_opens_and_holds_the_noise_that_it_should(kin):
     opened, scores = standardised(plan, run, kin)
     assert opened.answered == SILOS
     assert agrees(scores)
-    needed = split(noise_multipliers(plan).statistics)[1]
+    needed = split(plan, noise_multipliers(plan).statistics)[1]
     assert opened.noise == pytest.approx(needed * math.sqrt(4 / (3 - 1)))
     assert all(one["totals"].release.noise["share"] >= needed / math.sqrt(2) for one in
                run.releases.values())  # fmt: skip
@@ -86,7 +86,7 @@ def test_with_many_figures_the_noise_is_that_of_two_silos_not_of_four(tmp_path):
     opened, scores = standardised(plan, run, kin)
     assert scores.size == 400
     assert agrees(scores)
-    sigma = split(noise_multipliers(plan).statistics)[1]
+    sigma = split(plan, noise_multipliers(plan).statistics)[1]
     assert not agrees(scores * opened.noise / (2 * sigma))  # not that of noise each
     assert not agrees(scores * opened.noise / (sigma * math.sqrt(4 / 7)))
     kin.close()
@@ -113,6 +113,30 @@ def test_effects_are_of_these_brands_and_say_what_is_not_there(kin):
     assert abs(clicked["estimate"] - difference) < 6 * clicked["se_privacy"] + 1e-3
     again = Run.open(run.folder, coordinator_key=kin.hub.public_key)
     assert again.effects.equals(frame)
+
+
+@pytest.mark.privacy
+def test_a_plan_that_promises_its_shares_is_summed_unweighed_at_the_same_cost(kin):
+    """A hundredth of the cost counts, the rest is of the sums; it says what it rests on."""
+    privacy = {"epsilon": 1.0, "split": {"statistics": 1.0}, "noise": "once", "shares": "planned"}
+    plan = once_plan(privacy=privacy)
+    sigma = noise_multipliers(plan).statistics
+    counts, sums = split(plan, sigma)
+    assert (counts, sums) == pytest.approx((10 * sigma, sigma / math.sqrt(0.99)))
+    assert 1 / counts**2 + 1 / sums**2 == pytest.approx(1 / sigma**2)
+    assert plan_epsilon(plan) == pytest.approx(plan_epsilon(once_plan()))
+    run = kin.run(plan)
+    _, scores = standardised(plan, run, kin)
+    assert agrees(scores)
+    exact_counts = np.zeros(2)
+    for rows in kin.tables.values():
+        arms = rows.to_pandas()["arm"].value_counts()
+        exact_counts += [arms["a"], arms["b"]]
+    counted, sd = run.totals["these brands"].counts()  # of the sums: none was weighed
+    assert np.all(np.abs(counted - exact_counts) < 6 * sd)
+    assert sd < counts
+    assert run.effects["note"].str.contains("kept the planned shares").all()
+    assert (run.effects["se_privacy"] > 0).all()
 
 
 @pytest.mark.privacy
