@@ -1,23 +1,27 @@
 """Pictures are pixels only: a PNG whose file carries anything else is told.
 
 Whatever a file holds besides would be read by nobody and kept by everybody: words, a colour
-profile's name and body, a private chunk, bytes after the end.
+profile's name and body, a private chunk, bytes after the pixels' end or the file's.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 PLAIN = {
-    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD",
-    b"pHYs",
+    b"IHDR": 13, b"PLTE": 768, b"IEND": 0, b"tRNS": 256, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1,
+    b"sBIT": 4, b"bKGD": 6, b"pHYs": 9,
 }  # fmt: skip
-"""Chunks that say how pixels look, in fixed forms of a few bytes (ISO/IEC 15948, 11)."""
-_MADE_BY = b"Software\0"
-"""matplotlib says its version so."""
+"""Chunks that say how pixels look, and how many bytes one has at the most (ISO/IEC 15948, 11)."""
+PIXELS, TEXT = b"IDAT", b"text"  # the latter is no chunk's name: what isn't one
+PART, MOST_PIXELS = 8 << 20, 256 << 20  # bytes of pixels that are unpacked at once, and in all
+_MADE_BY = re.compile(r"Software\0[ -~]{0,100}")
+"""matplotlib says its version so, in a line."""
 
 
 def words_of(data: str) -> Iterator[str]:
@@ -26,14 +30,34 @@ def words_of(data: str) -> Iterator[str]:
     Args:
         data: the file in base64.
     """
+    pixels: list[bytes] = []
     for kind, chunk in _chunks(_file(data)):
-        if kind not in PLAIN:
-            yield chunk.decode("latin-1")
+        if kind == PIXELS:
+            pixels.append(chunk)
+        elif len(chunk) > PLAIN.get(kind, -1):
+            yield (chunk if kind in (b"tEXt", TEXT) else b"packed: " + chunk).decode("latin-1")
+    yield from _behind_pixels(b"".join(pixels))
 
 
 def only_made_by(words: str) -> bool:
     """Whether they are the one text that a picture may carry: which program drew it."""
-    return words.encode("latin-1").startswith(_MADE_BY)
+    return _MADE_BY.fullmatch(words) is not None
+
+
+def _behind_pixels(packed: bytes) -> Iterator[str]:
+    """What stands behind the end of the packed pixels; pixels without end aren't waited for."""
+    unpacking, left, seen = zlib.decompressobj(), packed, 0
+    try:
+        while left and not unpacking.eof and seen <= MOST_PIXELS:
+            seen += len(unpacking.decompress(left, PART))
+            left = unpacking.unconsumed_tail
+    except zlib.error:
+        yield "packed: no pixels"
+        return
+    if seen > MOST_PIXELS:
+        yield "packed: pixels without end"
+    elif unpacking.unused_data:
+        yield "packed: " + unpacking.unused_data.decode("latin-1")
 
 
 def _file(data: str) -> bytes:
@@ -47,20 +71,15 @@ def _file(data: str) -> bytes:
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a PNG (5.3); what isn't one is a chunk of text."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        yield b"text", content
+        yield TEXT, content
         return
     at = 8
     while at + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[at : at + 8])
         words = content[at + 8 : at + 8 + length]
-        yield kind, _inside(kind, words)
+        yield kind, words
         at += 12 + length
         if kind == b"IEND":
             break
     if at < len(content):
-        yield b"text", content[at:]
-
-
-def _inside(kind: bytes, words: bytes) -> bytes:
-    """A chunk's own words; those of packed texts can't be told to be harmless."""
-    return words if kind == b"tEXt" else b"packed: " + words
+        yield TEXT, content[at:]
