@@ -118,7 +118,7 @@ class InMemory:
             low, high = np.searchsorted(chosen, (block.first, block.end))
             if low == high:
                 continue
-            places = torch.from_numpy(chosen[low:high] - block.first)
+            places = chosen[low:high] - block.first
             groups.append(Group(block.rows, int(high - low)))
             gathered.append(block.of(places))
         if not gathered:
@@ -149,9 +149,9 @@ class _Block(NamedTuple):
     end: int
     parts: list[Tensor]
 
-    def of(self, places: Tensor) -> list[Tensor]:
+    def of(self, places: Integers) -> list[Tensor]:
         """All rows of some of them, `(rows, …)`."""
-        found = [part.index_select(0, places) for part in self.parts]
+        found = [torch.from_numpy(part.numpy().take(places, axis=0)) for part in self.parts]
         return found if self.rows == 1 else [part.flatten(0, 1) for part in found]
 
 

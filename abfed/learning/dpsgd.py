@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.gradients import BatchGradients, in_losses_unit
+from abfed.learning.gradients import BatchGradients
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
 from abfed.learning.shapes import LARGEST_PARAMETER, UNIT_BITS
@@ -266,6 +266,7 @@ def noised_sum(units: Tensor, clip: float, noise_multiplier: float, noise: Noise
         `(parameters,)` float64, in the loss's unit.
     """
     drawn = torch.from_numpy(noise.floats(units.numel(), noise_multiplier * 2.0**UNIT_BITS))
-    noised = in_losses_unit(units + drawn.round_().long(), clip)
+    whole = drawn.round_().long().add_(units)
+    noised = drawn.copy_(whole)  # rounded where it exceeds 2⁵³
     grid = grid_for(noise_multiplier * clip)
-    return noised.div_(grid).round_().mul_(grid)
+    return noised.mul_(clip * 2.0**-UNIT_BITS / grid).round_().mul_(grid)

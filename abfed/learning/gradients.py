@@ -2,9 +2,10 @@
 
 1. The protected unit is the recipient: their gradient is that of the *sum* of their rows' losses.
 2. It is clipped to L2 norm `clip` over all parameters together, then summed (Abadi et al. 2016).
-3. What a recipient adds is a function of the parameters and of their own rows, bit for bit, and the
-   sum is one of whole numbers (`UNIT_BITS` of the clip): one recipient more or less moves it by at
-   most `clip`, exactly, whatever model an asker chose (decisions 0060 and 0111).
+3. What a recipient adds is a function of the parameters and of their own rows, bit for bit, and
+   adding it is exact, or off by so little, whatever the order, that it was taken off the clip
+   before: one recipient more or less moves the sum by at most `clip`, whatever model an asker chose
+   (decisions 0060, 0111 and 0171). It is one of whole numbers (`UNIT_BITS` of the clip).
 4. A recipient whose gradient is not finite adds nothing. An asker chooses the incoming model; one
    that overflows for a single person must not be able to turn a release into a failure.
 5. Nothing is returned beside the sum: norms, losses and counts would be releases too.
@@ -28,13 +29,14 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
+from abfed.learning.bounded import NOTHING_ADDED, rounding_for
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch
-from abfed.learning.steady_groups import MOST_ROWS, steady_group_units
-from abfed.learning.steady_passes import sizes_for
-from abfed.learning.steady_sums import steady_units
+from abfed.learning.steady_groups import MOST_ROWS, add_steady_group, longest
+from abfed.learning.steady_passes import SteadyPasses, sizes_for
+from abfed.learning.steady_sums import Way, add_steady
 
 
 def clipped_sum(
@@ -89,14 +91,15 @@ class BatchGradients:
     Args:
         network: read once; its parameters may change in place between batches.
         loss: what is made small.
-        expected: recipients of a batch, as everybody knows it; saves time, changes nothing else.
+        expected: recipients of a batch, as everybody knows it: then sums may be made in float32,
+            for which a share of the clip is kept back (`abfed.learning.bounded`).
 
     Raises:
         ValueError: the network draws random numbers, or it is neither a stack nor a module that
             Opacus accepts (one that mixes rows, as batch normalisation does).
     """
 
-    __slots__ = ("_expected", "_loss", "_network", "_scratch", "_stack")
+    __slots__ = ("_loss", "_network", "_stack", "_sums")
 
     def __init__(
         self, network: nn.Module, loss: Loss = LOGISTIC, *, expected: float = math.inf
@@ -104,11 +107,12 @@ class BatchGradients:
         _refuse_dice(network)
         self._network = network
         self._loss = loss
-        self._expected = expected
-        self._scratch = Scratch()
         self._stack = Stack.of(network)
+        self._sums: StackSums | None = None
         if self._stack is None:
             _refuse_mixing(network)
+        else:
+            self._sums = StackSums(self._stack, loss, expected)
 
     def clipped_units(self, batch: Batch, clip: float) -> Tensor:
         """The sum of recipients' clipped gradients over all trained parameters, `(size,)`.
@@ -116,48 +120,62 @@ class BatchGradients:
         Returns:
             int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added. Zeros for an empty batch.
         """
-        if self._stack is not None and self._stack.takes(batch.lines):
-            return stack_units(
-                self._stack, batch, clip, self._loss, expected=self._expected, scratch=self._scratch
-            )
+        if self._sums is not None and self._stack is not None and self._stack.takes(batch.lines):
+            return self._sums.units(batch, clip)
         return one_by_one(self._network, batch, clip, self._loss)
 
 
-def stack_units(
-    stack: Stack,
-    batch: Batch,
-    clip: float,
-    loss: Loss,
-    *,
-    expected: float = math.inf,
-    scratch: Scratch | None = None,
-) -> Tensor:
-    """The clipped sum of a stack: in float32 where that is steady, else exact throughout.
+class StackSums:
+    """Clipped sums of a stack: in float32 where that is steady, else exact throughout.
 
     Recipients with many rows take the exact path, which was the faster one for them. Which one it
     is follows from the network's shape, this machine, and how many rows the recipient has.
 
-    Returns:
-        `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive.
+    Args:
+        stack: whose parameters may change in place between batches.
+        loss: what is made small.
+        expected: recipients of a batch, as everybody knows it.
     """
-    lines, labels, groups = batch
-    sizes = () if lines.dtype is not torch.float32 else sizes_for(stack, expected)
-    if not sizes:
-        return book_keeping_units(stack, lines, labels, groups, clip, loss)
-    scratch = Scratch() if scratch is None else scratch
-    total, start = torch.zeros(stack.size, dtype=torch.int64), 0
-    for group in groups:
-        rows = slice(start, start + group.rows * group.recipients)
-        start = rows.stop
-        if group.rows == 1:
-            total += steady_units(stack, sizes, lines[rows], labels[rows], clip, loss, scratch)
-        elif group.rows <= MOST_ROWS and (wide := sizes_for(stack, expected * group.rows)):
-            total += steady_group_units(
-                stack, wide, lines[rows], labels[rows], group, clip, loss, scratch
-            )
-        else:
-            total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
-    return total
+
+    __slots__ = ("_expected", "_loss", "_scratch", "_stack", "_ways")
+
+    def __init__(self, stack: Stack, loss: Loss, expected: float = math.inf) -> None:
+        self._stack = stack
+        self._loss = loss
+        self._expected = expected
+        self._scratch = Scratch()
+        self._ways: dict[tuple[int, int], Way] = {}
+
+    def units(self, batch: Batch, clip: float) -> Tensor:
+        """The sum, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
+        lines, labels, groups = batch
+        stack, loss, single = self._stack, self._loss, lines.dtype is torch.float32
+        total = torch.zeros(stack.size, dtype=torch.int64)
+        if not stack.is_finite():
+            return total
+        passes, start = SteadyPasses(stack, self._scratch), 0
+        for group in groups:
+            rows = slice(start, start + group.rows * group.recipients)
+            start = rows.stop
+            way = self._way(group.rows)
+            if not (single and way.sizes):
+                total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
+            elif group.rows == 1:
+                add_steady(total, passes, lines[rows], labels[rows], clip, loss, way)
+            else:
+                add_steady_group(total, passes, lines[rows], labels[rows], group, clip, loss, way)
+        return total
+
+    def _way(self, rows: int) -> Way:
+        """How recipients with so many rows are summed, as long as torch has so many threads."""
+        key = rows, torch.get_num_threads()
+        if key not in self._ways:
+            expected = self._expected
+            sizes = sizes_for(self._stack, expected * rows) if rows <= MOST_ROWS else ()
+            most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
+            rounding = rounding_for(self._stack, most, longest(rows)) if sizes else NOTHING_ADDED
+            self._ways[key] = Way(sizes, rounding)
+        return self._ways[key]
 
 
 def _grouped(lines: Tensor, labels: Tensor, recipients: Tensor) -> Batch:

@@ -30,7 +30,7 @@ class Loss(Protocol):
     def signals(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The derivative of each row's own loss by its scores, shaped like them. Sensitive.
 
-        Scores are float64. A tensor of its own, which may be written over.
+        Scores are float32 or float64. A tensor of its own, which may be written over.
         """
         ...
 
@@ -52,15 +52,17 @@ class LogisticLoss:
 
 
 def sigmoid(scores: Tensor) -> Tensor:
-    """1 / (1 + e⁻ˣ) within 2e-7, by straight lines between points that are made once.
+    """1 / (1 + e⁻ˣ) within 3e-7, by straight lines between points that are made once.
 
     Args:
-        scores: float64; what isn't a number counts as 0. Beyond ±`FLAT` it stays as it is there.
+        scores: what isn't a number counts as 0. Beyond ±`FLAT` it stays as it is there.
     """
-    places = scores.nan_to_num(0.0).clamp_(-FLAT, FLAT).add_(FLAT).mul_(POINTS)
+    levels, steps = _LINES[scores.dtype]
+    places = scores.nan_to_num(0.0).clamp_(-FLAT, FLAT).mul_(POINTS)  # a power of two: exact
     low = places.floor()
-    which = low.long()
-    return places.sub_(low).mul_(_STEPS[which]).add_(_LEVELS[which])
+    which = low.flatten().long().add_(int(FLAT * POINTS))
+    rises = steps.index_select(0, which).view_as(low)
+    return places.sub_(low).mul_(rises).add_(levels.index_select(0, which).view_as(low))
 
 
 FLAT = 32.0  # a sigmoid there is 1e-14 from 0 or 1
@@ -70,6 +72,10 @@ _LEVELS = torch.tensor(
     dtype=torch.float64,
 )
 _STEPS = _LEVELS.diff(append=_LEVELS[-1:])
+_LINES = {
+    torch.float64: (_LEVELS, _STEPS),
+    torch.float32: (_LEVELS.float(), _STEPS.float()),
+}
 
 LOGISTIC = LogisticLoss()
 
@@ -103,6 +109,7 @@ class HeadsLoss:
 
     def signals(self, scores: Tensor, labels: Tensor) -> Tensor:
         """See `Loss.signals`: what was said minus what was so, for each output that a row has."""
+        scores = scores.double()
         found = torch.zeros_like(scores)
         for place, target, step, known in self._targets(scores, labels):
             score = scores.gather(1, place[:, None])[:, 0]

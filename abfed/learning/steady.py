@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 SMALLEST = 1 << 6  # rows of a block
-LARGEST = 1 << 13  # the same: their exact sums of 2⁴⁰ stay within 2⁵³
-CACHED = 1 << 18  # numbers of one layer that a block holds, about: 1 MiB
+LARGEST = 1 << 13  # the same
+CACHED = 1 << 20  # numbers of one layer that a block holds, about: 2 MiB
+DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
@@ -40,37 +41,37 @@ def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
 
     Args:
         widest: the most numbers that a row has in a layer.
-        rows: how many are expected at a time; known to everybody. They, and four standard
-            deviations of a Poisson draw more, fill whole blocks.
+        rows: how many are expected at a time; known to everybody. Several sizes suit what a Poisson
+            draw makes of them: few columns are added to fill a block.
     """
     largest = max(SMALLEST, min(LARGEST, CACHED // widest))
+    sizes = {_fitting(largest)}
     if rows < math.inf:
-        most = rows + 4.0 * math.sqrt(rows)
-        largest = min(largest, math.ceil(most / math.ceil(most / largest)))
-    step = max(SMALLEST, (1 << (largest - 1).bit_length()) >> 4)  # few sizes, so few trials
-    sizes = [min(LARGEST, step * math.ceil(largest / step))]
-    while sizes[-1] > SMALLEST:
-        sizes.append(SMALLEST * math.ceil(sizes[-1] / (3 * SMALLEST)))
-    return tuple(sizes)
+        parts = math.ceil((rows + 4.0 * math.sqrt(rows)) / largest)
+        sizes = {_fitting((rows + each * math.sqrt(rows)) / parts) for each in DRAWN}
+    while min(sizes) > SMALLEST:
+        sizes.add(min(_fitting(0.5 * min(sizes)), min(sizes) - SMALLEST))
+    return tuple(sorted(sizes, reverse=True))
+
+
+def _fitting(rows: float) -> int:
+    """A size for so many rows, at most a sixteenth too large, or one of few small ones."""
+    step = max(SMALLEST, (1 << max(0, math.ceil(rows) - 1).bit_length()) >> 6)
+    return max(SMALLEST, step * math.ceil(rows / step))
 
 
 def blocks(rows: int, sizes: Sequence[int]) -> Iterator[int]:
-    """The sizes of the blocks that hold so many rows, one after another; the last may be padded.
+    """The sizes of the blocks that hold so many rows, one after another; each may be padded.
 
     Args:
         rows: how many.
         sizes: see `block_sizes`.
     """
-    for _ in range(rows // sizes[0]):
-        yield sizes[0]
-    rest = rows % sizes[0]
-    while rest > 0:
-        size = min(size for size in sizes if size >= rest)
-        smaller = max((one for one in sizes if one < size), default=size)
-        if 2 * smaller >= rest:  # two of the smaller are less than one
-            size = smaller
+    while rows > 0:
+        share = math.ceil(rows / math.ceil(rows / sizes[0]))
+        size = min(size for size in sizes if size >= share)
         yield size
-        rest -= size
+        rows -= size
 
 
 class Scratch:
@@ -79,19 +80,29 @@ class Scratch:
     What it holds is sensitive.
     """
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_views")
 
     def __init__(self) -> None:
         self._held: dict[tuple[Hashable, torch.dtype], Tensor] = {}
+        self._views: dict[tuple[Hashable, int, int, torch.dtype], Tensor] = {}
 
     def take(
         self, name: Hashable, rows: int, columns: int, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """`(rows, columns)` of anything, until the same name is taken again."""
-        held = self._held.get((name, dtype))
-        if held is None or len(held) < rows * columns:
-            held = self._held[name, dtype] = torch.empty(rows * columns, dtype=dtype)
-        return held[: rows * columns].view(rows, columns)
+        view = self._views.get((name, rows, columns, dtype))
+        if view is None:
+            held = self._held.get((name, dtype))
+            if held is None or len(held) < rows * columns:
+                held = self._held[name, dtype] = torch.empty(rows * columns, dtype=dtype)
+                self._views = {  # of memory that is given back
+                    key: each
+                    for key, each in self._views.items()
+                    if (key[0], key[3]) != (name, dtype)
+                }
+            view = held[: rows * columns].view(rows, columns)
+            self._views[name, rows, columns, dtype] = view
+        return view
 
     def doubled(self, name: Hashable, values: Tensor) -> Tensor:
         """A matrix in float64."""
@@ -99,18 +110,15 @@ class Scratch:
         return self.take(name, rows, columns, torch.float64).copy_(values)
 
 
-def product(weight: Tensor, bias: Tensor | None, values: Tensor, out: Tensor) -> Tensor:
-    """A linear layer forward.
+def product(weight: Tensor, values: Tensor, out: Tensor) -> Tensor:
+    """A linear layer's product, forward or back.
 
     Args:
-        weight: `(outputs, inputs)`.
-        bias: `(outputs, 1)`, if there is one.
-        values: `(inputs, rows)`.
+        weight: `(outputs, inputs)`; a bias is its last column.
+        values: `(inputs, rows)`; a bias's are 1.
         out: `(outputs, rows)`, written to.
     """
-    if bias is None:
-        return torch.mm(weight, values, out=out)
-    return torch.addmm(bias, weight, values, out=out)
+    return torch.mm(weight, values, out=out)
 
 
 def squares(values: Tensor, out: Tensor) -> Tensor:
@@ -120,27 +128,33 @@ def squares(values: Tensor, out: Tensor) -> Tensor:
         values: `(numbers, rows)`.
         out: the same shape, written to.
     """
-    return torch.mul(values, values, out=out).sum(0, keepdim=True)
+    found = torch.mul(values, values, out=out)
+    return found.clone() if len(found) == 1 else found.sum(0, keepdim=True)
 
 
-def is_steady(operation: Callable[[Tensor], Tensor], numbers: int, sizes: Sequence[int]) -> bool:
-    """Whether an operation gives a column the same bits at each place of blocks of these sizes.
+def is_steady(operation: Callable[[Tensor], Tensor], numbers: int, size: int) -> bool:
+    """Whether an operation gives a column the same bits at each place of blocks of this size.
 
     Args:
         operation: from `(numbers, size)` float32 to `(…, size)`.
         numbers: of a column.
-        sizes: columns of a block, each at least `SMALLEST`.
+        size: columns of a block, at least `SMALLEST`.
     """
     dice = torch.Generator().manual_seed(_SEED)
     columns = wild((numbers, _COLUMNS), dice)
     known = torch.cat([operation(each.contiguous()) for each in columns.split(SMALLEST, 1)], 1)
-    turns = max(3, math.ceil(numbers_told(numbers) / len(known)))
-    for size in sizes:
-        for _ in range(turns):
-            which = torch.randint(_COLUMNS, (size,), generator=dice)
-            if not torch.equal(operation(columns[:, which]), known[:, which]):
-                return False
+    for _ in range(max(3, math.ceil(numbers_told(numbers) / len(known)))):
+        turn = int(torch.randint(_COLUMNS, (), generator=dice))
+        found, expected = operation(_repeated(columns, turn, size)), _repeated(known, turn, size)
+        if not torch.equal(found, expected):
+            return False
     return True
+
+
+def _repeated(columns: Tensor, turn: int, size: int) -> Tensor:
+    """A block of these columns, again and again, from one of them on."""
+    times = math.ceil(size / columns.shape[1])
+    return columns.roll(-turn, 1).repeat(1, times)[:, :size].contiguous()
 
 
 def numbers_told(added: int) -> int:
@@ -161,16 +175,16 @@ def wild(shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=dice) * sizes * held
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def is_steady_layer(
-    inputs: int, outputs: int, sizes: tuple[int, ...], threads: int, *, biased: bool, back: bool
+    inputs: int, outputs: int, size: int, threads: int, *, biased: bool, back: bool
 ) -> bool:
     """Whether a linear layer's products and its columns' sums of squares are steady here.
 
     Args:
         inputs: of the layer.
         outputs: of the layer.
-        sizes: of the blocks, see `block_sizes`.
+        size: of the blocks.
         threads: that torch has now, among whom it shares out a product.
         biased: whether the layer has a bias.
         back: whether signals go back through it.
@@ -178,15 +192,15 @@ def is_steady_layer(
     if threads != torch.get_num_threads():
         message = f"it is tried with the threads there are: {torch.get_num_threads()}"
         raise ValueError(message)
-    dice = torch.Generator().manual_seed(_SEED + 1)
-    weight = wild((outputs, inputs), dice)
-    bias = wild((outputs, 1), dice) if biased else None
+    weight = wild((outputs, inputs + biased), torch.Generator().manual_seed(_SEED + 1))
     tried: list[tuple[Callable[[Tensor], Tensor], int]] = [
-        (lambda x: product(weight, bias, x, torch.empty(outputs, x.shape[1])), inputs),
+        (lambda x: product(weight, x, torch.empty(outputs, x.shape[1])), weight.shape[1]),
     ]
-    tried += [(lambda x: squares(x, torch.empty_like(x)), each) for each in {inputs, outputs} - {1}]
+    tried += [
+        (lambda x: squares(x, torch.empty_like(x)), each)
+        for each in {weight.shape[1], outputs} - {1}
+    ]
     if back:
-        tried.append(
-            (lambda x: product(weight.t(), None, x, torch.empty(inputs, x.shape[1])), outputs)
-        )
-    return all(is_steady(operation, numbers, sizes) for operation, numbers in tried)
+        ways = weight[:, :inputs].t()
+        tried.append((lambda x: product(ways, x, torch.empty(inputs, x.shape[1])), outputs))
+    return all(is_steady(operation, numbers, size) for operation, numbers in tried)

@@ -1,22 +1,19 @@
 """Clipped sums of recipients with several rows each, from steady passes.
 
-As `abfed.learning.steady_sums`: a recipient adds whole multiples of 2⁻⁴⁰ of the clip, of norm at
-most 2⁴⁰, that follow from the parameters and their own rows alone. In a block stand the first rows
-of its recipients, then their second rows, and so on.
+As `abfed.learning.steady_sums`: what a recipient adds is a sum of exact products of float32
+vectors, no longer than their share of the clip, which follows from the parameters and their own
+rows alone. In a block stand the first rows of its recipients, then their second rows, and so on.
 
 1. The norm is of a recipient's *summed* gradient: its square is Σ_jj' (g_j·g_j')(a_j·a_j') over
-   pairs of their k rows, with inputs a (1 for the bias) and signals g (Li et al. 2022). A block
+   pairs of their k rows, with inputs a (and 1 for the bias) and signals g (Li et al. 2022). A block
    times itself, turned by d places of k, has all pairs of rows that lie d apart, for all of its
    recipients; k/2 turns have them all. With one output the sum Σ_j g_j a_j is made instead.
 2. L = Σ_j ‖g_j‖‖a_j‖ is at least the norm, and more where rows cancel each other. What float32
    loses is a share of L, whatever the order of its sums: (m + n and a few) 2⁻²⁴ L² of a layer's
-   square, m and n the layer's inputs and outputs; (k + 2) 2⁻²⁴ L of a sum that is made. So much
-   is added.
-3. Inputs are rounded to 2⁻²⁰ of a power of two above ‖a_j‖, which moves the sum by at most
-   √(m+1) 2⁻²⁰ L; scaling in float32 by 2⁻²² L. So much is added to the norm, and what rounding
-   the k weighted signals may add is taken off the bound.
-4. No factor is so large that L counts more than `LONGEST` clips: then each sum of products stays
-   below 2⁵³, and is exact, for as many recipients as `steady_sums.Sums` has room for.
+   square, m and n the layer's inputs and outputs; (k + 2) 2⁻²⁴ L of a sum that is made; 2⁻²⁴ L
+   where rows are multiplied by their factor. So much is added to the norm.
+3. No factor is so large that L counts more than `longest` clips: what adding loses is a share of L
+   (`abfed.learning.bounded`).
 """
 
 from __future__ import annotations
@@ -28,72 +25,62 @@ import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
-from abfed.learning.fixedpoint import powers_above
+from abfed.learning.bounded import SINGLE, Sums
 from abfed.learning.losses import Loss
-from abfed.learning.shapes import UNIT_BITS
-from abfed.learning.stacks import Stack
-from abfed.learning.steady import LARGEST, Scratch, blocks
+from abfed.learning.steady import Scratch, blocks
 from abfed.learning.steady_passes import Plain, SteadyPasses
 from abfed.learning.steady_sums import (
-    INPUT_BITS,
-    Sums,
-    add_products,
+    Way,
+    add_weighted,
+    added,
     at_least,
-    bound_of,
-    input_norms,
+    factor,
     silenced,
+    squared_lengths,
 )
 
 MOST_ROWS = 16
 """Of a recipient here: with more, pairs cost more than the exact path does."""
 
-LONGEST = 7.5
-"""Clips of a recipient's L, at most; with what rounding adds it stays below `_ROOM`."""
 
-_ROOM = 8
-_UNIT = 2.0**-24  # of float32: half a rounding
+def longest(rows: int) -> float:
+    """Of a recipient's L, in clips, at most; √k of the norm is what k unlike rows have."""
+    return 1.0 if rows == 1 else 2.0 * math.sqrt(rows)
 
 
-def steady_group_units(
-    stack: Stack,
-    sizes: Sequence[int],
+def add_steady_group(
+    total: Tensor,
+    passes: SteadyPasses,
     lines: Tensor,
     labels: Tensor,
     group: Group,
     clip: float,
     loss: Loss,
-    scratch: Scratch,
-) -> Tensor:
-    """The sum of clipped gradients of recipients with equally many rows, in one vector.
+    way: Way,
+) -> None:
+    """Add the clipped gradients of recipients with equally many rows.
 
     Args:
-        stack: the network.
-        sizes: of blocks for which it is steady (`steady_passes.sizes_for`).
+        total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to. Sensitive.
+        passes: of the network as it is now.
         lines: `(rows, inputs)`, each recipient's next to each other. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
         group: whose the rows are; at most `MOST_ROWS` each.
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
-        scratch: to work in.
-
-    Returns:
-        `(stack.size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive: noise must be added.
+        way: how, for this `longest`.
     """
-    total = torch.zeros(stack.size, dtype=torch.int64)
-    if len(lines) == 0 or not stack.is_finite():
-        return total
-    passes, sums, start = SteadyPasses(stack, scratch), Sums(total), 0
+    sums, start = Sums(total, way.rounding, group.recipients, passes.scratch), 0
     while start < group.recipients:
-        left = min(group.recipients - start, LARGEST // _ROOM)
-        size = next(blocks(left * group.rows, sizes))
+        left = group.recipients - start
+        size = next(blocks(left * group.rows, way.sizes))
         here = Group(group.rows, min(left, size // group.rows))
         rows = slice(start * group.rows, (start + here.recipients) * group.rows)
         kept = passes.kept(_turned(lines[rows], here), _turned(labels[rows], here), size, loss)
-        sums.make_room(_ROOM * here.recipients)
-        _add_block(sums.recent, kept, here, clip, sizes, scratch)
+        sums.make_room(size)
+        _add_block(sums, kept, here, clip, way, passes.scratch)
         start += here.recipients
-    sums.make_room(LARGEST)
-    return total
+    sums.settle()
 
 
 def _turned(values: Tensor, group: Group) -> Tensor:
@@ -103,40 +90,39 @@ def _turned(values: Tensor, group: Group) -> Tensor:
 
 
 def _add_block(
-    recent: Tensor,
+    sums: Sums,
     kept: list[Plain],
     group: Group,
     clip: float,
-    sizes: Sequence[int],
+    way: Way,
     scratch: Scratch,
 ) -> None:
     """Add the clipped gradients of a block's recipients."""
-    bound = clip * bound_of(kept, group.rows)
-    if bound <= 0:
-        return
-    inner, outer = input_norms(kept, scratch), at_least([one.signals for one in kept], scratch)
+    squares = squared_lengths(kept, scratch)
+    lengths = squares.sqrt().mul_(ROUNDED_UP)
     squared = torch.zeros(group.recipients, dtype=torch.float64)
-    lost, longest = torch.zeros_like(squared), torch.zeros_like(squared)
+    whole = torch.zeros_like(squared)
     for place, one in enumerate(kept):
-        each = _by_row(inner[place] * outer[place], group)
-        length = _added(each).mul_(ROUNDED_UP)
+        length = added(_by_row(lengths[place], group))
+        whole.addcmul_(length, length)
         if len(one.signals) == 1:
-            squared.add_(_made(one, group, length, sizes, scratch))
+            squared.add_(_made(one, group, length, way.sizes, scratch))
         else:
-            squared.add_(_added(each * each).add_(_pairs(one, group, length, scratch)).clamp_(0.0))
-        lost.add_(length * ((math.sqrt(len(one.inputs) + 1) + 1.0) * 2.0**-INPUT_BITS))
-        longest = torch.maximum(longest, length)
-    norms = squared.sqrt_().add_(lost).mul_(ROUNDED_UP)
-    factors = torch.minimum(bound / norms.clamp(min=bound), LONGEST * clip / longest)
+            pairs = _pairs(one, group, length, scratch)
+            squared.add_(pairs.add_(added(_by_row(squares[place], group))).clamp_(0.0))
+    length = whole.sqrt_().mul_(ROUNDED_UP)
+    norms = squared.sqrt_().add_(length * (2.0 * SINGLE)).mul_(ROUNDED_UP)
+    bound = way.rounding.share * clip
+    factors = torch.minimum(bound / norms.clamp(min=bound), longest(group.rows) * bound / length)
     alive = torch.isfinite(norms)
-    columns = torch.zeros(inner.shape[1], dtype=torch.float64)
-    factors = torch.where(alive, factors, 0.0).mul_(2.0 ** (UNIT_BITS - INPUT_BITS) / clip)
+    columns = torch.zeros(lengths.shape[1], dtype=torch.float64)
+    factors = torch.where(alive, factors, 0.0).mul_(factor(clip))
     _by_row(columns, group).copy_(factors.expand(group.rows, -1))
     if not bool(alive.all()):
         sound = torch.ones(len(columns), dtype=torch.bool)
         _by_row(sound, group).copy_(alive.expand(group.rows, -1))
         kept = silenced(kept, sound)
-    add_products(recent, kept, powers_above(inner), columns, scratch)
+    add_weighted(sums, kept, columns)
 
 
 def _made(
@@ -153,11 +139,8 @@ def _made(
         torch.mul(one.inputs[:, columns], one.signals[:, columns], out=more if row else ours)
         if row:
             ours.add_(more)
-    norms = at_least([made], scratch)[0, : group.recipients]
-    norms.add_(length * ((1.05 * group.rows + 2.0) * _UNIT))
-    if one.layer.bias is None:
-        return norms.square_()
-    return norms.square_().add_(_added(_by_row(one.signals[0], group).double()).square_())
+    norms = at_least([made], scratch)[0, : group.recipients].sqrt_()
+    return norms.add_(length * ((1.05 * group.rows + 2.0) * SINGLE)).square_()
 
 
 def _pairs(one: Plain, group: Group, length: Tensor, scratch: Scratch) -> Tensor:
@@ -165,14 +148,13 @@ def _pairs(one: Plain, group: Group, length: Tensor, scratch: Scratch) -> Tensor
 
     And what float32 may have lost of it, and of the squares.
     """
-    biased = float(one.layer.bias is not None)
     numbers = len(one.inputs) + len(one.signals)
-    total = length * length * ((1.05 * numbers + 32.0) * _UNIT)
+    total = length * length * ((1.05 * numbers + 32.0) * SINGLE)
     for turn in range(1, group.rows // 2 + 1):
-        inner = _by_row(_products(one.inputs, group, turn, scratch), group).double().add_(biased)
+        inner = _by_row(_products(one.inputs, group, turn, scratch), group).double()
         outer = _by_row(_products(one.signals, group, turn, scratch), group).double()
         twice = 1.0 if 2 * turn == group.rows else 2.0  # half a turn meets each pair twice itself
-        total.add_(_added(inner.mul_(outer)).mul_(twice))
+        total.add_(added(inner.mul_(outer)).mul_(twice))
     return total
 
 
@@ -194,11 +176,3 @@ def _products(values: Tensor, group: Group, turn: int, scratch: Scratch) -> Tens
 def _by_row(values: Tensor, group: Group) -> Tensor:
     """A view of a block's columns by row and recipient, `(rows, recipients)`."""
     return values[: group.rows * group.recipients].view(group.rows, group.recipients)
-
-
-def _added(parts: Tensor) -> Tensor:
-    """The sum of lines, one after another: each number for itself, in the same order."""
-    total = parts[0].clone()
-    for each in parts[1:]:
-        total.add_(each)
-    return total

@@ -9,6 +9,7 @@ correctly for each number by itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Plain(NamedTuple):
 
     Attributes:
         layer: the layer.
-        inputs: what came in, `(inputs, rows)`.
+        inputs: what came in, `(inputs, rows)`, and ones behind them if the layer has a bias.
         signals: derivative of each row's loss by what went out, `(outputs, rows)`.
     """
 
@@ -44,16 +45,18 @@ class SteadyPasses:
         scratch: where the passes leave what they find.
 
     Attributes:
-        stack: the same.
+        stack, scratch: the same.
     """
 
-    __slots__ = ("_own", "_scratch", "stack")
+    __slots__ = ("_own", "scratch", "stack")
 
     def __init__(self, stack: Stack, scratch: Scratch) -> None:
         self.stack = stack
-        self._scratch = scratch
+        self.scratch = scratch
         self._own = {  # memory of their own, as it was tried
-            place: (layer.weight.clone(), None if layer.bias is None else layer.bias[:, None] + 0.0)
+            place: layer.weight.clone()
+            if layer.bias is None
+            else torch.cat([layer.weight, layer.bias[:, None]], 1)
             for place, layer in enumerate(stack.layers)
             if isinstance(layer, Linear)
         }
@@ -73,37 +76,48 @@ class SteadyPasses:
             over, and stays until the next pass. Sensitive.
         """
         rows, layers = len(lines), self.stack.layers
-        passed = [self._block(lines, size)]
+        values = self._room("block", lines.shape[1], size)
+        values[:, :rows] = lines.t()
+        values[:, rows:] = 0.0
+        passed = [values]
         for place, layer in enumerate(layers):
             if isinstance(layer, Linear):
-                weight, bias = self._own[place]
-                room = self._scratch.take(("forward", place), len(weight), size)
-                passed.append(product(weight, bias, passed[-1], room))
+                weight = self._own[place]
+                room = self._room(("forward", place), len(weight), size)
+                values = product(weight, _widened(values, weight.shape[1]), room)
             else:
-                passed.append(_pointwise(layer).forward(passed[-1]))
-        scores = passed[-1][:, :rows].t()
-        signals = torch.zeros_like(passed[-1])
-        signals[:, :rows] = loss.signals(scores.double(), labels).view_as(scores).t()
-        found: list[Plain] = []
+                found = _pointwise(layer).forward(values)
+                if found.data_ptr() != values.data_ptr():  # where there is room for the ones
+                    values.copy_(found)
+            passed.append(values)
+        signals = torch.zeros_like(values)
+        scores = values[:, :rows].t()
+        signals[:, :rows] = loss.signals(scores, labels).view_as(scores).t()
+        left: list[Plain] = []
         for place in reversed(range(self.stack.lowest, len(layers))):
             layer = layers[place]
             if not isinstance(layer, Linear):
                 signals = _pointwise(layer).backward(signals, passed[place + 1])
                 continue
+            weight = self._own[place]
             if layer.trained:
-                found.append(Plain(layer, passed[place], signals))
+                left.append(Plain(layer, _widened(passed[place], weight.shape[1]), signals))
             if place > self.stack.lowest:
-                weight = self._own[place][0]
-                room = self._scratch.take(("back", place), weight.shape[1], size)
-                signals = product(weight.t(), None, signals, room)
-        return found
+                inputs = layer.weight.shape[1]
+                room = self.scratch.take(("back", place), inputs, size)
+                signals = product(weight[:, :inputs].t(), signals, room)
+        return left
 
-    def _block(self, lines: Tensor, size: int) -> Tensor:
-        """Lines as columns of a block, with columns of 0 behind them."""
-        block = self._scratch.take("block", lines.shape[1], size)
-        block[:, : len(lines)] = lines.t()
-        block[:, len(lines) :] = 0.0
-        return block
+    def _room(self, name: Hashable, numbers: int, size: int) -> Tensor:
+        """Room for numbers, with ones behind them."""
+        room = self.scratch.take(name, numbers + 1, size)
+        room[numbers] = 1.0
+        return room[:numbers]
+
+
+def _widened(values: Tensor, numbers: int) -> Tensor:
+    """The first numbers of the room that values lie in: themselves, and maybe the ones."""
+    return values.as_strided((numbers, values.shape[1]), values.stride())
 
 
 def _pointwise(layer: Layer) -> Pointwise:
@@ -121,12 +135,15 @@ def _pointwise(layer: Layer) -> Pointwise:
 def sizes_for(stack: Stack, rows: float = math.inf) -> tuple[int, ...]:
     """Sizes of the blocks for which a stack is steady on this machine; none where it isn't.
 
-    None, too, for stacks that hold anything but linear layers and activations.
+    None, too, for stacks that hold anything but linear layers and activations, and where somebody
+    lets torch shorten the numbers that it multiplies.
 
     Args:
         stack: the network.
         rows: how many are expected at a time; known to everybody.
     """
+    if torch.get_float32_matmul_precision() != "highest":
+        return ()
     if stack.widest > WIDEST or any(isinstance(x, Table) or x is FLATTEN for x in stack.layers):
         return ()
     sizes = block_sizes(stack.widest, rows)
@@ -135,6 +152,9 @@ def sizes_for(stack: Stack, rows: float = math.inf) -> tuple[int, ...]:
             outputs, inputs = layer.weight.shape
             biased, back = layer.bias is not None, place > stack.lowest
             threads = torch.get_num_threads()
-            if not is_steady_layer(inputs, outputs, sizes, threads, biased=biased, back=back):
+            if not all(
+                is_steady_layer(inputs, outputs, size, threads, biased=biased, back=back)
+                for size in sizes
+            ):
                 return ()
     return sizes

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import book_keeping_units
-from abfed.learning.gradients import one_by_one, stack_units
+from abfed.learning.gradients import StackSums, one_by_one
 from abfed.learning.losses import Loss
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
@@ -43,7 +43,7 @@ def _as_trained(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Te
     stack = Stack.of(network)
     assert stack is not None
     with one_thread():
-        return stack_units(stack, batch, clip, loss)
+        return StackSums(stack, loss).units(batch, clip)
 
 
 class TestAsTrained(ClippedSums):

@@ -17,9 +17,8 @@ from torch import nn
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import Group, book_keeping_units
 from abfed.learning.evaluation import histogram
-from abfed.learning.gradients import stack_units
 from abfed.learning.losses import LOGISTIC, sigmoid
-from abfed.learning.networks import logits, one_thread
+from abfed.learning.networks import logits
 from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.learning.stacks import Stack
 
@@ -67,17 +66,9 @@ def _exactly(stack: Stack, batch: Batch, clip: float) -> torch.Tensor:
     return book_keeping_units(stack, *batch, clip, LOGISTIC)
 
 
-def _as_this_machine_does(stack: Stack, batch: Batch, clip: float) -> torch.Tensor:
-    with one_thread():
-        return stack_units(stack, batch, clip, LOGISTIC)
-
-
-@pytest.mark.parametrize("way", [_exactly, _as_this_machine_does])
 @settings(deadline=None, max_examples=EXAMPLES)
 @given(networks(), st.integers(0, 2**32), st.integers(1, 20), st.integers(1, 5), st.data())
-def test_what_a_batch_adds_is_the_sum_of_what_each_adds_alone(
-    way, network, seed, people, rows, data
-):
+def test_what_a_batch_adds_is_the_sum_of_what_each_adds_alone(network, seed, people, rows, data):
     generator = np.random.default_rng(seed)
     lines = torch.from_numpy(_lines(generator, people * rows, _inputs(network)))
     labels = torch.from_numpy(generator.integers(0, 2, people * rows).astype(np.float32))
@@ -87,7 +78,7 @@ def test_what_a_batch_adds_is_the_sum_of_what_each_adds_alone(
     def units(chosen: list[int]) -> torch.Tensor:
         taken = np.concatenate([np.arange(one * rows, (one + 1) * rows) for one in chosen])
         batch = Batch(lines[taken], labels[taken], (Group(rows, len(chosen)),))
-        return way(stack, batch, clip)
+        return _exactly(stack, batch, clip)
 
     with torch.no_grad():
         alone = [units([one]) for one in range(people)]

@@ -1,0 +1,219 @@
+"""Sums of products in floating point, whose rounding is bounded in whatever order they are made.
+
+A sum of p products of float32 numbers is off by at most γ = p u / (1 - p u) of the sum of their
+magnitudes, u = 2⁻²⁴, whichever are added first, with fused operations or without (Higham 2002,
+section 3.1). So for recipients who add vectors no longer than C' each, B of them:
+
+1. The products of a few columns at a time are added in float32, as one matrix product; those are
+   added in pairs, and pairs of pairs; all else is added in float64. The whole is off by at most
+   γ B C' in L2, where p counts the columns and one for each level of pairs (`Rounding.terms`).
+2. The sums of two batches that differ in one recipient are at most C' (1 + 2 γ B) apart. So each
+   vector is held to C' = C / (1 + 2 γ B), with the most B that is expected, as *everybody* knows
+   it; p follows from it, so that `MOST_LOST` of the clip is gone at most.
+3. A batch that is larger, or of unknown size, is added in float64: the same vectors, off by less.
+   So it doesn't matter for the bound which of two neighbours is the larger one.
+4. What float64 loses, and rounding to whole units, is counted for `MOST_RECIPIENTS` of a batch.
+
+That the product of a machine's library is such a sum is tried first (`is_bounded`): numbers that
+were shortened on the way, or sums and differences of rows, exceed the bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from abfed.learning.shapes import UNIT_BITS
+from abfed.learning.stacks import Linear, Stack
+from abfed.learning.steady import LARGEST, Scratch, wild
+from abfed.learning.steady_passes import Plain
+
+MOST_LOST = 1 / 30
+"""Of the clip, at most, so that sums may be made in float32."""
+
+MOST_RECIPIENTS = 1 << 23
+"""Of a batch: so many are counted for what is lost in float64; more would not fit into 63 bits."""
+
+MOST_COLUMNS = MOST_RECIPIENTS << 4
+"""Of a batch: rows of recipients who have at most 16 each."""
+
+CLIP_BITS = 20
+"""A clip is 2²⁰ while products are added: far from the ends of float32."""
+
+SINGLE = 2.0**-24  # half a rounding of float32
+DOUBLE = 2.0**-53  # of float64
+AT_ONCE = 1 << 9  # columns of a product in float64
+LEVELS = 8  # of pairs: 2⁸ products, at most, are added in float32
+HELD = 1 << 18  # numbers of products that wait to be added, about: 2 MiB
+MOST_TERMS = 512
+LEAST_TERMS = 24  # with fewer, float64 is as quick
+_TRIED = 3  # products
+_UNLIKE = 20  # powers of two: lines of such sizes must not be mixed on the way
+_SEED = 20_261_126  # of numbers that are made up
+
+
+class Rounding(NamedTuple):
+    """How recipients' vectors are added, and what that takes of the clip.
+
+    Attributes:
+        terms: numbers that are added in float32, at most; 0 if all are added in float64.
+        most: recipients for whom float32 will do; more of them are added in float64.
+        share: of the clip, to which a vector is held.
+    """
+
+    terms: int
+    most: float
+    share: float
+
+
+NOTHING_ADDED = Rounding(0, 0.0, 0.0)
+
+
+def rounding_for(stack: Stack, most: float, length: float = 1.0) -> Rounding:
+    """How a network's gradients are added.
+
+    Args:
+        stack: the network.
+        most: recipients, as everybody knows it; infinite where nobody does.
+        length: of a recipient's rows' gradients, added up, in clips.
+    """
+    # So many are added until they become whole numbers, which takes half a unit each time
+    double = (AT_ONCE + LARGEST / 8) * DOUBLE * MOST_RECIPIENTS * length
+    whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_COLUMNS / LARGEST) * 2.0**-UNIT_BITS
+    terms = min(MOST_TERMS, math.floor(MOST_LOST / 2 / (most * length * SINGLE)))
+    shapes = [(one.weight.shape, one.bias is not None) for one in _trained(stack)]
+    if terms < LEAST_TERMS or not all(
+        is_bounded(outputs, inputs + biased, terms) for (outputs, inputs), biased in shapes
+    ):
+        return Rounding(0, most, (1.0 - whole) / (1.0 + 2.0 * double))
+    single = terms * SINGLE / (1.0 - terms * SINGLE) * most * length
+    return Rounding(terms, most, (1.0 - whole) / (1.0 + 2.0 * (single + double)))
+
+
+def _trained(stack: Stack) -> list[Linear]:
+    return [layer for layer in stack.layers if isinstance(layer, Linear) and layer.trained]
+
+
+class Sums:
+    """Gradients of a stack's layers, added up block by block.
+
+    Args:
+        total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to.
+        rounding: how.
+        recipients: how many will be added in all. Sensitive.
+        scratch: to work in.
+    """
+
+    __slots__ = ("_columns", "_recent", "_scratch", "_terms", "_total")
+
+    def __init__(
+        self, total: Tensor, rounding: Rounding, recipients: int, scratch: Scratch
+    ) -> None:
+        self._total = total
+        self._terms = rounding.terms if recipients <= rounding.most else 0
+        self._scratch = scratch
+        self._columns = 0
+        self._recent: dict[int, tuple[Linear, Tensor]] = {}
+
+    def make_room(self, columns: int) -> None:
+        """Before a block of so many columns is added."""
+        if self._columns + columns > LARGEST:
+            self.settle()
+        self._columns += columns
+
+    def settle(self) -> None:
+        """Add to the total, in whole numbers, what was added here."""
+        for start, (layer, recent) in self._recent.items():
+            recent.mul_(2.0 ** (UNIT_BITS - CLIP_BITS)).round_()
+            whole = (
+                self._scratch.take("whole", len(recent), recent.shape[1], torch.int64)
+                .copy_(recent)
+                .t()
+            )
+            outputs, inputs = layer.weight.shape
+            stop = start + outputs * inputs
+            self._total[start:stop].view(outputs, inputs).add_(whole[:, :inputs])
+            if layer.bias is not None:
+                self._total[stop : stop + outputs].add_(whole[:, inputs])
+        self._recent.clear()
+        self._columns = 0
+
+    def add(self, one: Plain) -> None:
+        """Add signals times inputs, of which one side was weighted, so that 2²⁰ is a clip."""
+        start = one.layer.start
+        if start not in self._recent:
+            shape = len(one.inputs), len(one.signals)
+            room = self._scratch.take(("recent", start), *shape, torch.float64)
+            self._recent[start] = one.layer, room.zero_()
+        recent = self._recent[start][1]
+        if self._terms:
+            add_product(recent, one.inputs, one.signals, self._terms, self._scratch)
+        else:
+            inputs = self._scratch.doubled("inputs", one.inputs).split(AT_ONCE, 1)
+            signals = self._scratch.doubled("signals", one.signals).split(AT_ONCE, 1)
+            held = self._scratch.take("doubled", len(recent), recent.shape[1], torch.float64)
+            for left, right in zip(inputs, signals, strict=True):
+                recent.add_(torch.mm(left, right.t(), out=held))
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch: Scratch) -> None:
+    """Add one matrix times another turned, so many terms at a time in float32.
+
+    Args:
+        total: `(m, n)` float64, added to.
+        left: `(m, columns)` float32.
+        right: `(n, columns)` float32.
+        terms: that are added in float32, at most.
+        scratch: to work in.
+    """
+    if len(right) == 1:  # the kernels for one line are quick
+        total, left, right = total.t(), right, left
+    step = max(2, min(1 << LEVELS, HELD // total.numel()))
+    columns = (terms - LEVELS) // 8 * 8
+    many = left.shape[1] // columns
+    rest = many * columns
+    ours = left[:, :rest].unflatten(1, (many, columns)).transpose(0, 1)
+    theirs = right[:, :rest].unflatten(1, (many, columns)).permute(1, 2, 0)
+    for start in range(0, many, step):
+        here = min(many - start, step)
+        held = scratch.take("products", here, total.numel()).view(here, *total.shape)
+        torch.bmm(ours[start : start + here], theirs[start : start + here], out=held)
+        while here > 1:  # in pairs: each number is rounded once more by each level
+            half = (here + 1) // 2
+            held[: here - half].add_(held[half:here])
+            here = half
+        total.add_(scratch.doubled("product", held[0]))
+    if rest < left.shape[1]:
+        held = scratch.take("products", *total.shape)
+        torch.mm(left[:, rest:], right[:, rest:].t(), out=held)
+        total.add_(scratch.doubled("product", held))
+
+
+@functools.lru_cache(maxsize=256)
+def is_bounded(outputs: int, inputs: int, terms: int) -> bool:
+    """Whether products of this shape are off by no more than a sum's bound here.
+
+    Args:
+        outputs: of the layer.
+        inputs: of the layer, with 1 for its bias.
+        terms: that are added in float32.
+    """
+    dice = torch.Generator().manual_seed(_SEED)
+    columns = 9 * terms + 3
+    for _ in range(_TRIED):
+        signals, values = (
+            wild((lines, columns), dice)
+            * torch.randint(-_UNLIKE, _UNLIKE, (lines, 1), generator=dice).float().exp2()
+            for lines in (outputs, inputs)
+        )
+        found = torch.zeros(inputs, outputs, dtype=torch.float64)
+        add_product(found, values, signals, terms, Scratch())
+        off = (found - values.double() @ signals.double().t()).abs_()
+        most = values.abs().double() @ signals.abs().double().t()
+        if bool((off > most * (1.01 * terms * SINGLE)).any()):
+            return False
+    return True
