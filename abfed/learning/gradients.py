@@ -34,7 +34,12 @@ from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch
-from abfed.learning.steady_groups import MOST_ROWS, add_steady_group, longest
+from abfed.learning.steady_groups import (
+    MOST_ROWS,
+    add_steady_group,
+    are_adjacent,
+    longest,
+)
 from abfed.learning.steady_passes import SteadyPasses, sizes_for
 from abfed.learning.steady_sums import Way, add_steady
 
@@ -174,7 +179,7 @@ class StackSums:
             sizes = sizes_for(self._stack, expected * rows) if rows <= MOST_ROWS else ()
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
             rounding = rounding_for(self._stack, most, longest(rows)) if sizes else NOTHING_ADDED
-            self._ways[key] = Way(sizes, rounding)
+            self._ways[key] = Way(sizes, rounding, are_adjacent(self._stack, sizes, rows))
         return self._ways[key]
 
 

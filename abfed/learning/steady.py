@@ -132,21 +132,41 @@ def squares(values: Tensor, out: Tensor) -> Tensor:
     return found.clone() if len(found) == 1 else found.sum(0, keepdim=True)
 
 
-def is_steady(operation: Callable[[Tensor], Tensor], numbers: int, size: int) -> bool:
+def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
+    """Products of each column with those that belong together with it, `(groups, columns each)²`.
+
+    Args:
+        values: `(numbers, columns)`.
+        together: columns next to each other that belong together.
+        out: `(together, columns)`, written to.
+    """
+    groups = values.shape[1] // together
+    parts = values[:, : groups * together].unflatten(1, (groups, together)).permute(1, 2, 0)
+    found = out.flatten()[: groups * together**2].view(groups, together, together)
+    return torch.bmm(parts, parts.transpose(1, 2), out=found)
+
+
+def is_steady(
+    operation: Callable[[Tensor], Tensor], numbers: int, size: int, together: int = 1
+) -> bool:
     """Whether an operation gives a column the same bits at each place of blocks of this size.
 
     Args:
-        operation: from `(numbers, size)` float32 to `(…, size)`.
+        operation: from `(numbers, columns)` float32 to `(…, columns)`.
         numbers: of a column.
         size: columns of a block, at least `SMALLEST`.
+        together: columns next to each other that belong together; as many as fill the block.
     """
     dice = torch.Generator().manual_seed(_SEED)
-    columns = wild((numbers, _COLUMNS), dice)
-    known = torch.cat([operation(each.contiguous()) for each in columns.split(SMALLEST, 1)], 1)
+    count = max(4, _COLUMNS // together)
+    columns = wild((numbers, count * together), dice)
+    parts = columns.split(max(1, SMALLEST // together) * together, 1)
+    known = torch.cat([operation(each.contiguous()) for each in parts], 1)
+    filled = size // together * together
     for _ in range(max(3, math.ceil(numbers_told(numbers) / len(known)))):
-        turn = int(torch.randint(_COLUMNS, (), generator=dice))
-        found, expected = operation(_repeated(columns, turn, size)), _repeated(known, turn, size)
-        if not torch.equal(found, expected):
+        turn = together * int(torch.randint(count, (), generator=dice))
+        found = operation(_repeated(columns, turn, size))[:, :filled]
+        if not torch.equal(found, _repeated(known, turn, filled)):
             return False
     return True
 
@@ -204,3 +224,21 @@ def is_steady_layer(
         ways = weight[:, :inputs].t()
         tried.append((lambda x: product(ways, x, torch.empty(inputs, x.shape[1])), outputs))
     return all(is_steady(operation, numbers, size) for operation, numbers in tried)
+
+
+@functools.lru_cache(maxsize=1024)
+def are_steady_pairs(numbers: int, size: int, together: int, threads: int) -> bool:
+    """Whether `pair_products` are steady here.
+
+    Args:
+        numbers: of a column.
+        size: of the blocks.
+        together: columns that belong together.
+        threads: that torch has now.
+    """
+
+    def operation(values: Tensor) -> Tensor:
+        found = pair_products(values, together, torch.empty(together, values.shape[1]))
+        return found.transpose(0, 1).flatten(1)
+
+    return threads == torch.get_num_threads() and is_steady(operation, numbers, size, together)

@@ -40,10 +40,12 @@ class Way(NamedTuple):
     Attributes:
         sizes: of blocks for which the network is steady (`steady_passes.sizes_for`).
         rounding: how they are added (`bounded.rounding_for`).
+        adjacent: whether a recipient's rows stand next to each other (`steady_groups`).
     """
 
     sizes: tuple[int, ...]
     rounding: Rounding
+    adjacent: bool
 
 
 def add_steady(
