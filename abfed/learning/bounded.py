@@ -46,11 +46,12 @@ CLIP_BITS = 20
 
 SINGLE = 2.0**-24  # half a rounding of float32
 DOUBLE = 2.0**-53  # of float64
-AT_ONCE = 1 << 9  # columns of a product in float64
+AT_ONCE = 1 << 8  # columns of a product in float64, and such products; or of float32, added there
+MOST_LENGTH = 8.0  # of the rows of a recipient with 16
 LEVELS = 8  # of pairs: 2⁸ products, at most, are added in float32
 HELD = 1 << 18  # numbers of products that wait to be added, about: 2 MiB
 MOST_TERMS = 512
-LEAST_TERMS = 24  # with fewer, float64 is as quick
+LEAST_TERMS = 40  # with fewer, float64 is as quick
 _TRIED = 3  # products
 _UNLIKE = 20  # powers of two: lines of such sizes must not be mixed on the way
 _SEED = 20_261_126  # of numbers that are made up
@@ -69,6 +70,10 @@ class Rounding(NamedTuple):
     most: float
     share: float
 
+    def terms_for(self, recipients: int) -> int:
+        """The same for so many recipients as there are: 0 if they are more than expected."""
+        return self.terms if recipients <= self.most else 0
+
 
 NOTHING_ADDED = Rounding(0, 0.0, 0.0)
 
@@ -81,8 +86,9 @@ def rounding_for(stack: Stack, most: float, length: float = 1.0) -> Rounding:
         most: recipients, as everybody knows it; infinite where nobody does.
         length: of a recipient's rows' gradients, added up, in clips.
     """
-    # So many are added until they become whole numbers, which takes half a unit each time
-    double = (AT_ONCE + LARGEST / 8) * DOUBLE * MOST_RECIPIENTS * length
+    # So many are added until they become whole numbers, which takes half a unit each time; they may
+    # be of other groups, too
+    double = 2 * AT_ONCE * DOUBLE * MOST_RECIPIENTS * MOST_LENGTH
     whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_COLUMNS / LARGEST) * 2.0**-UNIT_BITS
     terms = min(MOST_TERMS, math.floor(MOST_LOST / 2 / (most * length * SINGLE)))
     shapes = [(one.weight.shape, one.bias is not None) for one in _trained(stack)]
@@ -103,18 +109,13 @@ class Sums:
 
     Args:
         total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to.
-        rounding: how.
-        recipients: how many will be added in all. Sensitive.
         scratch: to work in.
     """
 
-    __slots__ = ("_columns", "_recent", "_scratch", "_terms", "_total")
+    __slots__ = ("_columns", "_recent", "_scratch", "_total")
 
-    def __init__(
-        self, total: Tensor, rounding: Rounding, recipients: int, scratch: Scratch
-    ) -> None:
+    def __init__(self, total: Tensor, scratch: Scratch) -> None:
         self._total = total
-        self._terms = rounding.terms if recipients <= rounding.most else 0
         self._scratch = scratch
         self._columns = 0
         self._recent: dict[int, tuple[Linear, Tensor]] = {}
@@ -142,16 +143,21 @@ class Sums:
         self._recent.clear()
         self._columns = 0
 
-    def add(self, one: Plain) -> None:
-        """Add signals times inputs, of which one side was weighted, so that 2²⁰ is a clip."""
+    def add(self, one: Plain, terms: int) -> None:
+        """Add signals times inputs, of which one side was weighted, so that 2²⁰ is a clip.
+
+        Args:
+            one: of a block.
+            terms: see `Rounding.terms_for`.
+        """
         start = one.layer.start
         if start not in self._recent:
             shape = len(one.inputs), len(one.signals)
             room = self._scratch.take(("recent", start), *shape, torch.float64)
             self._recent[start] = one.layer, room.zero_()
         recent = self._recent[start][1]
-        if self._terms:
-            add_product(recent, one.inputs, one.signals, self._terms, self._scratch)
+        if terms:
+            add_product(recent, one.inputs, one.signals, terms, self._scratch)
         else:
             inputs = self._scratch.doubled("inputs", one.inputs).split(AT_ONCE, 1)
             signals = self._scratch.doubled("signals", one.signals).split(AT_ONCE, 1)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
-from abfed.learning.bounded import NOTHING_ADDED, rounding_for
+from abfed.learning.bounded import NOTHING_ADDED, Sums, rounding_for
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
@@ -158,7 +158,8 @@ class StackSums:
         total = torch.zeros(stack.size, dtype=torch.int64)
         if not stack.is_finite():
             return total
-        passes, start = SteadyPasses(stack, self._scratch), 0
+        passes, sums = SteadyPasses(stack, self._scratch), Sums(total, self._scratch)
+        start = 0
         for group in groups:
             rows = slice(start, start + group.rows * group.recipients)
             start = rows.stop
@@ -166,9 +167,10 @@ class StackSums:
             if not (single and way.sizes):
                 total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
             elif group.rows == 1:
-                add_steady(total, passes, lines[rows], labels[rows], clip, loss, way)
+                add_steady(sums, passes, lines[rows], labels[rows], clip, loss, way)
             else:
-                add_steady_group(total, passes, lines[rows], labels[rows], group, clip, loss, way)
+                add_steady_group(sums, passes, lines[rows], labels[rows], group, clip, loss, way)
+        sums.settle()
         return total
 
     def _way(self, rows: int) -> Way:
@@ -176,7 +178,8 @@ class StackSums:
         key = rows, torch.get_num_threads()
         if key not in self._ways:
             expected = self._expected
-            sizes = sizes_for(self._stack, expected * rows) if rows <= MOST_ROWS else ()
+            known = expected if rows == 1 else math.inf  # how many of these nobody knows
+            sizes = sizes_for(self._stack, known) if rows <= MOST_ROWS else ()
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
             rounding = rounding_for(self._stack, most, longest(rows)) if sizes else NOTHING_ADDED
             self._ways[key] = Way(sizes, rounding, are_adjacent(self._stack, sizes, rows))

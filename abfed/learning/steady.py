@@ -45,12 +45,13 @@ def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
             draw makes of them: few columns are added to fill a block.
     """
     largest = max(SMALLEST, min(LARGEST, CACHED // widest))
-    sizes = {_fitting(largest)}
+    sizes, smaller = {_fitting(largest)}, 0.75
     if rows < math.inf:
         parts = math.ceil((rows + 4.0 * math.sqrt(rows)) / largest)
         sizes = {_fitting((rows + each * math.sqrt(rows)) / parts) for each in DRAWN}
+        smaller = 0.5
     while min(sizes) > SMALLEST:
-        sizes.add(min(_fitting(0.5 * min(sizes)), min(sizes) - SMALLEST))
+        sizes.add(min(_fitting(smaller * min(sizes)), min(sizes) - SMALLEST))
     return tuple(sorted(sizes, reverse=True))
 
 

@@ -54,7 +54,7 @@ def longest(rows: int) -> float:
 
 
 def add_steady_group(
-    total: Tensor,
+    sums: Sums,
     passes: SteadyPasses,
     lines: Tensor,
     labels: Tensor,
@@ -66,7 +66,7 @@ def add_steady_group(
     """Add the clipped gradients of recipients with equally many rows.
 
     Args:
-        total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to. Sensitive.
+        sums: added to. Sensitive.
         passes: of the network as it is now.
         lines: `(rows, inputs)`, each recipient's next to each other. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
@@ -75,7 +75,7 @@ def add_steady_group(
         loss: gives the signals.
         way: how, for this `longest`.
     """
-    sums, start = Sums(total, way.rounding, group.recipients, passes.scratch), 0
+    terms, start = way.rounding.terms_for(group.recipients), 0
     while start < group.recipients:
         left = group.recipients - start
         size = next(blocks(left * group.rows, way.sizes))
@@ -86,9 +86,8 @@ def add_steady_group(
             theirs = _turned(theirs[0], here), _turned(theirs[1], here)
         kept = passes.kept(*theirs, size, loss)
         sums.make_room(size)
-        _add_block(sums, kept, here, clip, way, passes.scratch)
+        add_weighted(sums, *_weighted(kept, here, clip, way, passes.scratch), terms)
         start += here.recipients
-    sums.settle()
 
 
 def are_adjacent(stack: Stack, sizes: Sequence[int], rows: int) -> bool:
@@ -122,15 +121,10 @@ def _turned(values: Tensor, group: Group) -> Tensor:
     return turned.flatten(0, 1)
 
 
-def _add_block(
-    sums: Sums,
-    kept: list[Plain],
-    group: Group,
-    clip: float,
-    way: Way,
-    scratch: Scratch,
-) -> None:
-    """Add the clipped gradients of a block's recipients."""
+def _weighted(
+    kept: list[Plain], group: Group, clip: float, way: Way, scratch: Scratch
+) -> tuple[list[Plain], Tensor]:
+    """A block without those who aren't finite, and its columns' factors."""
     squares = squared_lengths(kept, scratch)
     lengths = squares.sqrt().mul_(ROUNDED_UP)
     squared = torch.zeros(group.recipients, dtype=torch.float64)
@@ -157,7 +151,7 @@ def _add_block(
         sound = torch.ones(len(columns), dtype=torch.bool)
         _by_row(sound, group, way).copy_(alive.expand(group.rows, -1))
         kept = silenced(kept, sound)
-    add_weighted(sums, kept, columns)
+    return kept, columns
 
 
 def _made(one: Plain, group: Group, length: Tensor, way: Way, scratch: Scratch) -> Tensor:
@@ -208,11 +202,17 @@ def _products(values: Tensor, group: Group, turn: int, scratch: Scratch) -> Tens
 def _all_pairs(one: Plain, group: Group, length: Tensor, scratch: Scratch) -> Tensor:
     """The same over all pairs, rows with themselves too, where rows stand next to each other."""
     found = []
-    for side in (one.inputs, one.signals):
+    for name, side in (("inner", one.inputs), ("outer", one.signals)):
         room = scratch.take("pairs", group.rows, side.shape[1])
-        found.append(pair_products(side, group.rows, room)[: group.recipients].double())
+        pairs = pair_products(side, group.rows, room)[: group.recipients].flatten(1)
+        found.append(scratch.doubled(name, pairs))
     products = found[0].mul_(found[1])
-    return _lost(one, length).add_(added(added(products.permute(1, 2, 0))))
+    left = group.rows**2
+    while left > 1:  # number by number: one half and the other
+        half = (left + 1) // 2
+        products[:, : left - half].add_(products[:, half:left])
+        left = half
+    return _lost(one, length).add_(products[:, 0])
 
 
 def _lost(one: Plain, length: Tensor) -> Tensor:

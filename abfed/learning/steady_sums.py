@@ -49,7 +49,7 @@ class Way(NamedTuple):
 
 
 def add_steady(
-    total: Tensor,
+    sums: Sums,
     passes: SteadyPasses,
     lines: Tensor,
     labels: Tensor,
@@ -60,7 +60,7 @@ def add_steady(
     """Add the clipped gradients of recipients with one row each.
 
     Args:
-        total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to. Sensitive.
+        sums: added to. Sensitive.
         passes: of the network as it is now.
         lines: `(rows, inputs)`. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
@@ -68,23 +68,24 @@ def add_steady(
         loss: gives the signals.
         way: how.
     """
-    sums, start = Sums(total, way.rounding, len(lines), passes.scratch), 0
+    terms, start = way.rounding.terms_for(len(lines)), 0
     for size in blocks(len(lines), way.sizes):
         rows = slice(start, start + size)
         kept = passes.kept(lines[rows], labels[rows], size, loss)
         sums.make_room(size)
-        _add_block(sums, kept, clip, way.rounding.share, passes.scratch)
+        add_weighted(sums, *_weighted(kept, clip, way.rounding.share, passes.scratch), terms)
         start = rows.stop
-    sums.settle()
 
 
-def _add_block(sums: Sums, kept: list[Plain], clip: float, share: float, scratch: Scratch) -> None:
-    """Add the clipped gradients of a block's recipients."""
+def _weighted(
+    kept: list[Plain], clip: float, share: float, scratch: Scratch
+) -> tuple[list[Plain], Tensor]:
+    """A block without those who aren't finite, and its columns' factors."""
     norms = added(squared_lengths(kept, scratch)).sqrt_().mul_(ROUNDED_UP)
     if not math.isfinite(float(norms.sum())):
         kept = silenced(kept, torch.isfinite(norms))
     bound = share * clip
-    add_weighted(sums, kept, factor(clip) / norms.clamp_(min=bound) * bound)
+    return kept, factor(clip) / norms.clamp_(min=bound) * bound
 
 
 def factor(clip: float) -> float:
@@ -92,18 +93,19 @@ def factor(clip: float) -> float:
     return min(2.0**CLIP_BITS / clip, 2.0**63) * ROUNDED_DOWN
 
 
-def add_weighted(sums: Sums, kept: Sequence[Plain], factors: Tensor) -> None:
+def add_weighted(sums: Sums, kept: Sequence[Plain], factors: Tensor, terms: int) -> None:
     """Add all layers' products, the shorter side of which is multiplied.
 
     Args:
         sums: added to.
         kept: of a block; written over.
         factors: of its columns, float64; 0 counts for what isn't a number.
+        terms: that may be added in float32.
     """
     weights = factors.float().nan_to_num_(0.0, 0.0, 0.0)
     for one in kept:
         (one.inputs if len(one.inputs) < len(one.signals) else one.signals).mul_(weights)
-        sums.add(one)
+        sums.add(one, terms)
 
 
 def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:

@@ -70,7 +70,7 @@ def _numbers(generator: np.random.Generator, shape: tuple[int, int]) -> Tensor:
     return torch.from_numpy(values).float()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 2**32), st.integers(1, 20), st.integers(1, 20), st.integers(1, 700),
     st.sampled_from([LEAST_TERMS, 64, 200]),
@@ -89,7 +89,7 @@ def test_a_sum_is_off_by_no_more_than_its_bound(seed, outputs, inputs, columns, 
     assert off <= most * Fraction(terms * SINGLE / (1 - terms * SINGLE)) + vanished
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(networks(), st.integers(0, 2**32), st.integers(1, 150), st.integers(1, 4), st.data())
 def test_one_recipient_moves_the_sum_by_at_most_the_clip(network, seed, people, rows, data):
     """Also where they make the batch larger than what was expected."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from abfed.learning import gradients
+from abfed.learning import gradients, steady_groups
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import Group, book_keeping_units
 from abfed.learning.bounded import Sums
@@ -32,7 +32,7 @@ from abfed.learning.steady import (
     numbers_told,
     wild,
 )
-from abfed.learning.steady_groups import MOST_ROWS
+from abfed.learning.steady_groups import ADJACENT, MOST_ROWS, are_adjacent
 from abfed.learning.steady_passes import WIDEST, sizes_for
 
 SIZES = (320, 256, 128, 64)
@@ -146,14 +146,14 @@ def _columns(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[t
     found: list[tuple[Tensor, ...]] = []
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(
-            Sums, "add", lambda _, one: found.append((one.inputs + 0.0, one.signals + 0.0))
+            Sums, "add", lambda _, one, __: found.append((one.inputs + 0.0, one.signals + 0.0))
         )
         StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
     return found
 
 
 @pytest.mark.privacy
-@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 2, 5, 13])
 @pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 32, 1), (33, 9, 3)])
 def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, rows, monkeypatch):
     stack = Stack.of(_cancelling(*sizes))
@@ -161,7 +161,7 @@ def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, 
     assert rows <= MOST_ROWS
     generator = np.random.default_rng(5)
     for people, expected in ((40, 900.0), (300, 300.0), (777, 60.0)):
-        assert sizes_for(stack, expected * rows), "this machine takes the exact path"
+        assert sizes_for(stack, expected), "this machine takes the exact path"
         batch = _batch(_cancelling(*sizes), people * rows, int(generator.integers(2**32)))
         halves = torch.full((people * rows, sizes[-1]), 0.5)  # so that no signal is 0
         batch = Batch(batch.lines, halves, (Group(rows, people),))
@@ -175,6 +175,24 @@ def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, 
                 assert number or part[:, :rows].any()
                 for row in range(rows):
                     assert (whole == part[:, row, None]).all(0).any()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("rows", [ADJACENT, MOST_ROWS])
+def test_rows_next_to_each_other_are_clipped_as_rows_in_turns_are(rows, monkeypatch):
+    stack = Stack.of(nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 2)))
+    assert stack is not None
+    batch = _batch(nn.Sequential(nn.Linear(24, 1)), 30 * rows, 3)
+    batch = Batch(batch.lines, batch.labels[:, None].repeat(1, 2), (Group(rows, 30),))
+    found = []
+    with torch.no_grad():
+        for steady in (True, False):
+            monkeypatch.setattr(steady_groups, "are_steady_pairs", lambda *_, s=steady: s)
+            assert are_adjacent(stack, (128, 64), rows) == steady
+            found.append(StackSums(stack, LOGISTIC).units(batch, 0.7).double())
+    assert not torch.equal(*found)
+    distance = torch.linalg.vector_norm(found[0] - found[1])
+    assert distance < 1e-4 * torch.linalg.vector_norm(found[0])
 
 
 @pytest.mark.privacy
