@@ -10,8 +10,8 @@ section 3.1). So for recipients who add vectors no longer than C' each, B of the
 2. The sums of two batches that differ in one recipient are at most C' (1 + 2 γ B) apart. So each
    vector is held to C' = C / (1 + 2 γ B), with the most B that is expected, as *everybody* knows
    it; p follows from it, so that `MOST_LOST` of the clip is gone at most.
-3. A batch that is larger, or of unknown size, is added in float64: the same vectors, off by less.
-   So it doesn't matter for the bound which of two neighbours is the larger one.
+3. A batch that is larger, or one for which p would be small, is added in float64: the same vectors,
+   off by less. So it doesn't matter for the bound which of two neighbours is the larger one.
 4. What float64 loses, and rounding to whole units, is counted for `MOST_RECIPIENTS` of a batch.
 
 That the product of a machine's library is such a sum is tried first (`is_bounded`): numbers that
@@ -35,8 +35,8 @@ from abfed.learning.steady_passes import Plain
 MOST_LOST = 1 / 30
 """Of the clip, at most, so that sums may be made in float32."""
 
-MOST_RECIPIENTS = 1 << 23
-"""Of a batch: so many are counted for what is lost in float64; more would not fit into 63 bits."""
+MOST_RECIPIENTS = 1 << 22
+"""Of a batch, for whom there is room in what float64 may lose; half are expected at most."""
 
 MOST_COLUMNS = MOST_RECIPIENTS << 4
 """Of a batch: rows of recipients who have at most 16 each."""
@@ -47,11 +47,12 @@ CLIP_BITS = 20
 SINGLE = 2.0**-24  # half a rounding of float32
 DOUBLE = 2.0**-53  # of float64
 AT_ONCE = 1 << 8  # columns of a product in float64, and such products; or of float32, added there
-MOST_LENGTH = 8.0  # of the rows of a recipient with 16
+MOST_LENGTH = 16.0  # of the rows of a recipient with 16
 LEVELS = 8  # of pairs: 2⁸ products, at most, are added in float32
+FEW_TERMS, FEW_LEVELS = 56, 4  # with fewer terms, fewer are left for levels
 HELD = 1 << 18  # numbers of products that wait to be added, about: 2 MiB
 MOST_TERMS = 512
-LEAST_TERMS = 40  # with fewer, float64 is as quick
+LEAST_TERMS = 36  # with fewer, float64 is as quick
 _TRIED = 3  # products
 _UNLIKE = 20  # powers of two: lines of such sizes must not be mixed on the way
 _SEED = 20_261_126  # of numbers that are made up
@@ -75,15 +76,12 @@ class Rounding(NamedTuple):
         return self.terms if recipients <= self.most else 0
 
 
-NOTHING_ADDED = Rounding(0, 0.0, 0.0)
-
-
 def rounding_for(stack: Stack, most: float, length: float = 1.0) -> Rounding:
     """How a network's gradients are added.
 
     Args:
         stack: the network.
-        most: recipients, as everybody knows it; infinite where nobody does.
+        most: recipients, as everybody knows it.
         length: of a recipient's rows' gradients, added up, in clips.
     """
     # So many are added until they become whole numbers, which takes half a unit each time; they may
@@ -178,8 +176,9 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
     """
     if len(right) == 1:  # the kernels for one line are quick
         total, left, right = total.t(), right, left
-    step = max(2, min(1 << LEVELS, HELD // total.numel()))
-    columns = (terms - LEVELS) // 8 * 8
+    levels = LEVELS if terms >= FEW_TERMS else FEW_LEVELS
+    step = max(2, min(1 << levels, HELD // total.numel()))
+    columns = (terms - levels) // 8 * 8
     many = left.shape[1] // columns
     rest = many * columns
     ours = left[:, :rest].unflatten(1, (many, columns)).transpose(0, 1)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
-from abfed.learning.bounded import NOTHING_ADDED, Sums, rounding_for
+from abfed.learning.bounded import MOST_RECIPIENTS, Sums, rounding_for
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
@@ -41,7 +41,7 @@ from abfed.learning.steady_groups import (
     longest,
 )
 from abfed.learning.steady_passes import SteadyPasses, sizes_for
-from abfed.learning.steady_sums import Way, add_steady
+from abfed.learning.steady_sums import EXACT, Way, add_steady
 
 
 def clipped_sum(
@@ -97,7 +97,8 @@ class BatchGradients:
         network: read once; its parameters may change in place between batches.
         loss: what is made small.
         expected: recipients of a batch, as everybody knows it: then sums may be made in float32,
-            for which a share of the clip is kept back (`abfed.learning.bounded`).
+            for which a share of the clip is kept back (`abfed.learning.bounded`). Where nobody
+            does, all is exact.
 
     Raises:
         ValueError: the network draws random numbers, or it is neither a stack nor a module that
@@ -139,7 +140,7 @@ class StackSums:
     Args:
         stack: whose parameters may change in place between batches.
         loss: what is made small.
-        expected: recipients of a batch, as everybody knows it.
+        expected: recipients of a batch, as everybody knows it; where nobody does, all is exact.
     """
 
     __slots__ = ("_expected", "_loss", "_scratch", "_stack", "_ways")
@@ -177,12 +178,20 @@ class StackSums:
         """How recipients with so many rows are summed, as long as torch has so many threads."""
         key = rows, torch.get_num_threads()
         if key not in self._ways:
-            expected = self._expected
-            known = expected if rows == 1 else math.inf  # how many of these nobody knows
-            sizes = sizes_for(self._stack, known) if rows <= MOST_ROWS else ()
+            stack, expected = self._stack, self._expected
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
-            rounding = rounding_for(self._stack, most, longest(rows)) if sizes else NOTHING_ADDED
-            self._ways[key] = Way(sizes, rounding, are_adjacent(self._stack, sizes, rows))
+            sizes: tuple[int, ...] = ()
+            if expected <= MOST_RECIPIENTS / 2 and rows <= MOST_ROWS:
+                sizes = sizes_for(stack, expected if rows == 1 else math.inf)  # nobody knows them
+            if sizes:
+                length = longest(rows, most)
+                rounding, adjacent = (
+                    rounding_for(stack, most, length),
+                    are_adjacent(stack, sizes, rows),
+                )
+                self._ways[key] = Way(sizes, rounding, length, adjacent)
+            else:
+                self._ways[key] = EXACT
         return self._ways[key]
 
 

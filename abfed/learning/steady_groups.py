@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
-from abfed.learning.bounded import SINGLE, Sums
+from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, SINGLE, Sums
 from abfed.learning.losses import Loss
 from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import Scratch, are_steady_pairs, blocks, pair_products
@@ -48,9 +48,21 @@ MOST_ROWS = 16
 ADJACENT = 12  # rows of a recipient, from which small products are quicker than turns
 
 
-def longest(rows: int) -> float:
-    """Of a recipient's L, in clips, at most; √k of the norm is what k unlike rows have."""
-    return 1.0 if rows == 1 else 2.0 * math.sqrt(rows)
+def longest(rows: int, most: float) -> float:
+    """Of a recipient's L, in clips, at most; √k of the norm is what k unlike rows have.
+
+    Less than four times as much, but no less than twice, where sums can be in float32 by that.
+
+    Args:
+        rows: of each recipient.
+        most: recipients, as everybody knows it.
+    """
+    if rows == 1:
+        return 1.0
+    length = 4.0 * math.sqrt(rows)
+    least = LEAST_TERMS + 0.01
+    fitting = MOST_LOST / (2.0 * least * SINGLE * most)
+    return fitting if length / 2.0 <= fitting < length else length
 
 
 def add_steady_group(
@@ -73,7 +85,7 @@ def add_steady_group(
         group: whose the rows are; at most `MOST_ROWS` each.
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
-        way: how, for this `longest`.
+        way: how.
     """
     terms, start = way.rounding.terms_for(group.recipients), 0
     while start < group.recipients:
@@ -142,7 +154,7 @@ def _weighted(
     length = whole.sqrt_().mul_(ROUNDED_UP)
     norms = squared.sqrt_().add_(length * (2.0 * SINGLE)).mul_(ROUNDED_UP)
     bound = way.rounding.share * clip
-    factors = torch.minimum(bound / norms.clamp(min=bound), longest(group.rows) * bound / length)
+    factors = torch.minimum(bound / norms.clamp(min=bound), way.longest * bound / length)
     alive = torch.isfinite(norms)
     columns = torch.zeros(lengths.shape[1], dtype=torch.float64)
     factors = torch.where(alive, factors, 0.0).mul_(factor(clip))

@@ -40,12 +40,18 @@ class Way(NamedTuple):
     Attributes:
         sizes: of blocks for which the network is steady (`steady_passes.sizes_for`).
         rounding: how they are added (`bounded.rounding_for`).
+        longest: clips that a recipient's rows have together, at most (`steady_groups`).
         adjacent: whether a recipient's rows stand next to each other (`steady_groups`).
     """
 
     sizes: tuple[int, ...]
     rounding: Rounding
+    longest: float
     adjacent: bool
+
+
+EXACT = Way((), Rounding(0, 0.0, 0.0), 0.0, adjacent=False)
+"""For those who take the exact path (`abfed.learning.bookkeeping`)."""
 
 
 def add_steady(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from abfed.learning import bounded, gradients
 from abfed.learning.batches import Batch
-from abfed.learning.bookkeeping import Group
+from abfed.learning.bookkeeping import Group, book_keeping_units
 from abfed.learning.bounded import (
     LEAST_TERMS,
     MOST_LOST,
@@ -32,6 +32,7 @@ from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch
+from abfed.learning.steady_groups import longest
 from tests.learning.test_alone import networks
 
 pytestmark = pytest.mark.privacy
@@ -157,19 +158,19 @@ def test_a_batch_that_is_larger_than_expected_adds_the_same_vectors(rows):
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
             patch.setattr(gradients, "rounding_for", lambda *_: rounding)
             patch.setattr(bounded, "add_product", lambda *a: made.append(1) or add_product(*a))
-            return StackSums(stack, LOGISTIC).units(batch, 0.1)
+            return StackSums(stack, LOGISTIC, 500.0).units(batch, 0.1)
 
     single = units(Rounding(64, 600, 0.97))
     assert made
     made.clear()
     double = units(Rounding(64, 599, 0.97))
     assert not made
-    assert _length(single - double) <= 64 * SINGLE * 600 * 2 * math.sqrt(rows)
+    assert _length(single - double) <= 64 * SINGLE * 600 * 4 * math.sqrt(rows)
     assert _length(double) > 1
 
 
 @settings(deadline=None)
-@given(st.floats(1.0, 1e7), st.floats(1.0, 8.0))
+@given(st.floats(1.0, 1e7), st.floats(1.0, 16.0))
 def test_little_of_the_clip_is_taken_and_enough(most, length):
     rounding = rounding_for(_stack(nn.Linear(3, 1)), most, length)
     assert rounding.terms == 0 or rounding.terms >= LEAST_TERMS
@@ -177,8 +178,23 @@ def test_little_of_the_clip_is_taken_and_enough(most, length):
     assert rounding.share * (1 + 2 * rounding.terms * SINGLE * most * length) < 1
 
 
-def test_nobody_knows_how_many_so_all_is_added_in_float64():
-    assert rounding_for(_stack(nn.Linear(3, 1)), math.inf).terms == 0
+@pytest.mark.parametrize("expected", [math.inf, bounded.MOST_RECIPIENTS / 2 + 1])
+def test_where_nobody_knows_how_many_or_too_many_are_expected_all_is_exact(expected):
+    stack = _stack(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    lines = torch.from_numpy(np.random.default_rng(2).normal(size=(90, 3))).float()
+    batch = Batch(lines, torch.ones(90), (Group(3, 30),))
+    with torch.no_grad():
+        found = StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
+        assert torch.equal(found, book_keeping_units(stack, *batch, 0.7, LOGISTIC))
+        assert not torch.equal(found, StackSums(stack, LOGISTIC, 30.0).units(batch, 0.7))
+
+
+@given(st.integers(2, 16), st.floats(1.0, 1e6))
+def test_rows_may_be_shorter_together_only_for_sums_in_float32(rows, most):
+    length = longest(rows, most)
+    assert 2 * math.sqrt(rows) <= length <= 4 * math.sqrt(rows) <= bounded.MOST_LENGTH
+    if length < 4 * math.sqrt(rows):
+        assert rounding_for(_stack(nn.Linear(3, 1)), most, length).terms >= LEAST_TERMS
 
 
 def _shortened(product):

@@ -39,7 +39,7 @@ def test_a_recipient_whose_numbers_are_not_finite_adds_nothing(value):
     others = owner[quiet] - (owner[quiet] > 7).long()
     found = flat(clipped_sum(network, lines, labels, owner, CLIP))
     without = flat(clipped_sum(network, lines[quiet], labels[quiet], others, CLIP))
-    assert torch.equal(found, without)
+    assert float((found - without).abs().max()) < 1e-9 * CLIP  # what adding in float64 may lose
     assert bool(without.any())
 
 

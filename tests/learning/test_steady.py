@@ -189,7 +189,7 @@ def test_rows_next_to_each_other_are_clipped_as_rows_in_turns_are(rows, monkeypa
         for steady in (True, False):
             monkeypatch.setattr(steady_groups, "are_steady_pairs", lambda *_, s=steady: s)
             assert are_adjacent(stack, (128, 64), rows) == steady
-            found.append(StackSums(stack, LOGISTIC).units(batch, 0.7).double())
+            found.append(StackSums(stack, LOGISTIC, 9.0).units(batch, 0.7).double())
     assert not torch.equal(*found)
     distance = torch.linalg.vector_norm(found[0] - found[1])
     assert distance < 1e-4 * torch.linalg.vector_norm(found[0])
@@ -217,7 +217,7 @@ def test_a_machine_that_is_not_steady_takes_the_exact_path(rows, monkeypatch):
         return False
 
     monkeypatch.setattr("abfed.learning.steady_passes.is_steady_layer", unsteady)
-    assert torch.equal(StackSums(stack, LOGISTIC).units(batch, 0.7), exact)
+    assert torch.equal(StackSums(stack, LOGISTIC, 9.0).units(batch, 0.7), exact)
     assert tried
 
 
@@ -229,7 +229,7 @@ def test_what_float32_can_not_bound_takes_the_exact_path():
     assert stack is not None
     wide = batch._replace(lines=batch.lines.double())
     exact = book_keeping_units(stack, *wide, 0.7, LOGISTIC)
-    assert torch.equal(StackSums(stack, LOGISTIC).units(wide, 0.7), exact)
+    assert torch.equal(StackSums(stack, LOGISTIC, 9.0).units(wide, 0.7), exact)
 
 
 @pytest.mark.privacy
@@ -246,8 +246,8 @@ def test_who_overflows_adds_nothing_and_nobody_notices(rows):
     rest = Batch(batch.lines[theirs], batch.labels[theirs], (Group(rows, int(sound.sum())),))
     whole = Batch(spoilt, batch.labels, (Group(rows, len(sound)),))
     with torch.no_grad():
-        found = StackSums(stack, LOGISTIC).units(whole, 0.7)
-        assert int((found - StackSums(stack, LOGISTIC).units(rest, 0.7)).abs().max()) < NOTICED
+        found = StackSums(stack, LOGISTIC, 9.0).units(whole, 0.7)
+        assert int((found - StackSums(stack, LOGISTIC, 9.0).units(rest, 0.7)).abs().max()) < NOTICED
     assert found.any()
 
 
@@ -273,7 +273,7 @@ def test_rows_that_nearly_cancel_stay_within_the_clip_and_exact(sizes, rows):
     def units(start: int, stop: int) -> Tensor:
         some, theirs = lines[start:stop].flatten(0, 1), labels[start:stop].flatten(0, 1)
         part = Batch(some, theirs, (Group(rows, stop - start),))
-        return StackSums(stack, LOGISTIC).units(part, 1e-3)
+        return StackSums(stack, LOGISTIC, 9.0).units(part, 1e-3)
 
     with torch.no_grad():
         alone = units(0, 1)

@@ -167,8 +167,8 @@ def test_a_model_that_its_releases_dont_give_is_found(kin, monkeypatch):
 
 
 def test_a_silos_part_of_the_sum_is_its_clipped_gradient():
-    """Noise so small that it can't be seen: one step by the sum is that of noise each."""
-    plan = training_plan(training={"sampling_rate": 1.0})
+    """Noise so small that it can't be seen, nothing clipped: one step is that of noise each."""
+    plan = training_plan(training={"sampling_rate": 1.0, "clip": 50.0})
     rows, settings = made_rows(plan, 200, seed=1), plan.schedule
     start = initial_arrays(plan)
     units = summed_step(network_for(plan, start), rows, settings, share=1e-9, noise=NoNoise(1))
