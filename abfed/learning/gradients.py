@@ -150,7 +150,7 @@ class StackSums:
         self._loss = loss
         self._expected = expected
         self._scratch = Scratch()
-        self._ways: dict[tuple[int, int], Way] = {}
+        self._ways: dict[tuple[int, int, str], Way] = {}
 
     def units(self, batch: Batch, clip: float) -> Tensor:
         """The sum, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
@@ -175,8 +175,8 @@ class StackSums:
         return total
 
     def _way(self, rows: int) -> Way:
-        """How recipients with so many rows are summed, as long as torch has so many threads."""
-        key = rows, torch.get_num_threads()
+        """How recipients with so many rows are summed, as long as torch is set as it is."""
+        key = rows, torch.get_num_threads(), torch.get_float32_matmul_precision()
         if key not in self._ways:
             stack, expected = self._stack, self._expected
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw

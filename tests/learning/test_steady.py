@@ -254,7 +254,7 @@ def test_who_overflows_adds_nothing_and_nobody_notices(rows):
 @pytest.mark.privacy
 @pytest.mark.parametrize("sizes", [(NUMBERS, 1), (NUMBERS, 16, 2)])
 @pytest.mark.parametrize("rows", [2, 7, MOST_ROWS])
-def test_rows_that_nearly_cancel_stay_within_the_clip_and_exact(sizes, rows):
+def test_rows_that_nearly_cancel_stay_within_the_clip(sizes, rows):
     """Rows millions of clips long, whose sum is short: what float32 loses of it is counted."""
     network = _cancelling(*sizes)
     for each in network[-1].parameters():
@@ -273,7 +273,7 @@ def test_rows_that_nearly_cancel_stay_within_the_clip_and_exact(sizes, rows):
     def units(start: int, stop: int) -> Tensor:
         some, theirs = lines[start:stop].flatten(0, 1), labels[start:stop].flatten(0, 1)
         part = Batch(some, theirs, (Group(rows, stop - start),))
-        return StackSums(stack, LOGISTIC, 9.0).units(part, 1e-3)
+        return StackSums(stack, LOGISTIC, 1e-3).units(part, 1e-3)  # more than expected: float64
 
     with torch.no_grad():
         alone = units(0, 1)
