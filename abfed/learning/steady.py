@@ -45,7 +45,7 @@ def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
             draw makes of them: few columns are added to fill a block.
     """
     largest = max(SMALLEST, min(LARGEST, CACHED // widest))
-    sizes, smaller = {_fitting(largest)}, 0.75
+    sizes, smaller = {_fitting(largest)}, 0.85
     if rows < math.inf:
         parts = math.ceil((rows + 4.0 * math.sqrt(rows)) / largest)
         sizes = {_fitting((rows + each * math.sqrt(rows)) / parts) for each in DRAWN}
