@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.display import PILLS
 from abfed.lab.page import (
     BLUE,
     GREEN,
@@ -37,8 +38,6 @@ from abfed.stats.effects import DEFAULT_ALPHA
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-TONES = {"good": "yes", "bad": "no", "open": "open"}
 
 
 def open_runs(folder: Path, period: str = "") -> list[Run]:
@@ -120,7 +119,7 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
                     escape(run.plan.primary),
                     escape(row["arm"]),
                     effect,
-                    pill(decision, TONES[DECISIONS[decision]]),
+                    pill(decision, PILLS[DECISIONS[decision]]),
                 ]
             )
     head = ["Experiment", "Ended", "Brands", "Primary metric", "Arm", f"Effect, {level(alpha)}"]
