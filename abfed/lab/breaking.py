@@ -24,6 +24,9 @@ BROKEN_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "test_erased_people_are_gone_from_every_file_and_stay_so",
             "test_a_tombstone_that_is_missing_or_older_is_found_out",
         ),
+        "lab/test_subject_batches.py": (
+            "test_whose_case_counts_is_not_missed_and_nobody_else_is_erased",
+        ),
         "lab/test_watched.py": ("test_each_state_that_is_put_wrong_is_told_at_the_next_look",),
     },
     "S2": {
@@ -51,7 +54,10 @@ BROKEN_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "site/test_certificates.py": ("test_out_of_its_time_it_does_not_hold",),
     },
     "S6": {
-        "silo/test_store_at_rest.py": ("test_wider_permissions_are_refused",),
+        "silo/test_store_at_rest.py": (
+            "test_wider_permissions_are_refused",
+            "test_a_folder_that_was_opened_to_others_is_refused_and_not_narrowed",
+        ),
         "site/test_files.py": ("test_a_link_counts_as_what_it_points_to",),
         "lab/test_doctor.py": ("test_each_wrong_is_found_and_on_record",),
     },
@@ -100,7 +106,11 @@ BROKEN_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "S14": {
         "site/test_alarms.py": ("test_each_rule_finds_what_is_injected_at_the_next_look",),
-        "lab/test_watched.py": ("test_each_state_that_is_put_wrong_is_told_at_the_next_look",),
+        "lab/test_watched.py": (
+            "test_each_state_that_is_put_wrong_is_told_at_the_next_look",
+            "test_a_byte_that_is_changed_in_a_store_is_told",
+            "test_what_is_damaged_next_is_told_on_the_same_day",
+        ),
         "lab/test_watching.py": (
             "test_an_update_that_is_too_long_is_named",
             "test_whoever_damages_what_the_watch_keeps_does_not_silence_it",
@@ -108,7 +118,10 @@ BROKEN_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "site/test_sinks.py": ("test_a_webhook_that_does_not_take_it_is_no_success",),
     },
     "S15": {
-        "silo/test_frozen.py": ("test_freezes_take_effect_at_the_next_message_and_say_when",),
+        "silo/test_frozen.py": (
+            "test_freezes_take_effect_at_the_next_message_and_say_when",
+            "test_a_frozen_silo_or_key_answers_nothing",
+        ),
         "lab/test_responding.py": ("test_a_drill_that_does_not_contain_fails_and_says_so",),
         "site/test_incidents.py": ("test_it_is_closed_with_a_summary_once_the_law_is_satisfied",),
     },
@@ -157,6 +170,7 @@ BROKEN_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "test_every_single_bit_flip_is_found",
             "test_removed_swapped_and_repeated_lines_are_named",
         ),
+        "protocol/test_chain.py": ("test_the_first_entry_that_does_not_fit_is_named",),
         "lab/test_backups.py": ("test_an_old_backup_is_refused_with_an_explanation",),
         "lab/test_intake_killed.py": (
             "test_an_ingest_that_is_killed_before_it_is_logged_is_logged_late_and_as_a_change",
