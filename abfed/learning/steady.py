@@ -25,7 +25,7 @@ from torch import Tensor
 
 SMALLEST = 1 << 6  # rows of a block
 LARGEST = 1 << 13  # the same
-CACHED = 1 << 20  # numbers of one layer that a block holds, about: 2 MiB
+CACHED = 1 << 19  # numbers of one layer that a block holds, about: 2 MiB
 DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 
 MISSED = 1e-9
