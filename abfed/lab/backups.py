@@ -30,7 +30,7 @@ from typing import BinaryIO, NamedTuple
 
 from abfed.lab.auditing import read_anchors, seen_here
 from abfed.lab.coordination import pin_silo
-from abfed.lab.workspace import Workspace
+from abfed.lab.workspace import LOCK, Workspace
 from abfed.protocol.documents import is_file
 from abfed.protocol.errors import AbfedError, IntegrityError, WorkspaceError
 from abfed.silo.buckets import BucketFiles
@@ -42,7 +42,7 @@ from abfed.site.anchors import Anchor, verify_against
 from abfed.site.archive import check_passphrase, read_archive, write_archive
 from abfed.site.audit import AuditLog
 from abfed.site.clock import moment_of
-from abfed.site.files import ASIDE, FILE_MODE, check_place, flush_folder, make_private_folder
+from abfed.site.files import ASIDE, FILE_MODE, alone, check_place, flush_folder, make_private_folder
 from abfed.site.keys import SiteKeys
 
 RESTORED = "silo.restored"
@@ -174,33 +174,34 @@ def restore(
     if not is_file(path):
         raise WorkspaceError("there is no such backup", where=str(path), do="check the path")
     target = _place(workspace, silo)
-    aside = target.with_name(f".{silo}.restoring")
-    if aside.exists():
-        shutil.rmtree(aside)  # a killed process left it
-    make_private_folder(aside)
-    try:
-        with path.open("rb") as file:
-            count = read_archive(file, passphrase, aside)
-        keys = SiteKeys.open(aside / "keys")
-        if keys.site != silo:
-            raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
-        (aside / "releases").mkdir(mode=0o700, exist_ok=True)
-        if _is_there_already(workspace, target, aside, keys):
-            if subjects is not None:
-                take_up(target, keys, subjects)  # it may have been left out before
-        else:
-            _refuse_damaged(aside)
-            _refuse_older(workspace, aside, keys, anchors)
-            if subjects is not None:
-                take_up(aside, keys, subjects)
-            AuditLog(aside / "audit.jsonl", keys, workspace.clock).append(
-                RESTORED, by=by, subjects=subjects is not None
-            )
-            pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
-            aside.rename(target)
-            flush_folder(target.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with alone(workspace.path / LOCK):  # two at once would share what lies aside
+        aside = target.with_name(f".{silo}.restoring")
+        if aside.exists():
+            shutil.rmtree(aside)  # a killed process left it
+        make_private_folder(aside)
+        try:
+            with path.open("rb") as file:
+                count = read_archive(file, passphrase, aside)
+            keys = SiteKeys.open(aside / "keys")
+            if keys.site != silo:
+                raise WorkspaceError(f"the backup is of silo {keys.site!r}", where=str(path))
+            (aside / "releases").mkdir(mode=0o700, exist_ok=True)
+            if _is_there_already(workspace, target, aside, keys):
+                if subjects is not None:
+                    take_up(target, keys, subjects)  # it may have been left out before
+            else:
+                _refuse_damaged(aside)
+                _refuse_older(workspace, aside, keys, anchors)
+                if subjects is not None:
+                    take_up(aside, keys, subjects)
+                AuditLog(aside / "audit.jsonl", keys, workspace.clock).append(
+                    RESTORED, by=by, subjects=subjects is not None
+                )
+                pin_silo(workspace.coordinator, workspace.audit, silo, keys.public_key, by=by)
+                aside.rename(target)
+                flush_folder(target.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     if silo not in workspace.silos:
         workspace.take_in(silo)
     return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,20 @@ def test_killed_before_any_act_a_restore_is_completed_by_asking_again(
     brands: Path, tmp_path: Path
 ) -> None:
     restored_after_a_kill(brands, tmp_path, every=1)
+
+
+def test_two_who_restore_at_once_put_one_whole_silo_back(brands: Path, tmp_path: Path) -> None:
+    ours = copied(brands, tmp_path / "ws")
+    back_up(ours, "aurora", tmp_path / "a.backup", SECRET, by="x")
+    lose(ours, "aurora")
+
+    def put_back(_: int) -> int:
+        return restore(Workspace(ours.path), "aurora", tmp_path / "a.backup", SECRET, by="x")
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(put_back, range(2))
+    assert one == two > 5
+    assert holds(Workspace(ours.path))
 
 
 def test_what_is_not_a_backup_in_the_end_is_not_on_record_as_one(
