@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ FOLDER, SUFFIX = "reviews", ".posture"
 OLDEST = timedelta(days=31)
 """A check-up older than this shows nothing; nor does one that lies in the future."""
 HOUR = timedelta(hours=1)
+PLACE = re.compile(r"(?<![^\s(])/(?:[^\s/()]+/)*(?=[^\s/()])")
+"""Where a file lies on this machine: a page says which file, not where; it would be withheld."""
 
 
 class Standing(NamedTuple):
@@ -160,7 +163,7 @@ def _standing(control: Control, told: Sequence[Told], owner: str) -> Standing:
         asked=control.asked,
         owner=owner,
         state=ordered[0][0],
-        evidence=tuple(dict.fromkeys(what for _, what, _ in ordered)),
+        evidence=tuple(dict.fromkeys(PLACE.sub("", what) for _, what, _ in ordered)),
         on=min(at for _, _, at in told)[:10],
     )
 
