@@ -30,7 +30,7 @@ from abfed.lab.page import (
     table,
 )
 from abfed.lab.plots import as_svg, drawing, mark_of
-from abfed.lab.units import count, level, percent, plain
+from abfed.lab.units import NBSP, count, level, percent, plain
 from abfed.privacy.accounting import gaussian_multiplier
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Proportion
@@ -251,7 +251,7 @@ def results(found: pd.DataFrame) -> str:
     """The grid as a table."""
     rows = [
         [
-            f"ε = {row['epsilon']:g}",
+            f"ε{NBSP}={NBSP}{row['epsilon']:g}",
             f"{row['brands']}",
             f"{row['size']:,}",
             f"{plain(row['truth'], 2)} pp",
