@@ -293,8 +293,12 @@ def _told(receipts: list[Receipt]) -> None:
         say(f"… and {len(receipts) - 10} more; --receipts FILE keeps them all")
     first = next((one for one in receipts if one.affected), None)
     if first is not None:
-        names = ", ".join(sorted({plan.name for plan in first.affected}))
-        say(f"Plans whose releases the data may be in: {names}.")
+        said = {
+            f"{plan.name} ({counted(len(plan.releases), 'release')} of data {plan.epoch[:12]}"
+            f"{', and every model trained on them' if plan.model else ''})"
+            for plan in first.affected
+        }
+        say(f"Plans whose releases the data may be in: {', '.join(sorted(said))}.")
         say(first.why_they_stand)
         if first.retraining:
             say("By policy they are queued to be trained again: `abfed silo subject due`.")

@@ -226,6 +226,12 @@ class Books:
             if step not in back and self.begun.get((*question, step)) not in self.given
         )
 
+    def releases_of(self, question: Question) -> dict[str, str]:
+        """Digests of the releases that left for a plan on a state of the data, by step."""
+        keys = {step: key for (*asked, step), key in self.begun.items() if tuple(asked) == question}
+        given = {step: self.given[key] for step, key in keys.items() if key in self.given}
+        return {step: one.digest for step, one in given.items() if one.state != "withheld"}
+
     def _reserve(self, body: dict[str, Any]) -> None:
         charges = tuple(Charge(**charge) for charge in body["charges"])
         names = ("plan_digest", "plan_name", "purpose", "epoch", "at")
@@ -291,3 +297,13 @@ class Books:
             curve = self.curve_of(one.charges)
             self.spent = self.spent + curve
             self._purposes[one.purpose] = self._purposes.get(one.purpose, Curve()) + curve
+
+
+def events_of(steps: Steps) -> tuple[Charge, ...]:
+    """The events of steps, equal ones counted together."""
+    return merged(charge for step in steps.values() for charge in step)
+
+
+def dumped(charges: tuple[Charge, ...]) -> list[dict[str, Any]]:
+    """Events as an entry says them."""
+    return [charge.model_dump(mode="json") for charge in charges]

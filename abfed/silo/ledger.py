@@ -25,13 +25,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from abfed.privacy.accounting import Curve, merged
+from abfed.privacy.accounting import Curve
 from abfed.protocol.errors import Refused
 from abfed.protocol.messages import Charge
 from abfed.silo import snapshots
 from abfed.silo.budgets import Budget, Budgets, Forecast, Standing
 from abfed.silo.curves import Curves
-from abfed.silo.entries import Books, Given, Once, Reservation, Steps
+from abfed.silo.entries import Books, Given, Once, Reservation, Steps, dumped, events_of
 from abfed.silo.sealed_rows import SealedRows
 from abfed.site.clock import Clock, moment_of, stamp, system_clock
 from abfed.site.keys import SiteKeys
@@ -106,13 +106,13 @@ class Ledger:
             before = self._books.reservations.get((plan_digest, epoch))
             asked = dict(steps)
             if before is not None:
-                held = _of({s: c for s, c in steps.items() if s not in before.returned})
+                held = events_of({s: c for s, c in steps.items() if s not in before.returned})
                 if frozenset(held) != frozenset(before.charges):
                     raise Refused("the plan was reserved with other noise", code="order")
                 asked = {s: c for s, c in steps.items() if s in before.returned}
                 if not asked:
                     return False
-            charges = _of(asked)
+            charges = events_of(asked)
             self._judge(
                 charges,
                 budgets,
@@ -128,7 +128,7 @@ class Ledger:
                     "purpose": purpose,
                     "epoch": epoch,
                     "erasures": erasures,
-                    "charges": _dumped(charges),
+                    "charges": dumped(charges),
                     "steps": list(asked) if before is not None else [],
                 }
                 | ({} if once is None else {"once": once.plain})
@@ -248,18 +248,18 @@ class Ledger:
             if reserved is None:
                 raise Refused("nothing is reserved for this plan", code="order")
             charged = {s: c for s, c in steps.items() if s not in reserved.returned}
-            if frozenset(_of(charged)) != frozenset(reserved.charges):
+            if frozenset(events_of(charged)) != frozenset(reserved.charges):
                 raise Refused("the plan was reserved with other noise", code="order")
             unused = self._books.unreleased(question, steps)
             if unused:
-                left = _of({s: c for s, c in charged.items() if s not in unused})
+                left = events_of({s: c for s, c in charged.items() if s not in unused})
                 self._append(
                     {
                         "what": "return",
                         "plan_digest": plan_digest,
                         "epoch": epoch,
                         "steps": list(unused),
-                        "left": _dumped(left),
+                        "left": dumped(left),
                     }
                 )
         return unused
@@ -335,7 +335,7 @@ class Ledger:
             steps = {s: c for s, c in steps.items() if s in before.returned}
             if not steps:
                 return ()
-        asked = self._curves.of(_of(steps))
+        asked = self._curves.of(events_of(steps))
         rerun = self._books.is_rerun(plan_digest, epoch, erasures)
         spending, now = self._books.spending, self._now()
         scopes = budgets.scopes(spending, purpose=purpose, now=now, rerun=rerun)
@@ -345,6 +345,10 @@ class Ledger:
         """All charges, oldest first."""
         self.refresh()
         return tuple(self._books.reservations.values())
+
+    def releases_of(self, one: Reservation) -> dict[str, str]:
+        """Digests of the releases that left for a charge, by step."""
+        return self._books.releases_of((one.plan_digest, one.epoch))
 
     @property
     def head(self) -> str:
@@ -388,12 +392,3 @@ class Ledger:
             self.refresh()
             yield
         self.refresh()
-
-
-def _of(steps: Steps) -> tuple[Charge, ...]:
-    """The events of steps, equal ones counted together."""
-    return merged(charge for step in steps.values() for charge in step)
-
-
-def _dumped(charges: tuple[Charge, ...]) -> list[dict[str, Any]]:
-    return [charge.model_dump(mode="json") for charge in charges]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import calendar
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -68,6 +68,9 @@ class Affected(NamedTuple):
     """A plan whose releases a person's data may be in.
 
     Attributes:
+        epoch: the state of the data that it asked.
+        releases: digests of what left for it, by step.
+        model: whether a model was trained on that: every version of it, and what it scored.
         exact: whether they are without noise (`privacy: none`), which only a silo that calls its
             people made up gives.
     """
@@ -75,6 +78,9 @@ class Affected(NamedTuple):
     name: str
     digest: str
     charged_at: str
+    epoch: str
+    releases: Mapping[str, str]
+    model: bool
     exact: bool = False
 
 

@@ -216,9 +216,18 @@ class Subjects:
 
     def affected(self) -> tuple[Affected, ...]:
         """Plans that this silo released for so far."""
+        ledger = self._service.ledger
         return tuple(
-            Affected(one.plan_name, one.plan_digest, one.at, exact=one.exact)
-            for one in self._service.ledger.reservations()
+            Affected(
+                name=one.plan_name,
+                digest=one.plan_digest,
+                charged_at=one.at,
+                epoch=one.epoch,
+                releases=(left := ledger.releases_of(one)),
+                model=any(step.startswith("train-") for step in left),
+                exact=one.exact,
+            )
+            for one in ledger.reservations()
         )
 
     def receipts(

@@ -56,7 +56,13 @@ def test_an_erasure_names_the_plans_and_queues_them_and_holds(brands: Path, tmp_
     held, unknown = made
     assert held.request.held
     assert not unknown.request.held
-    assert [one.digest for one in held.affected]
+    (affected,) = held.affected
+    assert set(affected.releases) == {"totals", "train-0001", "train-0002", "evaluate"}
+    (run,) = workspace.runs()
+    kept = run.releases["aurora"]
+    assert dict(affected.releases) == {step: one.digest for step, one in kept.items()}
+    assert {one.release.epoch for one in kept.values()} == {affected.epoch}
+    assert affected.model
     assert "differentially private" in held.why_they_stand
     assert held.retraining
     assert unknown.affected == ()
