@@ -72,6 +72,7 @@ def memory(pids: set[int]) -> float:
 def measure(command: list[str], folder: Path) -> Took | None:
     """Run a command to its end; None where it fails or takes too long."""
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "HOME": str(folder)}
+    quiet["RAY_ADDRESS"] = "local"  # or Flower's simulation waits for a cluster that ended long ago
     spoilt = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # compiled modules are anybody's default
     environment = {k: v for k, v in os.environ.items() if k not in spoilt} | quiet
     if command[0] == sys.executable:
