@@ -21,7 +21,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,9 +66,9 @@ _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 
 
 class Finding(NamedTuple):
-    """Something that stops a page: which cell (by its id), and what kind of thing."""
+    """What stops a page: the place of its cell, from one (0: the notebook), and what kind it is."""
 
-    cell: str
+    place: int
     what: str
 
 
@@ -85,18 +85,28 @@ class Allowed:
     never: tuple[str, ...] = ()
 
 
-def cleared(document: NotebookNode, allowed: Allowed, *, where: str) -> NotebookNode:
+def cleared(
+    document: NotebookNode, allowed: Allowed, *, where: str, numbers: Sequence[int] = ()
+) -> NotebookNode:
     """The notebook with small cells hidden, if nothing stops it.
+
+    Args:
+        document: what is to leave.
+        allowed: what it may show.
+        where: whose name the refusal bears.
+        numbers: of each cell in the notebook as it was written; their places where not given.
 
     Raises:
         Withheld: with each finding, by cell and kind.
     """
     found = list(dict.fromkeys(findings(document, allowed)))
+    named = ["the notebook’s metadata"]
+    named += [f"cell {one}" for one in numbers or range(1, len(document.cells) + 1)]
     if found:
         raise Withheld(
             "the page is withheld: it would show what must not leave",
             where=where,
-            why="; ".join(f"cell {one.cell}: {one.what}" for one in found[:8]),
+            why="; ".join(f"{named[one.place]}: {one.what}" for one in found[:8]),
             do="take it out of the notebook; tables come from a run’s own frames or sections",
         )
     return hide_small(document)
@@ -105,14 +115,13 @@ def cleared(document: NotebookNode, allowed: Allowed, *, where: str) -> Notebook
 def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
     """All that stops a page, in the order of its cells."""
     for what in _in_text(json.dumps(document.metadata, ensure_ascii=False), allowed):
-        yield Finding("0 (metadata)", what)
-    for number, cell in enumerate(document.cells, start=1):
-        name = str(cell.get("id", number))
+        yield Finding(0, what)
+    for place, cell in enumerate(document.cells, start=1):
         told = dict.fromkeys(_in_cell(cell, allowed))
-        if holds_back(name, allowed):
-            told, name = told | {"a name of a cell that says too much": None}, str(number)
+        if holds_back(str(cell.get("id", "")), allowed):
+            told["a name of a cell that says too much"] = None
         for what in told:
-            yield Finding(name, what)
+            yield Finding(place, what)
 
 
 def stops(cell: NotebookNode, allowed: Allowed) -> bool:

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.lab.execution import (
     DEFAULT_LIMITS,
-    INJECTED,
     Executed,
     Limits,
     Tell,
     carried_out,
 )
+from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import papermill
 from abfed.lab.kernel import STATE
 

@@ -21,14 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import nbclient
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
-
-INJECTED = "injected-parameters"
-"""Tag and id of the cell that sets the parameters' values."""
 
 
 @dataclass(frozen=True, slots=True)

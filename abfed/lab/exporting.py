@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FORMATS = ("html", "pdf", "ipynb", "md")
-HIDDEN_TAGS = {"parameters", "injected-parameters", "working-copy"}
+INJECTED = "injected-parameters"
+"""Tag and id of the cell that sets the parameters' values."""
+
+HIDDEN_TAGS = {"parameters", INJECTED, "working-copy"}
 """Cells for those who work with the notebook, not for those who read the page."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -24,16 +27,23 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 _PATH = re.compile(r"(?:/[\w.@+-]+)+/(?=[\w.@+-])")
 
 
-def readable(document: NotebookNode) -> NotebookNode:
-    """Without parameters, warnings, times and anything else that isn't the report."""
+def readable(document: NotebookNode) -> tuple[NotebookNode, tuple[int, ...]]:
+    """Without parameters, warnings, times and anything else that isn't the report.
+
+    Returns:
+        The notebook, and each cell's number in it as it was written, from one: as failures say it.
+    """
     from abfed.lab.jupyter import nbformat
 
-    cells = []
-    for number, cell in enumerate(document.cells):
-        if HIDDEN_TAGS & set(cell.metadata.get("tags", [])):
+    cells, numbers, number = [], [], 0
+    for place, cell in enumerate(document.cells):
+        tags = set(cell.metadata.get("tags", []))
+        number += INJECTED not in tags
+        if HIDDEN_TAGS & tags:
             continue
+        numbers.append(number)
         cell.metadata.clear()
-        cell["id"] = cell.get("id") or f"cell-{number}"
+        cell["id"] = cell.get("id") or f"cell-{place}"
         if cell.cell_type == "code":
             cell.execution_count = None
             cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
@@ -41,7 +51,7 @@ def readable(document: NotebookNode) -> NotebookNode:
                 _settle(output)
         cells.append(cell)
     made: NotebookNode = nbformat().v4.new_notebook(cells=cells)
-    return made
+    return made, tuple(numbers)
 
 
 def _settle(output: NotebookNode) -> None:

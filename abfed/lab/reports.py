@@ -196,7 +196,8 @@ def _finished(asked: Order, done: Executed, seed: int) -> Made:
             where=asked.name,
             do="give the plan’s report another title",
         )
-    shown = cleared(readable(done.document), subject.allowed(), where=asked.name)
+    document, numbers = readable(done.document)
+    shown = cleared(document, subject.allowed(), where=asked.name, numbers=numbers)
     made = export(shown, subject.title, asked.formats, footer=_footer(asked))
     files = {f"{asked.name}.{form}": content for form, content in made.items()}
     manifest = {
@@ -239,11 +240,12 @@ def _unfinished(asked: Order, done: Executed) -> Made:
     if failure is None:
         message = "a notebook that didn't fail is no unfinished one"
         raise ValueError(message)
-    document = readable(done.document)
+    document, _ = readable(done.document)
     allowed = asked.subject.allowed()
-    withheld = {one.cell for one in findings(document, allowed)}
-    for cell in document.cells:
-        if cell.get("id") in withheld:
+    withheld = {one.place for one in findings(document, allowed)}
+    for place, cell in enumerate(document.cells, start=1):
+        if place in withheld:
+            cell["id"] = f"cell-{place}"
             _leave_out(cell, allowed)
     reason = without_folders(failure.reason)
     if withheld or holds_back(reason, allowed):

@@ -190,31 +190,33 @@ def results(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
 
 
 def metric_by_metric(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
-    """A forest plot for each metric, the primary one first, each with its reading."""
-    names = [one.name for one in run.plan.metrics]
-    names.sort(key=lambda name: name != run.plan.primary)
+    """A forest plot for each metric but guardrails, the primary one first, each with its reading.
+
+    Those of guardrails stand in a section of their own (`guardrails`): once on a page.
+    """
     guarded = {one.metric for one in run.plan.guardrails}
+    names = [one.name for one in run.plan.metrics if one.name not in guarded]
+    names.sort(key=lambda name: name != run.plan.primary)
     parts = []
     for name in names:
-        role = "primary" if name == run.plan.primary else "guardrail" if name in guarded else ""
-        heading = f"{name} ({role})" if role else name
-        svg = as_svg(plot_effects(run, name, alpha=alpha))
-        parts.append(f"<h3>{escape(heading)}</h3>")
-        parts.append(picture(svg, reading(run, name, alpha=alpha)))
+        heading = f"{name} (primary)" if name == run.plan.primary else name
+        parts += [f"<h3>{escape(heading)}</h3>", _forest(run, name, alpha)]
     return section("Metric by metric", *parts)
 
 
 def guardrails(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
-    """Whether each guardrail was kept; nothing where there is none."""
+    """Whether each guardrail was kept, beside its margin; nothing where there is none."""
     if not run.plan.guardrails:
         return ""
-    said = [
-        paragraph(sentence)
-        for one in run.plan.guardrails
-        for sentence in sentences(run, one.metric, alpha=alpha)
-    ]
+    parts = []
+    for one in run.plan.guardrails:
+        parts += [f"<h3>{escape(one.metric)}</h3>", _forest(run, one.metric, alpha)]
     note = "A guardrail is kept where harm beyond its margin is ruled out, not where none is seen."
-    return section("Guardrails", *said, paragraph(note, "soft"))
+    return section("Guardrails", paragraph(note, "soft"), *parts)
+
+
+def _forest(run: Run, name: str, alpha: float) -> str:
+    return picture(as_svg(plot_effects(run, name, alpha=alpha)), reading(run, name, alpha=alpha))
 
 
 def sample_ratio(run: Run) -> str:

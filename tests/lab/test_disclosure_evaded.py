@@ -156,7 +156,7 @@ def test_what_is_found_is_never_named():
     named = shown(**{f"application/{ADDRESS}": "x"})
     cell = printed(ADDRESS)
     cell.cells[0]["id"] = "0123456789abcdef0123456789abcdef"
-    told = " ".join(f"{one.cell} {one.what}" for one in [*findings(named, ALLOWED),
+    told = " ".join(f"{one.place} {one.what}" for one in [*findings(named, ALLOWED),
                                                          *findings(cell, ALLOWED)])  # fmt: skip
     assert "jane" not in told
     assert "abcdef" not in told

@@ -62,6 +62,16 @@ def test_the_page_answers_what_a_reader_asks(run, page):
     assert run.plan.digest in html
 
 
+def test_no_sentence_is_said_twice(page):
+    """What a picture's words say to those who can't see it aside; nor a guardrail's anywhere."""
+    seen = re.sub(r'<(style|title)>.*?</\1>|alt="[^"]*"', "", page.read_text(), flags=re.DOTALL)
+    texts = re.findall(r"<(?:p|figcaption)[^>]*>([^<]{30,})</", seen)
+    said = [one for text in texts for one in re.split(r"(?<=[.:]) (?=[A-Z“])", text)]
+    assert any("within its margin: a rise" in one for one in said)
+    twice = {one for one in said if said.count(one) > 1 and "“clicked”" not in one}
+    assert not twice  # but for the primary metric's, which the page begins with
+
+
 def test_the_page_is_private(page):
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
@@ -163,6 +173,30 @@ def test_a_title_that_says_too_much_withholds_the_page(run, tmp_path):
         write_report(titled, tmp_path, notebook=str(path))
     assert "jane" not in str(caught.value)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_cell_is_named_in_one_way_whatever_is_wrong_with_it(run, tmp_path):
+    """By its number in the notebook as it was written, where it fails and where it is withheld."""
+    named = []
+    shows = "from IPython.display import HTML"
+    for last in ("raise ValueError('x')", "HTML('<p>jane.doe@example.org</p>')"):
+        path = notebook(tmp_path, shows, "print('fine')", last)
+        with pytest.raises((ReportFailed, Withheld)) as caught:
+            write_report(run, tmp_path, notebook=str(path), parameters={"alpha": 0.1})
+        named.append(set(re.findall(r"cell [^\s:]+", f"{caught.value} {caught.value.why}")))
+    assert named == [{"cell 4"}, {"cell 4"}]
+
+
+def test_how_far_a_notebook_came_is_kept_without_a_cells_name_that_says_too_much(run, tmp_path):
+    path = notebook(tmp_path, "print('fine')", "raise ValueError('x')")
+    document = nbformat.read(str(path), as_version=4)
+    document.cells[1]["id"] = "0123456789abcdef0123456789abcdef"
+    nbformat.write(document, path)
+    with pytest.raises(ReportFailed):
+        write_report(run, tmp_path, notebook=str(path))
+    kept = (tmp_path / f"{run.name}-small.failed.ipynb").read_text()
+    assert "0123456789abcdef" not in kept
+    assert "cell-1" in kept
 
 
 @pytest.mark.parametrize(
