@@ -8,6 +8,8 @@ signs stays here. Each task takes one core, spawns its kernel on its own machine
 from __future__ import annotations
 
 import importlib
+import os
+import socket
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from abfed.protocol.errors import InputError
 
 if TYPE_CHECKING:
     from abfed.lab.batch_run import Ways
+
+REACHED_WITHIN = 5.0  # seconds
 
 
 def make_one(job: dict[str, Any]) -> dict[str, Any]:
@@ -35,10 +39,12 @@ def results_from_ray(
     Raises:
         InputError: Ray isn't installed, or there is no cluster at this address.
     """
+    _look_for_cluster(ways.ray)
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as cause:
         raise InputError("Ray isn't installed", do="pip install 'abfed[ray]'") from cause
+    ours = not ray.is_initialized()  # a notebook's own connection stays when the batch ends
     try:
         ray.init(address=ways.ray, ignore_reinit_error=True, log_to_driver=False)
     except (ConnectionError, ValueError) as cause:
@@ -53,7 +59,28 @@ def results_from_ray(
             for one in ready:
                 yield waiting.pop(one), _result(ray, one)
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
+
+
+def _look_for_cluster(address: str) -> None:
+    """Refuse at once where nobody listens: Ray itself asks a dead address for twelve minutes.
+
+    An address without a port (`auto`) is Ray's own note of the last cluster, which may have ended;
+    Ray then tries once, for some forty seconds.
+    """
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # read when Ray is imported
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
+    except (OSError, OverflowError) as cause:
+        raise InputError(
+            "there is no Ray cluster at this address",
+            where=address,
+            do="ray start --head says the address; ray status says whether it runs",
+        ) from cause
 
 
 def _result(ray: Any, one: Any) -> dict[str, Any]:

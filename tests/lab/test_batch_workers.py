@@ -23,9 +23,11 @@ from typing import Any
 import pytest
 
 from abfed.lab import batch_run, forking, nursery
+from abfed.lab.batch_ray import results_from_ray
 from abfed.lab.batch_run import Ways
 from abfed.lab.kernel import SOCKET
 from abfed.lab.worker import work
+from abfed.protocol.errors import InputError
 
 Worker = Callable[[socket.socket], None]
 
@@ -167,3 +169,12 @@ def test_a_warm_process_outlives_those_who_ask_it(
         thread.join(10)
         warm.end_all()
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:{}00000"])
+def test_a_ray_cluster_that_has_ended_is_refused_at_once(form, tmp_path):
+    with socket.socket() as nobody:  # bound, and nobody listens
+        nobody.bind(("127.0.0.1", 0))
+        address = form.format(nobody.getsockname()[1])
+        with pytest.raises(InputError, match="no Ray cluster at this address"):
+            next(results_from_ray([], tmp_path, b"", Ways(ray=address)))
