@@ -27,6 +27,8 @@ ASIDE = ".aside-"
 def make_private_folder(path: Path) -> None:
     """Make a folder that only its owner can enter, and with it the parents that are missing.
 
+    Each new name is flushed: a file that is flushed in a folder that nobody finds is lost as well.
+
     Raises:
         WorkspaceError: there is something else of that name (a file, a device), or a folder that is
             everybody's (`/tmp`): neither may be closed to others because it was named by mistake.
@@ -38,6 +40,7 @@ def make_private_folder(path: Path) -> None:
         raise WorkspaceError("is a folder for everybody", where=str(path), do="name a folder in it")
     for one in reversed(missing):
         one.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        flush_folder(one.parent)
     path.chmod(FOLDER_MODE)
 
 

@@ -157,3 +157,18 @@ def test_one_of_many_that_cannot_be_written_is_told_and_nothing_half_is_left(
     with pytest.raises(FileNotFoundError):
         write_private_together((path, lambda: b"x") for path in paths)
     assert not list(tmp_path.glob(f"{ASIDE}*"))
+
+
+def test_the_name_of_each_new_folder_is_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    make_private_folder(tmp_path / "site" / "silo")
+    assert flushed == [tmp_path.stat().st_ino, (tmp_path / "site").stat().st_ino]
