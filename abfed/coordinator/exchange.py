@@ -360,11 +360,10 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
     if reasons == {"integrity"}:
         do = "find out who changed the bytes, or whose key is out of date: `abfed silo verify NAME`"
         return IntegrityError(what, where=where, why=listed, do=do)
+    do = "run it again once these silos answer: what was answered is not charged twice"
     if reasons == {"outlier"}:
         do = "asked again they answer the same; with another largest_update it is another plan"
-        return RunFailed(what, where=where, why=listed, do=do)
-    do = "run it again once these silos answer: what was answered is not charged twice"
-    if failed:
+    elif failed:
         do += "; there, see `abfed silo verify NAME` and the silo's own log"
     return RunFailed(what, where=where, why=listed, do=do)
 

@@ -364,10 +364,8 @@ class Registry:
 
     def _versions(self, name: str) -> list[Path]:
         """Folders of a model's versions, first to last."""
-        home = self._folder / name
-        if not home.is_dir():
-            return []
-        return sorted((one for one in home.iterdir() if _is_number(one.name)), key=_number)
+        found = (self._folder / name).glob("*")  # none where there is no such folder
+        return sorted((one for one in found if _is_number(one.name)), key=_number)
 
     def _read(self, folder: Path) -> Registration:
         where = f"{folder.parent.name}/{folder.name}/{REGISTRATION_FILE}"

@@ -1,8 +1,7 @@
 """The silo service: bytes in, bytes out. The one process that owns a brand's rows and keys.
 
-It puts the silo together, and carries a request from the gate to what computes on rows and back to
-the gate. Whatever the bytes are, the answer is a signed release or a signed refusal; no exception
-text and no traceback leaves.
+It carries a request from the gate to what computes on rows, and back to the gate. Whatever the
+bytes are, the answer is a signed release or a signed refusal; no text of an exception leaves.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SIDES = ("abfed.silo", "abfed.coordinator", "abfed.lab")
 OPENS_ROWS = ("abfed.silo", "duckdb", "pyarrow", "opacus")
 HEAVY = ("torch", "pandas", "opacus")
 
-LONGEST = 400  # lines of a file
+LONGEST = 399  # lines of a file: under 400
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "managers"}
 FOLDERS = ("abfed", "tests", "tools", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
