@@ -33,6 +33,11 @@ def printed(text):
     )
 
 
+def told(metadata):
+    output = new_output("display_data", data={"text/plain": "x"}, metadata=metadata)
+    return new_notebook(cells=[new_code_cell("x", outputs=[output])])
+
+
 def typed(text):
     return new_notebook(cells=[new_markdown_cell(text)])
 
@@ -76,6 +81,39 @@ def attached(name):
         printed("kept in:/home/jane/rows"),
         printed("C:/Users/jane/rows"),
         printed("call +1 (555) 123-4567"),
+        printed("call 030 2345 6789, or 0151 23456789"),
+        printed("call (212) 555-0123"),
+        printed("call 212-555-0123"),
+        printed("paid to DE89 3702 0400 4405 3201 30"),
+        printed("paid to GB82WEST12345698765432"),
+        printed("customer-id: 4711123"),
+        printed('{"subscriber_no": "482913"}'),
+        printed("Customer #482913"),
+        printed("aurora-000123"),
+        printed("00482913"),
+        printed("https://example.org?to=jane.doe%40example.org"),
+        printed("jane.doe&#64;example.org"),
+        printed("jane.doe&amp;#64;example.org"),
+        printed("jane.doe\\u0040example.org"),
+        printed("jane.doe\\x40example.org"),
+        printed("jane.doe=40example.org"),
+        printed("jane.doex\b@example.org"),
+        printed(
+            base64.encodebytes(
+                b"rows of one brand, of which one says: " + ADDRESS.encode() * 2
+            ).decode()
+        ),
+        told({"who": base64.urlsafe_b64encode(ADDRESS.encode()).decode()}),
+        printed("amFuZS5k\nb2VAZXhh\nbXBsZS5v\ncmc="),
+        printed(base64.b64encode(base64.b64encode(ADDRESS.encode())).decode()),
+        printed(base64.b64encode(f"é {ADDRESS}".encode()).decode()),
+        printed(base64.b32encode(ADDRESS.encode()).decode()),
+        printed(ADDRESS.encode().hex(" ")),
+        printed(quote("PLANTED-WORD-").replace("-", "%2D")),
+        printed(base64.b64encode(b"PLANTED-WORD, in words").decode()),
+        told({"who": "a list\n/home/jane/rows"}),
+        told({"who": [{"is": "a list\n+49 151 23456789"}]}),
+        told({"first\n/home/jane/rows": 1}),
         typed("jane.doe\\@example.org"),
         attached(ADDRESS),
         raised(ADDRESS),
@@ -141,6 +179,9 @@ def test_a_picture_from_elsewhere_in_markdown_is_refused():
         picture(b"IDAT", zlib.compress(bytes(99))),
         picture(b"tEXt", b"Software\0Matplotlib version3.11.0, https://matplotlib.org/"),
         printed("1,234,567\n2,345,678"),
+        printed("DE88 3702 1400 4405 3201 30 doesn't add up, 2026-05-01 12:00 is a moment"),
+        printed("each recipient: 20000, 12,000 customers, 3456 users; per account 12345.6"),
+        printed("spring-subject-lines-0002345678, 0.000123, #000000, 100%25, a=40"),
         typed("| name | meaning |\n|---|---|\n| alpha | one minus the confidence |"),
     ],
 )
@@ -160,6 +201,12 @@ def test_what_is_found_is_never_named():
                                                          *findings(cell, ALLOWED)])  # fmt: skip
     assert "jane" not in told
     assert "abcdef" not in told
+
+
+def test_a_name_given_by_chance_is_nobodys_number():
+    document = printed("words")
+    document.cells[0]["id"] = "00448955"
+    assert kinds(document) == set()
 
 
 def test_figures_and_words_stay_as_they_are():
