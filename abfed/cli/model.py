@@ -23,12 +23,26 @@ ReasonOption = Annotated[str, typer.Option(help="Why; kept with it.")]
 
 
 @app.command("list")
-def list_models(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+def list_models(
+    workspace: WorkspaceOption,
+    of: Annotated[
+        str,
+        typer.Option(
+            "--made-of",
+            metavar="DIGEST",
+            help="Only those that a release, plan, data epoch or model of this digest is in; "
+            "as receipts of erasures name them.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
     """List models: version, stage, run, ε and AUC."""
-    from abfed.lab.models import card_facts, registry_of
+    from abfed.lab.models import card_facts, made_of, registry_of
     from abfed.lab.workspace import Workspace
 
     found = registry_of(Workspace(workspace)).standings()
+    if of:
+        found = made_of(found, of)
     if as_json:
         say_json([card_facts(one) for one in found])
         return
@@ -45,7 +59,7 @@ def list_models(workspace: WorkspaceOption, as_json: JsonOption = False) -> None
         for model, stage in ((one.registration, one.stage) for one in found)
     ]
     if not rows:
-        say("No run made a model yet.")
+        say(f"No model here has {of} in its history." if of else "No run made a model yet.")
         return
     table(rows, title="Models")
 

@@ -15,7 +15,7 @@ from abfed.protocol.printable import counted
 
 if TYPE_CHECKING:
     from abfed.protocol.identity import Right
-    from abfed.silo.requests import Act, Receipt
+    from abfed.silo.requests import Act, Affected, Receipt
 
 app = typer.Typer(
     help="Answer people about their data: export, erase, opt out, restrict.", no_args_is_help=True
@@ -295,13 +295,25 @@ def _told(receipts: list[Receipt]) -> None:
     if first is not None:
         said = {
             f"{plan.name} ({counted(len(plan.releases), 'release')} of data {plan.epoch[:12]}"
-            f"{', and every model trained on them' if plan.model else ''})"
+            f"{_models_of(plan)})"
             for plan in first.affected
         }
         say(f"Plans whose releases the data may be in: {', '.join(sorted(said))}.")
+        if any(plan.trained for plan in first.affected):
+            say("A model's version is at the lab: `abfed model list --made-of DIGEST`.")
         say(first.why_they_stand)
         if first.retraining:
             say("By policy they are queued to be trained again: `abfed silo subject due`.")
+
+
+def _models_of(plan: Affected) -> str:
+    """The models that came of a plan: by digest, or by what it was broken off with."""
+    if plan.models:
+        return f", model {', '.join(plan.models)}"
+    if not plan.trained:
+        return ""
+    last = max(step for step in plan.releases if step.startswith("train-"))
+    return f", models up to {last}, release {plan.releases[last]}"
 
 
 def _people(

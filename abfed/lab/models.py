@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from abfed.protocol import tensors
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.errors import AbfedError, InputError, WorkspaceError
 from abfed.protocol.identity import Presented, as_text
-from abfed.silo.models import Models
+from abfed.silo.models import SHORTEST, Models
 from abfed.site.access import Asker
 from abfed.site.files import make_private_folder, write_private
 from abfed.site.foureyes import Approvals, Question
@@ -182,6 +183,38 @@ def damaged_models(office: Office) -> dict[str, str]:
     if not (office.folder / MODELS).is_dir():
         return {}
     return Registry(office.folder, office.keys, office.audit, office.clock).damaged()
+
+
+def made_of(standings: Sequence[Standing], digest: str) -> list[Standing]:
+    """Models that a digest is in the history of: as a brand's receipts of erasures name it.
+
+    Args:
+        standings: of the registry.
+        digest: of a release, a plan, a state of a silo's data or a model itself; its first digits
+            do.
+
+    Raises:
+        InputError: it is no digest.
+    """
+    if not re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", digest):
+        raise InputError(
+            f"{digest!r:.70} is no digest",
+            why=f"one has 64 hexadecimal digits, of which the first {SHORTEST} or more do",
+            do="name a release, a plan, a data epoch or a model as the receipt does",
+        )
+    return [
+        one
+        for one in standings
+        if any(known.startswith(digest) for known in _history(one.registration))
+    ]
+
+
+def _history(model: Registration) -> Iterator[str]:
+    """The digests of a model and of all that it came of."""
+    yield from (model.digest, model.id, model.run_manifest, model.read_plan().digest)
+    yield from model.epochs.values()
+    for steps in model.releases.values():
+        yield from steps.values()
 
 
 def lineage(model: Registration) -> dict[str, Any]:

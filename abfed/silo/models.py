@@ -107,6 +107,17 @@ class Models:
             raise IntegrityError("it is another model than its name says", where=where)
         return found
 
+    def in_registry(self, digest: str) -> str:
+        """How a registry names a model that is kept here: by the digest of its parameters.
+
+        One that is damaged is named as it is here, by its own digest. That it is damaged, the
+        watch tells; who is erased is answered all the same.
+        """
+        try:
+            return self.load(digest).names[0]
+        except AbfedError:
+            return digest
+
     def damaged(self) -> dict[str, str]:
         """What doesn't hold, by digest: each model opened as if it were to be used."""
         found: dict[str, str] = {}

@@ -70,7 +70,9 @@ class Affected(NamedTuple):
     Attributes:
         epoch: the state of the data that it asked.
         releases: digests of what left for it, by step.
-        model: whether a model was trained on that: every version of it, and what it scored.
+        trained: whether models were trained on that: one in each round that `releases` names.
+        models: digests of those that came of it and were evaluated here, as a registry names
+            them. None where a plan was broken off before: then the releases say which it is.
         exact: whether they are without noise (`privacy: none`), which only a silo that calls its
             people made up gives.
     """
@@ -80,7 +82,8 @@ class Affected(NamedTuple):
     charged_at: str
     epoch: str
     releases: Mapping[str, str]
-    model: bool
+    trained: bool
+    models: tuple[str, ...]
     exact: bool = False
 
 

@@ -29,6 +29,8 @@ from typing import Any
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError
+from abfed.protocol.messages import release_key
+from abfed.silo.entries import Reservation
 from abfed.silo.lists import Lists
 from abfed.silo.pseudonyms import SEPARATOR, Normalise, Pseudonyms, normalised
 from abfed.silo.requests import (
@@ -51,6 +53,8 @@ from abfed.silo.tombstones import State
 from abfed.site.clock import Clock, stamp
 from abfed.site.sealedfile import SealedFile
 
+EVALUATE = "evaluate"
+"""The step with which a silo gets the model that a plan ended in."""
 LONGEST_AGO = timedelta(days=3653)
 
 _BARS: dict[Act, tuple[State, bool]] = {
@@ -215,8 +219,8 @@ class Subjects:
         return dict(parse_record(Queue, values, where=QUEUE).plans)
 
     def affected(self) -> tuple[Affected, ...]:
-        """Plans that this silo released for so far."""
-        ledger = self._service.ledger
+        """Plans that this silo released for so far, with the models that came of them."""
+        ledger, kept = self._service.ledger, self._service.models.digests()
         return tuple(
             Affected(
                 name=one.plan_name,
@@ -224,11 +228,22 @@ class Subjects:
                 charged_at=one.at,
                 epoch=one.epoch,
                 releases=(left := ledger.releases_of(one)),
-                model=any(step.startswith("train-") for step in left),
+                trained=any(step.startswith("train-") for step in left),
+                models=self._models(one, kept),
                 exact=one.exact,
             )
             for one in ledger.reservations()
         )
+
+    def _models(self, charged: Reservation, kept: Iterable[str]) -> tuple[str, ...]:
+        """The kept models that were evaluated under a charge: a key of the ledger names one."""
+        question = {"plan_digest": charged.plan_digest, "epoch": charged.epoch, "step": EVALUATE}
+        answered = self._service.ledger.answered(**question)
+        if answered is None:
+            return ()
+        asked = (charged.plan_digest, charged.epoch, EVALUATE)
+        these = [one for one in kept if release_key(*asked, one) == answered[0]]
+        return tuple(self._service.models.in_registry(one) for one in these)
 
     def receipts(
         self, identifiers: Sequence[str], *, normalise: Normalise = "casefold"

@@ -62,7 +62,8 @@ def test_an_erasure_names_the_plans_and_queues_them_and_holds(brands: Path, tmp_
     kept = run.releases["aurora"]
     assert dict(affected.releases) == {step: one.digest for step, one in kept.items()}
     assert {one.release.epoch for one in kept.values()} == {affected.epoch}
-    assert affected.model
+    assert affected.trained
+    assert affected.models == (run.manifest["model"]["digest"],)
     assert "differentially private" in held.why_they_stand
     assert held.retraining
     assert unknown.affected == ()
@@ -84,6 +85,45 @@ def test_an_erasure_names_the_plans_and_queues_them_and_holds(brands: Path, tmp_
         assert Subjects(service).export(who, by="pat@aurora")[1]["sends"] == []
     for path in (brands / "silos").rglob("*"):
         assert not path.is_file() or who.encode() not in path.read_bytes(), path
+
+
+def test_the_lab_finds_the_models_that_a_receipt_names(
+    brands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By model, release or data epoch; without the kept model, by the last round's release."""
+
+    def found(digest: str) -> list[str]:
+        capsys.readouterr()
+        assert main(["model", "list", "--made-of", digest, "--json", "-w", str(brands)]) == 0
+        return [one["model"] for one in json.loads(capsys.readouterr().out)]
+
+    workspace, who = Workspace(brands), person_of(brands, 3)
+    asked = ["silo", "subject", "receipts", "aurora", who, "-w", str(brands)]
+    with workspace.silo("aurora") as service:
+        (affected,) = Subjects(service).affected()
+        own = service.models.digests()
+    (model,) = affected.models
+    (run,) = workspace.runs()
+    for digest in (model, model[:6], affected.digest, affected.epoch, *affected.releases.values()):
+        assert found(digest) == [f"{run.plan.name}@1"]
+    assert found("0" * 64) == []
+    assert main(["model", "list", "--made-of", "spring", "-w", str(brands)]) == 2
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert f"model {model})" in capsys.readouterr().out
+    (kept,) = (brands / "silos" / "aurora" / "models").glob("*.sealed")
+    whole = kept.read_bytes()
+    try:
+        write_private(kept, whole[:-1] + bytes([whole[-1] ^ 1]))
+        with workspace.silo("aurora") as service:  # damaged: answered all the same
+            assert Subjects(service).affected()[0].models == own
+        kept.unlink()
+        capsys.readouterr()
+        assert main(asked) == 0
+        last = affected.releases["train-0002"]
+        assert f"models up to train-0002, release {last})" in capsys.readouterr().out
+    finally:
+        write_private(kept, whole)
 
 
 def test_a_person_gets_all_that_is_held_in_both_forms(
