@@ -12,6 +12,7 @@ from abfed.cli.settings import JsonOption, WorkspaceOption, typed
 def review(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """See how each control stands at every site here; ends with 5 where one does not hold."""
     from abfed.lab.doctor import check_lab
+    from abfed.lab.pages_security import NEVER
     from abfed.lab.posture import as_values, assess, keep
     from abfed.lab.workspace import Workspace
     from abfed.site.clock import system_clock
@@ -29,7 +30,7 @@ def review(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
                 "control": one.id,
                 "state": "NOT SO" if one.state == "red" else one.state,
                 "evidence": one.evidence[0],
-                "as of": one.on,
+                "as of": one.on or NEVER,
                 "owner": one.owner or "nobody",
             }
             for one in found.standings

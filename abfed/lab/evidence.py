@@ -118,7 +118,7 @@ def _checked(seen: Seen) -> Iterator[Told]:
     for site, office in seen.offices.items():
         last = Checkups(office.folder, office.keys).last()
         if last is None:
-            yield "red", f"{site} was never checked (`abfed doctor`)", seen.at
+            yield "red", f"{site} was never checked (`abfed doctor`)", ""
         elif seen.now - moment_of(last.at) > CHECKED:
             yield "red", f"{site} was last checked on {last.at[:10]}", last.at
         else:
@@ -214,7 +214,7 @@ def _watched(seen: Seen) -> Iterator[Told]:
     """The last look by the time that was sealed with it, not by the file's."""
     last = last_look(seen.workspace.coordinator, seen.workspace.keys)
     if last is None or not last.looked_at:
-        yield "red", "nobody has looked yet (`abfed watch`)", seen.at
+        yield "red", "nobody has looked yet (`abfed watch`)", ""
         return
     looked = moment_of(last.looked_at)
     late = not timedelta() <= seen.now - looked <= WATCHED

@@ -15,6 +15,7 @@ from abfed.protocol.canonical import canonical_bytes, sha256_hex
 
 WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
 _TICKED = re.compile("`([^`]+)`")
+NEVER = "never checked"
 FEW = 3
 """Lines of evidence that are shown at once; the rest unfolds."""
 
@@ -80,7 +81,7 @@ def every(review: Mapping[str, Any]) -> str:
             escape(one["asked"]),
             pill(*WORDS[one["state"]]),
             _evidence(one["evidence"]),
-            f"<time>{escape(one['on'])}</time>" if one["on"] else "–",
+            f"<time>{escape(one['on'])}</time>" if one["on"] else NEVER,
             escape(one["owner"] or "nobody"),
         )
         for one in review["controls"]

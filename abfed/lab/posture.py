@@ -45,7 +45,7 @@ class Standing(NamedTuple):
         id, asked, owner: the control, and the people who answer for it.
         state: whether it holds.
         evidence: what was seen, in lines; the reason first where it doesn't hold.
-        on: the day of the oldest thing that it rests on.
+        on: the day of the oldest thing that it rests on; empty where a part was never checked.
     """
 
     id: str
@@ -87,7 +87,7 @@ def assess(
         controls: which; all where left out.
     """
     sites = ("coordinator", *workspace.silos)
-    offices, gone = _offices(workspace, sites)
+    offices, gone = _offices(workspace, sites, now)
     seen = Seen(workspace, offices, now)
     owners = {one.owner: _owners(offices, one.owner, now) for one in controls}
     standings = []
@@ -168,18 +168,20 @@ def _standing(control: Control, told: Sequence[Told], owner: str) -> Standing:
     )
 
 
-def _offices(workspace: Workspace, sites: Iterable[str]) -> tuple[dict[str, Office], list[Told]]:
+def _offices(
+    workspace: Workspace, sites: Iterable[str], now: datetime
+) -> tuple[dict[str, Office], list[Told]]:
     """Sites that can be opened, with their people; and, for every control, which can't."""
-    offices, gone = {}, []
+    offices: dict[str, Office] = {}
+    gone: list[Told] = []
     for site in sites:
         try:
             office = workspace.office(site)
             office.people.register()  # who answers for a control is read in it
             offices[site] = office
         except AbfedError as error:
-            gone.append(("red", f"{site} can't be opened: {error.what}", ""))
-    told: list[Told] = [("red", what, at) for _, what, at in gone]
-    return offices, told
+            gone.append(("red", f"{site} can't be opened: {error.what}", stamp(now)))
+    return offices, gone
 
 
 def _owners(offices: dict[str, Office], role: str, now: datetime) -> str:
@@ -201,12 +203,17 @@ def _of_checkups(control: Control, offices: dict[str, Office], now: datetime) ->
         try:
             records = Checkups(office.folder, office.keys).records()
         except AbfedError as error:
-            yield "red", f"{site}: a record of its check-ups can't be read: {error.what}", ""
+            what = f"{site}: a record of its check-ups can't be read: {error.what}"
+            yield "red", what, stamp(now)
             continue
-        if not records or not -HOUR <= now - moment_of(records[-1]["at"]) <= OLDEST:
-            yield "red", f"{site} was not checked within {OLDEST.days} days (`abfed doctor`)", ""
+        if not records:
+            yield "red", f"{site} was never checked (`abfed doctor`)", ""
             continue
         last = records[-1]
+        if not -HOUR <= now - moment_of(last["at"]) <= OLDEST:
+            what = f"{site} was not checked within {OLDEST.days} days (`abfed doctor`)"
+            yield "red", what, last["at"]
+            continue
         if unmade := sorted(wanted - set(last["checks"])):
             what = f"{site}: the last check-up did not look at {', '.join(unmade)}"
             yield "red", what, last["at"]

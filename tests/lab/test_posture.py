@@ -16,11 +16,11 @@ import yaml
 from abfed.cli.main import main
 from abfed.coordinator.house import FOLDER, Places, Settings
 from abfed.coordinator.provision import Provisioner
-from abfed.lab import controls
+from abfed.lab import controls, pages_security
 from abfed.lab.controls import CONTROLS
 from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
 from abfed.lab.examining import FILE_CHECKS, SITE_CHECKS
-from abfed.lab.posture import Posture, assess, keep, newest, read_posture
+from abfed.lab.posture import Posture, as_values, assess, keep, newest, read_posture
 from abfed.lab.reports import make_report, order
 from abfed.lab.responding import incidents_of, vendors_of
 from abfed.lab.subjects import find_subject
@@ -90,8 +90,16 @@ def test_what_was_never_checked_is_red(tmp_path: Path) -> None:
     made = Workspace.create(tmp_path / "ws")
     found = assess(made, CLEAN, now())
     assert {"S2", "S4", "S7", "S14", "S19"} <= set(found.red)
-    assert "never checked" in why(found, "S7")
+    assert "coordinator was never checked" in why(found, "S7")
     assert "nobody here is security officer" in why(found, "S4")
+    rows = [one for one in as_values(found)["controls"] if one["id"] in {"S4", "S7", "S14"}]
+    page = pages_security.every({"controls": rows, "at": found.at})
+    assert page.count("<td>never checked</td>") == len(rows) == 3
+    month = now() + timedelta(days=32)
+    check_up(made, "coordinator", now())
+    (late,) = (one for one in assess(made, CLEAN, month).standings if one.id == "S4")
+    assert "coordinator was not checked within 31 days (`abfed doctor`)" in late.evidence
+    assert late.on == f"{now():%Y-%m-%d}", "when it was checked last"
 
 
 def test_sites_that_are_looked_after_have_no_red(workspace: Workspace) -> None:
