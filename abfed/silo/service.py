@@ -215,12 +215,12 @@ class SiloService:
             days = self.policy().retention_days
         except InputError:
             return False  # without a policy nothing is read either
-        if not later_than:
+        if not later_than:  # at the schedule's own time, and not with each request
+            self.store.refresh()
             intakes.log_if_unlogged(self.store, self.audit)
+            log_if_unlogged(self.store, self.audit)
         now = self.clock()
         if days is None or late_by(self.store, days, now) <= later_than:
-            if not later_than:  # at the schedule's own time, and not with each request
-                log_if_unlogged(self.store, self.audit)
             return False
         purge(self.store, self.paths.store, self.keys, self.audit, cutoff_of(days, now))
         return True

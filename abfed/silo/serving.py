@@ -12,6 +12,9 @@ What comes in is judged in this order:
 5. One request is worked on at a time. What follows waits for its turn.
 6. Whoever sends what isn't believed is answered ever later: `TRICKLE_SECONDS` after each.
 
+Beside that the service keeps to the policy's retention by itself: at its start and then hourly it
+removes what is past it, in its turn between two requests, so that no schedule has to be set up.
+
 The answer to a box is a box; to anything else, a closed connection. The log (one JSON line an
 event) holds names and codes: no byte that arrived, no figure.
 """
@@ -44,6 +47,7 @@ MAX_PATH = 107  # bytes, of a socket
 READ_SECONDS = 60.0  # for a whole frame
 LARGE = 1 << 20  # bytes; requests without a model, and small models, are below
 TRICKLE_SECONDS = 0.5  # between answers to somebody who isn't believed
+PURGE_SECONDS = 3600.0  # between two looks for sends past retention, which goes by whole days
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 
 Log = Callable[..., None]
@@ -133,6 +137,7 @@ class SiloServer:
     def serve(self) -> None:
         """Answer until `stop` is called; then finish what is being worked on."""
         self._log("silo.serving", silo=self._service.keys.site, socket=str(self._path))
+        threading.Thread(target=self._keep_retention, daemon=True).start()
         try:
             while not self._stop.is_set():
                 try:
@@ -149,6 +154,19 @@ class SiloServer:
     def stop(self) -> None:
         """Stop taking connections."""
         self._stop.set()
+
+    def _keep_retention(self) -> None:
+        """Remove what is past retention, now and then; one time that fails is no reason to end."""
+        while not self._stop.is_set():
+            try:
+                with self._turn:
+                    if not self._stop.is_set() and self._service.purge():
+                        self._log("data.purged", silo=self._service.keys.site)
+            except Exception as error:  # noqa: BLE001 - the wall: a traceback could show rows
+                told = error if isinstance(error, AbfedError) else storage_error(error)
+                what = told.what if told is not None else ""
+                self._log("purge.failed", kind=type(error).__name__, what=what)
+            self._stop.wait(PURGE_SECONDS)
 
     def _admit(self, connection: socket.socket) -> None:
         peer = peer_of(connection)

@@ -236,3 +236,10 @@ def test_what_is_past_retention_is_purged_before_anything_is_read(brands: Path) 
         assert not service.purge()
         entry = list(service.audit.entries())[-1]["body"]
         assert entry["event"] == "data.purged"
+    export = brands / "data" / "borealis"
+    arguments = ["silo", "ingest", "borealis", str(export / "export.csv")]
+    assert main([*arguments, "-m", str(export / "mapping.yaml"), "-w", str(brands)]) == 0
+    with workspace.silo("borealis") as service:
+        assert service.store.describe().sends == 0, "purged sends came back with an old export"
+    workspace.office("borealis").people.enrol("ann", PASSWORD, by="test")
+    assert main(["silo", "purge", "borealis", "-w", str(brands)]) == 0, "a timer has no session"

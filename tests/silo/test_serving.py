@@ -1,5 +1,6 @@
 """The silo service's socket: who may speak, what is taken, and that it outlives what is sent."""
 
+import errno
 import os
 import secrets
 import socket
@@ -32,6 +33,14 @@ class Answers:
         self.most = 0
         self.wait = 0.0
         self.kind = "release"
+        self.purges = []
+
+    def purge(self):
+        """Says what is next in the list: whether something went, or how it fails."""
+        said = self.purges.pop(0) if self.purges else False
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     def answer(self, envelope):
         self.at_once += 1
@@ -230,6 +239,23 @@ def test_what_a_crash_left_is_removed(serve, service, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
     path, _, _ = serve()
     assert ask(service, path) == b"answer to a signed request"
+
+
+def test_retention_is_kept_while_a_silo_is_served_also_after_a_failure(serve, service, monkeypatch):
+    """By itself, at the start and then again; no text of an error is logged that may tell rows."""
+    monkeypatch.setattr(serving, "PURGE_SECONDS", 0.02)
+    service.purges = [True, KeyError("ann@example.org"), OSError(errno.ENOSPC, "full"), True]
+    path, events, _ = serve()
+    until = time.monotonic() + 10
+    while service.purges and time.monotonic() < until:
+        time.sleep(0.01)
+    assert ask(service, path) == b"answer to a signed request"
+    told = [(name, facts) for name, facts in events if name in {"data.purged", "purge.failed"}]
+    assert [name for name, _ in told] == [
+        "data.purged", "purge.failed", "purge.failed", "data.purged",
+    ]  # fmt: skip
+    assert told[1][1] == {"kind": "KeyError", "what": ""}
+    assert "disk" in told[2][1]["what"]
 
 
 def test_nobody_named_is_nobody_allowed(service, tmp_path):
