@@ -219,8 +219,7 @@ class SiloService:
             self.store.refresh()
             intakes.log_if_unlogged(self.store, self.audit)
             log_if_unlogged(self.store, self.audit)
-        now = self.clock()
-        if days is None or late_by(self.store, days, now) <= later_than:
+        if days is None or late_by(self.store, days, now := self.clock()) <= later_than:
             return False
         purge(self.store, self.paths.store, self.keys, self.audit, cutoff_of(days, now))
         return True
