@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from abfed.coordinator.aggregation import Aggregation  # noqa: E402
-from abfed.coordinator.exchange import Desk, Requests  # noqa: E402
+from abfed.coordinator.desk import Desk  # noqa: E402
+from abfed.coordinator.exchange import Requests  # noqa: E402
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes  # noqa: E402
 from abfed.coordinator.spool import Spool  # noqa: E402
 from abfed.coordinator.strategy import pack_model  # noqa: E402

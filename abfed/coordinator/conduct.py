@@ -25,7 +25,8 @@ from flwr.serverapp import Grid
 from abfed.coordinator import manifest
 from abfed.coordinator.aggregation import Parameters
 from abfed.coordinator.anchors import Anchors
-from abfed.coordinator.exchange import Answers, Desk, LeftOut, judge, log_left_out, prepare, too_few
+from abfed.coordinator.desk import Desk
+from abfed.coordinator.exchange import Answers, LeftOut, judge, log_left_out, prepare, too_few
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox, expected_shapes
 from abfed.coordinator.rounds import Closed, RunFolder

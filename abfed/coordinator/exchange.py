@@ -18,16 +18,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, overload
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from abfed.coordinator.anchors import Anchors
 from abfed.coordinator.courier import unwrap, wrap
-from abfed.coordinator.front import Front
-from abfed.coordinator.inbox import Accepted, Inbox
+from abfed.coordinator.desk import Desk
+from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.spool import Spool
 from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.canonical import sha256_hex
@@ -36,9 +34,7 @@ from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.identity import Presented
 from abfed.protocol.messages import PROTOCOL_VERSION, REFUSAL_TEXT, Refusal, Request, encode
 from abfed.protocol.plan import Plan
-from abfed.site.audit import AuditLog
-from abfed.site.clock import Clock, stamp
-from abfed.site.keys import SiteKeys
+from abfed.site.clock import stamp
 
 ADMITTED_SECONDS = 5.0  # the person is judged anew after so long within a step
 
@@ -111,25 +107,6 @@ class Answers(NamedTuple):
         return {silo: dict(one._asdict()) for silo, one in sorted(self.left_out.items())}
 
 
-@dataclass
-class Desk:
-    """What asking takes: who we are, what we ask, and who judges the answers.
-
-    Attributes:
-        boxes: exchange key of each silo that requests are sealed to; empty where nobody is between.
-        anchors: heads of the silos' logs that were seen; none are kept where None.
-    """
-
-    plan: Plan
-    keys: SiteKeys
-    audit: AuditLog
-    inbox: Inbox
-    front: Front
-    clock: Clock
-    boxes: Mapping[str, bytes] = field(default_factory=dict)
-    anchors: Anchors | None = None
-
-
 class Asked(NamedTuple):
     """A message that was made: whom it goes to, and what opens the answer; b"" where unsealed."""
 
@@ -166,7 +143,7 @@ class Requests(Sequence[Message]):
         self._incoming = incoming
         self._addresses = addresses
         self._head = desk.audit.head
-        self._plan = desk.plan.canonical_bytes().decode()
+        self._plan = desk.plan_text
         self._presented: tuple[float, Presented] | None = None
         self._messages: dict[str, Message] = {}
         self._made: list[tuple[Message, Asked]] = []
@@ -200,6 +177,7 @@ class Requests(Sequence[Message]):
     def connect(self, addresses: Mapping[str, int]) -> None:
         """Learn where silos are now: one that was restarted may have come, or come back."""
         self._addresses = dict(addresses)
+        self._desk.nodes.learn(self._addresses)
         now = [silo for silo in self.unconnected if silo in addresses]
         self.silos = sorted([*self.silos, *now])
         self.unconnected = [silo for silo in self.unconnected if silo not in addresses]
@@ -260,17 +238,9 @@ class Requests(Sequence[Message]):
         return self._presented[1]
 
 
-def addresses_of(grid: Grid) -> dict[str, int]:
-    """The node of each connected silo, by the name it was registered under.
-
-    A wrong name is harmless: an answer counts for the silo that signed it, or not at all.
-    """
-    return {node.name: node.node_id for node in grid.get_nodes() if node.name}
-
-
 def prepare(desk: Desk, grid: Grid, step: str, incoming: bytes, silos: Collection[str]) -> Requests:
     """The messages of a step, for any grid."""
-    return Requests(desk, step, incoming, addresses_of(grid), silos)
+    return Requests(desk, step, incoming, desk.nodes.of(grid, silos), silos)
 
 
 def judge(desk: Desk, requests: Requests, replies: Iterable[Message]) -> Answers:

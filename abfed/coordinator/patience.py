@@ -7,7 +7,8 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
    more are open, the less often, so that looking costs the same for each.
 2. A silo that failed, or isn't connected, is asked again, after pauses that double and are of
    random length, as often as the plan says; so is one whose message was lost because the SuperLink
-   went in the middle of it. What a silo itself answers, a refusal too, stands.
+   went in the middle of it, or not taken because its node had gone. What a silo itself answers, a
+   refusal too, stands.
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
 5. Answers are handed on as they come, at most `TOGETHER` in memory.
@@ -30,7 +31,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 
-from abfed.coordinator.exchange import Requests, addresses_of
+from abfed.coordinator.desk import addresses_of
+from abfed.coordinator.exchange import Requests
 from abfed.coordinator.making import MakesMessages
 from abfed.protocol.waiting import Waiting
 
@@ -41,6 +43,10 @@ LONGEST_PAUSE = 60.0
 TOGETHER = 16  # messages
 OUTAGES = (httpx.HTTPError, ObjectPushError)
 """What Flower raises when a SuperLink goes, or has just come back, in the middle of a call."""
+
+
+class NotTaken(Exception):
+    """A message that the SuperLink didn't take: its node may have gone since it was listed."""
 
 
 class PatientGrid(MakesMessages):
@@ -99,9 +105,12 @@ class PatientGrid(MakesMessages):
 
         Raises:
             OUTAGES: the SuperLink was gone in the middle of it.
+            NotTaken: it didn't take the message.
         """
-        (name,) = self._inner.push_messages([message])
-        return name
+        taken = [name for name in self._inner.push_messages([message]) if name]
+        if not taken:
+            raise NotTaken(message.metadata.dst_node_id)
+        return taken[0]
 
     def addresses(self) -> dict[str, int]:
         """Where silos are now; nowhere while the SuperLink doesn't say."""
@@ -162,7 +171,7 @@ class _Step:
         self._asked[silo] = time.monotonic()
         try:
             name = self._requests.deliver(silo, self._grid.deliver)
-        except OUTAGES:
+        except (*OUTAGES, NotTaken):
             self._later(silo)
             return
         self._open[name] = silo

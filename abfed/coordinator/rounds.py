@@ -104,6 +104,7 @@ class RunFolder:
         self.path = path
         self.plan = plan
         self._keys = keys
+        self._let_go = 0  # steps of training whose checkpoints we have removed; we begin with none
         if read_private(path / "plan.json") != plan.canonical_bytes():
             raise IntegrityError("it is the run of another plan", where=str(path))
         self.journal = Journal(path / "journal.jsonl", keys)
@@ -218,8 +219,9 @@ class RunFolder:
         self.journal.append(body)
         self.steps[closed.step] = body
         trained = [step for step in self.steps if step.startswith("train-")]
-        for step in trained[:-KEPT_CHECKPOINTS]:
+        for step in trained[self._let_go : -KEPT_CHECKPOINTS]:
             self._checkpoint_path(step).unlink(missing_ok=True)
+        self._let_go = max(0, len(trained) - KEPT_CHECKPOINTS)
 
     def checkpoint(self, step: str) -> bytes | None:
         """The sealed model that came of a step, if it is still kept."""

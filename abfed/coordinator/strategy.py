@@ -14,6 +14,8 @@ Flower's `FedAvg.start` runs the rounds; what comes of a round's updates, see ag
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -32,9 +34,9 @@ from abfed.coordinator.aggregation import (
     to_record,
     update_of,
 )
+from abfed.coordinator.desk import Desk
 from abfed.coordinator.exchange import (
     Answers,
-    Desk,
     LeftOut,
     Requests,
     judge,
@@ -43,7 +45,6 @@ from abfed.coordinator.exchange import (
     too_few,
 )
 from abfed.learning.shapes import LARGEST_PARAMETER, MODEL, prefixed
-from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import RunFailed
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Arrays, pack
@@ -152,8 +153,14 @@ def drawn(plan: Plan, step: str, silos: Sequence[str]) -> Sequence[str]:
     if share >= 1:
         return silos
     count = max(plan.minimum_silos, math.ceil(share * len(silos)))
-    order = sorted(silos, key=lambda silo: sha256_hex(f"{plan.digest} {step} {silo}".encode()))
-    return sorted(order[:count])
+    begun = hashlib.sha256(f"{plan.digest} {step} ".encode())  # what all silos' digests begin with
+
+    def place(silo: str) -> bytes:
+        own = begun.copy()
+        own.update(silo.encode())
+        return own.digest()
+
+    return sorted(heapq.nsmallest(count, silos, key=place))
 
 
 def without_outliers(answers: Answers, model: Arrays, largest_update: float | None) -> Answers:

@@ -19,7 +19,8 @@ from abfed.coordinator.aggregation import (
     moment_shapes,
     to_record,
 )
-from abfed.coordinator.exchange import Answers, Desk
+from abfed.coordinator.desk import Desk
+from abfed.coordinator.exchange import Answers
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.rounds import Closed, RunFolder
 from abfed.coordinator.strategy import VerifiedTraining, pack_model

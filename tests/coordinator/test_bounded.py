@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 from flwr.serverapp import ServerApp
 
-from abfed.coordinator import exchange
+from abfed.coordinator import desk, exchange
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.conduct import Conduct, step_names
 from abfed.coordinator.courier import make_courier
+from abfed.coordinator.exchange import Requests
 from abfed.coordinator.front import Front
 from abfed.coordinator.grid import EmbeddedGrid
-from abfed.coordinator.inbox import Accepted
+from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
 from abfed.coordinator.patience import PatientGrid
 from abfed.coordinator.spool import Spool
+from abfed.coordinator.strategy import drawn
+from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.plan import Plan
 from tests.coordinator.doubles import Federation, make_plan
 
 HIDDEN = [256]  # about 3,000 parameters of 4 and 8 bytes
@@ -99,6 +103,92 @@ def test_a_share_of_the_silos_is_asked_in_each_round_drawn_anew(tmp_path):
     assert [len(one) for one in asked] == [3] * 4
     assert len(set(asked)) > 1
     assert all(one < set(names(12)) for one in asked)
+
+
+def test_who_is_asked_is_drawn_as_ever():
+    """A run that an older release began goes on with the same silos."""
+    plan = make_plan(silos=list(names(40)), minimum_silos=2, waiting={"silo_share": 0.2})
+    for step in ("train-0001", "train-0002"):
+        begun = f"{plan.digest} {step} "
+        order = sorted(names(40), key=lambda one: sha256_hex(f"{begun}{one}".encode()))
+        assert drawn(plan, step, names(40)) == sorted(order[:8])
+
+
+def test_a_round_neither_lists_nodes_nor_writes_the_plan_anew(tmp_path, monkeypatch):
+    """Both name all silos, however few are asked."""
+    listed, written = [], []
+    get_nodes, write = EmbeddedGrid.get_nodes, Plan.canonical_bytes
+    monkeypatch.setattr(EmbeddedGrid, "get_nodes", lambda self: listed.append(1) or get_nodes(self))
+    monkeypatch.setattr(Plan, "canonical_bytes", lambda self: written.append(1) or write(self))
+    monkeypatch.setattr(desk, "LISTED_SECONDS", 3600.0)
+
+    def counted(folder, rounds):
+        federation = Federation(folder, names(6))
+        plan = make_plan(
+            silos=list(names(6)),
+            training={"rounds": rounds, "local_steps": 2},
+            waiting={"silo_share": 0.4},
+        )
+        listed.clear()
+        written.clear()
+        carry_out(plan, federation.grid(), federation.coordinator)
+        return len(listed), len(written)
+
+    few = counted(tmp_path / "few", 2)
+    assert counted(tmp_path / "many", 6) == few
+    assert few[0] == 1
+    monkeypatch.setattr(desk, "LISTED_SECONDS", -1.0)
+    assert counted(tmp_path / "old", 2)[0] == 4  # totals, two rounds, evaluation
+
+
+def test_a_silo_that_the_last_listing_lacks_is_looked_for_at_once():
+    grid = EmbeddedGrid(dict.fromkeys(names(2)))
+    nodes, known = desk.Nodes(), grid.get_nodes()
+    grid.get_nodes = lambda: known[:1]
+    assert set(nodes.of(grid, names(2))) == set(names(1))
+    grid.get_nodes = lambda: known
+    assert set(nodes.of(grid, names(1))) == set(names(1))
+    assert set(nodes.of(grid, names(2))) == set(names(2))
+    other = EmbeddedGrid(dict.fromkeys(names(3)))
+    assert set(nodes.of(other, names(1))) == set(names(3))
+
+
+def test_a_request_grows_by_thirty_bytes_a_silo(tmp_path):
+    """Its name, in the plan and, in base64, in what the person shows; and nothing else."""
+
+    def size(count):
+        federation = Federation(tmp_path / str(count), names(count))
+        site, plan = federation.coordinator, make_plan(silos=list(names(count)))
+        inbox = Inbox(site.silos, plan, lambda step: expected_shapes(plan, step))
+        made = desk.Desk(plan, site.keys, site.audit, inbox, site.front, site.clock)
+        requests = Requests(made, "train-0001", b"", {names(1)[0]: 1}, names(1))
+        return len(requests._envelope(names(1)[0]))
+
+    growth = (size(54) - size(4)) / 50
+    quoted = len(f'"{names(1)[0]}",')
+    assert growth == pytest.approx(quoted + 2 + 2 * quoted * 4 / 3, abs=0.2)  # quotes escaped
+
+
+def test_a_round_removes_one_checkpoint(tmp_path, monkeypatch):
+    """To look for those of all rounds each time would cost the square of their number."""
+    looked = []
+    unlink = Path.unlink
+
+    def counting(self, missing_ok=False):
+        looked.append(self.name)
+        unlink(self, missing_ok=missing_ok)
+
+    federation = Federation(tmp_path)
+    monkeypatch.setattr(Path, "unlink", counting)
+    done = carry_out(
+        make_plan(training={"rounds": 6, "local_steps": 2}),
+        federation.grid(),
+        federation.coordinator,
+    )
+    removed = [name for name in looked if name.endswith(".sealed")]
+    assert removed == [f"train-{number:04d}.sealed" for number in range(1, 5)]
+    kept = sorted(one.name for one in (done.folder / "checkpoints").iterdir())
+    assert kept == ["train-0005.sealed", "train-0006.sealed"]
 
 
 def test_who_asks_is_judged_anew_in_each_step_and_not_for_each_silo(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from abfed.coordinator import patience
 from abfed.coordinator.conduct import Conduct
 from abfed.coordinator.courier import make_courier
-from abfed.coordinator.exchange import addresses_of
+from abfed.coordinator.desk import addresses_of
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.patience import PatientGrid
 from abfed.protocol.errors import RunFailed
@@ -33,8 +33,11 @@ class Unsteady(EmbeddedGrid):
         self.asked = []
         self.outages = []
         self.pull_outages = []
+        self.gone = []
+        self.listings = 0
 
     def get_nodes(self):
+        self.listings += 1
         nodes = []
         for node in super().get_nodes():
             left = self.absences.get(node.name, 0)
@@ -57,6 +60,8 @@ class Unsteady(EmbeddedGrid):
     def push_messages(self, messages):
         if self.outages:
             raise self.outages.pop(0)
+        if self.gone:
+            return self.gone.pop(0)
         return super().push_messages(messages)
 
     def pull_messages(self, message_ids):
@@ -138,6 +143,18 @@ def test_a_superlink_that_goes_in_the_middle_of_a_call_is_waited_for(federation,
     assert not outcome.missing_now
     assert not grid.outages
     assert not grid.pull_outages
+
+
+@pytest.mark.parametrize("said", [[], [None], [""]])
+def test_a_message_that_is_not_taken_is_sent_again_to_where_its_silo_is_then(
+    federation, grid, said
+):
+    """What grids say of a node that has gone since it was listed: nothing, or no name."""
+    grid.gone = [said]
+    outcome = carry(federation, grid)
+    assert grid.asked == ["borealis", "aurora"]
+    assert grid.listings == 2
+    assert not outcome.missing_now
 
 
 def test_a_silo_that_comes_later_is_asked_then(federation, grid):
