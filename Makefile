@@ -33,7 +33,7 @@ NONE_YET = [ $$? -eq 5 ]
 say = @printf '\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs lab test test-slow test-privacy test-lab lint format bench bench-coverage lock clean
+.PHONY: help install demo docs lab test test-slow test-privacy test-lab breaks lint format bench bench-coverage lock clean
 
 help:  ## this list
 	@printf 'make <target>\n\n'
@@ -77,6 +77,9 @@ test-slow: $(READY)  ## the slow tests
 
 test-privacy: $(READY)  ## the slow tests that guard privacy
 	@$(BIN)/pytest tests -n $(WORKERS) --dist loadfile -m 'slow and privacy' $(ARGS) || $(NONE_YET)
+
+breaks: $(READY)  ## break each control in a copy of the code, and see its test fail (ARGS="S2 S11", --slow)
+	@$(BIN)/python -m tools.breaks $(ARGS)
 
 test-lab: $(READY)  ## the tutorial in JupyterLab, driven in a browser
 	@$(BIN)/pytest tests/lab/test_jupyterlab.py -m slow $(ARGS)

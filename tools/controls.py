@@ -1,4 +1,6 @@
-"""Writes docs/controls.md from `abfed.lab.controls`; fails where what it names isn't there.
+"""Writes docs/controls.md from `abfed.lab.controls` and `tests/breaks.yaml`.
+
+It fails where what they name isn't there, and where nothing breaks a control.
 
 python tools/controls.py          # write
 python tools/controls.py --check  # compare
@@ -9,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,29 +19,44 @@ import click
 from abfed.cli import main as entry
 from abfed.cli.ondemand import load
 from abfed.lab.controls import CONTROLS, Control
+from tools.breaks import Break, read_breaks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "controls.md"
 MARK = re.compile(r"\bS(?:1b|\d{1,2})\b")
 REASON = re.compile(r"# noqa.*|S\d{3}")  # the linter's rules are called S311 and so on
 
+FEWEST = 2
+"""Changes of the code that each control has at least: most have several parts."""
+
 HEAD = """# Controls
 
-Made by `python tools/controls.py` from `abfed/lab/controls.py` and `abfed/lab/breaking.py`; not
-edited by hand. The tool fails where a module, a command or a test (under `tests/`) that is named
-here doesn't exist, and where a control has no test that breaks it. In `abfed review` each control
-is broken once more: `tests/lab/test_posture.py` puts one after the other wrong, and fails where
-one has no such way. How each control stands at
-your sites, with evidence, date and owner, is what `abfed review` finds out.
+Made by `python tools/controls.py` from `abfed/lab/controls.py` and `tests/breaks.yaml`; not edited
+by hand. The tool fails where a module, a command or a test (under `tests/`) that is named here
+doesn't exist, and where nothing breaks a control. How each control stands at your sites, with
+evidence, date and owner, is what `abfed review` finds out; `tests/lab/test_posture.py` puts one
+after the other wrong, and sees that the review says so.
 
 """
 
+PARTS = """
+## What breaks each of them
 
-def missing(one: Control) -> list[str]:
-    """What a control names and isn't there."""
+`make breaks` changes a copy of the code as each line of this table says, and sees that its test
+fails then; a test that holds all the same is an error. Those marked * take several processes or
+hosts: `make breaks ARGS=--slow`. That each change still fits the code is a fast test.
+
+| id | were it so that … | code | this test would fail |
+|---|---|---|---|
+"""
+
+
+def missing(one: Control, breaks: Sequence[Break]) -> list[str]:
+    """What a control names and isn't there; and that it is broken at all."""
     gone = [name for name in one.where if importlib.util.find_spec(name) is None]
-    gone += [name for name in one.tests if not _is_test(name)]
-    gone += [] if one.tests else ["a test that breaks it"]
+    tests = [*(f"tests/{name}" for name in one.outside), *(each.test for each in breaks)]
+    gone += [name for name in dict.fromkeys(tests) if not _is_test(name)]
+    gone += [] if len(breaks) >= FEWEST else [f"{FEWEST} changes that break it"]
     words = one.command.split()[1:]
     command = load(words[0], entry.COMMANDS[words[0]]) if words[0] in entry.COMMANDS else None
     for word in words[1:]:
@@ -48,7 +66,7 @@ def missing(one: Control) -> list[str]:
 
 def _is_test(name: str) -> bool:
     """Whether a test of this name stands in its file, at the margin where pytest collects it."""
-    file, _, function = name.partition("::")
+    file, _, function = name.partition("[")[0].partition("::")
     path = ROOT / file
     if not path.is_file() or not function:
         return False
@@ -73,23 +91,28 @@ def page() -> str:
     Raises:
         SystemExit: a control names something that isn't there.
     """
-    if gone := {one.id: missing(one) for one in CONTROLS if missing(one)}:
+    breaks = read_breaks()
+    if unknown := set(breaks) - {one.id for one in CONTROLS}:
+        raise SystemExit(f"no such control: {unknown}")
+    found = {one.id: missing(one, breaks.get(one.id, ())) for one in CONTROLS}
+    if gone := {name: these for name, these in found.items() if these}:
         raise SystemExit(f"not there: {gone}")
     also = marked()
-    rows = [
-        "| id | asked | enforced in | shown by | broken by | owner |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = ["| id | asked | enforced in | shown by | owner |", "|---|---|---|---|---|"]
     for one in CONTROLS:
         named = [f"{name.replace('.', '/')}.py" for name in one.where]
         more = [name for name in also.get(one.id, []) if name not in named]
         where = ", ".join(f"`{name}`" for name in [*named, *more])
-        tests = ", ".join(f"`{name.removeprefix('tests/')}`" for name in one.tests)
-        rows.append(
-            f"| {one.id} | {one.asked} | {where} | `{one.command}` | {tests} "
-            f"| {one.owner.replace('-', ' ')} |"
-        )
-    return HEAD + "\n".join(rows) + "\n"
+        shown = ", ".join(f"`{name}`" for name in [one.command, *one.outside])
+        owner = one.owner.replace("-", " ")
+        rows.append(f"| {one.id} | {one.asked} | {where} | {shown} | {owner} |")
+    parts = [
+        f"| {one.id} | {each.what}{' *' if each.slow else ''} | `{each.file}` "
+        f"| `{each.test.removeprefix('tests/')}` |"
+        for one in CONTROLS
+        for each in breaks[one.id]
+    ]
+    return HEAD + "\n".join(rows) + "\n" + PARTS + "\n".join(parts) + "\n"
 
 
 def main() -> int:

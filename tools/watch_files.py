@@ -69,13 +69,18 @@ def _named(severity: str) -> list[str]:
 
 
 def dashboard() -> str:
-    """A Grafana dashboard: alarms that stand, alarms by rule, budgets, looks."""
+    """A Grafana dashboard: alarms that stand, alarms by rule, budgets, looks, ages."""
     panels = [
         _panel(0, "Alarms that stand", 'abfed_state{state=~"alarms-.*"}', "stat"),
         _panel(1, "Alarms raised, by rule", 'abfed_events_total{event=~"alarm-.*"} > 0'),
         _panel(2, "Budget left", 'abfed_state{state=~"budget-left-.*"}'),
         _panel(
             3, "Looks and failed sinks", 'rate(abfed_events_total{event=~"look|sink-failed"}[5m])'
+        ),
+        _panel(
+            4,
+            "Days since check-ups and the lock",
+            'abfed_state{state=~"(checkup|lock)-age-days.*"}',
         ),
     ]
     board = {

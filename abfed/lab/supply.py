@@ -104,17 +104,24 @@ def lock_drift(lock: Path = LOCK) -> Iterator[Finding]:
         )
 
 
+def lock_made(lock: Path = LOCK) -> date | None:
+    """The day on which the lock says it was made; None where there is none, or it doesn't say."""
+    text = lock.read_text("utf-8") if lock.is_file() else ""
+    found = re.search(r"^# Resolved on (\d{4}-\d\d-\d\d)\.", text, re.MULTILINE)
+    return None if found is None else date.fromisoformat(found.group(1))
+
+
 def lock_age(today: date, lock: Path = LOCK) -> Iterator[Finding]:
     """Whether the lock is so old that fixes are missing from it, by the day it says it was made."""
     if not lock.is_file():
         return
-    found = re.search(r"^# Resolved on (\d{4}-\d\d-\d\d)\.", lock.read_text("utf-8"), re.MULTILINE)
-    if found is None:
+    made = lock_made(lock)
+    if made is None:
         yield Finding(
             check="lock-age", severity="low", what="the lock does not say when it was made"
         )
         return
-    days = (today - date.fromisoformat(found.group(1))).days
+    days = (today - made).days
     if days > OLD:
         yield Finding(
             check="lock-age",

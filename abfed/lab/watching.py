@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from abfed.lab.offices import Office
 from abfed.lab.responding import vendors_of
 from abfed.lab.run_alarms import judge_run
+from abfed.lab.supply import lock_made
 from abfed.lab.watched import (
     KEPT,
     of_backups,
@@ -45,6 +47,7 @@ from abfed.protocol.identity import At
 from abfed.protocol.schema import Frozen
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.alarms import BROKEN, Alarm
+from abfed.site.checkups import Checkups
 from abfed.site.clock import Clock, moment_of, stamp
 from abfed.site.files import read_private
 from abfed.site.health import Metrics
@@ -171,6 +174,8 @@ class Watch:
     def _found(self, now: datetime) -> Iterator[Alarm]:
         for site in self._sites:
             yield from self._of_site(site, now)
+        if (made := lock_made()) is not None:  # S18
+            self.metrics.state.labels(state="lock-age-days").set((now.date() - made).days)
         if "coordinator" in self._sites:
             home = "coordinator"
             yield from _whole(self._of_runs(now), home, "of_runs", now)
@@ -191,8 +196,17 @@ class Watch:
             parts += [of_store, of_requests, of_backups]
         for part in parts:
             yield from _whole(part(office, now), site, part.__name__, now)
+        yield from _whole(self._of_checkup(office, now), site, "of_checkup", now)
         if site in self._workspace.silos:
             yield from _whole(self._of_budgets(site, now), site, "of_budgets", now)
+
+    def _of_checkup(self, office: Office, now: datetime) -> Iterator[Alarm]:
+        """How long ago a site was checked, as a gauge (S7); one that never was has none."""
+        last = Checkups(office.folder, office.keys).last()
+        if last is not None:
+            age = (now - moment_of(last.at)) / timedelta(days=1)
+            self.metrics.state.labels(state=f"checkup-age-days-{office.site}").set(age)
+        yield from ()
 
     def _of_budgets(self, site: str, now: datetime) -> Iterator[Alarm]:
         """The pace at which a silo's budgets are spent; the silo is opened as if it were asked."""

@@ -1,9 +1,9 @@
 """Checking a silo from its keys to its last row: each part on its own, so that none hides another.
 
-What is looked at: that nothing is missing or open to others; the policy; the sealed manifest and
-each file of the store, byte by byte; each entry of the ledger; each kept release and model; each
-entry of the audit log, and that the ledger is not older than it. Nothing is decrypted that holds a
-row, nothing is written, and nothing is repaired.
+What is looked at: that nothing is missing or open to others; the policy; the sealed manifest, who
+must not come back, and each file of the store, byte by byte; each entry of the ledger; each kept
+release and model; each entry of the audit log, and that the ledger is not older than it. Nothing is
+decrypted that holds a row, nothing is written, and nothing is repaired.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from abfed.silo.models import Models
 from abfed.silo.policy import Policy
 from abfed.silo.releases import Releases
 from abfed.silo.service import SiloPaths, check_not_restored, check_there
+from abfed.silo.tombstones import Tombstones
 from abfed.site.audit import AuditLog
 from abfed.site.keys import SiteKeys
 
@@ -77,7 +78,8 @@ def _files(paths: SiloPaths) -> str:
 
 def _store(paths: SiloPaths, keys: SiteKeys) -> str:
     files = BucketFiles(paths.store, keys)
-    with files.snapshot() as (_, opened):
+    with files.snapshot() as (manifest, opened):
+        Tombstones(paths.store, keys).read(manifest.subjects)  # else who was erased came back (S1b)
         for file, handle in opened:
             files.content(file, handle)
         return f"{len(opened)} files, every byte"

@@ -148,6 +148,12 @@ def test_each_wrong_is_found_and_on_record(what: str, workspace: Workspace) -> N
         assert check in {one["check"] for one in record["findings"]}
 
 
+def test_a_check_that_cannot_be_made_is_a_finding(workspace: Workspace) -> None:
+    write_private(workspace.silo_folder("aurora") / "subjects.sealed", b"no register of requests")
+    told = found(workspace)["requests"]
+    assert (told.severity, "could not be checked" in told.what) == ("high", True), told
+
+
 def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     _wide(workspace)
     _aside(workspace)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ import yaml
 from abfed.cli.main import main
 from abfed.coordinator.house import FOLDER, Places, Settings
 from abfed.coordinator.provision import Provisioner
-from abfed.lab import controls, pages_security
+from abfed.lab import pages_security
 from abfed.lab.controls import CONTROLS
 from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
 from abfed.lab.examining import FILE_CHECKS, SITE_CHECKS
@@ -39,7 +37,6 @@ from tests.examples import model_values
 from tests.signing import CHEAPEST_FOR_TESTS, PASSWORD
 from tests.silo.asking import model_arrays
 from tests.site.test_vendors import HOOK, vendor
-from tools.controls import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = CheckUp(LAB, LAB_CHECKS, (), None)
@@ -361,26 +358,6 @@ def test_it_is_kept_signed_and_its_page_says_what_is_not_so(workspace: Workspace
         read_posture(path, workspace.keys.public_key)
     with pytest.raises(IntegrityError):
         find_subject(workspace, "security")
-
-
-def test_a_control_that_nothing_breaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {one.id: missing(one) for one in CONTROLS if missing(one)} == {}
-    monkeypatch.setattr(controls, "BROKEN_BY", {})
-    assert missing(CONTROLS[0]) == ["a test that breaks it"]
-    named = {"lab/test_posture.py": ("test_that_is_not_there",), "lab/none.py": ("test_it",)}
-    monkeypatch.setattr(controls, "BROKEN_BY", {CONTROLS[0].id: named})
-    assert missing(CONTROLS[0]) == [
-        "tests/lab/test_posture.py::test_that_is_not_there",
-        "tests/lab/none.py::test_it",
-    ]
-
-
-def test_the_page_of_controls_is_what_the_tool_writes() -> None:
-    done = subprocess.run(
-        [sys.executable, "tools/controls.py", "--check"],
-        cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from abfed.lab.intake import ingest_export
 from abfed.lab.models import damaged_models, registry_of
 from abfed.lab.playbook import copy_playbooks
 from abfed.lab.responding import contain, incidents_of, vendors_of
+from abfed.lab.supply import lock_made
 from abfed.lab.watched import of_budgets
 from abfed.lab.watching import Watch
 from abfed.lab.workspace import Workspace
@@ -222,6 +223,31 @@ def test_what_is_damaged_next_is_told_on_the_same_day(workspace: Workspace) -> N
 
 def test_no_state_is_without_such_a_test() -> None:
     assert set(STATES) == {*WRONG, *ELSEWHERE, "budget-burn"}
+
+
+def test_the_age_of_check_ups_and_of_the_lock_are_gauges(workspace: Workspace) -> None:
+    check_up(workspace, "dahlia", workspace.clock())
+    forward(workspace, days=3)
+    watch = Watch(workspace)
+    watch.look()
+    told = {
+        sample.labels["state"]: sample.value
+        for family in watch.metrics.registry.collect()
+        for sample in family.samples
+        if "state" in sample.labels
+    }
+    made = lock_made()
+    assert made is not None
+    assert told["checkup-age-days-dahlia"] == pytest.approx(3, abs=0.001)
+    assert "checkup-age-days-coordinator" not in told, "it never was checked"
+    assert told["lock-age-days"] == (workspace.clock().date() - made).days
+
+
+def test_a_check_up_that_was_changed_is_told(workspace: Workspace) -> None:
+    check_up(workspace, "dahlia", workspace.clock())
+    look(workspace)
+    flip(workspace.silo_folder("dahlia") / "checkup-last.sealed")
+    assert look(workspace)["chain-or-seal-broken"].subject == "checkup"
 
 
 def test_a_sound_site_tells_nothing(workspace: Workspace) -> None:

@@ -15,6 +15,7 @@ from abfed.protocol.envelope import open_envelope
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import Refusal, decode
 from abfed.silo.checking import check_silo
+from abfed.silo.rewriting import Rewriting
 from abfed.silo.service import SiloService
 from abfed.site.keys import SiteKeys
 from tests.examples import make_plan
@@ -62,6 +63,18 @@ def _change_log(silo: Path) -> None:
     log.write_bytes(b"".join(lines))
 
 
+def _lose_tombstones(silo: Path) -> None:
+    Rewriting(silo / "store", SiteKeys.open(silo / "keys")).erase([b"somebody who was"])
+    (path,) = (silo / "store").glob("subjects-*")
+    path.unlink()
+
+
+def _change_tombstones(silo: Path) -> None:
+    Rewriting(silo / "store", SiteKeys.open(silo / "keys")).erase([b"somebody who was"])
+    (path,) = (silo / "store").glob("subjects-*")
+    _flip(path)
+
+
 def _lose_ledger(silo: Path) -> None:
     for path in silo.glob("ledger.db*"):
         path.unlink()
@@ -73,6 +86,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "rows that are gone": (lambda silo: _bucket(silo).unlink(), {"store"}),
     "another manifest": (lambda silo: _flip(silo / "store" / "manifest.sealed"), {"store"}),
     "rows open to others": (lambda silo: _bucket(silo).chmod(0o644), {"store"}),
+    "people who must not come back, lost": (_lose_tombstones, {"store"}),
+    "other people who must not come back": (_change_tombstones, {"store"}),
     "a policy open to others": (
         lambda silo: (silo / "policy.yaml").chmod(0o644),
         {"files", "policy"},

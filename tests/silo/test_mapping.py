@@ -69,6 +69,14 @@ def test_all_problems_are_named_at_once():
         assert told in refused.value.what
 
 
+@pytest.mark.parametrize("column", ["basis", "opted_out"])
+def test_an_export_says_under_which_law_each_send_was_made(column):
+    lines = MAPPING.splitlines(keepends=True)
+    (named,) = [line for line in lines if line.startswith(f"{column}:")]
+    with pytest.raises(MappingError, match=f"{column}: is missing"):
+        mapping(MAPPING.replace(named, ""))
+
+
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(MappingError, match="can't be read"):
         ExportMapping.load(tmp_path / "none.yaml")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import fcntl
 import multiprocessing
 import random
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.silo.encryption import Cryptor
 from abfed.silo.lists import Lists
 from abfed.silo.pseudonyms import Pseudonyms
 from abfed.silo.releases import Releases
@@ -88,6 +90,7 @@ def test_no_marked_value_is_in_any_byte_on_disk(tmp_path, monkeypatch):
             ]
             * 3
         )
+        yield table([send(person, 91) for person in range(300)])  # so that those are on disk too
         assert_no(tmp_path, marked, b"CanaryTier", b"CanaryLand", pack(odd))
 
     store.upsert(batches(), experiments=EXPERIMENTS)
@@ -156,6 +159,26 @@ def test_another_key_opens_nothing(made, tmp_path):
     thief = SiteKeys.create(tmp_path / "thief", site="aurora")
     with pytest.raises(IntegrityError, match="manifest"):
         Store.open(folder, thief)
+
+
+def test_each_file_has_a_key_of_its_own_that_its_site_alone_unwraps(tmp_path, monkeypatch):
+    store, _ = founded(tmp_path)
+    wrapped, wrap = [], SiteKeys.wrap
+
+    def seen_to_wrap(self: SiteKeys, key: bytes, *, name: str) -> bytes:
+        wrapped.append(bytes(key))
+        return wrap(self, key, name=name)
+
+    monkeypatch.setattr(SiteKeys, "wrap", seen_to_wrap)
+    put(store, [send(person) for person in range(60)])
+    files = [path.read_bytes() for path in (tmp_path / "store").glob("bucket-*")]
+    assert len(set(wrapped)) == len(wrapped) == len(files) > 1
+    assert {len(key) for key in wrapped} == {32}  # AES-256
+    for shown in (*wrapped, *map(base64.b64encode, wrapped)):
+        assert not [data for data in files if shown in data]
+    thief = Cryptor(SiteKeys.create(tmp_path / "thief", site="aurora"))
+    with pytest.raises(IntegrityError, match="can't be decrypted"):
+        thief.decrypt(files[0], where="stolen")
 
 
 def test_an_older_bucket_file_under_a_newer_name_is_found(made):

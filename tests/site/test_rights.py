@@ -157,6 +157,8 @@ def test_a_role_without_its_training_is_off() -> None:
         found = decide(table, token("analyst", attested=attested), asked)
         assert found.allowed == allowed
         assert allowed or "training 'privacy-basics'" in found.steps[0]
+    other = Attested(module="first-aid", until=stamp(NOW + timedelta(days=1)))
+    assert not decide(table, token("analyst", attested=(other,)), asked).allowed
 
 
 def test_a_site_gives_only_the_roles_it_may() -> None:
