@@ -54,6 +54,7 @@ def test_erased_people_are_gone_from_every_file_and_stay_so(made):
     )
     put(store, [send(999)])
     assert pseudonym(999) not in read(store), "nothing was held of them, and they stay out"
+    assert rewriting.holds([*WHO, pseudonym(999)]) == frozenset(), "no file holds a row of theirs"
     Rewriting(folder, keys).erase([pseudonym(998)])
     store.refresh()
     assert store.describe().erasures == 1, "it changed nothing, so no plan is to be run again"
