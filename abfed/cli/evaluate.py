@@ -43,7 +43,7 @@ def evaluate(
         if not len(frame) and not len(frame.columns):
             continue  # the plan doesn't ask for it
         if len(frame):
-            table(frame.to_dict(orient="records"), title=title)
+            table([_folded(row) for row in frame.to_dict(orient="records")], title=title)
         else:
             say(f"{title}: not shown, noise drowns it")
     if found.recalibration is not None:
@@ -51,5 +51,25 @@ def evaluate(
         say(
             f"Recalibration: logit × {slope:.3f} {shift:+.3f} would fit best (1 and 0 fit already)."
         )
-    say("Intervals are at 95 % and hold sampling and noise. A figure is empty where noise drowns")
-    say("it; one about an order also where all scores lie in one bin.")
+    say("Intervals are at 95 % and hold chance and noise; behind them stands how much of the")
+    say("variance is noise. A figure is empty where noise drowns it; one about an order also where")
+    say("all scores lie in one bin.")
+
+
+def _folded(row: dict[Any, Any]) -> dict[str, Any]:
+    """A row whose estimates are one cell each: value, interval, the noise's part."""
+    from abfed.cli.output import cell
+    from abfed.lab.frames import in_parts
+
+    shown: dict[str, Any] = {}
+    estimates = [name for name in row if f"{name}_se" in row]
+    parts = {part for name in estimates for part in in_parts(name, None)}
+    for name, value in row.items():
+        if name in estimates:
+            low, high, share = (row[f"{name}_{one}"] for one in ("low", "high", "privacy_share"))
+            shown[name] = cell(value)
+            if low < high:
+                shown[name] += f" ({cell(low)} to {cell(high)}; noise {100 * share:.0f} %)"
+        elif name not in parts:
+            shown[name] = value
+    return shown

@@ -64,7 +64,7 @@ class Registration(Frozen):
         releases: digest of each release that it was made of, by silo and step.
         epochs: the state of each silo's data.
         epsilon: what the run cost each silo's recipients at `delta`.
-        evaluation: AUC and log loss with standard errors, from noised histograms.
+        evaluation: AUC and log loss, standard errors and chance's part, from noised histograms.
         versions: of what computed it.
         simulated: its noise was seeded.
     """

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from abfed.lab.curves import plot_training
 from abfed.lab.figures import figures
 from abfed.lab.page import STYLE, facts, paragraph, pill, table, title
-from abfed.lab.plots import plot_budget, plot_effects, plot_training
+from abfed.lab.plots import plot_budget, plot_effects
 from abfed.lab.readings import effects_at, reading, sample_ratio_reading, widest
 from abfed.lab.units import NONE, count, level, plain, unit_of
 from abfed.stats.decisions import DECISIONS

@@ -1,8 +1,9 @@
 """How good a run's final model is, beside what needs no model: from its releases only.
 
-Each figure comes with an interval that holds sampling and noise, and is missing where noise drowns
-it. Baselines stand in the same tables as the model: the majority (everybody is given the mean
-chance), the single column that the model itself leans on most, and a random order.
+Each figure comes with an interval that holds chance and noise, with what of it is which, and is
+missing where noise drowns it. Baselines stand in the same tables as the model: the majority
+(everybody is given the mean chance), the single column that the model itself leans on most, and a
+random order.
 """
 
 from __future__ import annotations
@@ -16,21 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from abfed.lab.frames import marked
+from abfed.lab.frames import in_parts, marked
 from abfed.learning.amounts import amounts
+from abfed.learning.calibration import calibration, recalibration, reliability
 from abfed.learning.evaluation import (
     Estimate,
     ScoreHistogram,
     area_under_counts,
     area_under_curve,
-    calibration,
     log_loss,
     majority_loss,
     pool,
-    recalibration,
-    reliability,
     table_noise,
 )
 from abfed.learning.heads import Heads
@@ -48,7 +46,6 @@ MODEL_ROW, COLUMN_ROW, RANDOM_ROW, MAJORITY_ROW = (
     "random",
     "majority",
 )
-LEVEL = 0.95
 
 Floats = npt.NDArray[np.float64]
 Released = npt.NDArray[np.int64]
@@ -92,7 +89,7 @@ class Evaluation:
         """How well the outcome is told: one row each for the model and for what needs none.
 
         Returns:
-            scorer, auc, auc_low, auc_high, log_loss, log_loss_low, log_loss_high.
+            scorer, auc and log_loss with their parts (`frames.in_parts`).
         """
         single = self._pooled(lambda _, one: self._table(one, SINGLE, np.ones(1)))
         rows = [
@@ -103,15 +100,17 @@ class Evaluation:
         ]
         return self._frame(
             [
-                {"scorer": name} | _interval("auc", area) | _interval("log_loss", loss)
+                {"scorer": name} | in_parts("auc", area) | in_parts("log_loss", loss)
                 for name, area, loss in rows
             ]
         )
 
     @functools.cached_property
     def calibration(self) -> pd.DataFrame:
-        """What was predicted and what happened, by bin of the score."""
-        return self._frame([one._asdict() for one in calibration(self.scores)])
+        """What was predicted and what happened (with its parts), by bin of the score."""
+        return self._frame(
+            [one._asdict() | in_parts("observed", one.observed) for one in calibration(self.scores)]
+        )
 
     @functools.cached_property
     def recalibration(self) -> tuple[float, float] | None:
@@ -122,18 +121,22 @@ class Evaluation:
     def recalibrated(self) -> pd.DataFrame:
         """Log-loss and reliability as trained, and with slope and shift that fit best.
 
-        Reliability is the mean distance of what was predicted from what happened, by bin; 0 is
-        best. The two numbers are fitted to the same counts, to many people: they flatter little.
+        Reliability is the mean distance of what was predicted from what happened, by bin; beside it
+        stands what chance alone, and chance and noise, would show of a model that is right. The two
+        numbers are fitted to the same counts, to many people: they flatter little.
 
         Returns:
-            scores, log_loss with interval, reliability; empty where noise drowns it.
+            scores, log_loss with its parts, reliability, reliability_by_chance,
+            reliability_by_both; empty where noise drowns it.
         """
+        names = ["reliability", "reliability_by_chance", "reliability_by_both"]
         if self.recalibration is None:
-            return self._frame([], ["scores", "log_loss", "reliability"])
+            return self._frame([], ["scores", "log_loss", *names])
         rows = []
         for name, fit in (("as trained", (1.0, 0.0)), ("recalibrated", self.recalibration)):
-            loss = _interval("log_loss", log_loss(self.scores, *fit))
-            rows.append({"scores": name} | loss | {"reliability": reliability(self.scores, *fit)})
+            loss = in_parts("log_loss", log_loss(self.scores, *fit))
+            far = reliability(self.scores, *fit) or (math.nan,) * 3
+            rows.append({"scores": name} | loss | dict(zip(names, far, strict=True)))
         return self._frame(rows)
 
     @functools.cached_property
@@ -141,7 +144,7 @@ class Evaluation:
         """How well further outcomes are told, and buying, beside the majority; revenue's bins.
 
         Returns:
-            outcome, auc, log_loss and majority_log_loss with intervals; a row each.
+            outcome, auc, log_loss and majority_log_loss with their parts; a row each.
         """
         heads = Heads.of(self.run.plan)
         names = [*heads.outcomes[1:], *(["revenue above 0"] if heads.bound else [])]
@@ -153,9 +156,9 @@ class Evaluation:
             )
             rows.append(
                 {"outcome": name}
-                | _interval("auc", area_under_curve(scores))
-                | _interval("log_loss", log_loss(scores))
-                | _interval("majority_log_loss", majority_loss(scores))
+                | in_parts("auc", area_under_curve(scores))
+                | in_parts("log_loss", log_loss(scores))
+                | in_parts("majority_log_loss", majority_loss(scores))
             )
         return self._frame(rows)
 
@@ -163,8 +166,8 @@ class Evaluation:
     def revenue(self) -> pd.DataFrame:
         """Revenue by bins of what was predicted: predicted up to, recipients, observed mean.
 
-        The observed mean takes each recipient at the middle of their bin of revenue; it has a
-        standard error of sampling and noise, and is missing where noise drowns the bin.
+        The observed mean takes each recipient at the middle of their bin of revenue; it has its
+        parts, and is missing where noise drowns the bin.
         """
         bound = Heads.of(self.run.plan).bound
         if not bound:
@@ -172,14 +175,19 @@ class Evaluation:
         released = [one.arrays[REVENUE] for one in self._final.values()]
         variance = sum(table_noise(one.release.noise) ** 2 for one in self._final.values())
         counts = np.sum(released, axis=0).astype(np.float64)
-        return self._frame([one._asdict() for one in amounts(counts, variance, bound)])
+        return self._frame(
+            [
+                one._asdict() | in_parts("observed", one.observed)
+                for one in amounts(counts, variance, bound)
+            ]
+        )
 
     @functools.cached_property
     def uplift(self) -> pd.DataFrame:
         """How well each arm's effect is ranked, by the model and by what needs none.
 
         Returns:
-            arm, scorer, effect, qini and auuc (outcomes a recipient), each with `_low`, `_high`.
+            arm, scorer, effect, qini and auuc (outcomes a recipient), each with its parts.
         """
         rows: list[dict[str, Any]] = []
         for place, arm in enumerate(self._treated):
@@ -189,20 +197,20 @@ class Evaluation:
                 figures = zip(("effect", "qini", "auuc"), parts, strict=True)
                 rows.append({"arm": arm, "scorer": name})
                 for figure, part in figures:
-                    rows[-1] |= _interval(figure, part)
+                    rows[-1] |= in_parts(figure, part)
             zero = Estimate(0.0, 0.0, 0.0)
-            rows.append({"arm": arm, "scorer": RANDOM_ROW} | _interval("qini", zero))
+            rows.append({"arm": arm, "scorer": RANDOM_ROW} | in_parts("qini", zero))
         return self._frame(rows)
 
     @functools.cached_property
     def deciles(self) -> pd.DataFrame:
-        """Each arm's effect by tenths of the model's uplift: arm, decile, uplift with interval."""
+        """Each arm's effect by tenths of the model's uplift: arm, decile, uplift with its parts."""
         rows = [
-            {"arm": arm, "decile": one.decile} | _interval("uplift", one.uplift)
+            {"arm": arm, "decile": one.decile} | in_parts("uplift", one.uplift)
             for place, arm in enumerate(self._treated)
             for one in self._contrast(UPLIFT, place).deciles()
         ]
-        columns = ["arm", "decile", "uplift", "uplift_low", "uplift_high"]
+        columns = ["arm", "decile", *in_parts("uplift", None)]
         return self._frame(rows, columns)
 
     @functools.cached_property
@@ -210,22 +218,22 @@ class Evaluation:
         """What the model's recommendations are worth, against one arm for everybody.
 
         Returns:
-            policy, value with interval (outcomes a recipient), share of recipients it recommends
+            policy, value with its parts (outcomes a recipient), share of recipients it recommends
             the arm to, and gain: over the best single arm.
         """
         found = self._policy_value()
-        columns = ["policy", "value", "value_low", "value_high", "share", "gain"]
+        columns = ["policy", *in_parts("value", None), "share", *in_parts("gain", None)]
         if found is None:
-            return self._frame([], [*columns, "gain_low", "gain_high"])
+            return self._frame([], columns)
         rows: list[dict[str, Any]] = [
             {"policy": MODEL_ROW, "share": np.nan}
-            | _interval("value", found.value)
-            | _interval("gain", found.gain)
+            | in_parts("value", found.value)
+            | in_parts("gain", found.gain)
         ]
         for arm, value, share in zip(self.run.plan.arms, found.arms, found.shares, strict=True):
             best = " (best single arm)" if arm is self.run.plan.arms[found.best] else ""
             row = {"policy": f"{arm.name} for everybody{best}", "share": share}
-            rows.append(row | _interval("value", value) | _interval("gain", None))
+            rows.append(row | in_parts("value", value) | in_parts("gain", None))
         return self._frame(rows)
 
     @property
@@ -271,15 +279,3 @@ class Evaluation:
 
     def _frame(self, rows: list[dict[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
         return marked(pd.DataFrame(rows, columns=columns), self.run.source)
-
-
-def _interval(name: str, estimate: Estimate | None) -> dict[str, float]:
-    """A figure and its 95 % interval; missing where there is none."""
-    if estimate is None:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    reach = float(stats.norm.ppf(0.5 + LEVEL / 2)) * estimate.standard_error
-    return {
-        name: estimate.value,
-        f"{name}_low": estimate.value - reach,
-        f"{name}_high": estimate.value + reach,
-    }

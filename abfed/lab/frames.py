@@ -9,14 +9,20 @@ disclosure gate refuses it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from scipy import stats
 
 from abfed.lab.page import STYLE, roomy, table
-from abfed.lab.units import NONE
+from abfed.lab.units import NONE, percent
 
+if TYPE_CHECKING:
+    from abfed.learning.evaluation import Estimate
+
+LEVEL = 0.95
 SOURCE = "source"
 COUNTS = {"recipients", "count", "counts", "n", "people", "sends"}
 """Names of columns that count people or what they did."""
@@ -26,6 +32,31 @@ def marked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """The frame, saying what it was computed from."""
     frame.attrs[SOURCE] = source
     return frame
+
+
+def in_parts(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """Columns of an estimate: its interval, and what of it is chance and what is noise.
+
+    Returns:
+        By name and ending: the value (no ending), _low and _high of its 95 % interval, _se,
+        _se_sampling (chance alone) and _privacy_share (the noise's part of the variance). All
+        missing where there is no estimate.
+    """
+    value = low = high = se = sampling = share = math.nan
+    if estimate is not None:
+        value, se, sampling = estimate.value, estimate.standard_error, estimate.sampling_error
+        reach, share = float(stats.norm.ppf(0.5 + LEVEL / 2)) * se, estimate.noise_share
+        low, high = value - reach, value + reach
+    return {
+        name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_se": se,
+        f"{name}_se_sampling": sampling, f"{name}_privacy_share": share,
+    }  # fmt: skip
+
+
+def noises_part(row: Mapping[Any, Any], name: str) -> str:
+    """The noise's part of an estimate's variance, as it stands below the estimate."""
+    share = float(row.get(f"{name}_privacy_share", math.nan))
+    return f"noise {percent(share)}" if math.isfinite(share) else ""
 
 
 def frame_table(frame: pd.DataFrame) -> str:

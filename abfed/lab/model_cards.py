@@ -6,6 +6,8 @@ evaluated, and what it was made of. What nobody measured is said not to have bee
 
 from __future__ import annotations
 
+import math
+
 from abfed.coordinator.registry import Registration, Standing
 from abfed.lab.cards import shape_of
 from abfed.protocol.plan import Plan
@@ -76,12 +78,24 @@ def _evaluation(model: Registration) -> str:
     if found.get("auc") is None:
         figures = "Not estimable: the noise drowns it."
     else:
-        auc, error = found["auc"], found.get("auc_se")
-        figures = f"AUC {auc:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+        figures = f"AUC {_with_errors(found, 'auc', 3)}"
         if found.get("log_loss") is not None:
-            figures += f", log loss {found['log_loss']:.4f}"
+            figures += f", log loss {_with_errors(found, 'log_loss', 4)}"
         figures += ", on recipients held out, from noised histograms; errors are standard errors."
     return f"## How it was evaluated\n\n{figures}"
+
+
+def _with_errors(found: dict[str, float | None], name: str, places: int) -> str:
+    """A figure, its standard error, and what of that is chance's and what the noise's."""
+    value, error, chance = (found.get(f"{name}{part}") for part in ("", "_se", "_se_sampling"))
+    said = f"{value:.{places}f}"
+    if error is None:
+        return said
+    said += f" ± {error:.{places}f}"
+    if chance is None:  # registered before the parts were
+        return said
+    noise = math.sqrt(max(0.0, error**2 - chance**2))
+    return f"{said} (chance {chance:.{places}f}, noise {noise:.{places}f})"
 
 
 def _limits(model: Registration, plan: Plan) -> str:

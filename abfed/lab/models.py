@@ -43,7 +43,8 @@ def facts_of(run: Run) -> dict[str, Any]:
     """What a registration says of a run's model."""
     manifest = run.manifest
     last = run.training.to_dict(orient="records")[-1:]
-    figures = ("auc", "auc_se", "log_loss", "log_loss_se", "recipients")
+    parts = ("", "_se", "_se_sampling")
+    figures = [f"{name}{part}" for name in ("auc", "log_loss") for part in parts]
     return {
         "name": run.plan.name,
         "run": run.name,
@@ -58,7 +59,7 @@ def facts_of(run: Run) -> dict[str, Any]:
             for row in run.ledger.to_dict(orient="records")
         },
         "delta": run.plan.privacy.delta,
-        "evaluation": {one: _finite(row[one]) for row in last for one in figures},
+        "evaluation": {one: _finite(row[one]) for row in last for one in (*figures, "recipients")},
         "versions": manifest["versions"],
         "simulated": manifest["simulated"],
     }

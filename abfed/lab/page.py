@@ -225,6 +225,12 @@ def pill(text: str, kind: str) -> str:
     return f'<span class="pill {kind}">{escape(text)}</span>'
 
 
+def under(figure: str, *below: str) -> str:
+    """A figure in a cell, with what belongs to it below, in small."""
+    lines = "".join(f'<br><span class="soft">{one}</span>' for one in below if one)
+    return f"{figure}{lines}"
+
+
 def roomy(markup: str) -> str:
     """A cell's words with room to be read on a narrow screen, where they need any."""
     return f'<span class="long">{markup}</span>' if len(markup) > LONG else markup

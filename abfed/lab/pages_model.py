@@ -11,18 +11,16 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.curves import POSSIBLE
 from abfed.lab.evaluating import COLUMN_ROW, MAJORITY_ROW, MODEL_ROW, Evaluation
-from abfed.lab.page import BLUE, INK, RULE, paragraph, picture, section, table
-from abfed.lab.plots import POSSIBLE, as_svg, drawing
-from abfed.lab.readings import GUESSING, SURE, require_model
-from abfed.lab.units import NBSP, NONE, count, percent, plain, signed
-from abfed.learning.evaluation import (
-    CalibrationBin,
-    ScoreHistogram,
-    calibration,
-    calibration_in_groups,
-    pool,
-)
+from abfed.lab.frames import in_parts, noises_part
+from abfed.lab.page import BLUE, INK, RULE, paragraph, picture, section, table, under
+from abfed.lab.plots import as_svg, draw_estimate, drawing, explain_parts
+from abfed.lab.readings import GUESSING, SURE, require_model, widened
+from abfed.lab.units import NBSP, NOISES_PART, NONE, PARTS, count, percent, plain, signed
+from abfed.learning.calibration import calibration, calibration_in_groups
+from abfed.learning.evaluation import Estimate, ScoreHistogram, pool
+from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from abfed.lab.runs import Run
 
-__all__ = ["LAST", "SURE", "calibration_reading", "histograms"]
+__all__ = ["LAST", "SURE", "calibrated_in_short", "histograms"]
 
 LAST = "evaluate"
 """The step whose histograms are of the final model."""
@@ -60,8 +58,8 @@ def baselines(run: Run) -> str:
         rows, source=run.source, numeric=(1, 2),
     )  # fmt: skip
     how = (
-        f"Of “{require_model(run).outcome}”, on recipients held out, with 95{NBSP}% intervals. The "
-        "single column is the one that the model itself leans on most."
+        f"Of “{require_model(run).outcome}”, on recipients held out, with 95{NBSP}% intervals. "
+        f"{PARTS} The single column is the one that the model itself leans on most."
     )
     return section(
         "Is it better than no model?", paragraph(baselines_reading(frame)), shown,
@@ -109,7 +107,7 @@ def _spanned(row: dict[Any, Any], name: str, places: int = 3) -> str:
     if not low < high:
         return plain(value, places)
     span = f"{plain(max(low, lowest), places)} to {plain(min(high, highest), places)}"
-    return f'{plain(value, places)}<br><span class="soft">{span}</span>'
+    return under(plain(value, places), span, noises_part(row, name))
 
 
 def calibrated(run: Run) -> str:
@@ -118,15 +116,14 @@ def calibrated(run: Run) -> str:
     rows = [
         [
             f"{percent(one.predicted, 1)}",
-            NONE if one.observed is None else percent(one.observed, 1),
-            NONE if one.standard_error is None else f"± {100 * SURE * one.standard_error:.1f} pp",
+            *_happened(one.observed),
             count(one.recipients),
         ]
         for one in calibration(found.scores)
     ]
     bins = table(
-        ["Predicted", "Happened", f"95{NBSP}%", "Recipients (noised)"],
-        rows, source=run.source, numeric=(1, 2, 3), counts=(3,),
+        ["Predicted", "Happened", f"95{NBSP}%", NOISES_PART, "Recipients (noised)"],
+        rows, source=run.source, numeric=(1, 2, 3, 4), counts=(4,),
     )  # fmt: skip
     shown = picture(as_svg(plot_calibration(run)), calibration_reading(run))
     if not _readable(run):
@@ -139,16 +136,29 @@ def calibrated(run: Run) -> str:
                 escape(one["scores"]),
                 _spanned(one, "log_loss"),
                 f"{plain(100 * one['reliability'], 1)} pp",
+                f"{plain(100 * one['reliability_by_chance'], 1)} pp",
+                f"{plain(100 * one['reliability_by_both'], 1)} pp",
             ]
             for one in found.recalibrated.to_dict("records")
         ]
-        head = ["Scores", "Log-loss", "Predicted from happened, mean distance"]
+        head = [
+            "Scores", "Log-loss", "Predicted from happened, mean distance",
+            "Chance alone would show", "Chance and noise",
+        ]  # fmt: skip
         mended = [
             "<h3>Recalibrated</h3>", paragraph(recalibration_reading(found)),
-            table(head, rows, source=run.source, numeric=(1, 2)),
+            table(head, rows, source=run.source, numeric=(1, 2, 3, 4)),
             paragraph("Fitted to the counts that were released, so it costs nothing.", "soft"),
         ]  # fmt: skip
     return section("Calibration", shown, folded, *mended)
+
+
+def _happened(one: Estimate | None) -> tuple[str, str, str]:
+    """What happened in a bin, within how much, and how much of that is noise."""
+    if one is None:
+        return NONE, NONE, NONE
+    reach = f"± {100 * SURE * one.standard_error:.1f} pp"
+    return percent(one.value, 1), reach, percent(one.noise_share)
 
 
 def recalibration_reading(found: Evaluation) -> str:
@@ -161,16 +171,19 @@ def recalibration_reading(found: Evaluation) -> str:
     if not (math.isfinite(before) and math.isfinite(after)):
         return f"{said}."
     word = "falls" if after < before else "doesn’t fall"
+    least = found.recalibrated["reliability_by_both"].iloc[-1]
     return (
         f"{said}: the mean distance between predicted and happened {word}, from "
-        f"{plain(100 * before, 1)} to {plain(100 * after, 1)} percentage points."
+        f"{plain(100 * before, 1)} to {plain(100 * after, 1)} percentage points; chance and noise "
+        f"would show {plain(100 * least, 1)} of a model that is right."
     )
 
 
-def _readable(run: Run) -> list[CalibrationBin]:
-    """Groups of recipients by score of which noise leaves something."""
+def _readable(run: Run) -> list[tuple[float, Estimate]]:
+    """Groups of recipients by score of which noise leaves something: predicted, and observed."""
     scores = pool(histograms(run, LAST).values())
-    return [one for one in calibration_in_groups(scores, GROUPS) if one.standard_error]
+    groups = calibration_in_groups(scores, GROUPS)
+    return [(one.predicted, one.observed) for one in groups if one.observed is not None]
 
 
 def calibration_reading(run: Run) -> str:
@@ -178,8 +191,8 @@ def calibration_reading(run: Run) -> str:
     groups = _readable(run)
     if not groups:
         return f"Calibration {DROWNED}."
-    off = [(one.observed or 0.0) - one.predicted for one in groups]
-    reach = [SURE * (one.standard_error or 0.0) for one in groups]
+    off = [one.value - predicted for predicted, one in groups]
+    reach = [SURE * one.standard_error for _, one in groups]
     above = sum(gap > most for gap, most in zip(off, reach, strict=True))
     below = sum(-gap > most for gap, most in zip(off, reach, strict=True))
     held = len(groups) - above - below
@@ -190,7 +203,18 @@ def calibration_reading(run: Run) -> str:
     if above or below:
         parts = [f"more often in {above}"] * bool(above) + [f"less often in {below}"] * bool(below)
         said += f"; it happened {' and '.join(parts)}"
-    return f"{said}."
+    errors = (math.hypot(*(one.standard_error for _, one in groups)),
+              math.hypot(*(one.sampling_error for _, one in groups)))  # fmt: skip
+    return f"{said}. Taken together, intervals are {widened(errors[0] / errors[1] - 1)}."
+
+
+def calibrated_in_short(run: Run) -> str:
+    """The same for the head of a page, where nothing is said that is said again below."""
+    groups = _readable(run)
+    if not groups:
+        return f"Calibration {DROWNED}."
+    held = sum(abs(one.value - said) <= SURE * one.standard_error for said, one in groups)
+    return f"Its probabilities hold for {held} of {len(groups)} groups of recipients."
 
 
 def plot_calibration(run: Run) -> Figure:
@@ -198,20 +222,23 @@ def plot_calibration(run: Run) -> Figure:
     groups = _readable(run)
     with drawing(8.2, 3.6) as (figure, (axes,)):
         # Each axis as far as its own figures go: predictions are often close to one another.
-        wide = min(1.0, 1.12 * max([0.02, *(one.predicted for one in groups)]))
-        tops = [(one.observed or 0.0) + SURE * (one.standard_error or 0.0) for one in groups]
+        wide = min(1.0, 1.12 * max([0.02, *(predicted for predicted, _ in groups)]))
+        tops = [one.value + SURE * one.standard_error for _, one in groups]
         high = min(1.0, 1.06 * max([wide, *tops]))
         axes.plot([0, 100 * wide], [0, 100 * wide], color=INK, lw=0.9, ls=":", label="perfect")
-        for one in groups:
-            reach = 100 * SURE * (one.standard_error or 0.0)
-            axes.errorbar(100 * one.predicted, 100 * (one.observed or 0.0), yerr=reach, fmt="o",
-                          color=BLUE, ms=5)  # fmt: skip
+        for predicted, one in groups:
+            draw_estimate(axes, in_parts("observed", one), "observed", 100 * predicted, BLUE,
+                          scale=100, upright=True, within=(0, 100))  # fmt: skip
+            axes.plot(100 * predicted, 100 * one.value, "o", color="white", mec=BLUE, mew=1.6, ms=6,
+                      clip_on=False, zorder=3)  # fmt: skip
         axes.set_xlim(0, 100 * wide)
         axes.set_ylim(0, 100 * high)
         axes.set_xlabel("predicted probability, %")
         axes.set_ylabel("share that did, %")
         axes.grid(color=RULE, lw=0.6)
-        axes.legend(loc="upper left", fontsize=8.5)
+        perfect = axes.get_legend_handles_labels()[0]
+        axes.legend(handles=[*perfect, *explain_parts(axes, DEFAULT_ALPHA)], loc="lower left",
+                    bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8.5)  # fmt: skip
     return figure
 
 
@@ -267,14 +294,15 @@ def revenue(run: Run) -> str:
         top = plain(one["predicted_up_to"], 2)
         spent = NONE
         if math.isfinite(one["observed"]):
-            reach = SURE * one["standard_error"]
+            reach = SURE * one["observed_se"]
             spent = f"{plain(one['observed'], 2)} ± {plain(reach, 2)}"
         named = f"over {lower}, up to {top}" if lower else "nothing"
-        rows.append([named, count(one["recipients"]), spent])
+        part = percent(one["observed_privacy_share"])
+        rows.append([named, count(one["recipients"]), spent, part])
         lower = top
     shown = table(
-        ["Predicted", "Recipients (noised)", f"Spent on average, ± 95{NBSP}%"],
-        rows, source=run.source, numeric=(1, 2), counts=(1,),
+        ["Predicted", "Recipients (noised)", f"Spent on average, ± 95{NBSP}%", NOISES_PART],
+        rows, source=run.source, numeric=(1, 2, 3), counts=(1,),
     )  # fmt: skip
     how = (
         "Currency per recipient. Predicted is the chance to buy times the size of a purchase; what "
@@ -290,7 +318,7 @@ def revenue_reading(frame: pd.DataFrame) -> str:
         return f"Whether revenue follows what was predicted {DROWNED}."
     low, high = seen.iloc[0], seen.iloc[-1]
     gap = high["observed"] - low["observed"]
-    reach = SURE * math.hypot(low["standard_error"], high["standard_error"])
+    reach = SURE * math.hypot(low["observed_se"], high["observed_se"])
     clear = (
         "clearly more" if gap > reach else "clearly less" if gap < -reach else "not clearly more"
     )

@@ -212,7 +212,7 @@ def learning(runs: Sequence[Run]) -> str:
             last = run.training.iloc[-1]
             model = "drowned in noise"
             if math.isfinite(last["auc"]):
-                model = auc_with_interval(last["auc"], last["auc_se"])
+                model = auc_with_interval(last)
         alarms = int(run.checks["alarm"].sum())
         rows.append(
             [

@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table, title
-from abfed.lab.pages_model import LAST, SURE, calibration_reading, histograms
-from abfed.lab.plots import as_svg, drawing, plot_training, wrapped
-from abfed.lab.readings import gaps_reading, require_model, training_reading
-from abfed.lab.units import NBSP, NONE, plain, signed
-from abfed.learning.evaluation import Estimate, area_under_curve
+from abfed.lab.curves import plot_training
+from abfed.lab.frames import in_parts
+from abfed.lab.page import BLUE, INK, RULE, paragraph, picture, section, table, title
+from abfed.lab.pages_model import LAST, SURE, calibrated_in_short, histograms
+from abfed.lab.plots import (
+    as_svg,
+    draw_estimate,
+    drawing,
+    explain_parts,
+    wrapped,
+)
+from abfed.lab.readings import (
+    gaps_reading,
+    require_model,
+    training_reading,
+    widened,
+    wider,
+)
+from abfed.lab.units import NBSP, NOISES_PART, NONE, percent, plain, signed
+from abfed.learning.evaluation import area_under_curve
+from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +46,7 @@ LEAST = 2  # brands that can be read, for a picture of them
 def headline(run: Run) -> str:
     """Title, and how good the model is."""
     model = require_model(run)
-    said = [training_reading(run), calibration_reading(run)]
+    said = [training_reading(run), calibrated_in_short(run)]
     return (
         '<section class="first"><div class="kicker">Engagement model</div>'
         f"<h1>{escape(title(run))}</h1>"
@@ -45,24 +60,27 @@ def curves(run: Run) -> str:
     """How the model got better from round to round."""
     schedule = run.plan.schedule
     how = (
-        f"{schedule.rounds} rounds of {schedule.local_steps} private steps in each brand. Bands "
-        f"are 95{NBSP}% intervals, noise included.{gaps_reading(run)}"
+        f"{schedule.rounds} rounds of {schedule.local_steps} private steps in each brand."
+        f"{gaps_reading(run)}"
     )
     first, last = run.training["auc"].iloc[0], run.training["auc"].iloc[-1]
     said = "Whether training helped can’t be told from noise at this ε."
     if math.isfinite(first) and math.isfinite(last):
-        se = math.hypot(run.training["auc_se"].iloc[0], run.training["auc_se"].iloc[-1])
+        ends = run.training.iloc[[0, -1]]
+        errors = {one: math.hypot(*ends[f"auc_{one}"]) for one in ("se", "se_sampling")}
+        se = errors["se"]
         clear = "beyond" if abs(last - first) > SURE * se else "within"
         said = (
             f"AUC went from {first:.3f} before the first round to {last:.3f}: "
-            f"{signed(last - first, 3)}, {clear} what chance and noise do (± {SURE * se:.3f})."
+            f"{signed(last - first, 3)}, {clear} what chance and noise do "
+            f"(± {SURE * se:.3f}{wider(errors)})."
         )
     svg = as_svg(plot_training(run))
     return section("Training", picture(svg, said), paragraph(how, "soft"))
 
 
 def gains(run: Run) -> pd.DataFrame:
-    """AUC in each brand before training and after it: brand, before, after, gain and their errors.
+    """AUC in each brand before training and after it: brand; before, after, gain with their parts.
 
     Missing where noise drowns a brand by itself.
     """
@@ -71,23 +89,10 @@ def gains(run: Run) -> pd.DataFrame:
     for silo in run.silos:
         before = area_under_curve(first[silo]) if silo in first else None
         after = area_under_curve(last[silo]) if silo in last else None
-        both = before is not None and after is not None
-        rows.append(
-            {
-                "brand": silo,
-                "before": _value(before),
-                "after": _value(after),
-                "gain": _value(after) - _value(before),
-                "gain_se": math.hypot(before.standard_error, after.standard_error)
-                if both and before and after
-                else math.nan,
-            }
-        )
+        gain = after.above(before) if before and after else None
+        parts = (in_parts("before", before), in_parts("after", after), in_parts("gain", gain))
+        rows.append({"brand": silo, **parts[0], **parts[1], **parts[2]})
     return pd.DataFrame(rows)
-
-
-def _value(one: Estimate | None) -> float:
-    return math.nan if one is None else one.value
 
 
 def who_gains(run: Run) -> str:
@@ -99,10 +104,18 @@ def who_gains(run: Run) -> str:
         gain = NONE
         if math.isfinite(row["gain"]):
             gain = f"{signed(row['gain'], 3)} ± {SURE * row['gain_se']:.3f}"
-        rows.append([escape(row["brand"]), plain(row["before"], 3), plain(row["after"], 3), gain])
+        rows.append(
+            [
+                escape(row["brand"]),
+                plain(row["before"], 3),
+                plain(row["after"], 3),
+                gain,
+                percent(row["gain_privacy_share"]),
+            ]
+        )
     shown = table(
-        ["Brand", "AUC before", "AUC after", f"Gain, ± 95{NBSP}%"],
-        rows, source=run.source, numeric=(1, 2, 3),
+        ["Brand", "AUC before", "AUC after", f"Gain, ± 95{NBSP}%", NOISES_PART],
+        rows, source=run.source, numeric=(1, 2, 3, 4),
     )  # fmt: skip
     parts = [paragraph(gains_reading(frame)), shown]
     if 0 < len(seen) < len(frame):
@@ -136,25 +149,35 @@ def _most(seen: pd.DataFrame) -> str:
     """Where the model ranks best and worst, in words."""
     ordered = seen.sort_values("after")
     low, high = ordered.iloc[0], ordered.iloc[-1]
-    return (
-        f"After training AUC goes from {low['after']:.3f} in {low['brand']} to "
-        f"{high['after']:.3f} in {high['brand']}. Bars are 95{NBSP}% intervals of the gain."
-    )
+    spread = f"from {low['after']:.3f} in {low['brand']} to {high['after']:.3f} in {high['brand']}"
+    if f"{low['after']:.3f}" == f"{high['after']:.3f}":
+        spread = f"{low['after']:.3f} in each brand"
+    whole, chance = (math.hypot(*seen[f"gain_{part}"]) for part in ("se", "se_sampling"))
+    noised = widened(whole / chance - 1)
+    return f"After training AUC is {spread}. Intervals of the gain are {noised}."
 
 
 def _plot_gains(frame: pd.DataFrame) -> Figure:
     with drawing(8.2, 1.1 + 0.38 * len(frame)) as (figure, (axes,)):
+        side: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "center",
+            "fontsize": 8.5,
+        }
         for place, row in enumerate(frame.to_dict("records")):
-            reach = SURE * row["gain_se"]
-            axes.plot([row["before"], row["after"]], [place, place], color=RULE, lw=3, zorder=0)
-            axes.plot(row["before"], place, "o", color="white", mec=ARM_COLOURS[0], ms=7)
-            axes.errorbar(row["after"], place, xerr=reach, fmt="o", color=ARM_COLOURS[0], ms=7)
-        axes.axvline(0.5, color=INK, lw=0.9, ls=":")
+            draw_estimate(axes, row, "gain", place, BLUE)
+            axes.plot(row["gain"], place, "o", color=BLUE, mec=BLUE, mew=1.6, ms=6.5)
+            axes.text(1.02, place, f"{row['before']:.3f} → {row['after']:.3f}", color=INK, **side)
+        axes.axvline(0, color=INK, lw=0.9, zorder=0)
+        axes.legend(handles=explain_parts(axes, DEFAULT_ALPHA), loc="lower left",
+                    bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8.5)  # fmt: skip
         axes.set_yticks(range(len(frame)), [wrapped(one) for one in frame["brand"]])
         axes.set_ylim(len(frame) - 0.5, -0.5)
-        axes.set_xlabel("AUC: hollow before, full after; dotted is chance")
+        axes.set_xlabel("gain of AUC by training; at the side before and after")
         axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=RULE, lw=0.6)
+        axes.set_axisbelow(True)
     return figure
 
 

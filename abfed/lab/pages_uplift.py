@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from abfed.lab.evaluating import COLUMN_ROW, MODEL_ROW, Evaluation
-from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table
-from abfed.lab.plots import as_svg, drawing, mark_of
-from abfed.lab.readings import require_model
-from abfed.lab.units import NBSP, NONE, percent, plain, signed
+from abfed.lab.frames import noises_part
+from abfed.lab.page import ARM_COLOURS, INK, RULE, paragraph, picture, section, table, under
+from abfed.lab.plots import as_svg, draw_estimate, drawing, explain_parts, mark_of
+from abfed.lab.readings import require_model, wider
+from abfed.lab.units import NBSP, NONE, PARTS, percent, plain, signed
+from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +44,9 @@ def ranking(run: Run) -> str:
     shown = table(head, rows, source=run.source, numeric=(2, 3, 4))
     how = (
         f"In percentage points of “{require_model(run).outcome}”, with 95{NBSP}% intervals, on "
-        "recipients held out. Qini is what following the ranking gains over random order; AUUC is "
-        "the mean gain over all shares of recipients. Each ranking has noise of its own, so an "
-        "arm’s effect is told twice."
+        f"recipients held out. {PARTS} Qini is what following the ranking gains over random "
+        "order; AUUC is the mean gain over all shares of recipients. Each ranking has "
+        "noise of its own, so an arm’s effect is told twice."
     )
     parts = [paragraph(_ranking_reading(found.uplift)), shown, paragraph(how, "soft")]
     if len(found.deciles):
@@ -60,7 +62,8 @@ def _points(row: dict[Any, Any], name: str) -> str:
         return NONE
     if not low < high:
         return plain(value, 2)
-    return f'{signed(value, 2)}<br><span class="soft">{signed(low, 2)} to {signed(high, 2)}</span>'
+    span = f"{signed(low, 2)} to {signed(high, 2)}"
+    return under(signed(value, 2), span, noises_part(row, name))
 
 
 def _ranking_reading(frame: pd.DataFrame) -> str:
@@ -108,16 +111,20 @@ def _plot_deciles(frame: pd.DataFrame) -> Figure:
         for number, arm in enumerate(arms):
             rows = frame[(frame["arm"] == arm) & frame["uplift"].notna()]
             place = rows["decile"] + APART / max(4, len(arms)) * (number - (len(arms) - 1) / 2)
-            reach = 100 * (rows["uplift_high"] - rows["uplift"])
-            axes.errorbar(place, 100 * rows["uplift"], yerr=reach, fmt=mark_of(number),
-                          color=ARM_COLOURS[number % 6], ms=5, lw=1.3, label=arm)  # fmt: skip
+            colour = ARM_COLOURS[number % 6]
+            for at, row in zip(place, rows.to_dict("records"), strict=True):
+                draw_estimate(axes, row, "uplift", at, colour, scale=100, upright=True)
+            axes.plot(place, 100 * rows["uplift"], mark_of(number), color="white", mec=colour,
+                      mew=1.6, ms=6, label=arm)  # fmt: skip
         axes.axhline(0, color=INK, lw=0.9)
         axes.set_xticks(sorted(frame["decile"].unique()))
         axes.set_xlabel("tenth of recipients by the model’s uplift, the highest first")
         axes.set_ylabel("effect (percentage points)")
         axes.grid(axis="y", color=RULE, lw=0.6)
         if arms:
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, fontsize=8.5)
+            named = axes.get_legend_handles_labels()[0]
+            axes.legend(handles=[*named, *explain_parts(axes, DEFAULT_ALPHA)], loc="lower left",
+                        bbox_to_anchor=(0, 1.0), ncols=4, fontsize=8.5)  # fmt: skip
     return figure
 
 
@@ -138,7 +145,7 @@ def targeting(run: Run) -> str:
         said = (
             f"Sending each recipient the arm that the model recommends, instead of the best single "
             f"arm to all, is {word}: {signed(gain, 2)} percentage points "
-            f"({signed(low, 2)} to {signed(high, 2)})."
+            f"({signed(low, 2)} to {signed(high, 2)}{wider(row, 'gain')})."
         )
     rows = [
         [
@@ -151,7 +158,7 @@ def targeting(run: Run) -> str:
     outcome = require_model(run).outcome
     head = ["Everybody gets", f"Share that {outcome}", "The model recommends it to"]
     shown = table(head, rows, source=run.source, numeric=(1, 2))
-    how = f"On recipients held out, by inverse propensity, with 95{NBSP}% intervals."
+    how = f"On recipients held out, by inverse propensity, with 95{NBSP}% intervals. {PARTS}"
     return section("Is it worth following?", paragraph(said), shown, paragraph(how, "soft"))
 
 
@@ -160,9 +167,8 @@ def _shares(row: dict[Any, Any], name: str) -> str:
     value, low, high = (float(row[one]) for one in (name, f"{name}_low", f"{name}_high"))
     if not math.isfinite(value):
         return NONE
-    return (
-        f'{percent(value, 2)}<br><span class="soft">{percent(low, 2)} to {percent(high, 2)}</span>'
-    )
+    span = f"{percent(low, 2)} to {percent(high, 2)}"
+    return under(percent(value, 2), span, noises_part(row, name))
 
 
 def _policy(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,10 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from abfed.lab.page import ARM_COLOURS, BLUE, INK, ORANGE, RULE, SOFT_INK, VERMILLION
-from abfed.lab.readings import SURE, effects_at, require_model, widest
+from abfed.lab.readings import SURE, effects_at, widest
 from abfed.lab.units import Unit, level, unit_of
 from abfed.stats.contrasts import SUPPRESSED
 from abfed.stats.effects import LIKE_THESE, THESE
@@ -37,8 +36,6 @@ NAME_WIDTH = 22  # characters of a brand's name before it wraps
 LEGEND_ROW = 3  # arms whose names stand in one line
 LEGEND_WIDTH, LEGEND_MARK = 90, 5  # characters beside one another; what a mark takes of them
 MARKS = "osD^vP"
-POSSIBLE = {"auc": (0.0, 1.0), "log_loss": (0.0, math.inf)}
-"""What a figure can be; unbiased estimates from noise can lie outside, and stand at the edge."""
 SHARP = 144  # dots per inch of a figure in a notebook
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -179,12 +176,43 @@ def _draw_row(
 
 
 def draw_parts(
-    axes: Axes, whole: tuple[float, float], chance: tuple[float, float], y: float, colour: str
+    axes: Axes,
+    whole: tuple[float, float],
+    chance: tuple[float, float],
+    at: float,
+    colour: str,
+    *,
+    upright: bool = False,
 ) -> None:
     """An interval in its two parts; whole only, where chance's part isn't known."""
-    axes.plot(whole, (y, y), color=colour, lw=2.2, alpha=0.42, solid_capstyle="butt")
-    if math.isfinite(chance[0]):
-        axes.plot(chance, (y, y), color=colour, lw=5.5, alpha=0.9, solid_capstyle="butt")
+    for ends, width, alpha in ((whole, 2.2, 0.42), (chance, 5.5, 0.9)):
+        if not math.isfinite(ends[0]):
+            continue
+        line = ((at, at), ends) if upright else (ends, (at, at))
+        axes.plot(*line, color=colour, lw=width, alpha=alpha, solid_capstyle="butt")
+
+
+def draw_estimate(
+    axes: Axes,
+    row: Mapping[Any, Any],
+    name: str,
+    at: float,
+    colour: str,
+    *,
+    scale: float = 1.0,
+    upright: bool = False,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> None:
+    """The interval of a frame's estimate (`frames.in_parts`), as far as such a figure can go."""
+    lowest, highest = within
+    whole, chance = (
+        tuple(
+            min(highest, max(lowest, scale * (row[name] + way * SURE * row[f"{name}_{part}"])))
+            for way in (-1, 1)
+        )
+        for part in ("se", "se_sampling")
+    )
+    draw_parts(axes, whole, chance, at, colour, upright=upright)
 
 
 def explain_parts(axes: Axes, alpha: float) -> list[Line2D]:
@@ -243,46 +271,6 @@ def _explain(axes: Axes, arms: Sequence[str], alpha: float) -> None:
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns,
         fontsize=8.5, borderaxespad=0.2, handletextpad=0.6, columnspacing=1.4,
     )  # fmt: skip
-
-
-def plot_training(run: Run) -> Figure:
-    """How the model got better: AUC and log-loss by round, each with a band of 95 %.
-
-    A round whose figure noise drowns is a gap.
-
-    Raises:
-        InputError: the plan has no model.
-    """
-    require_model(run)
-    table = run.training
-    with drawing(8.2, 2.7, columns=2) as (figure, panels):
-        for axes, name, title, colour in zip(
-            panels, ("auc", "log_loss"), ("AUC", "log-loss"), (BLUE, VERMILLION), strict=True
-        ):
-            x, y, reach = table["model"], table[name], SURE * table[f"{name}_se"]
-            lowest, highest = POSSIBLE[name]
-            axes.fill_between(x, (y - reach).clip(lowest, highest),
-                              (y + reach).clip(lowest, highest),
-                              color=colour, alpha=0.18, lw=0)  # fmt: skip
-            axes.plot(x, y.clip(lowest, highest), "o-", color=colour, lw=1.8, ms=4.5)
-            alone = y.notna() & y.shift().isna() & y.shift(-1).isna()  # a band has no width there
-            axes.errorbar(x[alone], y[alone].clip(lowest, highest), yerr=reach[alone], fmt="none",
-                          ecolor=colour, alpha=0.35, elinewidth=4)  # fmt: skip
-            axes.set_xlim(-0.3, max(x.max(), 1) + 0.3)
-            if name == "auc":
-                axes.axhline(0.5, color=INK, lw=0.9, ls=":")
-            if ((y < lowest) | (y > highest)).any():
-                axes.text(0.02, 0.03, "at the edge: noise took it beyond", fontsize=8,
-                          transform=axes.transAxes, style="italic", color=SOFT_INK)  # fmt: skip
-            better = "higher" if name == "auc" else "lower"
-            axes.set_title(f"{title} ({better} is better)", loc="left")
-            axes.set_xlabel("rounds behind the model")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(color=RULE, lw=0.6)
-            if y.isna().all():
-                axes.text(0.5, 0.5, "can’t be told from noise", transform=axes.transAxes,
-                          ha="center", style="italic", color=SOFT_INK)  # fmt: skip
-    return figure
 
 
 def plot_budget(run: Run) -> Figure:

@@ -7,12 +7,13 @@ A sentence never says more than the decision behind it: "higher" where the adjus
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from abfed.lab.units import NBSP, Unit, level, percent, unit_of
+from abfed.lab.units import NBSP, Unit, level, percent, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.protocol.modelling import Model
 from abfed.stats.contrasts import SUPPRESSED, UNKNOWN, UNREAD
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 SURE = 1.96  # standard errors of a 95 % interval
+MANY_TIMES = 9.0  # from here on decimals say nothing: ten times as wide, not 10.2
 GUESSING = 0.5  # AUC of a ranking by lot
 
 
@@ -118,15 +120,32 @@ def _figures(row: pd.Series[Any], unit: Unit, alpha: float) -> str:
     return (
         f"{unit.value(row['mean_arm'], se)} against {unit.value(row['mean_control'], se)}, "
         f"a difference of {unit.effect(row['estimate'], se)} {unit.difference} "
-        f"({level(alpha)} interval {span}, {percent(widening(row))} wider for the noise)"
+        f"({level(alpha)} interval {span}{wider(row)})"
     )
 
 
-def widening(row: pd.Series[Any]) -> float:
-    """How much wider the interval is for the noise, as a share; NaN where it can't be split."""
-    if not row["se_sampling"] > 0:
-        return math.nan
-    return float(row["se"] / row["se_sampling"] - 1)
+def widening(row: Mapping[Any, Any] | pd.Series[Any], name: str = "") -> float:
+    """How much wider the interval is for the noise, as a share; NaN where it can't be split.
+
+    Args:
+        row: of effects, or of a frame whose estimate `name` has its parts (`frames.in_parts`).
+        name: the estimate's; empty for an effect.
+    """
+    whole, chance = (row[f"{name}_{part}" if name else part] for part in ("se", "se_sampling"))
+    return float(whole / chance - 1) if chance > 0 else math.nan
+
+
+def wider(row: Mapping[Any, Any] | pd.Series[Any], name: str = "") -> str:
+    """The same in words, to stand behind an interval; a comma before them."""
+    share = widening(row, name)
+    return f", {widened(share)}" if math.isfinite(share) else ""
+
+
+def widened(share: float) -> str:
+    """How much wider something is, in words; from twice on in times."""
+    if share < 1:
+        return f"{percent(share)} wider for the noise"
+    return f"{plain(share + 1, 1 if share < MANY_TIMES else 0)} times as wide for the noise"
 
 
 def _guarded(run: Run, row: pd.Series[Any], unit: Unit, place: str) -> str:
@@ -186,7 +205,7 @@ def training_reading(run: Run) -> str:
     return (
         f"After {int(last['model'])} rounds the model ranks a recipient who has “"
         f"{outcome}” above one who hasn’t in {percent(last['auc'])} of pairs "
-        f"({auc_with_interval(last['auc'], last['auc_se'])}), on recipients held out."
+        f"({auc_with_interval(last)}), on recipients held out."
         f"{against_guessing(last['auc'], last['auc_se'])}"
     )
 
@@ -197,10 +216,10 @@ def gaps_reading(run: Run) -> str:
     return " Where a round has no point, noise drowns its figure." if gaps else ""
 
 
-def auc_with_interval(auc: float, error: float) -> str:
-    """An AUC with its 95 % interval, which ends where an AUC does."""
-    low, high = max(0.0, auc - SURE * error), min(1.0, auc + SURE * error)
-    return f"AUC {auc:.3f}, 95{NBSP}% interval {low:.3f} to {high:.3f}"
+def auc_with_interval(row: Mapping[Any, Any] | pd.Series[Any]) -> str:
+    """A row's AUC with its 95 % interval, which ends where an AUC does, and the noise's doing."""
+    low, high = max(0.0, row["auc_low"]), min(1.0, row["auc_high"])
+    return f"AUC {row['auc']:.3f}, 95{NBSP}% interval {low:.3f} to {high:.3f}{wider(row, 'auc')}"
 
 
 def against_guessing(auc: float, error: float) -> str:

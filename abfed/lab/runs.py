@@ -19,10 +19,16 @@ import pandas as pd
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
 from abfed.lab.finished import PINNED, Finished, open_finished
-from abfed.lab.frames import marked
+from abfed.lab.frames import in_parts, marked
 from abfed.lab.together import counted, pooled
 from abfed.lab.waves import earlier_folders
-from abfed.learning.evaluation import ScoreHistogram, area_under_curve, log_loss, pool
+from abfed.learning.evaluation import (
+    ScoreHistogram,
+    area_under_curve,
+    log_loss,
+    majority_loss,
+    pool,
+)
 from abfed.privacy.charges import plan_epsilon
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.plan import Plan
@@ -212,7 +218,8 @@ class Run(Finished):
 
         Returns:
             One row for each model that was evaluated: model (rounds behind it), silos, recipients
-            (noised), auc, auc_se, log_loss, log_loss_se. Missing where noise drowns a figure; empty
+            (noised), auc and log_loss with their parts (`frames.in_parts`), and the log-loss of
+            everybody's mean chance (majority_log_loss). Missing where noise drowns a figure; empty
             where the plan has no model.
         """
         steps = [*{s for one in self.releases.values() for s in one if is_scored(s)}]
@@ -224,18 +231,16 @@ class Run(Finished):
                 if step in one
             ]
             scores = pool(parts)
-            auc, loss = area_under_curve(scores), log_loss(scores)
-            rounds = len(rows)
+            rounds, majority = len(rows), majority_loss(scores)
             rows.append(
                 {
                     "model": rounds,
                     "silos": len(parts),
                     "recipients": float(scores.counts.sum()),
-                    "auc": auc.value if auc else np.nan,
-                    "auc_se": auc.standard_error if auc else np.nan,
-                    "log_loss": loss.value if loss else np.nan,
-                    "log_loss_se": loss.standard_error if loss else np.nan,
+                    "majority_log_loss": majority.value if majority else np.nan,
                 }
+                | in_parts("auc", area_under_curve(scores))
+                | in_parts("log_loss", log_loss(scores))
             )
         return marked(pd.DataFrame(rows), self.source)
 

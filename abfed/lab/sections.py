@@ -9,9 +9,10 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+from abfed.lab.curves import plot_training
 from abfed.lab.display import effects_by_scope, effects_table, title
 from abfed.lab.page import facts, paragraph, picture, section, table
-from abfed.lab.plots import as_svg, plot_budget, plot_effects, plot_training
+from abfed.lab.plots import as_svg, plot_budget, plot_effects
 from abfed.lab.readings import (
     gaps_reading,
     guardrail_reading,
@@ -243,10 +244,8 @@ def training(run: Run) -> str:
     if run.plan.model is None:
         return ""
     svg = as_svg(plot_training(run))
-    note = (
-        f"Bands are 95{NBSP}% intervals, noise included. Figures come from noised histograms of "
-        f"scores; nobody’s score left a brand.{gaps_reading(run)}"
-    )
+    where_from = "Figures come from noised histograms of scores; nobody’s score left a brand."
+    note = f"{where_from}{gaps_reading(run)}"
     return section("Model", picture(svg, training_reading(run)), paragraph(note, "soft"))
 
 

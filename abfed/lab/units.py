@@ -16,6 +16,10 @@ from abfed.protocol.schema import AMOUNT_OUTCOMES, DURATION_OUTCOMES
 MINUS = "\N{MINUS SIGN}"
 NONE = "–"
 NBSP = "\N{NO-BREAK SPACE}"
+NOISES_PART = "Noise’s part"
+"""Heading of the noise's part of an estimate's variance."""
+PARTS = "“Noise” is the privacy noise’s part of an interval’s variance; the rest is chance."
+"""What `frames.noises_part` is, where it stands below a figure."""
 SINGULAR = {"percentage points": "percentage point", "hours": "hour", "sends": "send"}
 
 

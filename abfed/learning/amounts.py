@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from abfed.learning.evaluation import AMOUNT_BINS, AMOUNT_EDGES, SHOWN
+from abfed.learning.evaluation import AMOUNT_BINS, AMOUNT_EDGES, SHOWN, Estimate, chance_variance
 
 _TOPS = np.append(AMOUNT_EDGES, 1.0)
 _MIDDLES = np.append(0.0, (AMOUNT_EDGES + _TOPS[1:]) / 2)
@@ -24,15 +24,13 @@ class AmountBin(NamedTuple):
     Attributes:
         predicted_up_to: upper edge of the bin.
         recipients: noised count, at least 0.
-        observed: mean of what they spent, each at the middle of their bin; NaN where noise drowns
+        observed: mean of what they spent, each at the middle of their bin; None where noise drowns
             the count.
-        standard_error: of `observed`, sampling and noise; NaN with it.
     """
 
     predicted_up_to: float
     recipients: float
-    observed: float
-    standard_error: float
+    observed: Estimate | None
 
 
 def amounts(counts: npt.NDArray[Any], variance: float, bound: float) -> tuple[AmountBin, ...]:
@@ -46,11 +44,11 @@ def amounts(counts: npt.NDArray[Any], variance: float, bound: float) -> tuple[Am
     found = []
     for top, line in zip(_TOPS, counts.astype(np.float64), strict=True):
         recipients = float(line.sum())
-        observed = error = math.nan
+        observed = None
         if recipients > max(0.0, SHOWN * math.sqrt(AMOUNT_BINS * variance)):
             mean = float(line @ _MIDDLES) / recipients
-            squares = np.square(_MIDDLES - mean)
-            spread = float(np.clip(line, 0.0, None) @ squares) + variance * float(squares.sum())
-            observed, error = bound * mean, bound * math.sqrt(spread) / recipients
-        found.append(AmountBin(bound * float(top), max(0.0, recipients), observed, error))
+            spread = chance_variance(_MIDDLES, line, math.sqrt(variance)) / recipients
+            noise = variance * float(np.square(_MIDDLES - mean).sum()) / recipients**2
+            observed = Estimate(bound * mean, bound * math.sqrt(spread), bound * math.sqrt(noise))
+        found.append(AmountBin(bound * float(top), max(0.0, recipients), observed))
     return tuple(found)

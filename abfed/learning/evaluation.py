@@ -13,6 +13,9 @@ equal bins of probability would put nearly everybody into one or two.
    already and costs nothing. What lies outside is left out, which costs AUC some .005 at
    little data, and halves its standard error there.
 4. Each estimate has its sampling part and its noise part apart, or is None where noise drowns it.
+   Noise spreads what is seen, so its share is taken off the sampling part: that is what the same
+   people would have shown without noise. Counts below 0 count as such, since cutting them off would
+   be a bias; only where that leaves no variance at all are they cut, which errs upwards.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ AMOUNT_EDGES: npt.NDArray[np.float64] = np.array([0.0, 0.002, 0.01, 0.05, 0.125,
 
 AMOUNT_BINS = len(AMOUNT_EDGES) + 1
 
-_MIDDLES = np.concatenate([[EDGES[0]], (EDGES[1:] + EDGES[:-1]) / 2, [EDGES[-1]]])
+MIDDLES = np.concatenate([[EDGES[0]], (EDGES[1:] + EDGES[:-1]) / 2, [EDGES[-1]]])
+"""Logits that stand for the people of each bin."""
 ROUNDED = 1 / 12  # variance of rounding noised counts to whole ones (Sheppard 1898)
 SHOWN = 3.0  # a count below this many sds of its noise is not shown; a class below it isn't ranked
 
@@ -94,6 +98,20 @@ class Estimate(NamedTuple):
         """Both parts together."""
         return math.hypot(self.sampling_error, self.noise_error)
 
+    def above(self, other: Estimate) -> Estimate:
+        """What this is more than another, of other people and under other noise."""
+        return Estimate(
+            self.value - other.value,
+            math.hypot(self.sampling_error, other.sampling_error),
+            math.hypot(self.noise_error, other.noise_error),
+        )
+
+    @property
+    def noise_share(self) -> float:
+        """The noise's part of the variance; NaN where there is none."""
+        whole = self.standard_error
+        return (self.noise_error / whole) ** 2 if whole else math.nan
+
 
 def table_noise(noise: Mapping[str, float]) -> float:
     """Standard deviation of the noise on each count of the final evaluation's tables.
@@ -106,25 +124,6 @@ def table_noise(noise: Mapping[str, float]) -> float:
 def rounded_noise(sd: float) -> float:
     """Standard deviation of noise of this one once it is rounded to whole counts."""
     return math.sqrt(sd**2 + ROUNDED) if sd else 0.0
-
-
-class CalibrationBin(NamedTuple):
-    """A bin of the score, for showing: what was predicted and what happened.
-
-    Attributes:
-        low, high: logits between which the scores lie; infinite at the ends.
-        predicted: probability at the bin's middle.
-        observed: share with the outcome, clipped to [0, 1]; None where noise drowns the bin.
-        standard_error: of `observed`, noise included; None with it.
-        recipients: noised count, clipped at 0.
-    """
-
-    low: float
-    high: float
-    predicted: float
-    observed: float | None
-    standard_error: float | None
-    recipients: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,8 +186,10 @@ def pool(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
 def area_under_curve(scores: ScoreHistogram) -> Estimate | None:
     """AUC: the chance that somebody with the outcome scores above somebody without; ties are half.
 
-    Sampling error after DeLong, DeLong and Clarke-Pearson (1988); noise error by the delta method
-    with its second-order term. None where either class drowns in noise.
+    Sampling error after DeLong, DeLong and Clarke-Pearson (1988): Var(a)/m + Var(b)/n, of the share
+    a of the n without the outcome that each of the m with it lies above, and b likewise. Both
+    shares have noise of their own, whose spread is taken off. Noise error by the delta method with
+    its second-order term. None where either class drowns in noise.
     """
     return area_under_counts(scores.counts[:, scores.window()], scores.noise_sd)
 
@@ -202,8 +203,12 @@ def area_under_counts(counts: npt.NDArray[Any], noise_sd: float) -> Estimate | N
     below = (np.cumsum(negative) - negative / 2) / negative.sum()
     above = 1.0 - (np.cumsum(positive) - positive / 2) / positive.sum()
     area = float(positive @ below / positive.sum())
+    before = np.tri(len(negative), k=-1) + np.eye(len(negative)) / 2
     sampling = (
-        _variance(above, negative) / negative.sum() + _variance(below, positive) / positive.sum()
+        chance_variance(above, negative, noise_sd, (before.T - above[:, None]) / positive.sum())
+        / negative.sum()
+        + chance_variance(below, positive, noise_sd, (before - below[:, None]) / negative.sum())
+        / positive.sum()
     )
     first = _squares(above - area) / negative.sum() ** 2 + _squares(below - area) / (
         positive.sum() ** 2
@@ -225,10 +230,10 @@ def log_loss(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> 
     recipients = float(counts.sum())
     if recipients <= 2.0 * SHOWN * scores.noise_sd * math.sqrt(counts.size):
         return None
-    middles = slope * _MIDDLES[window] + shift
+    middles = slope * MIDDLES[window] + shift
     losses = np.stack([np.logaddexp(0.0, middles), np.logaddexp(0.0, -middles)])
     mean = float((counts * losses).sum() / recipients)
-    sampling = _variance(losses, counts) / recipients
+    sampling = chance_variance(losses, counts, scores.noise_sd) / recipients
     noise = scores.noise_sd**2 * _squares(losses - mean) / recipients**2
     if mean <= 2.0 * math.sqrt(noise):
         return None
@@ -270,101 +275,36 @@ def _entropy_error(share: float, error: float) -> float:
     return max(abs(_entropy(side) - found) for side in sides) / 2.0
 
 
-def recalibration(scores: ScoreHistogram) -> tuple[float, float] | None:
-    """Slope and shift of the logit that fit what happened best (Platt 2000).
+def chance_variance(
+    values: Floats, counts: Floats, noise_sd: float, moved: Floats | None = None
+) -> float:
+    """Variance of values over the people who have them, without what noise does to it.
 
-    From released counts, so it costs nothing. A little ridge holds it at (1, 0) where there is
-    little to fit by. None where noise drowns either class.
+    With noised counts c of N people, values v and their mean m, Σc(v - m)²/N is lower by the
+    mean's variance from noise, σ²Σ(v - m)²/N², and higher by what noise spreads the values, where
+    these come from noised counts themselves: v + Mη spreads by σ²(Σπ|M|² - |πM|²), π = c/N. Both
+    are the second-order terms of the delta method (van der Vaart 1998, ch. 3).
+
+    Args:
+        values: one a bin, `(…, bins)`.
+        counts: noised people in each; they are not clipped, so that empty bins add nothing.
+        noise_sd: of the noise on each count.
+        moved: M: what one count more in each bin (column) adds to each value (row).
+
+    Returns:
+        The variance. Where noise leaves none (0 or less), that of the counts above 0: too much.
     """
-    if majority_loss(scores) is None:
-        return None
-    window = scores.window()
-    counts = np.clip(scores.counts[:, window].astype(np.float64), 0.0, None)
-    people, positive, middles = counts.sum(axis=0), counts[1], _MIDDLES[window]
-    lines = np.stack([middles, np.ones_like(middles)])
-    start, fitted = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    ridge = np.eye(2)
-    for _ in range(50):
-        chance = 0.5 * (1 + np.tanh(fitted @ lines / 2))
-        slope = lines @ (people * chance - positive) + ridge @ (fitted - start)
-        curve = (lines * (people * chance * (1 - chance))) @ lines.T + ridge
-        step = np.linalg.solve(curve, slope)
-        fitted = fitted - step * min(1.0, 1.0 / max(1e-12, float(np.abs(step).max())))
-        if float(np.abs(step).max()) < 1e-9:
-            break
-    return float(fitted[0]), float(fitted[1])
-
-
-def reliability(scores: ScoreHistogram, slope: float = 1.0, shift: float = 0.0) -> float:
-    """Mean distance of predicted and observed chance over the bins that noise doesn't drown.
-
-    Weighted by recipients; logits are corrected by slope and shift first. NaN where no bin is left.
-    """
-    total = weight = 0.0
-    for place in range(*scores.window().indices(BINS)):
-        negative, positive = (float(count) for count in scores.counts[:, place])
-        recipients = negative + positive
-        if recipients <= max(0.0, SHOWN * math.sqrt(2) * scores.noise_sd):
-            continue
-        predicted = 0.5 * (1.0 + math.tanh((slope * _MIDDLES[place] + shift) / 2))
-        total += abs(recipients * predicted - positive)
-        weight += recipients
-    return total / weight if weight else math.nan
-
-
-def calibration(scores: ScoreHistogram) -> tuple[CalibrationBin, ...]:
-    """What was predicted and what happened, by bin of the window, for showing."""
-    window = scores.window()
-    bounds = np.concatenate([[-np.inf], EDGES, [np.inf]])
-    return tuple(
-        _calibration_bin(scores, place, float(bounds[place]), float(bounds[place + 1]))
-        for place in range(*window.indices(BINS))
+    counts = np.broadcast_to(counts, values.shape)
+    people = float(counts.sum())
+    mean = float((counts * values).sum()) / people
+    squares = (values - mean) ** 2
+    found = (
+        float((counts * squares).sum()) / people + noise_sd**2 * float(squares.sum()) / people**2
     )
-
-
-def calibration_in_groups(scores: ScoreHistogram, most: int) -> tuple[CalibrationBin, ...]:
-    """The same in at most `most` groups of adjacent bins with about as many recipients each.
-
-    A single bin is often too small to say anything; what was predicted is the group's mean.
-    """
-    places = list(range(*scores.window().indices(BINS)))
-    people = np.clip(scores.counts[:, places].sum(axis=0).astype(np.float64), 0.0, None)
-    if not people.sum():
-        return ()
-    behind = np.cumsum(people) - people / 2
-    numbers = np.minimum((behind / people.sum() * most).astype(int), most - 1)
-    bounds = np.concatenate([[-np.inf], EDGES, [np.inf]])
-    chance = 1 / (1 + np.exp(-_MIDDLES[places]))
-    found = []
-    for number in dict.fromkeys(numbers.tolist()):
-        mine = numbers == number
-        if not people[mine].sum():
-            continue
-        chosen = [place for place, one in zip(places, mine, strict=True) if one]
-        predicted = float(chance[mine] @ people[mine] / people[mine].sum())
-        ends = float(bounds[chosen[0]]), float(bounds[chosen[-1] + 1])
-        found.append(_observed(scores.counts[:, chosen], scores.noise_sd, predicted, ends))
-    return tuple(found)
-
-
-def _calibration_bin(scores: ScoreHistogram, place: int, low: float, high: float) -> CalibrationBin:
-    predicted = 1 / (1 + math.exp(-_MIDDLES[place]))
-    return _observed(scores.counts[:, [place]], scores.noise_sd, predicted, (low, high))
-
-
-def _observed(
-    counts: Counts, noise_sd: float, predicted: float, ends: tuple[float, float]
-) -> CalibrationBin:
-    """What happened to those whose scores lie in these bins, `(2, bins)`."""
-    negative, positive = counts.sum(axis=1).astype(np.float64).tolist()
-    recipients, noise = negative + positive, noise_sd * math.sqrt(counts.shape[1])
-    if recipients <= SHOWN * math.sqrt(2) * noise:
-        return CalibrationBin(*ends, predicted, None, None, max(0.0, recipients))
-    share = positive / recipients
-    observed = min(1.0, max(0.0, share))
-    variance = observed * (1 - observed) / recipients
-    variance += noise**2 * ((1 - share) ** 2 + share**2) / recipients**2
-    return CalibrationBin(*ends, predicted, observed, math.sqrt(variance), recipients)
+    if moved is not None:
+        shares = counts / people
+        found -= noise_sd**2 * (float(shares @ (moved**2).sum(axis=1)) - _squares(shares @ moved))
+    return found if found > 0 else _variance(values, counts)
 
 
 def _variance(values: Floats, counts: Floats) -> float:

@@ -11,7 +11,8 @@ a silo and noised there; everything below `Contrast` works on noised figures onl
    each silo, both arms of a contrast weigh as much as all of its people do. Adding plain counts
    would compare brands instead of arms.
 4. Standard errors are by the delta method: people are counted as Poisson events, noise is added to
-   each count. Both parts come with each figure; a figure that noise drowns is None.
+   each count. Both parts come with each figure, chance's as it would be without noise; a figure
+   that noise drowns is None.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Table:
 
     Attributes:
         counts: weighted counts.
-        sampling: variance of each from there being only so many people (never negative).
+        sampling: variance of each from there being only so many people. Its mean over the noise
+            is the one of the people: below 0 where a noised count is.
         noise: variance of the noise on each.
     """
 
@@ -120,7 +122,7 @@ class Table:
         counts = released.astype(np.float64)
         squared = np.broadcast_to(np.square(weights), counts.shape)
         noise = squared * noise_sd**2
-        return cls(counts * weights, squared * np.clip(counts, 0.0, None), noise)
+        return cls(counts * weights, squared * counts, noise)
 
     def __add__(self, other: Table) -> Table:
         """Pool two silos."""
@@ -133,7 +135,12 @@ class Table:
         return bool(count.sum() <= SHOWN * math.sqrt(float(noise.sum())))
 
     def estimate(self, figure: Callable[[Floats], float]) -> Estimate:
-        """A smooth figure of the counts with its errors, by the delta method."""
+        """A smooth figure of the counts with its errors, by the delta method.
+
+        With slopes s: Σs²w²c from chance, as the variance of a Poisson count is its mean, and
+        Σs²w²σ² from noise (van der Vaart 1998, ch. 3). The first is unbiased for given slopes, as
+        noised counts are not clipped; where it comes out at 0 or less, those above 0 stand for it.
+        """
         slopes = np.zeros_like(self.counts)
         step = 1e-4 * max(1.0, float(np.abs(self.counts).max()))
         for place in np.ndindex(self.counts.shape):
@@ -143,9 +150,12 @@ class Table:
             moved[place] -= 2 * step
             slopes[place] = (above - figure(moved)) / (2 * step)
         squares = slopes**2
+        chance = float((squares * self.sampling).sum())
+        if chance <= 0:
+            chance = float((squares * np.clip(self.sampling, 0.0, None)).sum())
         return Estimate(
             figure(self.counts),
-            math.sqrt(float((squares * self.sampling).sum())),
+            math.sqrt(chance),
             math.sqrt(float((squares * self.noise).sum())),
         )
 

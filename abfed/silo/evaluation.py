@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from abfed.learning.calibration import recalibration
 from abfed.learning.counterfactual import (
     Leading,
     chances,
@@ -30,7 +31,6 @@ from abfed.learning.evaluation import (
     ScoreHistogram,
     amount_counts,
     histogram,
-    recalibration,
 )
 from abfed.learning.heads import Heads, column
 from abfed.learning.networks import network_for, one_thread, scores_of

@@ -21,7 +21,8 @@ from abfed.lab import (
 from abfed.lab.page import paragraph, roomy, section, table
 from abfed.lab.pages_utility import Grid
 from abfed.lab.printed import is_set_as_rows
-from abfed.learning.evaluation import BINS, ScoreHistogram, calibration, calibration_in_groups
+from abfed.learning.calibration import calibration, calibration_in_groups
+from abfed.learning.evaluation import BINS, ScoreHistogram
 from tests.examples import make_plan
 
 NAN = float("nan")
@@ -116,7 +117,7 @@ def test_further_outcomes_fall_into_four_kinds():
 
 def test_revenue_that_falls_with_what_was_predicted_is_said_to():
     def read(*observed):
-        frame = pd.DataFrame({"observed": observed, "standard_error": [0.1] * len(observed)})
+        frame = pd.DataFrame({"observed": observed, "observed_se": [0.1] * len(observed)})
         return pages_model.revenue_reading(frame)
 
     assert "spent clearly more" in read(0.2, NAN, 2.0)
@@ -220,7 +221,7 @@ def test_groups_of_scores_hold_everybody_once():
     scores = ScoreHistogram(counts, 0.0)
     (everybody,) = calibration_in_groups(scores, 1)
     assert everybody.recipients == counts.sum()
-    assert everybody.observed == pytest.approx(counts[1].sum() / counts.sum())
+    assert everybody.observed.value == pytest.approx(counts[1].sum() / counts.sum())
     groups = calibration_in_groups(scores, 8)
     assert len(groups) == 8
     assert sum(one.recipients for one in groups) == counts.sum()

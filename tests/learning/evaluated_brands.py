@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from abfed.learning.calibration import calibration
 from abfed.learning.evaluation import (
     Estimate,
     ScoreHistogram,
@@ -35,6 +36,7 @@ from abfed.learning.uplift import (
     policy_value,
 )
 
+COMMON = -1.6  # where a bin of many people begins
 BASE = -1.5  # the model's intercept
 MANY = 400_000  # people by whom the truth is told
 
@@ -108,7 +110,36 @@ def truth(brands) -> dict[str, float]:
     }
 
 
-def released(random, brands, noise_sd: float) -> dict[str, Estimate | None]:
+class Counted(NamedTuple):
+    """A brand's exact tables, and how many people each of its arms has."""
+
+    histogram: np.ndarray
+    contrast: np.ndarray
+    policy: np.ndarray
+    sizes: np.ndarray
+
+
+def counted(random, brands) -> list[Counted]:
+    """Tables of people who were drawn anew."""
+    found = []
+    for brand in brands:
+        chances, model, arms = made(random, brand, brand.people)
+        rows = np.arange(brand.people)
+        labels = (random.random(brand.people) < chances[rows, arms]).astype(np.int64)
+        said, pair = model[rows, arms], arms < 2
+        uplift = (model[:, 1] - model[:, 0])[pair]
+        found.append(
+            Counted(
+                histogram(np.log(said / (1 - said)), labels),
+                contrast_counts(uplift, arms[pair] == 1, labels[pair], UPLIFT_EDGES),
+                policy_counts(model.argmax(axis=1), arms, labels, 3),
+                5 * np.bincount(arms, minlength=3),
+            )
+        )
+    return found
+
+
+def released(random, tables: list[Counted], noise_sd: float) -> dict[str, Estimate | None]:
     """One run's figures, from noised tables."""
     sd = rounded_noise(noise_sd)
 
@@ -116,30 +147,67 @@ def released(random, brands, noise_sd: float) -> dict[str, Estimate | None]:
         return counts + np.rint(random.normal(0, noise_sd, counts.shape)).astype(np.int64)
 
     histograms, contrasts, policies = [], [], []
-    for brand in brands:
-        chances, model, arms = made(random, brand, brand.people)
-        rows = np.arange(brand.people)
-        labels = (random.random(brand.people) < chances[rows, arms]).astype(np.int64)
-        said, pair = model[rows, arms], arms < 2
-        sizes = 5 * np.bincount(arms, minlength=3) + random.normal(0, 2 * noise_sd, 3)
-        uplift = (model[:, 1] - model[:, 0])[pair]
-        counts = contrast_counts(uplift, arms[pair] == 1, labels[pair], UPLIFT_EDGES)
-        histograms.append(ScoreHistogram(noised(histogram(np.log(said / (1 - said)), labels)), sd))
-        contrasts.append(Table.of(noised(counts), sd, arm_weights(sizes, (0, 1))[:, None, None]))
-        policy = noised(policy_counts(model.argmax(axis=1), arms, labels, 3))
+    for one in tables:
+        sizes = one.sizes + random.normal(0, 2 * noise_sd, 3)
+        weights = arm_weights(sizes, (0, 1))[:, None, None]
+        histograms.append(ScoreHistogram(noised(one.histogram), sd))
+        contrasts.append(Table.of(noised(one.contrast), sd, weights))
+        policy = noised(one.policy)
         policies.append(Table.of(policy, sd, arm_weights(sizes, (0, 1, 2))[:, None]))
     scores = pool(histograms)
+    common = max(calibration(scores), key=lambda one: -abs(one.low - COMMON))
     gain = Contrast(sum(contrasts[1:], start=contrasts[0])).gain()
     policy = policy_value(sum(policies[1:], start=policies[0]))
     return {
         "AUC": area_under_curve(scores),
         "log-loss": log_loss(scores),
         "majority's log-loss": majority_loss(scores),
+        "share in a bin": common.observed,
         "effect": gain and gain.effect,
         "Qini": gain and gain.qini,
         "AUUC": gain and gain.auuc,
         "policy's value": policy and policy.value,
         "gain over the best arm": policy and policy.gain,
+    }
+
+
+class Parts(NamedTuple):
+    """How a figure's parts compare with what they are of: told sd / seen sd."""
+
+    chance: float
+    noise: float
+    whole: float
+
+
+def parts(brands, noise_sd: float, runs: int, seed: int = 1) -> dict[str, Parts]:
+    """Each part of a figure's error, under noise, beside what draws of that part alone show.
+
+    Chance alone: other people each time, and no noise. Noise alone: the same people each time.
+    """
+    random = np.random.default_rng(seed)
+    same = counted(random, brands)
+    told: dict[str, list[Estimate]] = defaultdict(list)
+    seen: dict[str, list[list[float]]] = defaultdict(lambda: [[], [], []])
+    for _ in range(runs):
+        anew = counted(random, brands)
+        draws = (released(random, anew, 0.0), released(random, same, noise_sd),
+                 released(random, anew, noise_sd))  # fmt: skip
+        for number, draw in enumerate(draws):
+            for name, figure in draw.items():
+                if figure is not None:
+                    seen[name][number].append(figure.value)
+                    told[name] += [figure] * (number == 2)
+
+    def ratio(errors, values):
+        return math.sqrt(float(np.mean(np.square(errors)))) / float(np.std(values))
+
+    return {
+        name: Parts(
+            ratio([one.sampling_error for one in figures], seen[name][0]),
+            ratio([one.noise_error for one in figures], seen[name][1]),
+            ratio([one.standard_error for one in figures], seen[name][2]),
+        )
+        for name, figures in told.items()
     }
 
 
@@ -156,8 +224,8 @@ def covered(brands, noise_sd: float, runs: int, seed: int = 1) -> dict[str, Held
     true, random = truth(brands), np.random.default_rng(seed)
     off: dict[str, list[float]] = defaultdict(list)
     for _ in range(runs):
-        for name, figure in released(random, brands, noise_sd).items():
-            if figure is not None:
+        for name, figure in released(random, counted(random, brands), noise_sd).items():
+            if figure is not None and name in true:
                 off[name].append((figure.value - true[name]) / figure.standard_error)
     return {
         name: Held(float(np.mean(np.abs(each) <= 1.96)), float(np.mean(each)), len(each) / runs)
@@ -174,3 +242,9 @@ if __name__ == "__main__":
         cells = [f"{each[name].cover:.3f}" if name in each else "-" for each in tables]
         sys.stdout.write(" | ".join([name, *cells]) + "\n")
     sys.stdout.write(f"{runs} runs: a share is sure to {2 * math.sqrt(0.95 * 0.05 / runs):.3f}\n")
+    split = [parts(globals()[brands], sd, runs) for brands, sd in worlds if sd]
+    named = [f"{brands} {sd:g}" for brands, sd in worlds if sd]
+    sys.stdout.write(" | ".join(["told / seen: chance, noise, both", *named]) + "\n")
+    for name in split[0]:
+        cells = [", ".join(f"{part:.2f}" for part in each[name]) for each in split]
+        sys.stdout.write(" | ".join([name, *cells]) + "\n")

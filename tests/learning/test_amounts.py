@@ -33,22 +33,26 @@ def test_without_noise_the_means_are_those_of_the_people_to_a_bins_width() -> No
     table = amounts(amount_counts(predicted, found), 0.0, BOUND)
     assert [one.predicted_up_to for one in table] == [BOUND * each for each in (*AMOUNT_EDGES, 1.0)]
     assert sum(one.recipients for one in table) == len(found)
-    shown = [one for one in table if not math.isnan(one.observed)]
+    shown = [one for one in table if one.observed is not None]
     assert len(shown) == 2, "a bin without anybody says nothing"
     for one in shown:
-        assert one.observed == pytest.approx(BOUND * found.mean(), abs=BOUND * 0.01)
+        assert one.observed.value == pytest.approx(BOUND * found.mean(), abs=BOUND * 0.01)
 
 
 def test_the_error_is_what_repeated_draws_show() -> None:
     random, sd = np.random.default_rng(2), 20.0
-    drawn = []
+    drawn, exact = [], []
     for seed in range(300):
         counts = amount_counts(np.full(4_000, 0.2), spent(4_000, 100 + seed))
         noised = counts + np.rint(random.normal(0, sd, counts.shape)).astype(np.int64)
-        drawn.append(amounts(noised, sd**2, BOUND)[5])
-    seen = np.std([one.observed for one in drawn])
+        drawn.append(amounts(noised, sd**2, BOUND)[5].observed)
+        exact.append(amounts(counts, 0.0, BOUND)[5].observed)
     told = np.mean([one.standard_error for one in drawn])
-    assert told == pytest.approx(seen, rel=0.2)  # 300 draws: ± 4 % each
+    assert told == pytest.approx(np.std([one.value for one in drawn]), rel=0.2)  # ± 4 % each
+    by_chance = np.mean([one.sampling_error for one in drawn])
+    assert by_chance == pytest.approx(np.std([one.value for one in exact]), rel=0.15)
+    by_noise = np.std([one.value - two.value for one, two in zip(drawn, exact, strict=True)])
+    assert np.mean([one.noise_error for one in drawn]) == pytest.approx(by_noise, rel=0.15)
 
 
 def test_what_noise_drowns_is_not_said_and_no_count_is_negative() -> None:
@@ -57,9 +61,9 @@ def test_what_noise_drowns_is_not_said_and_no_count_is_negative() -> None:
     counts = np.zeros((AMOUNT_BINS, AMOUNT_BINS), dtype=np.int64)
     counts[1, 0], counts[2, 0], counts[3, 0] = math.floor(drowned), math.ceil(drowned) + 1, -50
     table = amounts(counts, sd**2, BOUND)
-    assert math.isnan(table[1].observed)
-    assert math.isnan(table[1].standard_error)
-    assert table[2].observed == 0.0
-    assert table[2].standard_error > 0, "noise on the empty bins beside it"
+    assert table[1].observed is None
+    assert table[2].observed is not None
+    assert table[2].observed.value == 0.0
+    assert table[2].observed.standard_error > 0, "noise on the empty bins beside it"
     assert table[3].recipients == 0.0
-    assert math.isnan(table[3].observed)
+    assert table[3].observed is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from abfed.learning.evaluation import BINS, ScoreHistogram, histogram, recalibration
+from abfed.learning.calibration import recalibration
+from abfed.learning.evaluation import BINS, ScoreHistogram, histogram
 from abfed.learning.heads import EFFECT_STEP, Heads
 
 THREE = {"arms": 3, "control": 1, "by_arm": True}
