@@ -4,9 +4,9 @@ A sum of p products of float32 numbers is off by at most γ = p u / (1 - p u) of
 magnitudes, u = 2⁻²⁴, whichever are added first, with fused operations or without (Higham 2002,
 section 3.1). So for recipients who add vectors no longer than C' each, B of them:
 
-1. The products of a few columns at a time are added in float32, as one matrix product; those are
-   added in pairs, and pairs of pairs; all else is added in float64. The whole is off by at most
-   γ B C' in L2, where p counts the columns and one for each level of pairs (`Rounding.terms`).
+1. The products of a few rows at a time are added in float32, as one matrix product, and a few of
+   those onto each other; all else is added in float64. The whole is off by at most γ B C' in L2,
+   where p counts the rows and one for each product that comes on top (`Rounding.terms`).
 2. The sums of two batches that differ in one recipient are at most C' (1 + 2 γ B) apart. So each
    vector is held to C' = C / (1 + 2 γ B), with the most B that is expected, as *everybody* knows
    it; p follows from it, so that `MOST_LOST` of the clip is gone at most.
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
-from abfed.learning.steady import LARGEST, Scratch, wild
+from abfed.learning.steady import LARGEST, Scratch, stride_of, wild
 from abfed.learning.steady_passes import Plain
 
 MOST_LOST = 1 / 30
@@ -38,7 +38,7 @@ MOST_LOST = 1 / 30
 MOST_RECIPIENTS = 1 << 22
 """Of a batch, for whom there is room in what float64 may lose; half are expected at most."""
 
-MOST_COLUMNS = MOST_RECIPIENTS << 4
+MOST_OF_ALL = MOST_RECIPIENTS << 4
 """Of a batch: rows of recipients who have at most 16 each."""
 
 CLIP_BITS = 20
@@ -46,12 +46,13 @@ CLIP_BITS = 20
 
 SINGLE = 2.0**-24  # half a rounding of float32
 DOUBLE = 2.0**-53  # of float64
-AT_ONCE = 1 << 8  # columns of a product in float64, and such products; or of float32, added there
+AT_ONCE = 1 << 8  # rows of a product in float64, and such products; or of float32, added there
 MOST_LENGTH = 16.0  # of the rows of a recipient with 16
-LEVELS = 8  # of pairs: 2⁸ products, at most, are added in float32
-FEW_TERMS, FEW_LEVELS = 56, 4  # with fewer terms, fewer are left for levels
-HELD = 1 << 18  # numbers of products that wait to be added, about: 2 MiB
-MOST_TERMS = 512
+ON_TOP = 8  # products that are added onto each other in float32, at most
+FEW_TERMS, FEW_ON_TOP = 56, 4  # with fewer terms, fewer are left for that
+BESIDE = 32  # products that are made at a time, at most
+HELD = 1 << 17  # numbers of theirs, about: 512 KiB
+MOST_TERMS = 200  # more would be divided, on the way, into parts that are added one by one
 LEAST_TERMS = 36  # with fewer, float64 is as quick
 _TRIED = 3  # products
 _UNLIKE = 20  # powers of two: lines of such sizes must not be mixed on the way
@@ -87,7 +88,7 @@ def rounding_for(stack: Stack, most: float, length: float = 1.0) -> Rounding:
     # So many are added until they become whole numbers, which takes half a unit each time; they may
     # be of other groups, too
     double = 2 * AT_ONCE * DOUBLE * MOST_RECIPIENTS * MOST_LENGTH
-    whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_COLUMNS / LARGEST) * 2.0**-UNIT_BITS
+    whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_OF_ALL / LARGEST) * 2.0**-UNIT_BITS
     terms = min(MOST_TERMS, math.floor(MOST_LOST / 2 / (most * length * SINGLE)))
     shapes = [(one.weight.shape, one.bias is not None) for one in _trained(stack)]
     if terms < LEAST_TERMS or not all(
@@ -110,19 +111,19 @@ class Sums:
         scratch: to work in.
     """
 
-    __slots__ = ("_columns", "_recent", "_scratch", "_total")
+    __slots__ = ("_recent", "_rows", "_scratch", "_total")
 
     def __init__(self, total: Tensor, scratch: Scratch) -> None:
         self._total = total
         self._scratch = scratch
-        self._columns = 0
+        self._rows = 0
         self._recent: dict[int, tuple[Linear, Tensor]] = {}
 
-    def make_room(self, columns: int) -> None:
-        """Before a block of so many columns is added."""
-        if self._columns + columns > LARGEST:
+    def make_room(self, rows: int) -> None:
+        """Before a block of so many rows is added."""
+        if self._rows + rows > LARGEST:
             self.settle()
-        self._columns += columns
+        self._rows += rows
 
     def settle(self) -> None:
         """Add to the total, in whole numbers, what was added here."""
@@ -139,7 +140,7 @@ class Sums:
             if layer.bias is not None:
                 self._total[stop : stop + outputs].add_(whole[:, inputs])
         self._recent.clear()
-        self._columns = 0
+        self._rows = 0
 
     def add(self, one: Plain, terms: int) -> None:
         """Add signals times inputs, of which one side was weighted, so that 2²⁰ is a clip.
@@ -150,52 +151,70 @@ class Sums:
         """
         start = one.layer.start
         if start not in self._recent:
-            shape = len(one.inputs), len(one.signals)
+            shape = one.inputs.shape[1], one.signals.shape[1]
             room = self._scratch.take(("recent", start), *shape, torch.float64)
             self._recent[start] = one.layer, room.zero_()
         recent = self._recent[start][1]
         if terms:
             add_product(recent, one.inputs, one.signals, terms, self._scratch)
         else:
-            inputs = self._scratch.doubled("inputs", one.inputs).split(AT_ONCE, 1)
-            signals = self._scratch.doubled("signals", one.signals).split(AT_ONCE, 1)
+            inputs = self._scratch.doubled("inputs", one.inputs).split(AT_ONCE)
+            signals = self._scratch.doubled("signals", one.signals).split(AT_ONCE)
             held = self._scratch.take("doubled", len(recent), recent.shape[1], torch.float64)
             for left, right in zip(inputs, signals, strict=True):
-                recent.add_(torch.mm(left, right.t(), out=held))
+                recent.add_(torch.mm(left.t(), right, out=held))
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch: Scratch) -> None:
-    """Add one matrix times another turned, so many terms at a time in float32.
+    """Add one matrix, turned, times another, so many terms at a time in float32.
 
     Args:
         total: `(m, n)` float64, added to.
-        left: `(m, columns)` float32.
-        right: `(n, columns)` float32.
+        left: `(rows, m)` float32.
+        right: `(rows, n)` float32.
         terms: that are added in float32, at most.
         scratch: to work in.
     """
-    if len(right) == 1:  # the kernels for one line are quick
+    if right.shape[1] == 1:  # the kernels for one line are quick
         total, left, right = total.t(), right, left
-    levels = LEVELS if terms >= FEW_TERMS else FEW_LEVELS
-    step = max(2, min(1 << levels, HELD // total.numel()))
-    columns = (terms - levels) // 8 * 8
-    many = left.shape[1] // columns
-    rest = many * columns
-    ours = left[:, :rest].unflatten(1, (many, columns)).transpose(0, 1)
-    theirs = right[:, :rest].unflatten(1, (many, columns)).permute(1, 2, 0)
-    for start in range(0, many, step):
-        here = min(many - start, step)
-        held = scratch.take("products", here, total.numel()).view(here, *total.shape)
-        torch.bmm(ours[start : start + here], theirs[start : start + here], out=held)
-        while here > 1:  # in pairs: each number is rounded once more by each level
-            half = (here + 1) // 2
-            held[: here - half].add_(held[half:here])
-            here = half
-        total.add_(scratch.doubled("product", held[0]))
-    if rest < left.shape[1]:
-        held = scratch.take("products", *total.shape)
-        torch.mm(left[:, rest:], right[:, rest:].t(), out=held)
-        total.add_(scratch.doubled("product", held))
+    on_top, rows, beside = parts(*total.shape, terms)
+    many = len(left) // rows
+    theirs = left[: many * rows].unflatten(0, (many, rows)).transpose(1, 2)
+    ours = right[: many * rows].unflatten(0, (many, rows))
+    extra = len(left) > many * rows
+    for start in range(0, max(1, many), beside * on_top):
+        stop = min(many, start + beside * on_top)
+        here, last = min(beside, stop - start), extra and stop == many
+        held = scratch.take("products", here + last, total.numel())
+        products = held.view(-1, *total.shape)
+        torch.bmm(theirs[start : start + here], ours[start : start + here], out=products[:here])
+        for place in range(start + here, stop, beside):
+            end = min(place + here, stop)
+            products[: end - place].baddbmm_(theirs[place:end], ours[place:end])
+        if last:
+            torch.mm(left[many * rows :].t(), right[many * rows :], out=products[-1])
+        total.add_(scratch.doubled("product", held).sum(0).view_as(total))
+
+
+@functools.lru_cache(maxsize=256)
+def parts(left: int, right: int, terms: int) -> tuple[int, int, int]:
+    """How a sum of products is divided.
+
+    Args:
+        left: numbers of a line on one side.
+        right: on the other.
+        terms: that are added in float32, at most.
+
+    Returns:
+        How many products are added onto each other, at most; the rows of one; and how many are
+        made at a time.
+    """
+    beside = max(1, round(HELD / (left * right)))
+    on_top = ON_TOP if terms >= FEW_TERMS else FEW_ON_TOP
+    rows, some = (terms - on_top) // 8 * 8, min(BESIDE, beside)
+    if all(_is_added_last(left, right, rows, each) for each in {1, some}):
+        return on_top, rows, some
+    return 1, terms // 8 * 8, beside
 
 
 @functools.lru_cache(maxsize=256)
@@ -208,17 +227,45 @@ def is_bounded(outputs: int, inputs: int, terms: int) -> bool:
         terms: that are added in float32.
     """
     dice = torch.Generator().manual_seed(_SEED)
-    columns = 9 * terms + 3
+    _, rows, beside = parts(*((1, inputs) if outputs == 1 else (inputs, outputs)), terms)
+    count = min(LARGEST, (2 * beside + 1) * rows + 3)  # products beside each other and on top
     for _ in range(_TRIED):
         signals, values = (
-            wild((lines, columns), dice)
-            * torch.randint(-_UNLIKE, _UNLIKE, (lines, 1), generator=dice).float().exp2()
-            for lines in (outputs, inputs)
+            wild((count, numbers), dice)
+            * torch.randint(-_UNLIKE, _UNLIKE, (numbers,), generator=dice).float().exp2()
+            for numbers in (outputs, inputs)
         )
         found = torch.zeros(inputs, outputs, dtype=torch.float64)
         add_product(found, values, signals, terms, Scratch())
-        off = (found - values.double() @ signals.double().t()).abs_()
-        most = values.abs().double() @ signals.abs().double().t()
+        off = (found - values.double().t() @ signals.double()).abs_()
+        most = values.abs().double().t() @ signals.abs().double()
         if bool((off > most * (1.01 * terms * SINGLE)).any()):
+            return False
+    return True
+
+
+def _is_added_last(left: int, right: int, rows: int, together: int) -> bool:
+    """Whether what a product comes on top of is added once, to the whole of it.
+
+    Kernels for few numbers add to it term by term: each would round it anew. Here it is so large,
+    and so few ones are in the product, that they are seen only if all of them meet it at a time.
+
+    Args:
+        left: numbers of a line on one side.
+        right: on the other.
+        rows: of a product.
+        together: products that are made at a time.
+    """
+    dice = torch.Generator().manual_seed(_SEED)
+    few = 1 << (rows - 1).bit_length() - 1  # one of them is half of the last bit
+    there = few * 2.0 / (2.0 * SINGLE)
+    for _ in range(_TRIED):
+        ones = (torch.rand(rows, generator=dice).argsort() <= few).float()
+        ours, theirs = (
+            torch.ones(together, rows, stride_of(each))[:, :, :each] for each in (left, right)
+        )
+        ours.mul_(ones[:, None])
+        held = torch.full((together, left, right), there)
+        if bool((held.baddbmm_(ours.transpose(1, 2), theirs) != there + 2.0 * few).any()):
             return False
     return True

@@ -37,7 +37,7 @@ from abfed.learning.steady import Scratch
 from abfed.learning.steady_groups import (
     MOST_ROWS,
     add_steady_group,
-    are_adjacent,
+    are_paired,
     longest,
 )
 from abfed.learning.steady_passes import SteadyPasses, sizes_for
@@ -183,13 +183,11 @@ class StackSums:
             sizes: tuple[int, ...] = ()
             if expected <= MOST_RECIPIENTS / 2 and rows <= MOST_ROWS:
                 sizes = sizes_for(stack, expected if rows == 1 else math.inf)  # nobody knows them
+                if rows > 1 and not are_paired(stack, sizes, rows):
+                    sizes = ()
             if sizes:
                 length = longest(rows, most)
-                rounding, adjacent = (
-                    rounding_for(stack, most, length),
-                    are_adjacent(stack, sizes, rows),
-                )
-                self._ways[key] = Way(sizes, rounding, length, adjacent)
+                self._ways[key] = Way(sizes, rounding_for(stack, most, length), length)
             else:
                 self._ways[key] = EXACT
         return self._ways[key]

@@ -9,9 +9,10 @@ tried on made-up rows, in blocks of exactly the sizes that will be used, until e
 size has seen many rows. If one bit differs anywhere, the network takes the exact path
 (docs/decisions/0111-steady-by-trial.md).
 
-A block is `(numbers, rows)`: a row of the data is a column, next to others in memory. Kernels for
-products whose long side lies so were steady on every machine that was tried, and sums over a
-column's numbers are made for many columns at once.
+A block is `(rows, numbers)`: a row of the data is a line, and lies `stride_of` numbers behind the
+one before it. So lines go in as they were gathered, sums over rows read both sides as they lie, and
+the rows of a recipient are a small matrix. Products with few outputs, for which such kernels were
+not steady, are made turned.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
 
+NARROW = 16
+"""Outputs, with fewer of which, but for one, a product is made turned."""
+
 SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
-_COLUMNS = 4 * SMALLEST  # that are told from each other
+_LINES = 4 * SMALLEST  # that are told from each other
+_ALIGNED = 8  # numbers: 32 bytes
 _SEED = 20_261_125  # of numbers that are made up
 
 
@@ -42,10 +47,10 @@ def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
     Args:
         widest: the most numbers that a row has in a layer.
         rows: how many are expected at a time; known to everybody. Several sizes suit what a Poisson
-            draw makes of them: few columns are added to fill a block.
+            draw makes of them: few lines are added to fill a block.
     """
     largest = max(SMALLEST, min(LARGEST, CACHED // widest))
-    sizes, smaller = {_fitting(largest)}, 0.85
+    sizes, smaller = {_fitting(largest)}, 0.75
     if rows < math.inf:
         parts = math.ceil((rows + 4.0 * math.sqrt(rows)) / largest)
         sizes = {_fitting((rows + each * math.sqrt(rows)) / parts) for each in DRAWN}
@@ -111,71 +116,112 @@ class Scratch:
         return self.take(name, rows, columns, torch.float64).copy_(values)
 
 
-def product(weight: Tensor, values: Tensor, out: Tensor) -> Tensor:
+def stride_of(numbers: int) -> int:
+    """How far apart lines of so many numbers lie, with a one behind them."""
+    return math.ceil((numbers + 1) / _ALIGNED) * _ALIGNED
+
+
+def laid(weight: Tensor) -> Tensor:
+    """A matrix as `product` takes it, in memory of its own.
+
+    Args:
+        weight: `(inputs, outputs)`.
+    """
+    if 1 < weight.shape[1] < NARROW:
+        return weight.t().clone(memory_format=torch.contiguous_format).t()
+    return weight.clone(memory_format=torch.contiguous_format)
+
+
+def product(values: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     """A linear layer's product, forward or back.
 
     Args:
-        weight: `(outputs, inputs)`; a bias is its last column.
-        values: `(inputs, rows)`; a bias's are 1.
-        out: `(outputs, rows)`, written to.
+        values: `(rows, inputs)`; a bias's are 1.
+        weight: `(inputs, outputs)`, as `laid` gives it; a bias is its last line.
+        out: `(rows, outputs)`, written to.
     """
-    return torch.mm(weight, values, out=out)
+    if 1 < weight.shape[1] < NARROW:
+        return out.copy_(torch.mm(weight.t(), values.t()).t())
+    return torch.mm(values, weight, out=out)
 
 
-def squares(values: Tensor, out: Tensor) -> Tensor:
-    """The sum of each column's squares, `(1, rows)` float32, in whatever order torch adds.
+def lengths(values: Tensor, out: Tensor) -> Tensor:
+    """The norm of each line, `(rows,)` float32, its squares added in whatever order torch does.
 
     Args:
-        values: `(numbers, rows)`.
-        out: the same shape, written to.
+        values: `(rows, numbers)`.
+        out: `(rows,)`, written to.
     """
-    found = torch.mul(values, values, out=out)
-    return found.clone() if len(found) == 1 else found.sum(0, keepdim=True)
+    found: Tensor = torch.linalg.vector_norm(values, dim=1, out=out)
+    return found
 
 
 def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
-    """Products of each column with those that belong together with it, `(groups, columns each)²`.
+    """Products of each line with those that belong together with it, `(groups, lines each)²`.
 
     Args:
-        values: `(numbers, columns)`.
-        together: columns next to each other that belong together.
-        out: `(together, columns)`, written to.
+        values: `(rows, numbers)`.
+        together: lines next to each other that belong together.
+        out: `(groups, together²)`, written to.
     """
-    groups = values.shape[1] // together
-    parts = values[:, : groups * together].unflatten(1, (groups, together)).permute(1, 2, 0)
-    found = out.flatten()[: groups * together**2].view(groups, together, together)
-    return torch.bmm(parts, parts.transpose(1, 2), out=found)
+    groups = len(values) // together
+    parts = values[: groups * together].unflatten(0, (groups, together))
+    torch.bmm(parts, parts.transpose(1, 2), out=out.view(groups, together, together))
+    return out
+
+
+def added(values: Tensor) -> Tensor:
+    """The sum of each line, `(rows,)`, in whatever order torch adds.
+
+    Args:
+        values: `(rows, numbers)` float64, one line right behind the other.
+    """
+    return values.sum(1)
 
 
 def is_steady(
-    operation: Callable[[Tensor], Tensor], numbers: int, size: int, together: int = 1
+    operation: Callable[[Tensor], Tensor],
+    numbers: int,
+    size: int,
+    together: int = 1,
+    *,
+    tight: bool = False,
 ) -> bool:
-    """Whether an operation gives a column the same bits at each place of blocks of this size.
+    """Whether an operation gives a line the same bits at each place of blocks of this size.
 
     Args:
-        operation: from `(numbers, columns)` float32 to `(…, columns)`.
-        numbers: of a column.
-        size: columns of a block, at least `SMALLEST`.
-        together: columns next to each other that belong together; as many as fill the block.
+        operation: from `(lines, numbers)` float32 to `(lines, …)` or `(groups, …)`.
+        numbers: of a line.
+        size: lines of a block, at least `SMALLEST`.
+        together: lines next to each other that belong together; as many as fill the block.
+        tight: whether lines lie right behind each other.
     """
+    placed = torch.Tensor.contiguous if tight else _strided
     dice = torch.Generator().manual_seed(_SEED)
-    count = max(4, _COLUMNS // together)
-    columns = wild((numbers, count * together), dice)
-    parts = columns.split(max(1, SMALLEST // together) * together, 1)
-    known = torch.cat([operation(each.contiguous()) for each in parts], 1)
-    filled = size // together * together
-    for _ in range(max(3, math.ceil(numbers_told(numbers) / len(known)))):
-        turn = together * int(torch.randint(count, (), generator=dice))
-        found = operation(_repeated(columns, turn, size))[:, :filled]
-        if not torch.equal(found, _repeated(known, turn, filled)):
+    count = max(4, _LINES // together)
+    lines = wild((count * together, numbers), dice)
+    parts = lines.split(max(1, SMALLEST // together) * together)
+    known = torch.cat([operation(placed(each)) for each in parts])
+    told = known[0].numel()
+    for _ in range(max(3, math.ceil(numbers_told(numbers) / told))):
+        turn = int(torch.randint(count, (), generator=dice))
+        found = operation(placed(_repeated(lines, turn * together, size)))
+        if not torch.equal(found, _repeated(known, turn, size // together)):
             return False
     return True
 
 
-def _repeated(columns: Tensor, turn: int, size: int) -> Tensor:
-    """A block of these columns, again and again, from one of them on."""
-    times = math.ceil(size / columns.shape[1])
-    return columns.roll(-turn, 1).repeat(1, times)[:, :size].contiguous()
+def _repeated(lines: Tensor, turn: int, size: int) -> Tensor:
+    """A block of these lines, again and again, from one of them on."""
+    order = torch.arange(turn, turn + size).remainder_(len(lines))
+    return lines.index_select(0, order)
+
+
+def _strided(lines: Tensor) -> Tensor:
+    """The same lines as far apart as they lie in a block."""
+    numbers = lines.shape[1]
+    room = torch.zeros(len(lines), stride_of(numbers))[:, :numbers]
+    return room.copy_(lines)
 
 
 def numbers_told(added: int) -> int:
@@ -198,9 +244,9 @@ def wild(shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
 
 @functools.lru_cache(maxsize=1024)
 def is_steady_layer(
-    inputs: int, outputs: int, size: int, threads: int, *, biased: bool, back: bool
+    inputs: int, outputs: int, size: int, threads: int, *, biased: bool, back: bool, last: bool
 ) -> bool:
-    """Whether a linear layer's products and its columns' sums of squares are steady here.
+    """Whether a linear layer's products and the norms of its lines are steady here.
 
     Args:
         inputs: of the layer.
@@ -209,37 +255,54 @@ def is_steady_layer(
         threads: that torch has now, among whom it shares out a product.
         biased: whether the layer has a bias.
         back: whether signals go back through it.
+        last: whether no other comes behind it: then its outputs lie right behind each other.
     """
     if threads != torch.get_num_threads():
         message = f"it is tried with the threads there are: {torch.get_num_threads()}"
         raise ValueError(message)
-    weight = wild((outputs, inputs + biased), torch.Generator().manual_seed(_SEED + 1))
-    tried: list[tuple[Callable[[Tensor], Tensor], int]] = [
-        (lambda x: product(weight, x, torch.empty(outputs, x.shape[1])), weight.shape[1]),
-    ]
-    tried += [
-        (lambda x: squares(x, torch.empty_like(x)), each)
-        for each in {weight.shape[1], outputs} - {1}
-    ]
-    if back:
-        ways = weight[:, :inputs].t()
-        tried.append((lambda x: product(ways, x, torch.empty(inputs, x.shape[1])), outputs))
-    return all(is_steady(operation, numbers, size) for operation, numbers in tried)
+    weight = wild((inputs + biased, outputs), torch.Generator().manual_seed(_SEED + 1))
+    forward, ways = laid(weight), laid(weight[:inputs].t())
+
+    def room(rows: int, numbers: int, *, tight: bool) -> Tensor:
+        return torch.zeros(rows, numbers if tight else stride_of(numbers))[:, :numbers]
+
+    def is_measured(numbers: int, *, tight: bool) -> bool:
+        return is_steady(lambda x: lengths(x, torch.empty(len(x))), numbers, size, tight=tight)
+
+    return (
+        is_steady(
+            lambda x: product(x, forward, room(len(x), outputs, tight=last)), len(weight), size
+        )
+        and is_measured(len(weight), tight=False)
+        and is_measured(outputs, tight=last)
+        and not (
+            back
+            and not is_steady(
+                lambda x: product(x, ways, room(len(x), inputs, tight=False)),
+                outputs,
+                size,
+                tight=last,
+            )
+        )
+    )
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=4096)
 def are_steady_pairs(numbers: int, size: int, together: int, threads: int) -> bool:
-    """Whether `pair_products` are steady here.
+    """Whether `pair_products`, and sums of as many numbers, are steady here.
 
     Args:
-        numbers: of a column.
+        numbers: of a line.
         size: of the blocks.
-        together: columns that belong together.
+        together: lines that belong together.
         threads: that torch has now.
     """
 
     def operation(values: Tensor) -> Tensor:
-        found = pair_products(values, together, torch.empty(together, values.shape[1]))
-        return found.transpose(0, 1).flatten(1)
+        found = pair_products(values, together, torch.empty(len(values) // together, together**2))
+        double = found.double()
+        diagonal = double[:, :: together + 1].contiguous()
+        sums = torch.stack([added(double), added(diagonal)], 1)
+        return torch.cat([double, sums], 1)
 
     return threads == torch.get_num_threads() and is_steady(operation, numbers, size, together)

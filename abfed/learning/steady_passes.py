@@ -9,7 +9,6 @@ correctly for each number by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,14 @@ from torch import Tensor
 
 from abfed.learning.losses import Loss
 from abfed.learning.stacks import FLATTEN, Layer, Linear, Pointwise, Stack, Table
-from abfed.learning.steady import Scratch, block_sizes, is_steady_layer, product
+from abfed.learning.steady import (
+    Scratch,
+    block_sizes,
+    is_steady_layer,
+    laid,
+    product,
+    stride_of,
+)
 
 WIDEST = 1 << 16
 """Numbers of a layer, at most: the bounds on what float32 may lose hold as far as that."""
@@ -28,8 +34,8 @@ class Plain(NamedTuple):
 
     Attributes:
         layer: the layer.
-        inputs: what came in, `(inputs, rows)`, and ones behind them if the layer has a bias.
-        signals: derivative of each row's loss by what went out, `(outputs, rows)`.
+        inputs: what came in, `(rows, inputs)`, and ones behind them if the layer has a bias.
+        signals: derivative of each row's loss by what went out, `(rows, outputs)`.
     """
 
     layer: Linear
@@ -48,18 +54,20 @@ class SteadyPasses:
         stack, scratch: the same.
     """
 
-    __slots__ = ("_own", "scratch", "stack")
+    __slots__ = ("_back", "_forward", "_last", "scratch", "stack")
 
     def __init__(self, stack: Stack, scratch: Scratch) -> None:
         self.stack = stack
         self.scratch = scratch
-        self._own = {  # memory of their own, as it was tried
-            place: layer.weight.clone()
-            if layer.bias is None
-            else torch.cat([layer.weight, layer.bias[:, None]], 1)
-            for place, layer in enumerate(stack.layers)
-            if isinstance(layer, Linear)
-        }
+        self._forward: dict[int, Tensor] = {}  # memory of their own, as it was tried
+        self._back: dict[int, Tensor] = {}
+        self._last = last_linear(stack)
+        for place, layer in enumerate(stack.layers):
+            if isinstance(layer, Linear):
+                lines = [layer.weight.t()] + ([] if layer.bias is None else [layer.bias[None]])
+                self._forward[place] = laid(torch.cat(lines))
+                if place > stack.lowest:
+                    self._back[place] = laid(layer.weight)
 
     def kept(self, lines: Tensor, labels: Tensor, size: int, loss: Loss) -> list[Plain]:
         """One pass forward and one back.
@@ -75,49 +83,49 @@ class SteadyPasses:
             signals of those that were added are 0. What isn't finite stays so. All may be written
             over, and stays until the next pass. Sensitive.
         """
-        rows, layers = len(lines), self.stack.layers
-        values = self._room("block", lines.shape[1], size)
-        values[:, :rows] = lines.t()
-        values[:, rows:] = 0.0
-        passed = [values]
+        (rows, numbers), layers = lines.shape, self.stack.layers
+        room = self.scratch.take("block", size, stride_of(numbers))
+        room[:rows, :numbers] = lines
+        room[rows:] = 0.0
+        passed = [room]
         for place, layer in enumerate(layers):
             if isinstance(layer, Linear):
-                weight = self._own[place]
-                room = self._room(("forward", place), len(weight), size)
-                values = product(weight, _widened(values, weight.shape[1]), room)
+                outputs, inputs = layer.weight.shape
+                if layer.bias is not None:
+                    room[:, inputs] = 1.0
+                weight = self._forward[place]
+                width = outputs if place == self._last else stride_of(outputs)
+                out = self.scratch.take(("forward", place), size, width)
+                product(room[:, : len(weight)], weight, out[:, :outputs])
+                room = out
             else:
-                found = _pointwise(layer).forward(values)
-                if found.data_ptr() != values.data_ptr():  # where there is room for the ones
-                    values.copy_(found)
-            passed.append(values)
-        signals = torch.zeros_like(values)
-        scores = values[:, :rows].t()
-        signals[:, :rows] = loss.signals(scores, labels).view_as(scores).t()
+                found = _pointwise(layer).forward(room)
+                if found.data_ptr() != room.data_ptr():
+                    room.copy_(found)
+            passed.append(room)
+        signals = self.scratch.take("signals", size, room.shape[1])
+        signals[:rows] = loss.signals(room[:rows], labels).view_as(room[:rows])
+        signals[rows:] = 0.0
         left: list[Plain] = []
         for place in reversed(range(self.stack.lowest, len(layers))):
             layer = layers[place]
             if not isinstance(layer, Linear):
                 signals = _pointwise(layer).backward(signals, passed[place + 1])
                 continue
-            weight = self._own[place]
+            outputs, inputs = layer.weight.shape
+            theirs = signals[:, :outputs]
             if layer.trained:
-                left.append(Plain(layer, _widened(passed[place], weight.shape[1]), signals))
+                came = passed[place][:, : len(self._forward[place])]
+                left.append(Plain(layer, came, theirs))
             if place > self.stack.lowest:
-                inputs = layer.weight.shape[1]
-                room = self.scratch.take(("back", place), inputs, size)
-                signals = product(weight[:, :inputs].t(), signals, room)
+                signals = self.scratch.take(("back", place), size, passed[place].shape[1])
+                product(theirs, self._back[place], signals[:, :inputs])
         return left
 
-    def _room(self, name: Hashable, numbers: int, size: int) -> Tensor:
-        """Room for numbers, with ones behind them."""
-        room = self.scratch.take(name, numbers + 1, size)
-        room[numbers] = 1.0
-        return room[:numbers]
 
-
-def _widened(values: Tensor, numbers: int) -> Tensor:
-    """The first numbers of the room that values lie in: themselves, and maybe the ones."""
-    return values.as_strided((numbers, values.shape[1]), values.stride())
+def last_linear(stack: Stack) -> int:
+    """Place of the last linear layer."""
+    return max(place for place, layer in enumerate(stack.layers) if isinstance(layer, Linear))
 
 
 def _pointwise(layer: Layer) -> Pointwise:
@@ -151,9 +159,10 @@ def sizes_for(stack: Stack, rows: float = math.inf) -> tuple[int, ...]:
         if isinstance(layer, Linear):
             outputs, inputs = layer.weight.shape
             biased, back = layer.bias is not None, place > stack.lowest
+            last = place == last_linear(stack)
             threads = torch.get_num_threads()
             if not all(
-                is_steady_layer(inputs, outputs, size, threads, biased=biased, back=back)
+                is_steady_layer(inputs, outputs, size, threads, biased=biased, back=back, last=last)
                 for size in sizes
             ):
                 return ()

@@ -14,7 +14,6 @@ For recipients who have one row each:
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from torch import Tensor
 from abfed.learning.bookkeeping import ROUNDED_UP
 from abfed.learning.bounded import CLIP_BITS, SINGLE, Rounding, Sums
 from abfed.learning.losses import Loss
-from abfed.learning.steady import Scratch, blocks, squares
+from abfed.learning.steady import Scratch, blocks, lengths
 from abfed.learning.steady_passes import Plain, SteadyPasses
 
 ROUNDED_DOWN = 1.0 - 4.0 * SINGLE
@@ -41,16 +40,14 @@ class Way(NamedTuple):
         sizes: of blocks for which the network is steady (`steady_passes.sizes_for`).
         rounding: how they are added (`bounded.rounding_for`).
         longest: clips that a recipient's rows have together, at most (`steady_groups`).
-        adjacent: whether a recipient's rows stand next to each other (`steady_groups`).
     """
 
     sizes: tuple[int, ...]
     rounding: Rounding
     longest: float
-    adjacent: bool
 
 
-EXACT = Way((), Rounding(0, 0.0, 0.0), 0.0, adjacent=False)
+EXACT = Way((), Rounding(0, 0.0, 0.0), 0.0)
 """For those who take the exact path (`abfed.learning.bookkeeping`)."""
 
 
@@ -86,12 +83,20 @@ def add_steady(
 def _weighted(
     kept: list[Plain], clip: float, share: float, scratch: Scratch
 ) -> tuple[list[Plain], Tensor]:
-    """A block without those who aren't finite, and its columns' factors."""
-    norms = added(squared_lengths(kept, scratch)).sqrt_().mul_(ROUNDED_UP)
+    """A block without those who aren't finite, and its rows' factors."""
+    norms = _summed(squared_lengths(kept, scratch)).sqrt_().mul_(ROUNDED_UP)
     if not math.isfinite(float(norms.sum())):
         kept = silenced(kept, torch.isfinite(norms))
     bound = share * clip
-    return kept, factor(clip) / norms.clamp_(min=bound) * bound
+    return kept, norms.clamp_(min=bound).reciprocal_().mul_(bound * factor(clip))
+
+
+def _summed(parts: Tensor) -> Tensor:
+    """The sum of lines, one after another: each number for itself, in the same order."""
+    total = parts[0]
+    for each in parts[1:]:
+        total.add_(each)
+    return total
 
 
 def factor(clip: float) -> float:
@@ -105,53 +110,47 @@ def add_weighted(sums: Sums, kept: Sequence[Plain], factors: Tensor, terms: int)
     Args:
         sums: added to.
         kept: of a block; written over.
-        factors: of its columns, float64; 0 counts for what isn't a number.
+        factors: of its rows, float64; 0 counts for what isn't a number.
         terms: that may be added in float32.
     """
-    weights = factors.float().nan_to_num_(0.0, 0.0, 0.0)
+    weights = factors.float().nan_to_num_(0.0, 0.0, 0.0)[:, None]
     for one in kept:
-        (one.inputs if len(one.inputs) < len(one.signals) else one.signals).mul_(weights)
+        inputs, signals = one.inputs, one.signals
+        (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(weights)
         sums.add(one, terms)
 
 
 def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:
-    """What isn't finite would spoil the products: 0 in place of the columns that aren't alive."""
+    """What isn't finite would spoil the products: 0 in place of the rows that aren't alive."""
     return [
         one._replace(
-            inputs=torch.where(alive, one.inputs, 0.0),
-            signals=torch.where(alive, one.signals, 0.0),
+            inputs=torch.where(alive[:, None], one.inputs, 0.0),
+            signals=torch.where(alive[:, None], one.signals, 0.0),
         )
         for one in kept
     ]
 
 
 def squared_lengths(kept: Sequence[Plain], scratch: Scratch) -> Tensor:
-    """At least ‖g‖²‖a‖² of each column, `(layers, columns)` float64."""
-    found = at_least([one.inputs for one in kept] + [one.signals for one in kept], scratch)
-    return found[: len(kept)].mul_(found[len(kept) :])
+    """At least ‖g‖²‖a‖² of each row, `(layers, rows)` float64."""
+    layers = [one.inputs for one in kept] + [one.signals for one in kept]
+    found = scratch.take("lengths", len(layers), len(layers[0]))
+    for each, out in zip(layers, found, strict=True):
+        lengths(each, out)
+    double = scratch.doubled("lengths", found)
+    numbers = max(each.shape[1] for each in layers)
+    double = at_least(double.square_(), numbers)
+    return double[: len(kept)].mul_(double[len(kept) :])
 
 
-def at_least(layers: Sequence[Tensor], scratch: Scratch) -> Tensor:
-    """Squared norms of columns, `(layers, columns)` float64, and more than float32 can have lost.
+def at_least(squares: Tensor, numbers: int) -> Tensor:
+    """Squared norms in float64, and more than float32 can have lost of them.
 
-    That is half a rounding for each square and addition, and what squares of small numbers lose
-    altogether. Some more is for the roundings of what is multiplied with it later.
+    That is half a rounding for each square, addition and root, and what squares of small numbers
+    lose altogether. Some more is for the roundings of what is multiplied with it later.
+
+    Args:
+        squares: as float32 has them, or its roots; written over.
+        numbers: that were squared, at most.
     """
-    found = [squares(x, scratch.take("squares", *x.shape)) for x in layers]
-    more, lost = _losses(tuple(len(x) for x in layers))
-    return torch.cat(found).double().mul_(more).add_(lost)
-
-
-@functools.lru_cache(maxsize=64)
-def _losses(numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """What sums of so many squares may have lost: a factor and a number, `(layers, 1)` each."""
-    of = torch.tensor(numbers, dtype=torch.float64)[:, None]
-    return 1.0 + (1.05 * of + 16.0) * SINGLE, of * _VANISHED
-
-
-def added(parts: Tensor) -> Tensor:
-    """The sum of lines, one after another: each number for itself, in the same order."""
-    total = parts[0].clone()
-    for each in parts[1:]:
-        total.add_(each)
-    return total
+    return squares.mul_(1.0 + (1.05 * numbers + 16.0) * SINGLE).add_(numbers * _VANISHED)

@@ -25,6 +25,7 @@ from abfed.learning.bounded import (
     Rounding,
     add_product,
     is_bounded,
+    parts,
     rounding_for,
 )
 from abfed.learning.gradients import StackSums
@@ -76,17 +77,17 @@ def _numbers(generator: np.random.Generator, shape: tuple[int, int]) -> Tensor:
     st.integers(0, 2**32), st.integers(1, 20), st.integers(1, 20), st.integers(1, 700),
     st.sampled_from([LEAST_TERMS, 64, 200]),
 )  # fmt: skip
-def test_a_sum_is_off_by_no_more_than_its_bound(seed, outputs, inputs, columns, terms):
+def test_a_sum_is_off_by_no_more_than_its_bound(seed, outputs, inputs, rows, terms):
     generator = np.random.default_rng(seed)
-    left, right = _numbers(generator, (inputs, columns)), _numbers(generator, (outputs, columns))
+    left, right = _numbers(generator, (rows, inputs)), _numbers(generator, (rows, outputs))
     found = torch.zeros(inputs, outputs, dtype=torch.float64)
     add_product(found, left, right, terms, Scratch())
     line, other = int(generator.integers(inputs)), int(generator.integers(outputs))
-    pairs = list(zip(left[line].tolist(), right[other].tolist(), strict=True))
+    pairs = list(zip(left[:, line].tolist(), right[:, other].tolist(), strict=True))
     exact = sum(Fraction(a) * Fraction(b) for a, b in pairs)
     most = sum(abs(Fraction(a) * Fraction(b)) for a, b in pairs)
     off = abs(Fraction(float(found[line, other])) - exact)
-    vanished = columns * Fraction(2) ** -149
+    vanished = rows * Fraction(2) ** -149
     assert off <= most * Fraction(terms * SINGLE / (1 - terms * SINGLE)) + vanished
 
 
@@ -210,6 +211,24 @@ def _of_differences(product):
         return out.copy_(product(a + first, b) - product(first, b))
 
     return operation
+
+
+def _number_by_number(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """What is there is added to first, and rounded by each number that comes."""
+    for place in range(a.shape[2]):
+        total += a[:, :, place, None] * b[:, None, place]
+    return total
+
+
+def test_nothing_is_added_onto_where_it_would_be_rounded_by_each_number(monkeypatch):
+    parts.cache_clear()
+    on_top, rows, _ = parts(30, 20, 64)
+    assert on_top > 1
+    assert on_top + rows <= 64
+    monkeypatch.setattr(Tensor, "baddbmm_", _number_by_number)
+    parts.cache_clear()
+    assert parts(30, 20, 64)[:2] == (1, 64)
+    parts.cache_clear()
 
 
 @pytest.mark.parametrize("another", [_shortened, _of_differences])

@@ -25,6 +25,7 @@ from abfed.learning.steady import (
     LARGEST,
     MISSED,
     SMALLEST,
+    are_steady_pairs,
     block_sizes,
     blocks,
     is_steady,
@@ -32,7 +33,7 @@ from abfed.learning.steady import (
     numbers_told,
     wild,
 )
-from abfed.learning.steady_groups import ADJACENT, MOST_ROWS, are_adjacent
+from abfed.learning.steady_groups import MOST_ROWS
 from abfed.learning.steady_passes import WIDEST, sizes_for
 
 SIZES = (320, 256, 128, 64)
@@ -48,10 +49,10 @@ def _one_thread():
 
 
 def _summed(values: Tensor, *, backwards: bool = False) -> Tensor:
-    """A float32 sum of each column, number by number."""
-    total = torch.zeros(1, values.shape[1])
-    for line in values.flip(0) if backwards else values:
-        total = total + line
+    """A float32 sum of each line, number by number, `(rows, 1)`."""
+    total = torch.zeros(len(values), 1)
+    for numbers in values.flip(1).t() if backwards else values.t():
+        total = total + numbers[:, None]
     return total
 
 
@@ -60,8 +61,8 @@ def _unsteady(where: Callable[[int], slice]) -> Callable[[Tensor], Tensor]:
 
     def operation(values: Tensor) -> Tensor:
         found = _summed(values)
-        chosen = where(values.shape[1])
-        found[:, chosen] = _summed(values[:, chosen], backwards=True)
+        chosen = where(len(values))
+        found[chosen] = _summed(values[chosen], backwards=True)
         return found
 
     return operation
@@ -89,7 +90,7 @@ def test_another_order_anywhere_is_found(where):
 @pytest.mark.privacy
 @pytest.mark.parametrize(("numbers", "chance"), [(3, 0.17), (8, 0.5), (24, 0.7), (256, 0.9)])
 def test_how_often_one_number_tells_another_order(numbers, chance):
-    values = wild((numbers, 4_000), torch.Generator().manual_seed(3))
+    values = wild((4_000, numbers), torch.Generator().manual_seed(3))
     differ = _summed(values) != _summed(values, backwards=True)
     assert float(differ.float().mean()) > chance
     assert (1 - chance) ** numbers_told(numbers) < MISSED
@@ -141,7 +142,7 @@ def _cancelling(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _columns(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
+def _lines(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
     """Inputs and signals of each layer, one of them weighted, as they are multiplied and added."""
     found: list[tuple[Tensor, ...]] = []
     with monkeypatch.context() as patch, torch.no_grad():
@@ -168,38 +169,66 @@ def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, 
         place = int(generator.integers(people))
         theirs = slice(place * rows, (place + 1) * rows)
         alone = Batch(batch.lines[theirs], halves[theirs], (Group(rows, 1),))
-        there, layers = _columns(monkeypatch, stack, batch, expected), len(sizes) - 1
-        for number, parts in enumerate(_columns(monkeypatch, stack, alone, expected)):
+        there, layers = _lines(monkeypatch, stack, batch, expected), len(sizes) - 1
+        for number, parts in enumerate(_lines(monkeypatch, stack, alone, expected)):
             for side, part in enumerate(parts):
-                whole = torch.cat([each[side] for each in there[number::layers]], 1)
-                assert number or part[:, :rows].any()
+                whole = torch.cat([each[side] for each in there[number::layers]])
+                assert number or part[:rows].any()
                 for row in range(rows):
-                    assert (whole == part[:, row, None]).all(0).any()
+                    assert (whole == part[row]).all(1).any()
 
 
 @pytest.mark.privacy
-@pytest.mark.parametrize("rows", [ADJACENT, MOST_ROWS])
-def test_rows_next_to_each_other_are_clipped_as_rows_in_turns_are(rows, monkeypatch):
-    stack = Stack.of(nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 2)))
+@pytest.mark.parametrize("rows", [2, MOST_ROWS])
+def test_where_pairs_are_not_steady_recipients_with_several_rows_take_the_exact_path(
+    rows, monkeypatch
+):
+    stack = Stack.of(nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 1)))
     assert stack is not None
     batch = _batch(nn.Sequential(nn.Linear(24, 1)), 30 * rows, 3)
-    batch = Batch(batch.lines, batch.labels[:, None].repeat(1, 2), (Group(rows, 30),))
-    found = []
+    several = batch._replace(groups=(Group(rows, 30),))
     with torch.no_grad():
-        for steady in (True, False):
-            monkeypatch.setattr(steady_groups, "are_steady_pairs", lambda *_, s=steady: s)
-            assert are_adjacent(stack, (128, 64), rows) == steady
-            found.append(StackSums(stack, LOGISTIC, 9.0).units(batch, 0.7).double())
-    assert not torch.equal(*found)
-    distance = torch.linalg.vector_norm(found[0] - found[1])
-    assert distance < 1e-4 * torch.linalg.vector_norm(found[0])
+        exact = book_keeping_units(stack, *several, 0.7, LOGISTIC)
+        steady = StackSums(stack, LOGISTIC, 30.0).units(several, 0.7)
+        single = StackSums(stack, LOGISTIC, 30.0).units(batch, 0.7)
+        monkeypatch.setattr(steady_groups, "are_steady_pairs", lambda *_: False)
+        assert torch.equal(StackSums(stack, LOGISTIC, 30.0).units(several, 0.7), exact)
+        assert torch.equal(StackSums(stack, LOGISTIC, 30.0).units(batch, 0.7), single)
+    assert not torch.equal(steady, exact)
+
+
+@pytest.mark.privacy
+def test_pairs_in_another_order_at_one_place_are_found(monkeypatch):
+    assert are_steady_pairs(24, 128, 4, 1)
+    are_steady_pairs.cache_clear()
+    product = torch.bmm
+
+    def elsewhere(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        product(a, b, out=out)
+        if len(out) == 32:  # the last of a block of 128
+            out[-1] = sum(a[-1, :, i, None] * b[-1, i] for i in reversed(range(24)))
+        return out
+
+    monkeypatch.setattr(torch, "bmm", elsewhere)
+    assert not are_steady_pairs(24, 128, 4, 1)
+    are_steady_pairs.cache_clear()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("outputs", [1, 3, 7, 9, 16])
+def test_layers_with_few_outputs_are_steady_here(outputs):
+    stack = Stack.of(
+        nn.Sequential(nn.Linear(24, outputs), nn.ReLU(), nn.Linear(outputs, 5), nn.ReLU(),
+                      nn.Linear(5, 1))
+    )  # fmt: skip
+    assert sizes_for(stack, 300.0)
 
 
 @pytest.mark.privacy
 def test_what_was_tried_with_other_threads_does_not_count():
     assert torch.get_num_threads() == 1
     with pytest.raises(ValueError, match="threads"):
-        is_steady_layer(4, 1, 64, 2, biased=True, back=False)
+        is_steady_layer(4, 1, 64, 2, biased=True, back=False, last=True)
 
 
 @pytest.mark.privacy
