@@ -9,6 +9,7 @@ Nothing of an answer is repeated in an error.
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -58,7 +59,10 @@ def ask_by_device(
         RunFailed: the provider does not answer, or not as OpenID Connect has it.
         Refused: the person said no, or took too long.
     """
-    with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
+    trusted = ssl.create_default_context()  # the machine's authorities, a brand's own among them
+    with httpx.Client(
+        timeout=SECONDS, follow_redirects=False, trust_env=False, verify=trusted
+    ) as client:
         found = _get(client, provider, provider.issuer.rstrip("/") + DISCOVERY)
         if found.get("issuer") != provider.issuer:
             raise Refused("another issuer answers there", code="sign-in", where=provider.issuer)
@@ -150,6 +154,13 @@ def _read(
             response.close()
         found = httpx.Response(response.status_code, content=body)
         values = found.json()
+    except httpx.NetworkError as cause:
+        raise RunFailed(
+            "the provider can't be reached by TLS",
+            where=provider.issuer,
+            why="nobody answers there, or with a certificate of no authority that is trusted here",
+            do="see that it answers from here, and that this machine trusts who certified it",
+        ) from cause
     except (httpx.HTTPError, ValueError, RecursionError) as cause:
         raise _odd(provider) from cause
     expected = (200, 400, 401, 428) if errors else (200,)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import pytest
 
 from abfed.protocol.errors import AbfedError, InputError, Refused, RunFailed
 from abfed.site.access import Place, judge_token
+from abfed.site.certificates import make_authority, make_server_certificate
 from abfed.site.device import Answered, Shown, ask_by_device
 from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
@@ -111,6 +115,39 @@ def test_the_device_flow_signs_in(site: Site, make: str) -> None:
     assert (token.who, token.roles, token.factors) == ("nora@hub", ("analyst",), ("pwd", "mfa"))
     assert site.shown == [Shown(f"{site.running.issuer}/activate", "WDJB-MJHT")]
     assert site.waited == [1.0, 1.0, 6.0]  # slow_down adds five seconds
+
+
+def test_a_provider_may_be_certified_by_the_brands_own_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that this machine trusts, as for webhooks; and by nobody who is not."""
+    now = datetime.now(UTC)
+    authority = make_authority("brand", now, 2)
+    (tmp_path / "tls.pem").write_bytes(
+        b"".join(make_server_certificate(authority, ["127.0.0.1"], now, 1))
+    )
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.pem")
+
+    class Says(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(b'HTTP/1.0 200 OK\r\n\r\n{"issuer": "https://another.example"}')
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Says) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        issuer = f"https://127.0.0.1:{server.server_port}"
+        provider = Provider(issuer=issuer, client_id="a", roles={}, required_amr=("mfa",))
+        with pytest.raises(RunFailed, match="can't be reached by TLS"):
+            ask_by_device(provider, lambda _: None, lambda _: None)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with pytest.raises(Refused, match="another issuer answers there"):
+            ask_by_device(provider, lambda _: None, lambda _: None)
+        server.shutdown()
 
 
 def test_pinned_keys_are_not_fetched(site: Site) -> None:
