@@ -100,7 +100,16 @@ def plot_design(plan: Plan) -> Figure:
     A row for each metric that the plan expects something of.
     """
     table = curves(plan)
-    names = list(dict.fromkeys(table["metric"]))
+    return _figure(plan, table, list(dict.fromkeys(table["metric"])))
+
+
+def plots_by_metric(plan: Plan) -> dict[str, Figure]:
+    """The same, a figure for each metric."""
+    table = curves(plan)
+    return {name: _figure(plan, table, [name]) for name in dict.fromkeys(table["metric"])}
+
+
+def _figure(plan: Plan, table: pd.DataFrame, names: Sequence[str]) -> Figure:
     with our_style():
         figure = Drawn(figsize=(9.2, 0.5 + 2.9 * len(names)), layout="constrained")
         grid = figure.subplots(len(names), 2, squeeze=False)

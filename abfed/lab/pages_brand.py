@@ -24,8 +24,8 @@ from abfed.lab.page import (
     title,
 )
 from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
-from abfed.lab.readings import SURE
-from abfed.lab.units import NBSP, NONE, count, p_value, percent, plain, unit_of
+from abfed.lab.readings import SURE, widened
+from abfed.lab.units import NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.readouts import read_arms
@@ -152,10 +152,15 @@ def _said(run: Run, brand: str) -> str:
     readings = {
         silo: read_arms(run.plan, metric, run.totals[silo]).arms[control] for silo in run.silos
     }
-    if not bool(readings[brand].usable):
+    mine = readings[brand]
+    if not bool(mine.usable):
         return f"“{metric.name}” in {brand} can’t be told from noise."
     words = _beside(*_compared(readings, brand)) or "no other brand can be read"
-    return f"“{metric.name}” under the control in {brand}: {words}. Bars are 95{NBSP}% intervals."
+    said = f"“{metric.name}” under the control in {brand}: {words}."
+    if not float(mine.sampling) > 0:
+        return said
+    noised = widened(math.sqrt(float(mine.variance) / float(mine.sampling)) - 1)
+    return f"{said} Its interval is {noised}."
 
 
 def _plot(run: Run, brand: str) -> Figure:

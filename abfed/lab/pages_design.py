@@ -6,10 +6,11 @@ Computed from the plan alone: no silo is asked, nothing is charged.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.designing import design_notes, design_rows, plot_design
+from abfed.lab.designing import design_notes, design_rows, plots_by_metric
 from abfed.lab.page import facts, paragraph, picture, plan_source, section, table
 from abfed.lab.plots import as_svg
 from abfed.lab.together import guarantee
@@ -103,20 +104,32 @@ def power(plan: Plan, *, alpha: float = 0.05) -> str:
 
 
 def curves(plan: Plan, *, alpha: float = 0.05) -> str:
-    """Smallest effect and power over recipients, for several ε."""
+    """Smallest effect and power over recipients, for several ε; a figure for each metric."""
     found = look_ahead(plan, alpha=alpha)
     if found is None:
         return ""
-    known = list(found.table["metric"])
-    metric = plan.primary if plan.primary in known else known[0]
-    row = next(one for one in found.table.to_dict("records") if one["metric"] == metric)
-    even = row["break_even"]
-    reading = (
-        f"“{metric}”: noise is the smaller part of the uncertainty from {count(even)} recipients "
-        f"an arm on; the plan has some {count(row['recipients'] / len(plan.arms))}. Dotted lines "
-        "are what the plan expects and wants."
+    figures = plots_by_metric(plan)
+    rows = sorted(found.table.to_dict("records"), key=lambda one: one["metric"] != plan.primary)
+    parts = [
+        picture(as_svg(figures[row["metric"]]), curves_reading(plan, row))
+        for row in rows
+        if row["metric"] in figures
+    ]
+    how = "Dotted lines are what the plan expects and wants."
+    return section("Power against ε and size", paragraph(how, "soft"), *parts)
+
+
+def curves_reading(plan: Plan, row: Mapping[Any, Any]) -> str:
+    """Whether a metric's uncertainty is rather noise or chance, at the size that is expected."""
+    here, even = row["recipients"] / len(plan.arms), row["break_even"]
+    start = f"“{row['metric']}”: power {percent(row['power'])}"
+    if not math.isfinite(even):
+        return f"{start} with some {count(here)} recipients an arm."
+    part = "smaller" if here >= even else "greater"
+    return (
+        f"{start}; with some {count(here)} recipients an arm noise is the {part} part of the "
+        f"uncertainty, with {count(even)} it is half."
     )
-    return section("Power against ε and size", picture(as_svg(plot_design(plan)), reading))
 
 
 def cost(plan: Plan) -> str:

@@ -21,8 +21,10 @@ from abfed.lab.page import (
     paragraph,
     picture,
     pill,
+    roomy,
     section,
     table,
+    under,
 )
 from abfed.lab.periods import PERIOD, within
 from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
@@ -113,7 +115,7 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
             decision = row["decision"]
             rows.append(
                 [
-                    escape(run.report.title or run.plan.name),
+                    _named(run),
                     f"<time>{escape(run.made_at[:10])}</time>",
                     str(len(run.silos)),
                     escape(run.plan.primary),
@@ -129,6 +131,13 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
     return section(
         "Wins", picture(svg, wins_reading(runs, alpha=alpha)), shown, paragraph(how, "soft")
     )
+
+
+def _named(run: Run) -> str:
+    """An experiment as it stands in tables: its title, and the plan's name by which figures go."""
+    if not run.report.title:
+        return escape(run.plan.name)
+    return under(roomy(escape(run.report.title)), escape(run.plan.name))
 
 
 def wins_reading(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
@@ -189,6 +198,8 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
             draw_parts(axes, (low, high), ends, place, colour)
             if math.isfinite(middle):  # an arm below zero has an interval only
                 axes.plot(middle, place, "o", color=colour, ms=6.5)
+            axes.text(1.02, place, row["decision"], color=colour, va="center", fontsize=8.5,
+                      transform=axes.get_yaxis_transform())  # fmt: skip
         axes.axvline(0, color=INK, lw=0.9)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -216,8 +227,8 @@ def learning(runs: Sequence[Run]) -> str:
         alarms = int(run.checks["alarm"].sum())
         rows.append(
             [
-                escape(run.report.title or run.plan.name),
-                model,
+                _named(run),
+                roomy(escape(model)),
                 differ,
                 str(alarms) if alarms else "none",
             ]

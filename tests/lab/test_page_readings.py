@@ -8,6 +8,7 @@ import pytest
 
 from abfed.lab import (
     pages_brand,
+    pages_design,
     pages_model,
     pages_portfolio,
     pages_security,
@@ -298,6 +299,30 @@ def test_gaps_of_curves_are_explained_where_there_are_any(drowned):
         frame.loc[1, drowned] = NAN
     said = readings.gaps_reading(SimpleNamespace(training=frame))
     assert ("noise drowns" in said) == bool(drowned)
+
+
+@pytest.mark.parametrize(
+    ("even", "said"),
+    [
+        (400.0, "; {} noise is the smaller part of the uncertainty, with 400 it is half."),
+        (4000.0, "; {} noise is the greater part of the uncertainty, with 4,000 it is half."),
+        (float("inf"), " {}."),
+    ],
+)
+def test_whether_noise_or_chance_is_more_is_said_of_each_metric(even, said):
+    row = {"metric": "clicked", "power": 0.8, "recipients": 2000, "break_even": even}
+    said = said.format("with some 1,000 recipients an arm")
+    found = pages_design.curves_reading(SimpleNamespace(arms=(1, 2)), row)
+    assert found == f"“clicked”: power 80\xa0%{said}"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.12, "12\xa0% wider"), (1.0, "2.0 times as wide"), (8.4, "9.4 times as wide"),
+     (9.6, "11 times as wide")],
+)  # fmt: skip
+def test_what_is_twice_as_wide_is_not_a_hundred_percent_wider(share, said):
+    assert readings.widened(share) == f"{said} for the noise"
 
 
 def test_long_words_get_room_and_short_ones_none():

@@ -93,6 +93,17 @@ def test_a_page_reads_as_a_story(name, pages):
     assert "nan" not in re.sub(r"<[^>]*>", " ", html).split()
 
 
+def test_a_figure_shows_one_metric_and_is_read_for_itself(pages, run):
+    html = pages["experiment_design"]
+    figures = re.findall(r"<figure><figcaption>([^<]*)</figcaption>", html)
+    metrics = [re.match(r"“([^”]+)”: power \d", words)[1] for words in figures]
+    assert metrics[0] == "clicked"
+    assert len(metrics) == len(set(metrics)) > 3
+    named = re.findall(rf'<span class="soft">{run.plan.name}</span>', pages["portfolio"])
+    assert len(named) == 3, "what a figure calls an experiment stands beside its title"
+    assert re.search(r"Its interval is [\d.]+(\xa0% wider| times as wide)", pages["brand_profile"])
+
+
 def test_a_period_without_an_experiment_is_a_page_that_says_so(run):
     """A month in which nothing ended fails no schedule; a folder without any run is a mistake."""
     runs = pages_portfolio.open_runs(run.folder.parent, "1999-Q1")
