@@ -160,6 +160,7 @@ class People:
     ) -> None:
         make_own_folder(site / FOLDER)
         self._file = register_file(site, keys)
+        self.folder = site
         self._recovery_key = keys.derive("recovery-codes")
         self.keys = keys
         self.audit = audit

@@ -46,6 +46,7 @@ from abfed.site.factors import (
 from abfed.site.grants import used
 from abfed.site.people import Enrolment, People, Person
 from abfed.site.proofs import Second, factor_of, proof_of
+from abfed.site.stops import Stops
 
 TOKEN_LIFE = timedelta(minutes=10)
 SESSION = timedelta(hours=8)
@@ -258,8 +259,14 @@ class SignIn:
         except WorkspaceError as cause:
             raise _ended() from cause
         if person.stopped_at:
+            self._kept_out(name)
             raise Refused("this person was stopped", code="revoked", where=self._people.keys.site)
         return person
+
+    def _kept_out(self, name: str) -> None:
+        """Note the first refusal for a stop alone: the time from the decision to its effect."""
+        people = self._people
+        Stops(people.folder, people.keys, people.clock).refused(f"{name}@{people.keys.site}")
 
     def prove(self, name: str, password: str | None, second: Second) -> Person:
         """Check password (unless the session stands for it) and second factor; all or nothing.
@@ -272,6 +279,8 @@ class SignIn:
         fits = password is None or password_fits(password, self._hash_of(person))
         proof = proof_of(second, person, now, self._people.audit)
         if person is None or locked or not fits or proof is None or person.stopped_at:
+            if person is not None and person.stopped_at and fits and proof and not locked:
+                self._kept_out(name)
             self._failed(person, locked=locked)
             raise wrong()
         update: dict[str, Any] = {"failures": 0, "locked_until": ""} | proof.update

@@ -21,6 +21,7 @@ from abfed.site import factors
 from abfed.site.factors import otp_code, otp_step, password_fits
 from abfed.site.keys import SiteKeys
 from abfed.site.signin import SESSION, SignIn
+from abfed.site.stops import Stops
 from tests.examples import make_plan
 from tests.signing import PASSWORD, make_people
 from tests.silo.asking import SetClock
@@ -214,6 +215,22 @@ def test_a_stop_and_a_grant_taken_back_count_at_the_next_message(desk: Desk) -> 
     desk.clock.forward(seconds=30)
     with pytest.raises(Refused):
         desk.try_it()
+
+
+@pytest.mark.parametrize("asks", ["sign-in", "session"])
+def test_the_time_to_a_stops_first_effect_is_measured_at_home_too(desk: Desk, asks: str) -> None:
+    """By what is refused for the stop alone: not by a wrong password that names the person."""
+    session, stops = desk.try_it(), Stops(desk.people.folder, desk.keys, desk.clock)
+    stops.stop("ada@hub", desk.people.audit, by="test", reason="inc-1")
+    desk.people.stop("ada", by="test")
+    desk.clock.forward(seconds=30)
+    with pytest.raises(Refused):
+        desk.try_it(password="a wrong passphrase 7")
+    assert stops.list()["ada@hub"].refused_after_ms is None
+    desk.clock.forward(seconds=30)
+    with pytest.raises(Refused):
+        desk.try_it() if asks == "sign-in" else session.present(make_plan())
+    assert stops.list()["ada@hub"].refused_after_ms == 60_000
 
 
 def test_a_fresh_factor_is_a_new_code(desk: Desk) -> None:
