@@ -24,8 +24,8 @@ from abfed.protocol.yamltext import parse_yaml
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _OPEN = re.compile(r"""(?P<what>load|run|find_run|open|Workspace)\(\s*["'](?P<typed>[^"']*)$""")
 """A call of ours whose first text is being typed."""
-_KEY = re.compile(r"^[ -]*(?P<typed>[a-z_]*)$")
-"""A line of YAML that is about to become a key."""
+_KEY = re.compile(r"^(?P<typed>[a-z_]*)$")
+"""A line of YAML that is about to become a key of the plan itself, not of a part of it."""
 
 
 def load(shell: Any) -> None:
@@ -122,4 +122,12 @@ def _named(what: str) -> list[str]:
         return [one.name for one in runs]
     if what == "open":
         return [str(one) for one in runs]
-    return sorted(str(one) for one in here.glob("experiments/**/*.yaml"))
+    return sorted(str(one) for one in here.glob("experiments/**/*.yaml") if _looks_like_plan(one))
+
+
+def _looks_like_plan(path: Path) -> bool:
+    """Whether a file has a line that each plan has, and no mapping or batch."""
+    try:
+        return any(line.startswith(b"arms:") for line in path.read_bytes().splitlines())
+    except OSError:  # gone meanwhile, or not ours to read: nothing to be offered
+        return False

@@ -77,9 +77,13 @@ def test_an_error_of_ours_shows_no_traceback(shown, capsys):
 def test_names_are_completed(shell, shown, tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "spring.yaml").write_text(PLAN)
+    (tmp_path / "experiments" / "spring.mapping.yaml").write_text("arm: {column: variant}\n")
     monkeypatch.chdir(tmp_path)
-    assert "experiments/spring.yaml" in completed(shell, 'Plan.load("experiments/sp')
+    offered = completed(shell, 'Plan.load("experiments/sp')
+    assert "experiments/spring.yaml" in offered
+    assert "experiments/spring.mapping.yaml" not in offered  # no plan: loading it is an error
     assert "experiment: " in completed(shell, "%%plan\nexper")
+    assert "experiment: " not in completed(shell, "%%plan\nprivacy:\n  exper")
 
 
 def completed(shell, text):
