@@ -63,12 +63,50 @@ SHAPES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class _Convolved(nn.Module):
+    """A convolution along the features, normalised by group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(1, 4, 3), nn.GroupNorm(2, 4)
+        self.output = nn.Linear(4 * (WIDTH - 2), 1)
+
+    def forward(self, lines: Tensor) -> Tensor:
+        found = torch.tanh(self.norm(self.convolution(lines[:, None])))
+        return self.output(found.flatten(1))
+
+
+class _Recurrent(nn.Module):
+    """One of Opacus's own recurrent layers over the features, one by one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        from opacus import layers
+
+        self.recurrent = getattr(layers, kind)(1, 4, batch_first=True)
+        self.output = nn.Linear(4, 1)
+
+    def forward(self, lines: Tensor) -> Tensor:
+        return self.output(self.recurrent(lines[..., None])[0][:, -1])
+
+
+GENERAL: dict[str, Callable[[], nn.Module]] = {
+    "layer-norm": lambda: nn.Sequential(
+        nn.Linear(WIDTH, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 1)
+    ),
+    "convolution": _Convolved,
+    "gru": lambda: _Recurrent("DPGRU"),
+    "lstm": lambda: _Recurrent("DPLSTM"),
+}
+"""Layers that only the general way takes."""
+
+
 def network_of(name: str) -> nn.Module:
     """A network with parameters of its own; the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        if name in SHAPES:
-            return SHAPES[name]()
+        if name in SHAPES | GENERAL:
+            return (SHAPES | GENERAL)[name]()
         layers = [nn.Linear(WIDTH, 6), nn.Linear(6, 5), nn.Linear(5, 1)]
     made = (STACKED | OTHERS)[name]
     first, second = made(), made()
@@ -116,12 +154,21 @@ def expected_sum(network: nn.Module, batch: Batch, clip: float) -> Tensor:
     return total
 
 
-def opacus_sum(network: nn.Module, batch: Batch, clip: float) -> Tensor:
-    """The sum that Opacus's own optimizer makes; a recipient with k rows is one sample of k."""
+def opacus_sum(
+    network: nn.Module, batch: Batch, clip: float, *, in_one_sample: bool = False
+) -> Tensor:
+    """The sum that Opacus's own optimizer makes of Opacus's own gradients.
+
+    Args:
+        network: any that Opacus takes.
+        batch: one group only where a recipient is to be one sample.
+        clip: L2 bound of a recipient.
+        in_one_sample: hand Opacus a recipient's rows as one sample of k; else each row is one, and
+            a recipient's are added before the optimizer clips.
+    """
     from opacus import GradSampleModule
     from opacus.optimizers import DPOptimizer
 
-    (group,) = batch.groups
     wrapped = GradSampleModule(network, loss_reduction="sum")
     trained = [each for each in wrapped.parameters() if each.requires_grad]
     optimizer = DPOptimizer(
@@ -131,10 +178,16 @@ def opacus_sum(network: nn.Module, batch: Batch, clip: float) -> Tensor:
         expected_batch_size=1,
         loss_reduction="sum",
     )
-    lines = batch.lines if group.rows == 1 else batch.lines.unflatten(0, (-1, group.rows))
+    lines, owners = batch.lines, [span.stop - span.start for span in spans(batch.groups)]
+    if in_one_sample:
+        lines = lines.unflatten(0, (len(owners), -1))
     if lines.is_floating_point():
         lines = lines.clone().requires_grad_()
     LOGISTIC.total(wrapped(lines), batch.labels).backward()
+    if not in_one_sample:
+        for each in trained:
+            parts = each.grad_sample.split(owners)
+            each.grad_sample = torch.stack([part.sum(0) for part in parts])
     optimizer.clip_and_accumulate()
     found = torch.cat([each.summed_grad.flatten().double() for each in trained])
     wrapped.cleanup()
@@ -185,13 +238,21 @@ class ClippedSums:
                 < self.tolerance
             )
 
-    @pytest.mark.parametrize("name", ["logistic", "relu", "leaky", "wide"])
+    @pytest.mark.parametrize("name", [*STACKED, *SHAPES])
     def test_it_is_the_sum_that_opacus_makes(self, name):
+        network = network_of(name)
+        for groups in self.each_size():
+            batch = batch_of(network, groups)
+            theirs = opacus_sum(network, batch, CLIP)
+            assert distance(self.sum_of(network, batch), theirs) < self.tolerance
+
+    @pytest.mark.parametrize("name", ["logistic", "relu", "leaky", "wide"])
+    def test_it_is_the_sum_that_opacus_makes_of_samples_of_many_rows(self, name):
         network = network_of(name)
         for groups in self.each_size():
             if len(groups) == 1:
                 batch = batch_of(network, groups)
-                theirs = opacus_sum(network, batch, CLIP)
+                theirs = opacus_sum(network, batch, CLIP, in_one_sample=True)
                 assert distance(self.sum_of(network, batch), theirs) < self.tolerance
 
     def test_within_the_bound_nothing_is_changed(self):

@@ -13,12 +13,14 @@ from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
 from tests.conformance.clipped_sums import (
     CLIP,
+    GENERAL,
     OTHERS,
     ClippedSums,
     batch_of,
     distance,
     expected_sum,
     network_of,
+    opacus_sum,
 )
 
 
@@ -34,7 +36,7 @@ class TestBookKeeping(ClippedSums):
     way = staticmethod(_by_book_keeping)
     tolerance = 2e-4  # what rounding may add is taken off the bound
 
-    @pytest.mark.parametrize("name", list(OTHERS))
+    @pytest.mark.parametrize("name", [*OTHERS, *GENERAL])
     def test_what_is_rounded_by_place_is_no_stack(self, name):
         assert Stack.of(network_of(name)) is None
 
@@ -58,10 +60,11 @@ class TestAsTrained(ClippedSums):
 class TestOneByOne(ClippedSums):
     way = staticmethod(one_by_one)
 
-    @pytest.mark.parametrize("name", list(OTHERS))
-    def test_it_takes_any_activation(self, name):
+    @pytest.mark.parametrize("name", [*OTHERS, *GENERAL])
+    def test_it_takes_any_activation_and_layer(self, name):
         network = network_of(name)
         for groups in self.each_size():
             batch = batch_of(network, groups)
             found, expected = self.sum_of(network, batch), expected_sum(network, batch, CLIP)
             assert distance(found, expected) < self.tolerance
+            assert distance(found, opacus_sum(network, batch, CLIP)) < self.tolerance

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.protocol.errors import IntegrityError
 from abfed.protocol.tensors import pack
 from abfed.silo.checkpoints import RoundCheckpoint
+from abfed.silo.feature_cache import CacheFolder
+from abfed.silo.prepared import prepare, reopen
 from abfed.silo.training import compute_training
 from tests.silo import made
 from tests.silo.test_training import learning_plan, permit_for, prepared, sends
@@ -77,6 +82,43 @@ def test_what_is_kept_from_time_to_time_survives_a_kill(house, monkeypatch):
     taken, parameters = checkpoint.load()
     assert taken == 4
     assert np.isfinite(parameters).all()
+
+
+class KillingNoise(UnsafeSeededNoise):
+    """Ends the process where it is asked for the noise of step 4: no clean-up runs."""
+
+    def fork(self, number: int) -> Any:
+        if number == 2 * 4 + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fork(number)
+
+
+@pytest.mark.parametrize("at_once", [2, 512])
+def test_a_round_on_rows_on_disk_that_was_killed_ends_with_the_same_bits(
+    house, at_once, monkeypatch
+):
+    """A child dies of SIGKILL in the middle of a sweep; this process opens what it left."""
+    folder, keys, permit, in_memory = house
+    caches, checkpoint = CacheFolder(folder, keys), RoundCheckpoint(folder, keys, permit)
+    monkeypatch.setattr(dpsgd, "STEPS_AT_ONCE", at_once)
+    monkeypatch.setattr(dpsgd, "KEPT_EVERY", 0.0)
+    whole = compute_training(dataclasses.replace(permit, noise=UnsafeSeededNoise(5)), in_memory)
+    prepare(permit, [made.table(sends(120))], caches, in_memory=0).close()
+    child = os.fork()
+    if child == 0:
+        killing = dataclasses.replace(permit, noise=KillingNoise(5))
+        try:
+            compute_training(killing, reopen(permit, caches), checkpoint)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert checkpoint.load()[0] == 4
+    with closing(reopen(permit, caches)) as kept:
+        second = dataclasses.replace(permit, noise=(noise := cut_noise(-1)))
+        done = compute_training(second, kept, checkpoint)
+    assert noise.given == [4, 5, 6]
+    assert pack(done.arrays) == pack(whole.arrays)
 
 
 @pytest.mark.privacy
