@@ -203,6 +203,17 @@ def test_each_is_in_a_batch_with_the_rate(noise: Noise, population: int, rate: f
     assert sizes.var() == pytest.approx(variance, rel=8 * math.sqrt(2 / batches))
 
 
+@pytest.mark.parametrize("rate", [4.5 / 256, 64.25 / 256, 0.75, 1 / 64])
+def test_a_rate_holds_beyond_its_first_byte(rate: float) -> None:
+    """In the large, and across the parts in which people are drawn for."""
+    people = 1_200_000
+    batch = SystemNoise().poisson_batch(people, rate)
+    assert (np.diff(batch) > 0).all()
+    low, high = stats.binom.ppf([TINY, 1 - TINY], people, rate)
+    assert low <= batch.size <= high
+    assert stats.kstest(batch[:: max(1, batch.size // 5_000)] / people, "uniform").pvalue > TINY
+
+
 def test_two_people_are_in_a_batch_independently(noise: Noise) -> None:
     together = np.zeros((2, 2))
     for _ in range(3000):
@@ -265,13 +276,22 @@ class Told:
         return part
 
 
+def test_pairs_lie_on_a_circle_at_their_angle() -> None:
+    angles = np.linspace(2.0**-53, 1.0, 4_001)
+    radius = math.sqrt(2 * math.log(4))
+    drawn = _box_muller(Told([0.25] * 4_001 + angles.tolist()), 8_002)
+    turned = 2 * np.pi * (angles - 0.5)
+    expected = radius * np.concatenate([np.cos(turned), np.sin(turned)])
+    assert np.abs(drawn - expected).max() < 3e-15
+
+
 @pytest.mark.privacy
 def test_large_draws_have_no_gaps_between_them() -> None:
     """Between radii of uniforms of 53 bits lies far more than a step of the released grid."""
     first, second = 2.0**-53, 2.0**-52
-    found = [_box_muller(Told([first, 1.0], [more]), 2)[0] for more in (2.0**-53, 0.5, 1.0)]
+    found = [_box_muller(Told([first, 0.5], [more]), 2)[0] for more in (2.0**-53, 0.5, 1.0)]
     assert found[0] == pytest.approx(math.sqrt(2 * 106 * math.log(2)))
     assert found[0] > found[1] > found[2] == pytest.approx(math.sqrt(2 * 53 * math.log(2)))
-    assert found[2] > _box_muller(Told([second, 1.0], [0.5]), 2)[0]
-    plain = _box_muller(Told([0.25, 1.0]), 2)  # nothing more is drawn
+    assert found[2] > _box_muller(Told([second, 0.5], [0.5]), 2)[0]
+    plain = _box_muller(Told([0.25, 0.5]), 2)  # nothing more is drawn
     assert plain[0] == pytest.approx(math.sqrt(2 * math.log(4)))
