@@ -183,7 +183,7 @@ class StackSums:
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
             sizes: tuple[int, ...] = ()
             if expected <= MOST_RECIPIENTS / 2 and rows <= MOST_ROWS:
-                sizes = sizes_for(stack, expected if rows == 1 else math.inf)  # nobody knows them
+                sizes = sizes_for(stack, expected * rows, rows)
                 if rows > 1 and not are_paired(stack, sizes, rows):
                     sizes = ()
             if sizes:

@@ -41,23 +41,28 @@ _ALIGNED = 8  # numbers: 32 bytes
 _SEED = 20_261_125  # of numbers that are made up
 
 
-def block_sizes(widest: int, rows: float = math.inf) -> tuple[int, ...]:
+def block_sizes(widest: int, rows: float = math.inf, together: int = 1) -> tuple[int, ...]:
     """Sizes of the blocks that a network takes, the largest first; each divides by `SMALLEST`.
 
     Args:
         widest: the most numbers that a row has in a layer.
-        rows: how many are expected at a time; known to everybody. Several sizes suit what a Poisson
-            draw makes of them: few lines are added to fill a block.
+        rows: how many are expected at a time, at most; known to everybody. Several sizes suit what
+            a Poisson draw makes of them: few lines are added to fill a block.
+        together: of each recipient. If they are several, others may have other numbers of rows, so
+            that fewer are there.
     """
     largest = max(SMALLEST, min(LARGEST, CACHED // widest))
     sizes, smaller = {_fitting(largest)}, 0.75
+    spread, fitting = math.sqrt(rows * together), set[int]()
     if rows < math.inf:
-        parts = math.ceil((rows + 4.0 * math.sqrt(rows)) / largest)
-        sizes = {_fitting((rows + each * math.sqrt(rows)) / parts) for each in DRAWN}
-        smaller = 0.5
+        parts = math.ceil((rows + 4.0 * spread) / largest)
+        drawn = DRAWN if together == 1 else DRAWN[1:3]
+        fitting = {_fitting((rows + each * spread) / parts) for each in drawn}
+        if together == 1:
+            sizes, smaller = fitting, 0.5
     while min(sizes) > SMALLEST:
         sizes.add(min(_fitting(smaller * min(sizes)), min(sizes) - SMALLEST))
-    return tuple(sorted(sizes, reverse=True))
+    return tuple(sorted(sizes | fitting, reverse=True))
 
 
 def _fitting(rows: float) -> int:
@@ -166,7 +171,8 @@ def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     """
     groups = len(values) // together
     parts = values[: groups * together].unflatten(0, (groups, together))
-    torch.bmm(parts, parts.transpose(1, 2), out=out.view(groups, together, together))
+    operation = torch.mul if values.shape[1] == 1 else torch.bmm
+    operation(parts, parts.transpose(1, 2), out=out.view(groups, together, together))
     return out
 
 

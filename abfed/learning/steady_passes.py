@@ -140,7 +140,7 @@ def _pointwise(layer: Layer) -> Pointwise:
     return layer
 
 
-def sizes_for(stack: Stack, rows: float = math.inf) -> tuple[int, ...]:
+def sizes_for(stack: Stack, rows: float = math.inf, together: int = 1) -> tuple[int, ...]:
     """Sizes of the blocks for which a stack is steady on this machine; none where it isn't.
 
     None, too, for stacks that hold anything but linear layers and activations, and where somebody
@@ -148,13 +148,14 @@ def sizes_for(stack: Stack, rows: float = math.inf) -> tuple[int, ...]:
 
     Args:
         stack: the network.
-        rows: how many are expected at a time; known to everybody.
+        rows: how many are expected at a time, at most; known to everybody.
+        together: of each recipient.
     """
     if torch.get_float32_matmul_precision() != "highest":
         return ()
     if stack.widest > WIDEST or any(isinstance(x, Table) or x is FLATTEN for x in stack.layers):
         return ()
-    sizes = block_sizes(stack.widest, rows)
+    sizes = block_sizes(stack.widest, rows, together)
     for place, layer in enumerate(stack.layers):
         if isinstance(layer, Linear):
             outputs, inputs = layer.weight.shape

@@ -96,9 +96,11 @@ def test_how_often_one_number_tells_another_order(numbers, chance):
     assert (1 - chance) ** numbers_told(numbers) < MISSED
 
 
-@given(st.integers(1, 30_000), st.integers(1, 5_000), st.floats(1.0, 1e5))
-def test_blocks_hold_all_rows_and_are_of_the_sizes_tried(rows, widest, expected):
-    sizes = block_sizes(widest, expected)
+@given(
+    st.integers(1, 30_000), st.integers(1, 5_000), st.floats(1.0, 1e5), st.integers(1, MOST_ROWS)
+)
+def test_blocks_hold_all_rows_and_are_of_the_sizes_tried(rows, widest, expected, together):
+    sizes = block_sizes(widest, expected, together)
     assert sizes == tuple(sorted(set(sizes), reverse=True))
     assert sizes[-1] == SMALLEST
     assert sizes[0] <= LARGEST
@@ -113,6 +115,13 @@ def test_what_is_expected_fills_one_block():
     sizes = block_sizes(24, 4_096)
     assert list(blocks(4_096 + 250, sizes)) == [sizes[0]]
     assert sizes[0] < 1.15 * 4_096
+
+
+@pytest.mark.parametrize("together", [4, 16])
+def test_what_is_expected_of_several_rows_each_fills_blocks(together):
+    sizes = block_sizes(256, 4_096, together)
+    assert sum(blocks(4_096, sizes)) < 1.05 * 4_096
+    assert all(sum(blocks(rows, sizes)) < 1.4 * rows for rows in range(500, 8_000, 7))
 
 
 def test_few_sizes_are_ever_tried():
