@@ -7,13 +7,18 @@ round costs whoever is asked is borne by as many in each line.
 
 One Ray serves all measurements. Each is a process of its own, and they take turns: every line
 `TURNS` times, the median is printed. What is counted begins when `WARM` silo-rounds are over and
-ends `COUNTED` later, the same for each line, on clocks that count nanoseconds: neither starts, nor
-which line came when the machine was busy, nor a clock's ticks decide. Seconds are the wall clock's,
-the CPU's of all processes of this machine together (Ray's too), and the CPU's of the driver alone.
+ends `COUNTED` later, the same for each line, on clocks that count nanoseconds: neither starts nor a
+clock's ticks decide. Seconds are the wall clock's, the CPU's of all processes of this bench (the
+driver, its actors and Ray's own; nobody else's), and the CPU's of the driver alone.
+
+A machine that is busy, or slows down, makes a whole turn dearer. So lines are compared within a
+turn: with the line of the fewest silos in the same turn, and of these ratios the median counts.
+
+Flower's simulation looks for messages in its own way, which costs nodes times open messages;
+by_node.py has it find a node's own, and all lines but the last are measured with it.
 
 Needs the extra `ray`; `python benchmarks/bench_scale.py 10 100` measures chosen sizes. With
-`--embedded` the same silos are in the driver's process, without Ray; with `--as-is` Flower's
-simulation looks for messages in its own way (see by_node.py).
+`--embedded` the same silos are in the driver's process, without Ray.
 
 To use more machines, start Ray on them (`ray start --head`, `ray start --address=…`), set
 RAY_ADDRESS, and run this script on the head: Flower's simulation takes the cluster it finds.
@@ -25,7 +30,6 @@ import importlib
 import json
 import logging
 import os
-import re
 import secrets
 import signal
 import statistics
@@ -54,7 +58,7 @@ if TYPE_CHECKING:  # what workers need is loaded when they need it
 SIZES = (10, 100, 300, 1000)
 TURNS = 5
 ASKED = 10  # silos at least in a round
-WARM, COUNTED = 100, 500  # silo-rounds
+WARM, COUNTED = 100, 1000  # silo-rounds
 HIDDEN = (64, 32)
 TRIES, RAY_LIMIT, START_LIMIT, LIMIT = 3, 120, 120, 600  # starts; seconds to begin, and to end
 BEGAN = b"the server app has begun"
@@ -62,11 +66,12 @@ UNNEEDED = 'import sys; sys.modules["rfc3987_syntax"] = None'
 """For each of Ray's processes: jsonschema's optional grammar takes seconds of their start, and on a
 busy machine more than Ray gives its agents."""
 RAY = "from ray.scripts.scripts import main; main()"
-RAY_OPTIONS = "--include-dashboard=false --disable-usage-stats"
+RAY_OPTIONS = "--include-dashboard=false --include-log-monitor=false --disable-usage-stats"
 MARK = "BENCH_MARK"  # environment variable that all processes of one bench carry
-CASE = "BENCH_CASE"  # silos, and how many of them are asked
+CASE = "BENCH_CASE"  # silos, how many of them are asked, and 1 for Flower as it is
 EMBEDDED = bool(os.environ.get("BENCH_EMBEDDED"))
-AS_IS = bool(os.environ.get("BENCH_AS_IS"))
+Columns = list[tuple[float, ...]]
+"""Clock, CPU and driver; in each, a figure for each turn."""
 
 
 class Case(NamedTuple):
@@ -74,6 +79,7 @@ class Case(NamedTuple):
 
     silos: int
     asked: int
+    as_is: int = 0
 
     @property
     def warm(self) -> int:
@@ -122,10 +128,8 @@ def client_app() -> "ClientApp":
 
     def answer(envelope: bytes) -> bytes:
         # A silo knows its own name; finding out whose turn it is must not cost what is measured.
-        named = re.search(rb'"silo":"([^"]+)","step"', envelope)
-        if named is None:
-            raise TypeError
-        return SiloDouble(keys_of(named[1].decode()), keys_of("coordinator")).answer(envelope)
+        name = envelope.rpartition(b'"silo":"')[2].partition(b'"')[0].decode()
+        return SiloDouble(keys_of(name), keys_of("coordinator")).answer(envelope)
 
     return make_courier(answer)
 
@@ -141,10 +145,11 @@ def carried_out(case: Case, grid: "Grid") -> dict[str, Any]:
     from flwr.proto.node_pb2 import NodeInfo
 
     from abfed.coordinator.conduct import Conduct, Coordinator, Event
+    from abfed.coordinator.grid import quiet_flower
     from abfed.coordinator.patience import PatientGrid
     from abfed.protocol.modelling import training_step
     from abfed.site.audit import AuditLog
-    from tests.coordinator.doubles import Federation, make_plan
+    from tests.coordinator.doubles import make_front, make_plan
 
     names, keys = silo_names(case), keys_of("coordinator")
     last = case.warm + case.rounds
@@ -178,9 +183,10 @@ def carried_out(case: Case, grid: "Grid") -> dict[str, Any]:
             audit=AuditLog(Path(folder) / "audit.jsonl", keys),
             runs=Path(folder) / "runs",
             silos={name: keys_of(name).public_key for name in names},
-            front=Federation(Path(folder) / "front", ("silo-0000",)).coordinator.front,
+            front=make_front(keys, names),
         )
-        outcome = Conduct(plan, coordinator, progress=note).run(Named(grid, plan.waiting))
+        with quiet_flower():  # as wherever abfed carries a plan out
+            outcome = Conduct(plan, coordinator, progress=note).run(Named(grid, plan.waiting))
     asked = {len(outcome.manifest["weights"][step]) for step in ends}
     if asked != {case.asked}:
         raise SystemExit(f"{asked} were asked, not {case.asked}")
@@ -214,7 +220,7 @@ def run(case: Case) -> None:
         return
     from flwr.simulation import run_simulation
 
-    if not AS_IS:
+    if not case.as_is:
         deliver_by_node()
     run_simulation(
         server_app=app,
@@ -252,7 +258,7 @@ def measured(case: Case, environment: dict[str, str]) -> dict[str, Any]:
         with tempfile.TemporaryFile("w+") as said:
             child = subprocess.Popen(
                 [sys.executable, __file__],
-                env=environment | {CASE: f"{case.silos} {case.asked}"},
+                env=environment | {CASE: " ".join(map(str, case))},
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
@@ -320,28 +326,29 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ray is ended on the way out
     sizes = [int(one) for one in sys.argv[1:] if one.isdigit()] or list(SIZES)
-    embedded, as_is = ("1" if flag in sys.argv else "" for flag in ("--embedded", "--as-is"))
+    embedded = "1" if "--embedded" in sys.argv else ""
     with tempfile.TemporaryDirectory() as quick, contextlib.ExitStack() as stack:
         (Path(quick) / "sitecustomize.py").write_text(UNNEEDED)
         paths = [quick, str(Path(__file__).parent), str(ROOT)]
         paths += filter(None, [os.environ.get("PYTHONPATH")])
         environment = os.environ | {
             "BENCH_EMBEDDED": embedded,
-            "BENCH_AS_IS": as_is,
             MARK: secrets.token_hex(16),
             "PYTHONPATH": os.pathsep.join(paths),
         }
         if not embedded and "RAY_ADDRESS" not in environment:
             environment = stack.enter_context(cluster(quick, environment))
-        table(sizes, environment)
+        table(sizes, environment, as_is=not embedded)
 
 
-def table(sizes: list[int], environment: dict[str, str]) -> None:
+def table(sizes: list[int], environment: dict[str, str], *, as_is: bool) -> None:
     """Measure in turns, and print a line for each case."""
     tenth = [Case(size, max(ASKED, size // 10)) for size in sizes]
-    ends = {Case(size, ASKED) for size in (min(sizes), max(sizes))}
+    ends = [Case(size, ASKED) for size in (min(sizes), max(sizes))]
     cases = sorted({*tenth, *ends})
     alike = [case for case in cases if case.asked == ASKED]
+    if as_is:
+        cases.append(Case(max(sizes), ASKED, as_is=1))
     found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
     for turn in range(TURNS):
         for case in cases[turn % len(cases) :] + cases[: turn % len(cases)]:
@@ -349,24 +356,36 @@ def table(sizes: list[int], environment: dict[str, str]) -> None:
             _, cpu, driver = found[case][-1]["each"]
             said = f"turn {turn + 1}: {case.asked} of {case.silos} silos, CPU {cpu:.2f} ms"
             sys.stderr.write(f"{said} a silo-round, driver's {driver:.2f}\n")
-    print(f"{'':13} {'ms a silo-round':>31} {'CPU, from':>11} {'MiB':>6}")
+    columns = {
+        case: list(zip(*(one["each"] for one in ones), strict=True)) for case, ones in found.items()
+    }
+    print(f"{'':13} {'ms a silo-round':>31} {'CPU, from':>11} {'MiB':>6}  times the first line's")
     print(
         f"{'silos':>6} {'asked':>6} {'clock':>9} {'CPU':>10} {'driver':>10} {'to':>11} {'peak':>6}"
+        f"  {'clock':>6} {'CPU':>6} {'driver':>6}"
     )
-    middle: dict[Case, list[float]] = {}
+    times = {case: against(columns[case], columns[cases[0]]) for case in cases}
     for case, ones in found.items():
-        columns = list(zip(*(one["each"] for one in ones), strict=True))
-        middle[case] = [statistics.median(column) for column in columns]
-        clock, cpu, driver = middle[case]
+        clock, cpu, driver = (statistics.median(column) for column in columns[case])
         row = f"{case.silos:6} {case.asked:6} {clock:9.2f} {cpu:10.2f} {driver:10.2f}"
-        spread = f"{min(columns[1]):.2f}-{max(columns[1]):.2f}"
-        print(f"{row} {spread:>11} {max(one['peak'] for one in ones):6.0f}")
+        spread = f"{min(columns[case][1]):.2f}-{max(columns[case][1]):.2f}"
+        row += f" {spread:>11} {max(one['peak'] for one in ones):6.0f}"
+        row += "".join(f" {one:6.2f}" for one in times[case])
+        print(f"{row}{'  with Flower as it is' if case.as_is else ''}")
     for name, group in (("a tenth asked", tenth), ("ten asked", alike)):
-        rows = zip(*(middle[case] for case in group), strict=True)
+        rows = zip(*(times[case] for case in group), strict=True)
         clock, cpu, driver = (max(row) / min(row) for row in rows)
         print(
             f"dearest over cheapest, {name}: clock {clock:.2f}, CPU {cpu:.2f}, driver {driver:.2f}"
         )
+
+
+def against(columns: Columns, first: Columns) -> list[float]:
+    """Clock, CPU and driver of a line as multiples of the first line's: medians over the turns."""
+    return [
+        statistics.median(mine / its for mine, its in zip(*pair, strict=True))
+        for pair in zip(columns, first, strict=True)
+    ]
 
 
 if __name__ == "__main__":

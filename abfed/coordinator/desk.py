@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from abfed.coordinator.anchors import Anchors
 from abfed.coordinator.front import Front
 from abfed.coordinator.inbox import Inbox
+from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.plan import Plan
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock
@@ -83,3 +84,8 @@ class Desk:
     def plan_text(self) -> str:
         """The plan as each request carries it."""
         return self.plan.canonical_bytes().decode()
+
+    @functools.cached_property
+    def plan_json(self) -> bytes:
+        """That text as it stands in a request's JSON."""
+        return canonical_bytes(self.plan_text)

@@ -28,7 +28,7 @@ from abfed.coordinator.desk import Desk
 from abfed.coordinator.inbox import Accepted
 from abfed.coordinator.spool import Spool
 from abfed.protocol.boxes import box_request, unbox_reply
-from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.chain import GENESIS
 from abfed.protocol.errors import AbfedError, IntegrityError, Refused, RunFailed
 from abfed.protocol.identity import Presented
@@ -145,6 +145,7 @@ class Requests(Sequence[Message]):
         self._head = desk.audit.head
         self._plan = desk.plan_text
         self._presented: tuple[float, Presented] | None = None
+        self._written = {"plan": desk.plan_json}
         self._messages: dict[str, Message] = {}
         self._made: list[tuple[Message, Asked]] = []
         self._delivered: dict[str, Asked] = {}
@@ -225,7 +226,7 @@ class Requests(Sequence[Message]):
             known_head=GENESIS if desk.anchors is None else desk.anchors.newest(silo),
             presented=self._admitted(),
         )
-        return self._desk.keys.sign("request", encode(request, self._incoming))
+        return desk.keys.sign("request", encode(request, self._incoming, self._written))
 
     def _admitted(self) -> Presented:
         """What the person shows, judged anew with each step and every `ADMITTED_SECONDS` in it.
@@ -234,7 +235,9 @@ class Requests(Sequence[Message]):
         """
         now = time.monotonic()
         if self._presented is None or now - self._presented[0] > ADMITTED_SECONDS:
-            self._presented = now, self._desk.front.admit(self._desk.plan)[0]
+            shown = self._desk.front.admit(self._desk.plan)[0]
+            self._presented = now, shown
+            self._written["presented"] = canonical_bytes(shown.model_dump(mode="json"))
         return self._presented[1]
 
 

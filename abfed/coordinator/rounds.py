@@ -43,6 +43,7 @@ from abfed.site.files import (
     read_private,
     write_private,
     write_private_together,
+    writers,
 )
 from abfed.site.keys import SiteKeys
 
@@ -104,6 +105,7 @@ class RunFolder:
         self.path = path
         self.plan = plan
         self._keys = keys
+        self._writers = writers()
         self._let_go = 0  # steps of training whose checkpoints we have removed; we begin with none
         if read_private(path / "plan.json") != plan.canonical_bytes():
             raise IntegrityError("it is the run of another plan", where=str(path))
@@ -179,6 +181,7 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes have it."""
         self.journal.close()
+        self._writers.shutdown()
 
     @property
     def run(self) -> str:
@@ -209,10 +212,11 @@ class RunFolder:
 
     def close_step(self, closed: Closed) -> None:
         """Record a step that is done; on disk when this returns."""
-        write_private_together(
+        releases = (
             (self._release_path(silo, closed.step), partial(getattr, one, "envelope"))
             for silo, one in closed.answers.accepted.items()
         )
+        write_private_together(releases, self._writers)
         if closed.checkpoint:
             write_private(self._checkpoint_path(closed.step), closed.checkpoint)
         body = closed.body()

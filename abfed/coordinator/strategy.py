@@ -91,6 +91,7 @@ class VerifiedTraining(FedAvg):
         self._aggregation = aggregation
         self._round_closed = round_closed
         self._model: Parameters = {}
+        self._returned: tuple[ArrayRecord | None, Parameters] = (None, {})  # Flower gives it back
         self._requests: Requests | None = None
 
     def configure_train(
@@ -98,7 +99,8 @@ class VerifiedTraining(FedAvg):
     ) -> Iterable[Message]:
         """Signed requests for the next step, with the global model."""
         del config  # nothing rides along
-        self._model = from_record(arrays)
+        record, model = self._returned
+        self._model = model if record is arrays else from_record(arrays)
         step = self._steps[server_round - 1]
         silos = drawn(self._desk.plan, step, self._silos)
         self._requests = prepare(self._desk, grid, step, pack_model(self._model), silos)
@@ -127,7 +129,9 @@ class VerifiedTraining(FedAvg):
         number = self._first + server_round - 1
         combined = self._aggregation.round(self._model, answers.accepted, weights, number)
         self._round_closed(step, answers, requests.incoming_digest, combined)
-        return to_record(combined.model), MetricRecord()
+        record = to_record(combined.model)
+        self._returned = record, combined.model
+        return record, MetricRecord()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar, get_args
 
@@ -256,7 +257,18 @@ def read_statement(
     Raises:
         IntegrityError: malformed, changed, or signed by a key that is not trusted.
     """
-    opened = open_envelope(as_envelope(text, where=where), trusted, kind=kind, where=where)
+    return _read(record, kind, text, tuple(sorted(trusted.items())), where)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(
+    record: type[Said], kind: Kind, text: str, trusted: tuple[tuple[str, bytes], ...], where: str
+) -> tuple[Said, str]:
+    """See `read_statement`: the same text under the same keys says the same, and is read once.
+
+    A statement names all sites, and each step shows it to several judges.
+    """
+    opened = open_envelope(as_envelope(text, where=where), dict(trusted), kind=kind, where=where)
     try:
         return parse_canonical_record(record, opened.content, where=where), opened.key_id
     except InputError as cause:

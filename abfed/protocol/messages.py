@@ -8,6 +8,8 @@ no encoding here at all.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -241,12 +243,27 @@ _TABLE: dict[str, type[Request | Release | Refusal]] = {
 }
 
 
-def encode(header: Request | Release | Refusal, arrays: bytes = b"") -> bytes:
-    """Content for an envelope: header length, header, arrays."""
-    values = header.model_dump(mode="json")
+def encode(
+    header: Request | Release | Refusal,
+    arrays: bytes = b"",
+    written: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
+    """Content for an envelope: header length, header, arrays.
+
+    Args:
+        header: what is said.
+        arrays: that go with it.
+        written: canonical JSON of fields that are the same in many headers, made once.
+    """
+    values = header.model_dump(mode="json", exclude=set(written))
     if isinstance(header, Refusal) and not header.about:
         del values["about"]
-    head = canonical_bytes(values)
+    if written:
+        fields = {name: canonical_bytes(value) for name, value in values.items()} | dict(written)
+        pairs = (b'"%s":%s' % (name.encode(), fields[name]) for name in sorted(fields))
+        head = b"{" + b",".join(pairs) + b"}"
+    else:
+        head = canonical_bytes(values)
     return _LENGTH.pack(len(head)) + head + arrays
 
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,7 +140,14 @@ def write_private(path: Path, data: bytes) -> None:
     flush_folder(path.parent)
 
 
-def write_private_together(files: Iterable[tuple[Path, Callable[[], bytes]]]) -> None:
+def writers() -> ThreadPoolExecutor:
+    """The threads that `write_private_together` takes; whoever writes often keeps them."""
+    return ThreadPoolExecutor(TOGETHER, thread_name_prefix="abfed-write")
+
+
+def write_private_together(
+    files: Iterable[tuple[Path, Callable[[], bytes]]], pool: ThreadPoolExecutor | None = None
+) -> None:
     """Write files as `write_private` does, some at a time: all are on disk when this returns.
 
     A flush waits for the disk, and a disk does several in the time of one. Of the contents no more
@@ -148,18 +155,23 @@ def write_private_together(files: Iterable[tuple[Path, Callable[[], bytes]]]) ->
 
     Args:
         files: where, and what gives the content when it is its turn.
+        pool: `writers` that are kept; some of our own where None.
 
     Raises:
         OSError: one could not be written; each file is whole or not there all the same.
     """
-    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="abfed-write") as pool:
-        writes = [pool.submit(_write_its_content, path, content) for path, content in files]
-        try:
-            for write in writes:
-                write.result()
-        finally:
-            for write in writes:
-                write.cancel()
+    if pool is None:
+        with writers() as own:
+            write_private_together(files, own)
+        return
+    writes = [pool.submit(_write_its_content, path, content) for path, content in files]
+    try:
+        for write in writes:
+            write.result()
+    finally:
+        for write in writes:
+            write.cancel()
+        wait(writes)
 
 
 def _write_its_content(path: Path, content: Callable[[], bytes]) -> None:

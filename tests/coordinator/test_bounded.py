@@ -2,13 +2,14 @@
 
 import os
 import re
+import threading
 import tracemalloc
 from pathlib import Path
 
 import pytest
 from flwr.serverapp import ServerApp
 
-from abfed.coordinator import desk, exchange
+from abfed.coordinator import desk, exchange, strategy
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.conduct import Conduct, step_names
 from abfed.coordinator.courier import make_courier
@@ -19,9 +20,14 @@ from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
 from abfed.coordinator.patience import PatientGrid
 from abfed.coordinator.spool import Spool
 from abfed.coordinator.strategy import drawn
+from abfed.protocol import identity
 from abfed.protocol.canonical import sha256_hex
+from abfed.protocol.envelope import content_of_verified
 from abfed.protocol.errors import IntegrityError
+from abfed.protocol.identity import Presented
+from abfed.protocol.messages import decode, encode
 from abfed.protocol.plan import Plan
+from abfed.site import files
 from tests.coordinator.doubles import Federation, make_plan
 
 HIDDEN = [256]  # about 3,000 parameters of 4 and 8 bytes
@@ -162,11 +168,37 @@ def test_a_request_grows_by_thirty_bytes_a_silo(tmp_path):
         inbox = Inbox(site.silos, plan, lambda step: expected_shapes(plan, step))
         made = desk.Desk(plan, site.keys, site.audit, inbox, site.front, site.clock)
         requests = Requests(made, "train-0001", b"", {names(1)[0]: 1}, names(1))
-        return len(requests._envelope(names(1)[0]))
+        envelope = requests._envelope(names(1)[0])
+        content = content_of_verified(envelope)
+        header, arrays = decode("request", content, where="request")
+        assert encode(header, arrays) == content  # what was written once is written as ever
+        return len(envelope)
 
     growth = (size(54) - size(4)) / 50
     quoted = len(f'"{names(1)[0]}",')
     assert growth == pytest.approx(quoted + 2 + 2 * quoted * 4 / 3, abs=0.2)  # quotes escaped
+
+
+def test_what_a_person_shows_is_written_once_a_step_and_read_by_nobody_twice(tmp_path, monkeypatch):
+    """It names all silos."""
+    written, opened = [], []
+    write, opens = Presented.model_dump, identity.open_envelope
+    monkeypatch.setattr(
+        Presented, "model_dump", lambda self, **named: written.append(1) or write(self, **named)
+    )
+    monkeypatch.setattr(
+        identity,
+        "open_envelope",
+        lambda *words, **named: opened.append(1) or opens(*words, **named),
+    )
+    monkeypatch.setattr(exchange, "ADMITTED_SECONDS", 3600.0)
+    federation = Federation(tmp_path, names(6))
+    plan = make_plan(silos=list(names(6)), training={"rounds": 6, "local_steps": 2})
+    carry_out(plan, federation.grid(), federation.coordinator)
+    steps = len(step_names(plan))
+    assert len(written) == steps
+    # Of each step and the door a token, by its holder and by its judge; and one submission.
+    assert len(opened) <= 2 * (steps + 1) + 1
 
 
 def test_a_round_removes_one_checkpoint(tmp_path, monkeypatch):
@@ -189,6 +221,27 @@ def test_a_round_removes_one_checkpoint(tmp_path, monkeypatch):
     assert removed == [f"train-{number:04d}.sealed" for number in range(1, 5)]
     kept = sorted(one.name for one in (done.folder / "checkpoints").iterdir())
     assert kept == ["train-0005.sealed", "train-0006.sealed"]
+
+
+def test_a_round_neither_starts_threads_nor_reads_its_own_model_back(tmp_path, monkeypatch):
+    """What a round costs by itself weighs most where few silos bear it."""
+    made, read = [], []
+    pool, from_record = files.ThreadPoolExecutor, strategy.from_record
+    monkeypatch.setattr(
+        files, "ThreadPoolExecutor", lambda *a, **k: made.append(1) or pool(*a, **k)
+    )
+    monkeypatch.setattr(strategy, "from_record", lambda one: read.append(1) or from_record(one))
+
+    def counted(folder, rounds):
+        federation = Federation(folder)
+        made.clear()
+        read.clear()
+        plan = make_plan(training={"rounds": rounds, "local_steps": 2})
+        carry_out(plan, federation.grid(), federation.coordinator)
+        return len(made), len(read)
+
+    assert counted(tmp_path / "few", 2) == counted(tmp_path / "many", 6) == (2, 1)
+    assert not [one for one in threading.enumerate() if one.name.startswith("abfed-write")]
 
 
 def test_who_asks_is_judged_anew_in_each_step_and_not_for_each_silo(tmp_path, monkeypatch):
