@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree as ET
@@ -90,27 +91,45 @@ def copy_tree(into: Path) -> Path:
     return into
 
 
-def run(tree: Path, tests: Iterable[str], seconds: float, workers: int = 0) -> str:
-    """Run tests in a tree: "" where all hold; else how the first one fails, or why it can't say."""
-    with tempfile.TemporaryDirectory(prefix="abfed-breaks-") as folder:
-        told = Path(folder) / "told.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += ["-n", str(workers), "--dist", "loadfile"]
-        command += [f"--junitxml={told}", "--basetemp", f"{folder}/t", "--tb=line", *tests]
-        environment = os.environ | {"PYTHONPATH": str(tree), "CI": "1"}
-        try:
-            done = subprocess.run(  # noqa: S603 - pytest, with names of a file of ours
-                command, cwd=tree, env=environment, capture_output=True, text=True,
-                timeout=seconds, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"no outcome: not done after {seconds:.0f} s"
-        if done.returncode == 0 and not _cases(told, "skipped"):
-            return ""
-        odd = [*_cases(told, "error"), *_cases(told, "skipped")]
-        if done.returncode != 1 or odd:
-            return f"no outcome: {(odd or [done.stdout[-300:]])[0]}"
-        return _cases(told, "failure")[0]
+class Tree:
+    """A copy of the code, and a process that runs its tests in forks of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = copy_tree(path)
+        command = [sys.executable, str(path / "tools" / "forking.py")]
+        self._forking = subprocess.Popen(  # noqa: S603 - our own
+            command, cwd=path, env=os.environ | {"CI": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End the process."""
+        self._forking.kill()
+        self._forking.communicate()
+
+    def run(self, tests: Iterable[str], seconds: float, workers: int = 0) -> str:
+        """Run tests: "" where all hold; else how the first one fails, or why it can't say."""
+        with tempfile.TemporaryDirectory(prefix="abfed-breaks-") as folder:
+            told, said = Path(folder) / "told.xml", Path(folder) / "said"
+            words = ["-q", "-p", "no:cacheprovider", "-n", str(workers), "--dist", "loadfile"]
+            words += [f"--junitxml={told}", "--basetemp", f"{folder}/t", "--tb=line", *tests]
+            code = self._asked(tree=str(self.path), words=words, said=str(said), seconds=seconds)
+            if code == 0 and not _cases(told, "skipped"):
+                return ""
+            if code is None:
+                return f"no outcome: not done after {seconds:.0f} s"
+            odd = [*_cases(told, "error"), *_cases(told, "skipped")]
+            if code != 1 or odd:
+                return f"no outcome: {odd[0] if odd else said.read_text('utf-8')[-300:]}"
+            return _cases(told, "failure")[0]
+
+    def _asked(self, **run: object) -> int | None:
+        if self._forking.stdin is None or self._forking.stdout is None:
+            raise RuntimeError("no pipes")
+        self._forking.stdin.write(json.dumps(run) + "\n")
+        self._forking.stdin.flush()
+        code: int | None = json.loads(self._forking.stdout.readline())
+        return code
 
 
 def _cases(told: Path, outcome: str) -> list[str]:
@@ -121,14 +140,14 @@ def _cases(told: Path, outcome: str) -> list[str]:
     return [" ".join((one.get("message") or outcome).split())[:160] for one in found]
 
 
-def try_one(tree: Path, one: Break) -> tuple[bool, str]:
+def try_one(tree: Tree, one: Break) -> tuple[bool, str]:
     """Make a change in a tree, run its test, take the change back: whether it was seen, and how."""
-    path = tree / one.file
+    path = tree.path / one.file
     good = path.read_text(encoding="utf-8")
     try:
         path.write_text(one.apply(good), encoding="utf-8")
         _forget(path)
-        told = run(tree, [one.test], LONGEST_SLOW if one.slow else LONGEST)
+        told = tree.run([one.test], LONGEST_SLOW if one.slow else LONGEST)
     finally:
         path.write_text(good, encoding="utf-8")
         _forget(path)
@@ -143,9 +162,9 @@ def _forget(path: Path) -> None:
         one.unlink()
 
 
-def try_all(chosen: Sequence[tuple[str, Break]], copies: Sequence[Path], ends: float) -> list[str]:
+def try_all(chosen: Sequence[tuple[str, Break]], copies: Sequence[Tree], ends: float) -> list[str]:
     """Try each of these, in as many copies of the code at a time; what was not as it must be."""
-    trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for copy in copies:
         trees.put(copy)
     wrong: list[str] = []
@@ -191,11 +210,13 @@ def main() -> int:
         if (not given.controls or control in given.controls) and (given.slow or not one.slow)
     ]
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="abfed-breaks-") as name:
-        copies = [copy_tree(Path(name) / f"tree-{number}") for number in range(given.jobs)]
+    with tempfile.TemporaryDirectory(prefix="abfed-breaks-") as name, ExitStack() as stack:
+        copies = [Tree(Path(name) / f"tree-{number}") for number in range(given.jobs)]
+        for copy in copies:
+            stack.callback(copy.close)
         print("as it is, each of these tests holds: ", end="", flush=True)
         tests = sorted({one.test for _, one in chosen})
-        if told := run(copies[0], tests, 60 * given.minutes, workers=given.jobs):
+        if told := copies[0].run(tests, 60 * given.minutes, workers=given.jobs):
             print(f"no\n{told}")
             return 1
         print(f"{len(tests)} tests", flush=True)

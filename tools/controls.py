@@ -39,12 +39,23 @@ after the other wrong, and sees that the review says so.
 
 """
 
+THREATS = {
+    "manipulation": "malicious manipulation of results",
+    "differencing": "a researcher who takes the difference of two answers",
+}
+"""Threats that are named beside the controls, and broken as they are."""
+
 PARTS = """
 ## What breaks each of them
 
 `make breaks` changes a copy of the code as each line of this table says, and sees that its test
 fails then; a test that holds all the same is an error. Those marked * take several processes or
 hosts: `make breaks ARGS=--slow`. That each change still fits the code is a fast test.
+
+Of the threats that are named beside the controls, two stand at the end of the table. The others are
+controls' own: a stolen disk or coordinator (S2, S8), unauthorised access (S4, S11 to S13), stolen
+models (S8 to S10), insiders (four eyes and separate duties: S12, S13; logs that sites anchor for
+one another: S21).
 
 | id | were it so that … | code | this test would fail |
 |---|---|---|---|
@@ -92,25 +103,29 @@ def page() -> str:
         SystemExit: a control names something that isn't there.
     """
     breaks = read_breaks()
-    if unknown := set(breaks) - {one.id for one in CONTROLS}:
-        raise SystemExit(f"no such control: {unknown}")
-    found = {one.id: missing(one, breaks.get(one.id, ())) for one in CONTROLS}
+    named = [*(one.id for one in CONTROLS), *THREATS]
+    if set(breaks) != set(named):
+        raise SystemExit(f"no control, or nothing breaks it: {set(breaks) ^ set(named)}")
+    found = {one.id: missing(one, breaks[one.id]) for one in CONTROLS}
+    found |= {
+        name: [one.test for one in breaks[name] if not _is_test(one.test)] for name in THREATS
+    }
     if gone := {name: these for name, these in found.items() if these}:
         raise SystemExit(f"not there: {gone}")
     also = marked()
     rows = ["| id | asked | enforced in | shown by | owner |", "|---|---|---|---|---|"]
     for one in CONTROLS:
-        named = [f"{name.replace('.', '/')}.py" for name in one.where]
-        more = [name for name in also.get(one.id, []) if name not in named]
-        where = ", ".join(f"`{name}`" for name in [*named, *more])
+        first = [f"{name.replace('.', '/')}.py" for name in one.where]
+        more = [name for name in also.get(one.id, []) if name not in first]
+        where = ", ".join(f"`{name}`" for name in [*first, *more])
         shown = ", ".join(f"`{name}`" for name in [one.command, *one.outside])
         owner = one.owner.replace("-", " ")
         rows.append(f"| {one.id} | {one.asked} | {where} | {shown} | {owner} |")
     parts = [
-        f"| {one.id} | {each.what}{' *' if each.slow else ''} | `{each.file}` "
+        f"| {THREATS.get(name, name)} | {each.what}{' *' if each.slow else ''} | `{each.file}` "
         f"| `{each.test.removeprefix('tests/')}` |"
-        for one in CONTROLS
-        for each in breaks[one.id]
+        for name in named
+        for each in breaks[name]
     ]
     return HEAD + "\n".join(rows) + "\n" + PARTS + "\n".join(parts) + "\n"
 

@@ -15,6 +15,7 @@ from abfed.lab.runs import Run
 from abfed.lab.together import in_this_run
 from abfed.lab.workspace import Workspace
 from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.attack import most_found, surest
 from abfed.privacy.charges import plan_epsilon
 from abfed.privacy.once import role_of
 from abfed.protocol.documents import is_file
@@ -149,8 +150,7 @@ def _assumptions(plan: Plan, release: Release) -> list[str]:
 
 
 def _learnable(epsilon: float, delta: float, charges: tuple[Charge, ...]) -> list[str]:
-    even = 1.0 / (1.0 + math.exp(-epsilon))
-    hits = min(1.0, math.exp(epsilon) * FALSE_ALARMS + delta)
+    hits = most_found(epsilon, delta, FALSE_ALARMS)
     if all(charge.event == "gaussian" for charge in charges):
         # Gaussian releases compose to one; its exact trade-off (Dong, Roth and Su 2022)
         mu = math.sqrt(sum(one.count / one.noise_multiplier**2 for one in charges))
@@ -158,8 +158,8 @@ def _learnable(epsilon: float, delta: float, charges: tuple[Charge, ...]) -> lis
     return [
         (
             "Whoever knows everything except whether one person is in the data, and thinks it as "
-            f"likely as not, can become at most {even:.1%} sure by this release (but for a chance "
-            f"of {delta:g})."
+            f"likely as not, can become at most {surest(epsilon):.1%} sure by this release (but "
+            f"for a chance of {delta:g})."
         ),
         (
             f"A test for one person that raises a false alarm in {FALSE_ALARMS:.0%} of cases finds "

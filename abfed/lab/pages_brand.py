@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.cards import charge, setting
+from abfed.lab.known_attacks import known_attacks
 from abfed.lab.page import (
     ARM_COLOURS,
     RULE,
@@ -239,7 +240,9 @@ def paid(run: Run, brand: str) -> str:
         "again gives the same releases at no further cost."
     )
     shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source)
-    return section("What was said, and paid", paragraph(said), facts(pairs), shown)
+    return section(
+        "What was said, and paid", paragraph(said), facts(pairs), shown, known_attacks(run)
+    )
 
 
 def _when(step: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.curves import plot_training
 from abfed.lab.display import effects_by_scope, effects_table, title
+from abfed.lab.known_attacks import known_attacks
 from abfed.lab.page import facts, paragraph, picture, section, table
 from abfed.lab.plots import as_svg, plot_budget, plot_effects
 from abfed.lab.readings import (
@@ -270,7 +271,7 @@ def privacy(run: Run) -> str:
     parts = [paragraph(text), table(head, rows, source=run.source, numeric=(1, 2, 3, 4))]
     if ledger["epsilon_total"].notna().any():
         parts.append(picture(as_svg(plot_budget(run)), budget_reading(run)))
-    return section("Privacy spent and left", *parts)
+    return section("Privacy spent and left", *parts, known_attacks(run))
 
 
 def budget_reading(run: Run) -> str:

@@ -127,3 +127,21 @@ def best_bound(
             if epsilon > best.epsilon:
                 best = LowerBound(epsilon, delta, confidence, canaries, guesses, correct, way)
     return best
+
+
+def surest(epsilon: float) -> float:
+    """How sure one can become, at most, of what was as likely as not before (δ aside).
+
+    >>> round(surest(1.0), 4)
+    0.7311
+    """
+    return 1.0 / (1.0 + math.exp(-min(epsilon, 700.0)))  # beyond, exp has no float
+
+
+def most_found(epsilon: float, delta: float, false_alarms: float) -> float:
+    """In how many cases a test for one person finds them, at most, at this rate of false alarms.
+
+    >>> round(most_found(1.0, 1e-6, 0.01), 4)
+    0.0272
+    """
+    return min(1.0, math.exp(min(epsilon, 700.0)) * false_alarms + delta)

@@ -19,7 +19,7 @@ from abfed.coordinator.inbox import Accepted
 from abfed.lab import rehearsing, watching
 from abfed.lab.offices import Office
 from abfed.lab.run_alarms import Floats, judge_run
-from abfed.lab.runs import Run
+from abfed.lab.runs import Run, is_scored
 from abfed.lab.watching import FILE, TOLD, Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.shapes import UPDATE
@@ -254,6 +254,19 @@ def test_a_silo_that_pulls_against_the_others_is_named(run: Run) -> None:
 
     assert ("update-direction", "aurora") in found_in(with_updates(run, made))
     assert ("update-direction", "corona") not in found_in(with_updates(run, made))
+
+
+def test_a_silo_on_whose_people_the_model_grows_worse_is_named(run: Run) -> None:
+    honest = with_updates(run, noise_of(run, np.random.default_rng(5)))
+    steps = dict(honest.releases["corona"])
+    for step in filter(is_scored, steps):
+        scores = np.zeros_like(steps[step].arrays["histogram"])
+        unlikely, likely = (-2, 3) if step == "evaluate" else (3, -2)  # at last it is upside down
+        scores[0, unlikely], scores[1, likely] = 5000, 500
+        arrays = steps[step].arrays | {"histogram": scores}
+        steps[step] = Accepted(steps[step].release, arrays, steps[step].envelope)
+    worse = dataclasses.replace(honest, releases={**honest.releases, "corona": steps})
+    assert [(one.rule, one.subject) for one in judge_run(worse)] == [("loss-rises", "corona")]
 
 
 def test_every_rule_s_alarm_reaches_the_command(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from abfed.lab.controls import CONTROLS
-from tools.breaks import Break, copy_tree, read_breaks, try_one
+from tools.breaks import Break, Tree, read_breaks, try_one
 from tools.controls import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +57,11 @@ def test_the_page_of_controls_is_what_the_tool_writes() -> None:
 
 @pytest.mark.slow
 def test_a_change_is_seen_taken_back_and_a_test_that_holds_all_the_same_is_told(
-    tmp_path: Path,
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    tree = copy_tree(tmp_path / "tree")
-    before = (tree / GOOD.file).read_bytes()
+    tree = Tree(tmp_path / "tree")
+    request.addfinalizer(tree.close)
+    before = (tree.path / GOOD.file).read_bytes()
     assert try_one(tree, GOOD)[0]
     blind = GOOD.model_copy(
         update={"test": "tests/site/test_files.py::test_a_file_is_replaced_whole"}
@@ -69,4 +70,4 @@ def test_a_change_is_seen_taken_back_and_a_test_that_holds_all_the_same_is_told(
     careless = GOOD.model_copy(update={"change": (("    if mode & 0o077:", "    if modes:"),)})
     seen, told = try_one(tree, careless)
     assert (seen, "NameError" in told) == (False, True)
-    assert (tree / GOOD.file).read_bytes() == before
+    assert (tree.path / GOOD.file).read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from typing import Any
 
@@ -124,6 +125,7 @@ F4 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         b"\xff" * 8,
         struct.pack("<Q", 1 << 40),
         b"\x80\x04N.",
+        pickle.dumps({"a": np.zeros(1, np.float32)}),
         _raw([]),
         _raw({"a": []}, bytes(4)),
         _raw({"a": {}}, bytes(4)),
