@@ -211,6 +211,16 @@ def test_a_byte_that_is_changed_in_a_store_is_told(workspace: Workspace) -> None
     assert found["chain-or-seal-broken"].subject == "store"
 
 
+def test_an_entry_that_is_taken_out_of_a_log_is_told(workspace: Workspace) -> None:
+    for number in range(3):
+        workspace.audit.append("a.test", number=number)
+    look(workspace)
+    path = workspace.coordinator / "audit.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-2], lines[-1]]))  # each that is left is signed by its site
+    assert look(workspace)["chain-or-seal-broken"].subject == "log"
+
+
 def test_what_is_damaged_next_is_told_on_the_same_day(workspace: Workspace) -> None:
     store = workspace.silo_folder("dahlia") / "store"
     store.chmod(0o750)

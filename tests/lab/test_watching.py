@@ -66,6 +66,20 @@ def test_an_alarm_is_told_once_and_again_after_a_sink_failed(workspace: Workspac
     assert [one.rule for one in Watch(workspace).look().new] == ["sign-in-flood"]
 
 
+def test_alarms_are_counted_once_each_and_what_stands_is_a_gauge(workspace: Workspace) -> None:
+    watch, counted = Watch(workspace), "abfed_events_total"
+    alarm = {"event": "alarm-sign-in-failures"}
+    watch.look()
+    assert watch.metrics.registry.get_sample_value(counted, alarm) is None
+    attack(workspace)
+    for _ in range(2):
+        watch.look()
+        asked = watch.metrics.registry.get_sample_value
+        assert asked(counted, alarm) == 1
+        assert asked("abfed_state", {"state": "alarms-high"}) == 1
+    assert asked(counted, {"event": "look"}) == 3
+
+
 def test_whoever_damages_what_the_watch_keeps_does_not_silence_it(workspace: Workspace) -> None:
     sinks(workspace, {"kind": "log", "path": "alarms.jsonl"})
     Watch(workspace).look()
