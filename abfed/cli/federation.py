@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from abfed.cli.output import say, say_json, table
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What Flower colours its lines with; shown as text it hides what they say."""
 
 app = typer.Typer(help="Run a federation and look after it.", no_args_is_help=True)
 
@@ -100,7 +104,7 @@ def logs(
     from abfed.lab.operations import log_files
 
     last = {
-        path.name: path.read_text(errors="replace").splitlines()[-lines:]
+        path.name: _COLOUR.sub("", path.read_text(errors="replace")).splitlines()[-lines:]
         for path in log_files(workspace)
     }
     if as_json:

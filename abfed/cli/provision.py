@@ -97,7 +97,8 @@ def join(
         return
     say(f"Give the coordinator {joined.request}; read out its fingerprint by phone:")
     say(f"  {joined.fingerprint}")
-    say(f"Next: {joined.node / 'start-silo'}, and {joined.node / 'start-node'} once it is admitted")
+    silo_start, node_start = joined.starts / "start-silo", joined.node / "start-node"
+    say(f"Next: {silo_start}, and {node_start} once it is admitted")
 
 
 @app.command()
@@ -109,6 +110,7 @@ def admit(
 ) -> None:
     """Coordinator: sign a brand's request; without a fingerprint only to renew the same keys."""
     from abfed.lab.operations import register_nodes
+    from abfed.lab.operations import status as federation_status
     from abfed.lab.provisioning import provisioner
     from abfed.lab.workspace import Workspace
 
@@ -120,9 +122,15 @@ def admit(
         say_json({"silo": pinned.site, "registered": pinned.site in registered})
         return
     say(f"Silo {pinned.site} is admitted.")
-    if pinned.site not in registered:
+    if pinned.site in registered:
+        return
+    if federation_status(opened.path)["superlink"] == "down":
         start = opened.path / "federation" / "start"
-        say(f"The SuperLink isn't up, or took its node's key before; it is up after {start}")
+        say(f"Its node is registered once the SuperLink is up: {start}")
+    else:
+        say("Its node isn't registered: the SuperLink takes no key again that it let go.")
+        renewing = f"abfed provision renew --silo {pinned.site} --new-node-key"
+        say(f"At the brand: {renewing}; then admit it")
 
 
 @app.command()

@@ -337,7 +337,7 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
     if reasons == {"outlier"}:
         do = "asked again they answer the same; with another largest_update it is another plan"
     elif failed:
-        do += "; there, see `abfed silo verify NAME` and the silo's own log"
+        do += "; at the brand: abfed silo verify NAME, and the silo's own log says what failed"
     return RunFailed(what, where=where, why=listed, do=do)
 
 
@@ -359,12 +359,10 @@ def describe(one: LeftOut) -> str:
     """Why a silo was left out, in words."""
     if one.reason == "refused":
         code, _, detail = one.why.partition(":")
-        text = REFUSAL_TEXT.get(code, code)
+        said = f" (it is about {detail!r})" if detail else ""
         if detail and code == "version":
-            text += f": version {detail}, and we speak {PROTOCOL_VERSION}; upgrade the older site"
-        elif detail:
-            text += f" (it is about {detail!r})"
-        return f"refused ({code}): {text}"
+            said = f": version {detail}, and we speak {PROTOCOL_VERSION}; upgrade the older site"
+        return f"refused ({code}): {REFUSAL_TEXT.get(code, code)}{said}"
     if one.reason == "frozen":
         return f"frozen at this coordinator, {one.why}: see `abfed incident show`"
     if one.why in _FAILURES:

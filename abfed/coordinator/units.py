@@ -116,29 +116,31 @@ def node_unit(folder: Path, silo: str) -> str:
 def compose(workspace: Path, silo: str, node: Path) -> str:
     """A brand's two services as containers that share nothing but the socket's volume."""
     hard = {
-        "image": "abfed:local",
-        "restart": "unless-stopped",
-        "read_only": True,
-        "tmpfs": ["/tmp"],  # noqa: S108 - the container's own
         "cap_drop": ["ALL"],
+        "read_only": True,
         "security_opt": ["no-new-privileges:true"],
+        "tmpfs": ["/tmp"],  # noqa: S108 - the container's own
     }
     serve = ["abfed", "silo", "serve", silo, "--workspace", "/site", "--peer", NODE_USER]
     services = {
-        "silo": hard
-        | {
-            "user": SILO_USER,
-            "command": [*serve, "--socket", "/run/abfed/silo.sock"],
-            "network_mode": "none",
-            "volumes": [f"{workspace.resolve()}:/site", "socket:/run/abfed"],
-        },
-        "node": hard
-        | {
-            "user": NODE_USER,
-            "command": ["abfed", "federation", "node", "/node"],
+        "node": {
+            "image": "abfed:local",
             "depends_on": ["silo"],
             "volumes": [f"{node.resolve()}:/node", "socket:/run/abfed:ro"],
-        },
+            "command": ["abfed", "federation", "node", "/node"],
+            "restart": "unless-stopped",
+            "user": NODE_USER,
+        }
+        | hard,
+        "silo": {
+            "image": "abfed:local",
+            "volumes": [f"{workspace.resolve()}:/site", "socket:/run/abfed"],
+            "network_mode": "none",
+            "command": [*serve, "--socket", "/run/abfed/silo.sock"],
+            "restart": "unless-stopped",
+            "user": SILO_USER,
+        }
+        | hard,
     }
     head = "# Not run where abfed is developed: its form is checked by a linter (dclint).\n"
     head += "# The image: podman build --tag abfed:local --file Containerfile .\n"

@@ -22,7 +22,7 @@ from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError
 from abfed.site.certificates import make_site_request, read_site_request, spoken
 from abfed.site.clock import system_clock
-from abfed.site.files import write_private
+from abfed.site.files import as_owner_of, make_private_folder, write_private
 
 if TYPE_CHECKING:  # these load Flower and accountants; a fingerprint is read without them
     from abfed.coordinator.provision import Provisioner
@@ -30,11 +30,20 @@ if TYPE_CHECKING:  # these load Flower and accountants; a fingerprint is read wi
 
 
 class Joined(NamedTuple):
-    """What joining made: the node's folder, the request for the coordinator, its fingerprint."""
+    """What joining made.
+
+    Attributes:
+        node: the node's folder.
+        request: for the coordinator.
+        fingerprint: of the request.
+        starts: where the silo's start script, both units and the Compose file lie. The silo's user
+            and root run them, so the node's user must not be able to write them.
+    """
 
     node: Path
     request: Path
     fingerprint: str
+    starts: Path
 
 
 def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
@@ -98,7 +107,7 @@ def join(
             why=f"the invitation's is {found}",
             do="call the coordinator's people and compare it with theirs; then give it",
         )
-    folder = node or workspace.path / "nodes" / silo
+    folder = node or _starts(workspace, silo)
     settings = NodeSettings(
         silo=silo,
         address=given.address,
@@ -110,18 +119,20 @@ def join(
         name, site = given.federation, COORDINATOR
         if pin_coordinator(service.paths.policy, name, site, coordinator):
             service.audit.append("coordinator.pinned", federation=given.federation)
-        made = Node.create(folder, settings, given.authority.encode(), bundle_digest())
-        request = make_site_request(keys, made.point)
+        digest, authority = bundle_digest(), given.authority.encode()
+        with as_owner_of(folder):
+            point = Node.create(folder, settings, authority, digest).point
+        request = make_site_request(keys, point)
         pinned = read_site_request(request)
         service.audit.append(
             "federation.joined",
             federation=given.federation,
             fingerprint=pinned.fingerprint.replace(" ", ""),
         )
-    path = folder / f"{silo}.request.pem"
-    write_private(path, request)
+    starts = _starts(workspace, silo)
+    make_private_folder(starts)
     _write_starts(workspace.path, silo, folder, settings.socket)
-    return Joined(folder, path, pinned.fingerprint)
+    return Joined(folder, _write_request(folder, silo, request), pinned.fingerprint, starts)
 
 
 def renew(
@@ -135,16 +146,19 @@ def renew(
         node: the node's folder, where it isn't in the workspace.
         new_node_key: make the SuperNode a new key. A federation takes none again that it let go.
     """
-    folder = node or workspace.path / "nodes" / silo
+    starts = _starts(workspace, silo)
+    folder = node or starts
     with workspace.silo(silo) as service:
-        opened = Node(folder)
         if new_node_key:
             workspace.authorise("policy.change", silo)
-            opened.change_key()
-        request = make_site_request(service.keys, opened.point)
-    path = folder / f"{silo}.request.pem"
-    write_private(path, request)
-    return Joined(folder, path, read_site_request(request).fingerprint)
+        with as_owner_of(folder):
+            opened = Node(folder)
+            if new_node_key:
+                opened.change_key()
+            point = opened.point
+        request = make_site_request(service.keys, point)
+    path = _write_request(folder, silo, request)
+    return Joined(folder, path, read_site_request(request).fingerprint, starts)
 
 
 def fingerprint_of(data: bytes) -> str:
@@ -159,15 +173,28 @@ def fingerprint_of(data: bytes) -> str:
     return spoken(sha256_hex(data))
 
 
+def _starts(workspace: Workspace, silo: str) -> Path:
+    """Where what starts a silo and its node lies; the node itself, too, where nothing is said."""
+    return workspace.path / "nodes" / silo
+
+
+def _write_request(folder: Path, silo: str, request: bytes) -> Path:
+    path = folder / f"{silo}.request.pem"
+    with as_owner_of(folder):
+        write_private(path, request)
+    return path
+
+
 def _write_starts(workspace: Path, silo: str, node: Path, socket: str) -> None:
     """Start scripts, units and the Compose file of a brand."""
-    place = workspace.resolve()
-    write_private(node / f"abfed-silo-{silo}.service", silo_unit(place, silo).encode())
-    write_private(node / f"abfed-node-{silo}.service", node_unit(node, silo).encode())
-    write_private(node / "compose.yaml", compose(place, silo, node).encode())
+    place, starts = workspace.resolve(), workspace / "nodes" / silo
+    write_private(starts / f"abfed-silo-{silo}.service", silo_unit(place, silo).encode())
+    write_private(starts / f"abfed-node-{silo}.service", node_unit(node, silo).encode())
+    write_private(starts / "compose.yaml", compose(place, silo, node).encode())
     serve = ["silo", "serve", silo, "--workspace", str(place), "--socket", socket]
-    _write_script(node / "start-silo", *serve)
-    _write_script(node / "start-node", "federation", "node", str(node.resolve()))
+    _write_script(starts / "start-silo", *serve)
+    with as_owner_of(node):
+        _write_script(node / "start-node", "federation", "node", str(node.resolve()))
 
 
 def _write_script(path: Path, *command: str) -> None:

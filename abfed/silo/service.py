@@ -16,7 +16,7 @@ import numpy as np
 
 from abfed.privacy.charges import plan_charges
 from abfed.privacy.once import role_of
-from abfed.protocol.errors import AbfedError, InputError, IntegrityError, Refused, WorkspaceError
+from abfed.protocol.errors import InputError, IntegrityError, Refused, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.silo import evaluation, intakes, prepared, totals, training
 from abfed.silo.access import Access
@@ -38,6 +38,7 @@ from abfed.silo.together import Party, count_arms
 from abfed.site.access import Place
 from abfed.site.audit import AuditLog
 from abfed.site.clock import Clock, system_clock
+from abfed.site.disk import named
 from abfed.site.files import check_private, make_private_folder, write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.rotation import destroy_due
@@ -237,8 +238,6 @@ class SiloService:
                 return self._answer(envelope)
             except Refused as refused:
                 return self._gate.refuse(refused, envelope)
-            except IntegrityError as damage:
-                return self._failed(damage, envelope, code="damaged")
             except Exception as failure:  # noqa: BLE001 - the wall: nothing of it may leave
                 return self._failed(failure, envelope)
 
@@ -357,10 +356,10 @@ class SiloService:
         for side in prepared.SIDES:
             self._caches.drop(prepared.cache_name(permit, side))
 
-    def _failed(self, failure: Exception, envelope: bytes, *, code: str = "failed") -> bytes:
+    def _failed(self, failure: Exception, envelope: bytes) -> bytes:
         """Log what kind of thing went wrong, by name and place only; say no."""
-        what = failure.what if isinstance(failure, AbfedError) else ""
-        self.audit.append("request.failed", kind=type(failure).__name__, what=what)
+        code = "damaged" if isinstance(failure, IntegrityError) else "failed"
+        self.audit.append("request.failed", **named(failure))
         return self._gate.refuse(Refused("could not be computed", code=code), envelope)
 
 

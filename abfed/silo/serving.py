@@ -209,8 +209,10 @@ class SiloServer:
             started = time.monotonic()
             answer = self._service.answer(opened.envelope)
         self.answered += 1
-        self._log("request.answered", seconds=round(time.monotonic() - started, 3))
-        if _refused(answer):
+        refused = _refused(answer)
+        event = "request.refused" if refused else "request.answered"
+        self._log(event, seconds=round(time.monotonic() - started, 3))
+        if refused:
             self._trickle()
         connection.settimeout(READ_SECONDS)
         connection.sendall(frame(box_reply(opened.reply_key, answer, silo=silo)))

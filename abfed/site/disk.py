@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
-from abfed.protocol.errors import StorageError
+from abfed.protocol.errors import AbfedError, StorageError
 
 TOLD = {
     errno.ENOSPC: "the disk is full",
@@ -44,6 +44,18 @@ def storage_error(error: BaseException) -> StorageError | None:
     do = _DO.get(number, "see that the disk has room and can be written, and run it again")
     why = "what a site writes must be durable before it goes on; files are replaced whole"
     return StorageError(TOLD[number], where=where, why=why, do=do)
+
+
+def named(error: Exception) -> dict[str, str]:
+    """What a log may say of an error: its type's name, and what it says where it is one of ours.
+
+    A full disk is one of ours, also where a database met it. The texts of others may hold anything.
+    """
+    told = storage_error(error) or error
+    return {
+        "kind": type(told).__name__,
+        "what": told.what if isinstance(told, AbfedError) else "",
+    }
 
 
 def _number(error: BaseException) -> tuple[int, str]:

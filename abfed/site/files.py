@@ -40,6 +40,11 @@ def make_private_folder(path: Path) -> None:
         raise WorkspaceError("is a folder for everybody", where=str(path), do="name a folder in it")
     for one in reversed(missing):
         one.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _give_to_the_folders_owner(one, descriptor)
+        finally:
+            os.close(descriptor)
         flush_folder(one.parent)
     path.chmod(FOLDER_MODE)
 
@@ -130,6 +135,7 @@ def write_private(path: Path, data: bytes) -> None:
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _give_to_the_folders_owner(aside, descriptor)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -138,6 +144,43 @@ def write_private(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def _give_to_the_folders_owner(path: Path, descriptor: int) -> None:
+    """Give what root made in a folder of somebody's to them.
+
+    An administrator types a command, and a service of another user reads what it wrote: a proxy its
+    certificate, a silo its policy. Root's own file would be shut to the service.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = path.parent.stat()
+    if owner.st_uid != 0 and not owner.st_mode & stat.S_ISVTX:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def as_owner_of(folder: Path) -> Iterator[None]:
+    """Do what follows as the user whose folder it is, where root does it.
+
+    Sent code may run as that user. Root that works in their folder would follow the links that they
+    laid there, and what it wrote would be shut to them.
+    """
+    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    owner = there.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def writers() -> ThreadPoolExecutor:

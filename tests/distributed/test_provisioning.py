@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from abfed.cli.main import main
 from abfed.coordinator.bundle import bundle_digest, make_bundle
 from abfed.coordinator.executor import PIN, UnpinnedBundle, check_bundle
 from abfed.coordinator.house import FOLDER, House, Settings
@@ -22,6 +23,7 @@ from abfed.coordinator.node import PIN_FILE, Node
 from abfed.coordinator.provision import Provisioner
 from abfed.coordinator.proxy import proxy_configuration
 from abfed.coordinator.units import compose, silo_unit
+from abfed.lab import operations
 from abfed.lab.provisioning import fingerprint_of, found_federation, join, provisioner, renew
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
@@ -305,6 +307,29 @@ def test_units_name_the_two_users_and_the_compose_file_is_well_formed(sides, joi
     assert services["silo"]["network_mode"] == "none"
     shared = {v.split(":")[0] for v in services["silo"]["volumes"]}
     assert shared & {v.split(":")[0] for v in services["node"]["volumes"]} == {"socket"}
+
+
+def test_who_admits_is_told_why_a_node_is_not_registered(sides, joined, monkeypatch, capsys):
+    request, coordinator = str(joined.request), str(sides[0].path)
+    told = {"superlink": "down"}
+    monkeypatch.setattr(Workspace, "authorise", lambda *_: None)
+    monkeypatch.setattr(operations, "register_nodes", lambda _: [])
+    monkeypatch.setattr(operations, "status", lambda _: told)
+    words = ["provision", "admit", request, "-w", coordinator, "--fingerprint", joined.fingerprint]
+    assert main(words) == 0
+    assert "once the SuperLink is up" in capsys.readouterr().out
+    told["superlink"] = "up"
+    assert main(words) == 0
+    assert "renew --silo aurora --new-node-key" in capsys.readouterr().out
+
+
+def test_logs_are_shown_without_their_colours(sides, capsys):
+    coordinator, house, _, _ = sides
+    (house.places.log / "superlink.log").write_text("\x1b[92mINFO \x1b[0m: up\x1b]0;x\n")
+    assert main(["federation", "logs", "-w", str(coordinator.path)]) == 0
+    said = capsys.readouterr().out
+    assert "INFO : up" in said
+    assert "\x1b" not in said
 
 
 def test_start_scripts_pass_their_words_on_as_they_are(sides, joined, tmp_path):

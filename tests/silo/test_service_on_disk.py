@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+
 import pytest
 
 from abfed.learning import dpsgd
@@ -67,3 +70,30 @@ def test_an_interrupted_round_goes_on_at_no_charge(silo, monkeypatch):
     assert ask(silo, "train-0001") == "release"
     assert caches(silo) == []
     assert charged(silo.service.ledger)[:2] == (count, epsilon)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    ("failed", "kind", "what"),
+    [
+        (sqlite3.OperationalError("row of zoe"), "StorageError", "the disk is full"),
+        (OSError(errno.ENOSPC, "zoe", "zoe"), "StorageError", "the disk is full"),
+        (ValueError("zoe"), "ValueError", ""),
+    ],
+)
+def test_the_silos_log_says_that_its_disk_is_full_and_nothing_else(
+    silo, monkeypatch, failed, kind, what
+):
+    failed.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def fail(_):
+        raise failed
+
+    monkeypatch.setattr(silo.service, "_compute", fail)
+    assert ask(silo, "totals") == "refusal"
+    (told,) = [
+        b["facts"]
+        for b in (e["body"] for e in silo.service.audit.entries())
+        if b["event"] == "request.failed"
+    ]
+    assert told == {"kind": kind, "what": what}

@@ -111,6 +111,13 @@ def test_a_request_goes_through_and_its_answer_comes_back(serve, service):
     assert [name for name, _ in events] == ["silo.serving", "request.answered"]
 
 
+def test_the_log_tells_a_refusal_from_an_answer(serve, service):
+    path, events, _ = serve()
+    service.kind = "refusal"
+    ask(service, path)
+    assert [name for name, _ in events] == ["silo.serving", "request.refused"]
+
+
 @pytest.mark.privacy
 @pytest.mark.skipif(os.getuid() != 0, reason="takes another user's identity")
 def test_another_user_is_cut_off_before_a_byte_is_read(serve, service):

@@ -93,6 +93,21 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a folder to another user")
+def test_what_root_writes_belongs_to_whom_the_folder_belongs(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, 61_900, 61_901)
+    for content in (b"new", b"again"):
+        write_private(theirs / "policy.yaml", content)
+    make_private_folder(theirs / "a" / "b")
+    write_private(theirs / "a" / "b" / "x", b"x")
+    owners = {(one.stat().st_uid, one.stat().st_gid) for one in theirs.rglob("*")}
+    assert owners == {(61_900, 61_901)}
+    write_private(tmp_path / "own", b"own")
+    assert (tmp_path / "own").stat().st_uid == 0
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "inside").touch()
