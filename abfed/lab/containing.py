@@ -150,7 +150,7 @@ def contain_everywhere(
         raise next(iter(failed.values()))
     if failed:
         raise RunFailed(
-            f"{kind} {who[:60]} was not frozen at {', '.join(failed)}",
+            f"{kind} {who[:64]} was not frozen at {', '.join(failed)}",
             why="; ".join(f"{one}: {error.what}" for one, error in failed.items()),
             where=f"frozen at {', '.join(one.site for one in done) or 'no site'}",
         )

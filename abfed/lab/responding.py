@@ -227,6 +227,14 @@ def write_evidence(
     return digest
 
 
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
+    """A file of a bundle; one that its archive's own check finds damaged was changed."""
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as cause:
+        raise IntegrityError("a part of it was changed or cut off", where=where) from cause
+
+
 def verify_evidence(path: Path, public_key: bytes) -> dict[str, Any]:
     """Check a bundle: signature, digests, and every line and link of every log in it.
 
@@ -245,8 +253,8 @@ def verify_evidence(path: Path, public_key: bytes) -> dict[str, Any]:
             infos = archive.infolist()
             if sum(one.file_size for one in infos) > LARGEST_EVIDENCE:
                 raise InputError("it unpacks to more than any bundle of evidence", where=where)
-            members = {one.filename: archive.read(one) for one in infos}
-    except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError, EOFError) as cause:
+            members = {one.filename: _member(archive, one, where) for one in infos}
+    except (zipfile.BadZipFile, KeyError, OSError, RuntimeError, EOFError) as cause:
         raise InputError("not a bundle of evidence", where=where) from cause
     if len(members) != len(infos):
         raise IntegrityError("a part of it is there twice", where=where)

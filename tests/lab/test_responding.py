@@ -142,8 +142,11 @@ def test_evidence_is_checked_by_strangers_whatever_its_mode_and_whoever_made_it(
     start = whole.index(b"incident.json") + 20
     whole[start : start + 40] = bytes(40)
     (tmp_path / "bad.zip").write_bytes(whole)
-    with pytest.raises((InputError, IntegrityError)):
+    with pytest.raises(IntegrityError, match="changed or cut off"):
         verify_evidence(tmp_path / "bad.zip", key)
+    (tmp_path / "none.zip").write_bytes(b"a letter")
+    with pytest.raises(InputError, match="not a bundle"):
+        verify_evidence(tmp_path / "none.zip", key)
 
 
 def _without(members: dict[str, bytes], name: str) -> dict[str, bytes]:
