@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from abfed.lab.page import SOURCE_HEX, paragraph, pill, section, table
+from abfed.lab.page import SOURCE_HEX, paragraph, pill, roomy, section, table
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 
 WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
@@ -57,19 +57,25 @@ def headline(review: Mapping[str, Any]) -> str:
 
 def asking(review: Mapping[str, Any]) -> str:
     """What isn't so and what needs a decision, first; what asks for the same stands together."""
-    alike: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
+    alike: dict[tuple[str, tuple[str, ...], str], list[Mapping[str, Any]]] = {}
     for state in ("red", "look"):
         for one in review["controls"]:
             if one["state"] == state:
                 key = (state, tuple(one["evidence"]), one["owner"] or "nobody")
-                alike.setdefault(key, []).append(one["id"])
+                alike.setdefault(key, []).append(one)
     rows = [
-        (escape(", ".join(ids)), pill(*WORDS[state]), _evidence(why), escape(owner))
-        for (state, why, owner), ids in alike.items()
+        (
+            escape(", ".join(one["id"] for one in same)),
+            "<br>".join(escape(one["asked"]) for one in same),
+            pill(*WORDS[state]),
+            _evidence(why),
+            escape(owner),
+        )
+        for (state, why, owner), same in alike.items()
     ]
     if not rows:
         return section("What asks for somebody", paragraph("Nothing does."))
-    head = ("Control", "State", "Why", "Owner")
+    head = ("Control", "What is asked", "State", "Why", "Owner")
     return section("What asks for somebody", table(head, rows, source=source_of(review)))
 
 
@@ -91,7 +97,7 @@ def every(review: Mapping[str, Any]) -> str:
 
 
 def _evidence(lines: Sequence[str]) -> str:
-    shown = _lines(lines[:FEW])
+    shown = roomy(_lines(lines[:FEW]))
     if len(lines) <= FEW:
         return shown
     rest = _lines(lines[FEW:])

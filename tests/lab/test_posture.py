@@ -348,6 +348,8 @@ def test_it_is_kept_signed_and_its_page_says_what_is_not_so(workspace: Workspace
     (html,) = (data.decode() for name, data in made.files.items() if name.endswith(".html"))
     assert "1 of 23 controls do not hold: S1b." in html
     assert html.count("NOT SO") == 2, "on top, and in the table of all"
+    (asked,) = (one.asked for one in CONTROLS if one.id == "S1b")
+    assert html.count(asked) == 2, "whoever reads what isn't so sees what was asked"
     assert html.count("<h1>") == 1
     assert "sam@aurora" in html
     again = make_report(order(find_subject(workspace, "security")))
