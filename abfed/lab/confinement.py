@@ -4,11 +4,13 @@ Before its first cell a kernel gives up, for good and for all it starts:
 
 1. files: it reads Python, this package, fonts, the system's libraries and the folders it was given;
    it writes its own private folder. A silo's keys, store and ledger are none of these. It changes
-   no file's mode, owner or access list, so that none is opened to others either.
+   no file's mode, owner, access list or times, so that none is opened to others either.
 2. connections: it can't connect to anything, on the network or on this machine, so neither to a
    silo's service.
-3. processes: it starts none, so that nothing outlives the report, and nothing multiplies. It looks
-   into no other process, sends none a signal and changes no other's limits.
+3. processes: it starts none and becomes no other program or user, so that nothing outlives the
+   report, and nothing multiplies. It looks into no other process, sends none a signal and changes
+   no other's limits. It watches no file, and has no part in what all processes of a user share:
+   keyrings, memory, semaphores, queues of messages.
 4. memory: more than its share is an error in its cell, not an end of the machine's other work.
 5. this package’s silo side can’t be imported.
 
@@ -48,7 +50,7 @@ PROCESSES = frozenset({
 """What Python calls it (its table of audit events) when it starts or signals a process."""
 CHANGES = {
     "os.chmod": 1, "os.chown": 1, "os.link": 2, "os.remove": 1, "os.removexattr": 1,
-    "os.rename": 2, "os.rmdir": 1, "os.setxattr": 1, "os.truncate": 1,
+    "os.rename": 2, "os.rmdir": 1, "os.setxattr": 1, "os.truncate": 1, "os.utime": 1,
 }  # fmt: skip
 """What it calls it when a file is changed without being opened, and how many paths come first."""
 
@@ -67,13 +69,23 @@ _MACHINES = {
     "x86_64": (0xC000003E, 41, 56, 234, 302, 42, 101, 310, 311, 62, 200, 129, 297, 57, 58),
     "aarch64": (0xC00000B7, 198, 220, 131, 261, 203, 117, 270, 271, 129, 130, 138, 240),
 }
+_CLOSED = {
+    # What Landlock leaves open, and stays when the kernel ends or shows what others do. In this
+    # order: execve, execveat, chroot; shmget, semget, msgget, mq_open; add_key, request_key,
+    # keyctl; inotify_add_watch, fanotify_init, perf_event_open, bpf, userfaultfd, kcmp; setuid,
+    # setgid, setreuid, setregid, setgroups, setresuid, setresgid, setfsuid, setfsgid.
+    "x86_64": (59, 322, 161, 29, 64, 68, 240, 248, 249, 250, 254, 300, 298, 321, 323, 312, 105, 106,
+               113, 114, 116, 117, 119, 122, 123),
+    "aarch64": (221, 281, 51, 194, 190, 186, 180, 217, 218, 219, 27, 262, 241, 280, 282, 272, 146,
+                144, 145, 143, 159, 147, 149, 151, 152),
+}  # fmt: skip
 _NUMBERS_FOR_ALL = (424, 425, 438)  # pidfd_send_signal, io_uring_setup, pidfd_getfd
 _KEPT = {
     # fchmod, fchmodat, fchown, fchownat, setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr,
-    # fremovexattr, and where there are such: chmod, chown, lchown. Landlock leaves modes, owners
-    # and attributes to whoever owns the file.
-    "x86_64": (91, 268, 93, 260, 188, 189, 190, 197, 198, 199, 90, 92, 94),
-    "aarch64": (52, 53, 55, 54, 5, 6, 7, 14, 15, 16),
+    # fremovexattr, utimensat, and where there are such: chmod, chown, lchown, utime, utimes,
+    # futimesat. Landlock leaves modes, owners, attributes and times to whoever owns the file.
+    "x86_64": (91, 268, 93, 260, 188, 189, 190, 197, 198, 199, 280, 90, 92, 94, 132, 235, 261),
+    "aarch64": (52, 53, 55, 54, 5, 6, 7, 14, 15, 16, 88),
 }
 _KEPT_FOR_ALL = (452, 463, 466)  # fchmodat2, setxattrat, removexattrat
 _CLONE3 = 435
@@ -166,7 +178,7 @@ def _allow(libc: Any, ruleset: int, path: Path, access: int) -> None:
 
 
 def _seccomp() -> bool:
-    """Refuse connections, other processes, and sockets but local streams; keep modes and owners.
+    """Refuse connections, other processes, and sockets but local streams; keep modes and times.
 
     A jump counts the steps to leave out where it holds, and where it doesn't.
     """
@@ -181,7 +193,7 @@ def _seccomp() -> bool:
         (load, 0, 0, 4), (equal, 1, 0, architecture), (0x06, 0, 0, _KILL),
         number, (at_least, 0, 1, 0x40000000), refuse,
     ]  # fmt: skip
-    for one in (*others, *_NUMBERS_FOR_ALL):
+    for one in (*others, *_CLOSED[platform.machine()], *_NUMBERS_FOR_ALL):
         program += [(equal, 0, 1, one), refuse]
     for one in (*_KEPT[platform.machine()], *_KEPT_FOR_ALL):
         program += [(equal, 0, 1, one), keep]
