@@ -130,7 +130,7 @@ class Sums:
         for start, (layer, recent) in self._recent.items():
             recent.mul_(2.0 ** (UNIT_BITS - CLIP_BITS)).round_()
             whole = (
-                self._scratch.take("whole", len(recent), recent.shape[1], torch.int64)
+                self._scratch.take("whole", recent.shape[0], recent.shape[1], torch.int64)
                 .copy_(recent)
                 .t()
             )
@@ -160,7 +160,7 @@ class Sums:
         else:
             inputs = self._scratch.doubled("inputs", one.inputs).split(AT_ONCE)
             signals = self._scratch.doubled("signals", one.signals).split(AT_ONCE)
-            held = self._scratch.take("doubled", len(recent), recent.shape[1], torch.float64)
+            held = self._scratch.take("doubled", recent.shape[0], recent.shape[1], torch.float64)
             for left, right in zip(inputs, signals, strict=True):
                 recent.add_(torch.mm(left.t(), right, out=held))
 
@@ -178,10 +178,11 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
     if right.shape[1] == 1:  # the kernels for one line are quick
         total, left, right = total.t(), right, left
     on_top, rows, beside = parts(*total.shape, terms)
-    many = len(left) // rows
+    count = left.shape[0]
+    many = count // rows
     theirs = left[: many * rows].unflatten(0, (many, rows)).transpose(1, 2)
     ours = right[: many * rows].unflatten(0, (many, rows))
-    extra = len(left) > many * rows
+    extra = count > many * rows
     for start in range(0, max(1, many), beside * on_top):
         stop = min(many, start + beside * on_top)
         here, last = min(beside, stop - start), extra and stop == many

@@ -104,7 +104,7 @@ class Scratch:
         view = self._views.get((name, rows, columns, dtype))
         if view is None:
             held = self._held.get((name, dtype))
-            if held is None or len(held) < rows * columns:
+            if held is None or held.shape[0] < rows * columns:
                 held = self._held[name, dtype] = torch.empty(rows * columns, dtype=dtype)
                 self._views = {  # of memory that is given back
                     key: each
@@ -169,7 +169,7 @@ def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
         together: lines next to each other that belong together.
         out: `(groups, together²)`, written to.
     """
-    groups = len(values) // together
+    groups = values.shape[0] // together
     parts = values[: groups * together].unflatten(0, (groups, together))
     operation = torch.mul if values.shape[1] == 1 else torch.bmm
     operation(parts, parts.transpose(1, 2), out=out.view(groups, together, together))

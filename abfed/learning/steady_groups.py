@@ -108,7 +108,8 @@ def _weighted(
     kept: list[Plain], together: int, clip: float, way: Way, scratch: Scratch
 ) -> tuple[list[Plain], Tensor]:
     """A block without those who aren't finite, and its rows' factors."""
-    recipients = len(kept[0].inputs) // together
+    count = kept[0].inputs.shape[0]
+    recipients = count // together
     squared = torch.zeros(recipients, dtype=torch.float64)
     whole = torch.zeros_like(squared)
     for one in kept:
@@ -122,10 +123,10 @@ def _weighted(
     alive = torch.isfinite(norms)
     if not bool(alive.all()):
         factors = torch.where(alive, factors, 0.0)
-        sound = torch.ones(len(kept[0].inputs), dtype=torch.bool)
+        sound = torch.ones(count, dtype=torch.bool)
         sound[: recipients * together] = alive.repeat_interleave(together)
         kept = silenced(kept, sound)
-    rows = torch.zeros(len(kept[0].inputs), dtype=torch.float64)
+    rows = torch.zeros(count, dtype=torch.float64)
     rows[: recipients * together].view(recipients, together).copy_(
         factors.mul_(factor(clip))[:, None].expand(-1, together)
     )
@@ -136,12 +137,12 @@ def _squares(one: Plain, together: int, scratch: Scratch) -> tuple[Tensor, Tenso
     """At least Σ (g_j·g_j')(a_j·a_j') over pairs of each recipient's rows, and at least their L."""
     sides = []
     for name, side in (("inner", one.inputs), ("outer", one.signals)):
-        room = scratch.take("pairs", len(side) // together, together**2)
+        room = scratch.take("pairs", side.shape[0] // together, together**2)
         sides.append(scratch.doubled(name, pair_products(side, together, room)))
     inner, outer = sides
     numbers = one.inputs.shape[1], one.signals.shape[1]
-    alone = scratch.take("alone", len(inner), together, torch.float64)
-    other = scratch.take("other", len(inner), together, torch.float64)
+    alone = scratch.take("alone", inner.shape[0], together, torch.float64)
+    other = scratch.take("other", inner.shape[0], together, torch.float64)
     at_least(alone.copy_(inner[:, :: together + 1]), numbers[0])
     at_least(other.copy_(outer[:, :: together + 1]), numbers[1])
     length = added(alone.mul_(other).sqrt_()).mul_(ROUNDED_UP)

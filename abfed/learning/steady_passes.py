@@ -96,7 +96,7 @@ class SteadyPasses:
                 weight = self._forward[place]
                 width = outputs if place == self._last else stride_of(outputs)
                 out = self.scratch.take(("forward", place), size, width)
-                product(room[:, : len(weight)], weight, out[:, :outputs])
+                product(room[:, : weight.shape[0]], weight, out[:, :outputs])
                 room = out
             else:
                 found = _pointwise(layer).forward(room)
@@ -104,7 +104,8 @@ class SteadyPasses:
                     room.copy_(found)
             passed.append(room)
         signals = self.scratch.take("signals", size, room.shape[1])
-        signals[:rows] = loss.signals(room[:rows], labels).view_as(room[:rows])
+        scores = room[:rows]
+        signals[:rows] = loss.signals(scores, labels).view_as(scores)
         signals[rows:] = 0.0
         left: list[Plain] = []
         for place in reversed(range(self.stack.lowest, len(layers))):
@@ -115,7 +116,7 @@ class SteadyPasses:
             outputs, inputs = layer.weight.shape
             theirs = signals[:, :outputs]
             if layer.trained:
-                came = passed[place][:, : len(self._forward[place])]
+                came = passed[place][:, : self._forward[place].shape[0]]
                 left.append(Plain(layer, came, theirs))
             if place > self.stack.lowest:
                 signals = self.scratch.take(("back", place), size, passed[place].shape[1])

@@ -71,8 +71,8 @@ def add_steady(
         loss: gives the signals.
         way: how.
     """
-    terms, start = way.rounding.terms_for(len(lines)), 0
-    for size in blocks(len(lines), way.sizes):
+    terms, start = way.rounding.terms_for(lines.shape[0]), 0
+    for size in blocks(lines.shape[0], way.sizes):
         rows = slice(start, start + size)
         kept = passes.kept(lines[rows], labels[rows], size, loss)
         sums.make_room(size)
@@ -84,18 +84,21 @@ def _weighted(
     kept: list[Plain], clip: float, share: float, scratch: Scratch
 ) -> tuple[list[Plain], Tensor]:
     """A block without those who aren't finite, and its rows' factors."""
-    norms = _summed(squared_lengths(kept, scratch)).sqrt_().mul_(ROUNDED_UP)
+    norms = _root_of_squares(_lengths(kept, scratch)).mul_(ROUNDED_UP)
     if not math.isfinite(float(norms.sum())):
-        kept = silenced(kept, torch.isfinite(norms))
+        alive = torch.isfinite(norms)
+        kept, norms = silenced(kept, alive), torch.where(alive, norms, torch.inf)
     bound = share * clip
     return kept, norms.clamp_(min=bound).reciprocal_().mul_(bound * factor(clip))
 
 
-def _summed(parts: Tensor) -> Tensor:
-    """The sum of lines, one after another: each number for itself, in the same order."""
+def _root_of_squares(parts: Tensor) -> Tensor:
+    """Of lines, added one after another: each number for itself, in the same order."""
     total = parts[0]
-    for each in parts[1:]:
-        total.add_(each)
+    if parts.shape[0] > 1:
+        for each in parts.square_()[1:]:
+            total.add_(each)
+        total.sqrt_()
     return total
 
 
@@ -110,10 +113,10 @@ def add_weighted(sums: Sums, kept: Sequence[Plain], factors: Tensor, terms: int)
     Args:
         sums: added to.
         kept: of a block; written over.
-        factors: of its rows, float64; 0 counts for what isn't a number.
+        factors: of its rows, float64 and finite.
         terms: that may be added in float32.
     """
-    weights = factors.float().nan_to_num_(0.0, 0.0, 0.0)[:, None]
+    weights = factors.float()[:, None]
     for one in kept:
         inputs, signals = one.inputs, one.signals
         (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(weights)
@@ -131,26 +134,32 @@ def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:
     ]
 
 
-def squared_lengths(kept: Sequence[Plain], scratch: Scratch) -> Tensor:
-    """At least ‖g‖²‖a‖² of each row, `(layers, rows)` float64."""
+def _lengths(kept: Sequence[Plain], scratch: Scratch) -> Tensor:
+    """At least ‖g‖‖a‖ of each row, `(layers, rows)` float64."""
     layers = [one.inputs for one in kept] + [one.signals for one in kept]
-    found = scratch.take("lengths", len(layers), len(layers[0]))
+    found = scratch.take("lengths", len(layers), layers[0].shape[0])
     for each, out in zip(layers, found, strict=True):
         lengths(each, out)
-    double = scratch.doubled("lengths", found)
-    numbers = max(each.shape[1] for each in layers)
-    double = at_least(double.square_(), numbers)
+    more, lost = _losses(max(each.shape[1] for each in layers))
+    double = scratch.doubled("lengths", found).mul_(math.sqrt(more)).add_(math.sqrt(lost))
     return double[: len(kept)].mul_(double[len(kept) :])
 
 
 def at_least(squares: Tensor, numbers: int) -> Tensor:
     """Squared norms in float64, and more than float32 can have lost of them.
 
-    That is half a rounding for each square, addition and root, and what squares of small numbers
-    lose altogether. Some more is for the roundings of what is multiplied with it later.
-
     Args:
-        squares: as float32 has them, or its roots; written over.
+        squares: as float32 has them; written over.
         numbers: that were squared, at most.
     """
-    return squares.mul_(1.0 + (1.05 * numbers + 16.0) * SINGLE).add_(numbers * _VANISHED)
+    more, lost = _losses(numbers)
+    return squares.mul_(more).add_(lost)
+
+
+def _losses(numbers: int) -> tuple[float, float]:
+    """What a sum of so many squares may have lost: a factor and a number.
+
+    That is half a rounding for each square, addition and root, and what squares of small numbers
+    lose altogether. Some more is for the roundings of what is multiplied with it later.
+    """
+    return 1.0 + (1.05 * numbers + 16.0) * SINGLE, numbers * _VANISHED

@@ -32,6 +32,7 @@ MAX_MAGNITUDE = 1 << 53  # fixed-point values stay where float64 is exact
 _RARE = 1 / 64  # below it a subset is drawn, else everybody for themselves
 _SMALL = 2.0**-12  # below it a uniform's last bit is more than 2⁻⁴¹ of it
 _BLOCK = 1 << 16  # floats drawn at a time: 512 KiB of key stream stays in cache
+_FROM_ZERO = modes.CTR(bytes(16))  # a key is used once
 _PEOPLE = 1 << 18  # who are drawn for at a time, a byte each
 
 
@@ -155,7 +156,7 @@ class _KeyStream:
     __slots__ = ("_encryptor",)
 
     def __init__(self) -> None:
-        cipher = Cipher(algorithms.AES(secrets.token_bytes(32)), modes.CTR(bytes(16)))
+        cipher = Cipher(algorithms.AES(secrets.token_bytes(32)), _FROM_ZERO)
         self._encryptor = cipher.encryptor()
 
     def words(self, count: int) -> npt.NDArray[np.uint64]:
