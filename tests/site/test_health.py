@@ -1,5 +1,9 @@
 """Health, readiness and metrics: on loopback, in counts only."""
 
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -48,6 +52,24 @@ def test_events_are_counted_and_gauges_brought_up_to_date(service):
     assert 'abfed_state{state="node-online"} 2.0' in text
     assert "abfed_answer_seconds_count 2.0" in text
     assert "1234" not in text
+
+
+def test_who_hangs_up_leaves_no_traceback(capfd):
+    asked, gone = threading.Event(), threading.Event()
+
+    def collect():
+        asked.set()
+        gone.wait(10)
+
+    with served(0, Metrics(), lambda: True, collect) as port:
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            asked.wait(10)
+        gone.set()  # the connection was reset: the answer goes nowhere
+        time.sleep(0.3)
+        assert get(port, "/healthz")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_without_a_port_nothing_listens():
