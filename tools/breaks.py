@@ -211,6 +211,7 @@ def main() -> int:
     ]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="abfed-breaks-") as name, ExitStack() as stack:
+        Path(name).chmod(0o755)  # tests run a part of it as another user, who must read the code
         copies = [Tree(Path(name) / f"tree-{number}") for number in range(given.jobs)]
         for copy in copies:
             stack.callback(copy.close)

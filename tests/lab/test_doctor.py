@@ -220,9 +220,9 @@ def test_a_record_that_was_changed_is_found_out(workspace: Workspace) -> None:
     office = workspace.office("aurora")
     checkups = Checkups(office.folder, office.keys)
     assert checkups.records()[0]["worst"] == "low"
-    data = bytearray(done.record.read_bytes())
-    data[-1] ^= 1
-    done.record.write_bytes(bytes(data))
+    data = done.record.read_bytes()
+    done.record.write_bytes(data.replace(b'"worst":"low"', b'"worst":"lot"', 1))  # still a record
+    assert done.record.read_bytes() != data
     with pytest.raises(IntegrityError):
         checkups.records()
 

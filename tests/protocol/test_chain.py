@@ -64,6 +64,7 @@ CHANGES: list[tuple[Callable[[Entries], Entries], str]] = [
     (lambda entries: [*entries[:2], entries[1], *entries[2:]], "entry 2"),
     (lambda entries: [*entries, link(GENESIS, 4, {})], "entry 4"),
     (lambda entries: [entries[0], {}, *entries[2:]], "entry 1"),
+    (lambda entries: [*entries[:3], entries[3] | {"sequence": 7}], "entry 3"),  # the links hold
 ]
 
 
