@@ -78,7 +78,7 @@ test-slow: $(READY)  ## the slow tests
 test-privacy: $(READY)  ## the slow tests that guard privacy
 	@$(BIN)/pytest tests -n $(WORKERS) --dist loadfile -m 'slow and privacy' $(ARGS) || $(NONE_YET)
 
-breaks: $(READY)  ## break each control in a copy of the code, and see its test fail (ARGS="S2 S11", --slow)
+breaks: $(READY)  ## break each control in a copy of the code, and see its test fail (ARGS="S2 --slow")
 	@$(BIN)/python -m tools.breaks $(ARGS)
 
 test-lab: $(READY)  ## the tutorial in JupyterLab, driven in a browser

@@ -134,7 +134,7 @@ def test_plain_text_and_old_tls_are_refused(rig, stranger):
     old = ssl.create_default_context(cafile=str(rig.house.places.authority_certificate))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with stranger.plain() as line, pytest.raises(ssl.SSLError, match="protocol version"):
-        old.wrap_socket(line, server_hostname="localhost")
+        old.wrap_socket(line, server_hostname="localhost").close()
     with socket.create_connection(("127.0.0.1", rig.link_port), 10) as line:  # and on loopback
         line.sendall(posted("/v1/control/list-runs"))
         with contextlib.suppress(ConnectionResetError):
