@@ -116,7 +116,7 @@ def curves(plan: Plan, *, alpha: float = 0.05) -> str:
         if row["metric"] in figures
     ]
     how = "Dotted lines are what the plan expects and wants."
-    return section("Power against ε and size", paragraph(how, "soft"), *parts)
+    return section("Power against ε and size", *parts, paragraph(how, "soft"))
 
 
 def curves_reading(plan: Plan, row: Mapping[Any, Any]) -> str:

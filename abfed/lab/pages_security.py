@@ -101,7 +101,7 @@ def _evidence(lines: Sequence[str]) -> str:
     if len(lines) <= FEW:
         return shown
     rest = _lines(lines[FEW:])
-    return f"{shown}<details><summary>{len(lines) - FEW} more</summary>{rest}</details>"
+    return f"{shown}<details><summary>{len(lines) - FEW} more</summary><div>{rest}</div></details>"
 
 
 def _lines(lines: Sequence[str]) -> str:

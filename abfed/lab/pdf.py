@@ -39,7 +39,7 @@ main{box-shadow:none;margin:0;padding:0;max-width:none;border-radius:0}
 .abfed table.wide th,.abfed table.wide td{overflow-wrap:anywhere;padding-right:.35em}
 .abfed td.n,.abfed th.n{white-space:normal}
 .abfed figure img{min-width:0;max-width:100%;width:100%}
-.abfed dl{display:block}.abfed dt{float:left;clear:left;width:9.5em}
+.abfed dl{display:block;break-inside:avoid}.abfed dt{float:left;clear:left;width:9.5em}
 .abfed dd{margin:0 0 .35em 10.5em}
 .abfed code{font-family:"Liberation Mono","DejaVu Sans Mono",monospace}
 details{display:block}.abfed summary{list-style:none;color:#1b2733}

@@ -250,7 +250,7 @@ def _draw_margin(axes: Axes, run: Run, metric: str, unit: Unit) -> None:
             continue
         at = one.margin * unit.scale * (1 if one.harm == "increase" else -1)
         axes.axvline(at, color=VERMILLION, lw=1.1, ls=(0, (4, 3)), zorder=0)
-        side = "left" if one.harm == "increase" else "right"
+        side = "right" if one.harm == "increase" else "left"  # inside: figures stand outside
         axes.annotate(
             "margin", (at, 1), xycoords=axes.get_xaxis_transform(), ha=side, va="top",
             xytext=(3 if side == "left" else -3, -2), textcoords="offset points",

@@ -214,7 +214,7 @@ def guardrails(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     for one in run.plan.guardrails:
         parts += [f"<h3>{escape(one.metric)}</h3>", _forest(run, one.metric, alpha)]
     note = "A guardrail is kept where harm beyond its margin is ruled out, not where none is seen."
-    return section("Guardrails", paragraph(note, "soft"), *parts)
+    return section("Guardrails", *parts, paragraph(note, "soft"))
 
 
 def _forest(run: Run, name: str, alpha: float) -> str:

@@ -1,13 +1,15 @@
 """The page on paper: the same bytes each time, nothing cut, nothing fetched."""
 
 import base64
+import itertools
 import subprocess
 import sys
 
 import pytest
 
+from abfed.lab import pages_security
 from abfed.lab.lettering import TALLEST, WIDTH, lettered
-from abfed.lab.page import page, paragraph, picture, section, table
+from abfed.lab.page import facts, page, paragraph, picture, section, table
 from abfed.lab.pdf import as_pdf, laid_out
 from abfed.lab.plots import as_svg, drawing
 from abfed.protocol.errors import IntegrityError
@@ -109,6 +111,31 @@ def test_letters_that_are_not_what_their_comment_says_stay_drawn(drawn):
     shown = lettered(page("Drawn", section("One", picture(lied, "What it shows."))))
     assert ">up<" not in shown
     assert ">difference &amp; more<" in shown
+
+
+def texts_of(markup):
+    """Where words stand: by text, the page and how far down."""
+    found = {}
+    for number, one in enumerate(laid_out(page("Short", section("One", markup))).render().pages):
+        for box in one._page_box.descendants():
+            if getattr(box, "text", None):
+                found[box.text] = (number, box.position_y)
+    return found
+
+
+def test_terms_stand_on_the_page_of_what_they_are():
+    """Where a page ends just before the last one's words, all go to the next."""
+    pairs = facts([("Run", "one"), ("Versions", "first<br>second<br>third<br>fourth")])
+    for filled in (32, 33, 34):
+        found = texts_of("<p>.</p>" * filled + pairs)
+        assert len({found[word][0] for word in ("Run", "Versions", "first", "fourth")}) == 1
+
+
+def test_lines_that_were_folded_away_follow_one_another_without_a_gap():
+    found = texts_of(pages_security._evidence([f"line-{number}" for number in range(6)]))
+    tops = [found[f"· line-{number}"][1] for number in range(3, 6)]
+    between = [later - earlier for earlier, later in itertools.pairwise(tops)]
+    assert max(between) < 20
 
 
 def test_what_is_for_listeners_only_is_not_on_paper():
