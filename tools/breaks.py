@@ -216,7 +216,7 @@ def main() -> int:
         for copy in copies:
             stack.callback(copy.close)
         print("as it is, each of these tests holds: ", end="", flush=True)
-        tests = sorted({one.test for _, one in chosen})
+        tests = list(dict.fromkeys(one.test for _, one in chosen))
         if told := copies[0].run(tests, 60 * given.minutes, workers=given.jobs):
             print(f"no\n{told}")
             return 1
