@@ -84,6 +84,15 @@ def test_axis_says_the_unit(run):
     assert "currency" in units["revenue"]
 
 
+def test_a_margin_is_named_inside_the_axes(run):
+    """Outside stand the figures of each row."""
+    figure = plot_effects(run, "unsubscribed")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    (label,) = [one for one in axes.texts if one.get_text() == "margin"]
+    assert label.get_window_extent().x1 <= axes.get_window_extent().x1
+
+
 def test_what_is_suppressed_stands_as_words(plain_run):
     rows = plain_run.effects
     suppressed = rows[(rows["metric"] == "clicked") & (rows["decision"] == "suppressed")]
