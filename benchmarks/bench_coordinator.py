@@ -2,7 +2,8 @@
 
 CPU seconds of this process for: making, signing and sealing a request; opening and verifying the
 answer; putting it on disk; adding it to the mean. The silo's own side is left out. Prints a line
-for each size, the line through them, and the estimate for 10,000 silos that docs/federation.md has.
+for each size, the line through them, what one more silo adds to each request, which names all, and
+the estimate for 10,000 silos that docs/federation.md has.
 """
 
 import statistics
@@ -22,11 +23,12 @@ from abfed.coordinator.spool import Spool  # noqa: E402
 from abfed.coordinator.strategy import pack_model  # noqa: E402
 from abfed.learning.shapes import initial_arrays  # noqa: E402
 from abfed.protocol.boxes import box_reply, box_request, unbox_reply, unbox_request  # noqa: E402
-from tests.coordinator.doubles import Federation, make_plan  # noqa: E402
+from tests.coordinator.doubles import Federation, make_front, make_plan  # noqa: E402
 
 SIZES = ((64, 32), (400, 230), (1000, 996))  # about 2 k, 95 k and 1 M parameters
 TIMES = 9
-SILOS, SHARE, CORES = 10_000, 0.1, 2
+SILOS, SHARE = 10_000, 0.1
+NAMED = 1000  # silos that a long request names
 
 
 def spent(folder: Path, hidden: tuple[int, ...]) -> tuple[int, float, int]:
@@ -65,6 +67,27 @@ def spent(folder: Path, hidden: tuple[int, ...]) -> tuple[int, float, int]:
     return sum(array.size for array in model.values()), statistics.median(seconds), size
 
 
+def named(folder: Path, silos: int) -> tuple[float, int]:
+    """Median CPU seconds of making and sealing a request without a model, and its bytes."""
+    names = [f"brand{number:03d}" for number in range(silos)]
+    federation = Federation(folder, ("aurora",))
+    site, silo = federation.coordinator, federation.silos["aurora"]
+    plan = make_plan(silos=names, minimum_silos=1)
+    inbox = Inbox(
+        dict.fromkeys(names, silo.keys.public_key), plan, lambda step: expected_shapes(plan, step)
+    )
+    front = make_front(site.keys, names)
+    desk = Desk(plan, site.keys, site.audit, inbox, front, site.clock)
+    requests = Requests(desk, "totals", b"", {names[0]: 1}, names[:1])
+    seconds, size = [], 0
+    for _ in range(10 * TIMES):
+        started = time.process_time()
+        envelope = requests._envelope(names[0])  # noqa: SLF001
+        size = len(box_request(silo.keys.exchange_key, envelope, silo=names[0]).box)
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds), size
+
+
 def main() -> None:
     """Print what was measured, and the estimate."""
     rows = []
@@ -76,8 +99,14 @@ def main() -> None:
     slope = (rows[-1][1] - rows[0][1]) / (rows[-1][0] - rows[0][0])
     fixed = rows[0][1] - slope * rows[0][0]
     print(f"CPU seconds = {fixed:.4f} + {slope * 1e6:.3f} × million parameters")
-    asked, size = int(SILOS * SHARE), rows[-1][2]
-    cpu = asked * (fixed + slope * 1e6)
+    with tempfile.TemporaryDirectory() as few, tempfile.TemporaryDirectory() as many:
+        (less, smaller), (more, larger) = named(Path(few), 10), named(Path(many), NAMED)
+    longer, dearer = (larger - smaller) / (NAMED - 10), (more - less) / (NAMED - 10)
+    print(
+        f"one more silo of eight letters: {longer:.0f} bytes, {1e6 * dearer:.2f} CPU µs a request"
+    )
+    asked, size = int(SILOS * SHARE), rows[-1][2] + longer * SILOS
+    cpu = asked * (fixed + slope * 1e6 + dearer * SILOS)
     print(
         f"{SILOS:,} silos, {SHARE:.0%} a round, 1 M parameters: {asked * size / 1e9:.1f} GB and "
         f"{cpu:.0f} CPU s a round; {asked * size * 8 / 1e9:.0f} s at 1 Gbit/s"

@@ -267,14 +267,15 @@ def test_the_worked_estimate_of_the_page_follows_from_its_formula():
     page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
     formula = re.search(r"\*s·N·\((\d+) P \+ (\d+) kB \+ (\d+) N\)\* bytes", page).groups()
     per_parameter, fixed, per_silo = (int(one) for one in formula)
-    seconds = re.search(r"\*s·N·\(([\d.]+) \+ ([\d.]+) P/10⁶\)\*", page).groups()
+    seconds = re.search(r"\*s·N·\(([\d.]+) \+ ([\d.]+) P/10⁶ \+ ([\d.]+) N/10⁶\)\*", page).groups()
     silos, parameters = 10_000, 10**6
 
     def traffic(share):
         one = per_parameter * parameters + fixed * 1000 + per_silo * silos
         return share * silos * one
 
-    cpu = 0.1 * silos * (float(seconds[0]) + float(seconds[1]))
+    named = float(seconds[2]) * silos / 10**6
+    cpu = 0.1 * silos * (float(seconds[0]) + float(seconds[1]) + named)
     assert f"**{traffic(0.1) / 1e9:.1f} GB and {cpu:.0f} CPU s a round**" in page
     assert f"{traffic(0.1) * 8 / 1e9:.0f} s at 1 Gbit/s" in page
     assert f"every round: {traffic(1) / 1e9:.0f} GB, {10 * cpu:.0f} CPU s" in page
