@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from abfed.learning.canaries import TrainingAudit
+from abfed.learning.canaries import TrainingAudit, train_one_by_one
 from abfed.learning.membership import Trainer, infer_membership, with_privacy, without_privacy
 from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_multiplier
 from abfed.privacy.attack import LowerBound, best_bound
@@ -76,10 +76,16 @@ def attack_all(*, effort: float = 1.0) -> list[Attacked]:
     whole = TrainingAudit(gaussian_multiplier(3.0, DELTA), 1.0, 1, runs, DELTA)
     sigma = sampled_multiplier(2.0, DELTA, rate=0.1, steps=30)
     sampled = TrainingAudit(sigma, 0.1, 30, max(2, runs // 6), DELTA)
+    fewer = replace(whole, runs=max(2, runs // 3))
     return [
         attack_totals(epsilon=3.0, trials=trials),
         Attacked("training, every recipient in one step", whole.claimed, whole.attack()),
         Attacked("training, 30 Poisson steps at rate 0.1", sampled.claimed, sampled.attack()),
+        Attacked(
+            "training of any other network, one by one",
+            fewer.claimed,
+            fewer.attack(train_one_by_one),
+        ),
     ]
 
 

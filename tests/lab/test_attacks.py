@@ -91,3 +91,12 @@ def test_the_largest_area_is_that_of_the_best_test() -> None:
     corners = np.array([0.0, alarms, 1.0]), np.array([0.0, 1 - alarms, 1.0])
     assert attacks.most_area(1.0) == pytest.approx(float(np.trapezoid(corners[1], corners[0])))
     assert attacks.most_area(1.0) == pytest.approx(0.731, abs=1e-3)
+
+
+@pytest.mark.privacy
+def test_every_way_to_a_release_is_attacked() -> None:
+    found = {one.what: one.holds for one in attacks.attack_all(effort=0.01)}
+    assert set(found.values()) == {True}
+    assert [what for what in found if "totals" in what]
+    assert [what for what in found if "Poisson" in what]
+    assert [what for what in found if "one by one" in what]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from abfed.learning.canaries import TrainingAudit
+from abfed.learning import gradients
+from abfed.learning.canaries import TrainingAudit, train_one_by_one
 from abfed.learning.design_matrix import RecipientRows
 from abfed.learning.dpsgd import train_round
-from abfed.learning.stacks import Stack
 from abfed.privacy.accounting import gaussian_multiplier, sampled_multiplier
 from abfed.privacy.mechanisms import SystemNoise, UnsafeSeededNoise
 
@@ -45,17 +45,10 @@ def per_row(network, data, settings, **rest):
     return train_round(network, rows, settings, **rest)
 
 
-def one_by_one(network, data, settings, **rest):
-    """The same network where nothing is known of it but that Opacus accepts it."""
-    network[0].register_forward_hook(lambda *_: None)
-    assert Stack.of(network) is None
-    return train_round(network, data, settings, **rest)
-
-
 def one_by_one_unclipped(network, data, settings, *, noise_multiplier, **rest):
     loose = settings.model_copy(update={"clip": 1e6})
     same = noise_multiplier * settings.clip / loose.clip
-    return one_by_one(network, data, loose, noise_multiplier=same, **rest)
+    return train_one_by_one(network, data, loose, noise_multiplier=same, **rest)
 
 
 class SeedReused(SystemNoise):
@@ -117,7 +110,16 @@ def test_sampling_that_is_not_poisson_rises_above_its_claim(noise) -> None:
 
 
 @pytest.mark.privacy
-@pytest.mark.parametrize("engine", [train_round, one_by_one], ids=["fast", "one by one"])
+@pytest.mark.parametrize("engine", [train_round, train_one_by_one], ids=["fast", "one by one"])
 def test_the_audit_is_not_blind(engine) -> None:
     """Below the claim, but not at nothing: an audit that sees nothing proves nothing."""
     assert 0.3 < FEWER.attack(engine).epsilon < FEWER.claimed
+
+
+@pytest.mark.privacy
+def test_what_is_audited_one_by_one_takes_the_general_path(monkeypatch) -> None:
+    taken: list[int] = []
+    general = gradients.one_by_one
+    monkeypatch.setattr(gradients, "one_by_one", lambda *them: taken.append(1) or general(*them))
+    replace(FEWER, runs=3).attack(train_one_by_one)
+    assert len(taken) == 3
