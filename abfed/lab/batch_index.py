@@ -255,11 +255,12 @@ def _card(one: Mapping[str, Any], folder: Path) -> str:
     """One report."""
     report, title, labels = escape(one["report"], quote=True), escape(one["title"]), one["labels"]
     about = dict(labels)["about"]
-    said = " · ".join(
-        escape(value if label == "notebook" else f"{label} = {value}")
+    says = [
+        value if label == "notebook" else f"{label} = {value}"
         for label, value in labels
         if label != "about"
-    )
+    ]
+    said = " · ".join(map(escape, says))
     words, kind = WORDS[one["status"]]
     main = f"{report}.{one['formats'][0]}"
     links = "".join(f'<a href="{report}.{form}">{form}</a>' for form in one["formats"])
@@ -280,7 +281,7 @@ def _card(one: Mapping[str, Any], folder: Path) -> str:
         if main
         else f'<div class="thumb">{thumb}</div>'
     )
-    found = " ".join([one["title"], *(value for _, value in labels), words, one["reason"]]).lower()
+    found = " ".join([one["title"], about, *says, words, one["reason"]]).lower()
     return (
         f'<li data-state="{one["status"]}" data-words="{escape(found, quote=True)}">{inner}'
         f'<div class="text"><h2>{title}</h2>'

@@ -134,7 +134,8 @@ def order(
             f"the notebook needs {' and '.join(needed)}",
             where=path.name,
             why=f"this report is about a {subject.facts['kind']}",
-            do="name a run where it needs run_folder, a plan's file where it needs plan_file",
+            do="name a run where it needs run_folder, a plan's file where it needs plan_file, "
+            "`all` where it needs runs_folder, `security` where it needs review_file",
         )
     given = checked_parameters(
         declared, parameters or {}, where=path.name, choices=subject.choices

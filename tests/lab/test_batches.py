@@ -2,6 +2,7 @@
 their kernels were started."""
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -237,6 +238,18 @@ def test_the_index_shows_each_report_and_loads_nothing(batch):
     assert "spring.yaml, aurora, 1999-Q1" in page
     assert "http:" not in page
     assert "script-src 'sha256-" in page
+
+
+def test_whatever_a_card_says_of_its_report_is_searched(batch):
+    cards = batch[1].read_text().split("<li ")[1:]
+    for card in cards:
+        words = re.search(r'data-words="([^"]*)"', card)[1]
+        about = re.search(r"<h2>(.*?)</h2>(.*?)<", card, re.DOTALL)
+        said = re.findall(r'<p class="soft">(.*?)</p>', card, re.DOTALL)
+        for text in (about[1], *said):
+            plain = re.sub(r"<[^>]*>", " ", text).lower().split()
+            assert [one for one in plain if one != "·" and one not in words] == []
+    assert any(" = " in re.search(r'data-words="([^"]*)"', card)[1] for card in cards)
 
 
 def test_a_page_that_was_changed_into_no_text_ends_no_index(tmp_path):

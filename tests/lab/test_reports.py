@@ -297,3 +297,9 @@ def test_a_page_is_made_by_our_templates_only(run, tmp_path, monkeypatch):
     body, _ = PageExporter().from_notebook_node(document)
     assert body.strip() == body_of(document)
     assert body_of(document) == "<section><p>Words &lt;b&gt;typed&lt;/b&gt;</p></section>"
+
+
+def test_who_names_the_wrong_subject_hears_which_one_is_right(run, tmp_path):
+    with pytest.raises(InputError, match="needs review_file") as refused:
+        write_report(run, tmp_path, notebook="security_review")
+    assert "`security`" in refused.value.do
