@@ -198,17 +198,25 @@ def settle(
 ) -> None:
     """Give back what a plan reserved for steps that nothing was ever released for."""
     from abfed.lab.workspace import Workspace
+    from abfed.protocol.errors import Refused
     from abfed.protocol.plan import Plan
 
     opened, loaded = Workspace(workspace), Plan.load(plan)
     here = [name for name in loaded.silos if name in opened.silos]
     shown: list[dict[str, Any]] = []
+    refusals: list[Refused] = []
     for name in [silo] if silo else here:
         opened.authorise("budget.raise", name)
         with opened.silo(name) as service:
-            steps = service.return_unused(loaded)
-            total = service.standing()[0]
-        shown.append({"silo": name, "returned steps": len(steps), "left": total.left})
+            row: dict[str, Any] = {"silo": name, "returned steps": 0, "why": ""}
+            try:
+                row["returned steps"] = len(service.return_unused(loaded))
+            except Refused as refused:  # of this silo: the others' charges come back all the same
+                refusals.append(refused)
+                row["why"] = refused.what
+            shown.append(row | {"left": service.standing()[0].left})
+    if refusals and len(refusals) == len(shown):
+        raise refusals[0]
     if as_json:
         say_json(shown)
         return

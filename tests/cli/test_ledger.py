@@ -13,7 +13,9 @@ from abfed.cli.ledger import charges_told
 from abfed.cli.main import main
 from abfed.lab.workspace import Workspace
 from abfed.privacy.charges import plan_epsilon
+from abfed.protocol.errors import Refused
 from abfed.protocol.plan import Plan
+from abfed.silo.service import SiloService
 from tests.examples import plan_values
 from tests.lab.example import make_run
 
@@ -98,3 +100,29 @@ def test_a_history_has_columns_of_noise_once_only_where_it_was_used() -> None:
     assert charges_told([charge]) == [{"silo": "aurora", "at": "2026-11-26 10:22Z"}]
     shared = charge | {"colluders": 2, "ε alone": 4.5}
     assert charges_told([charge, shared])[1] == shared | {"at": "2026-11-26 10:22Z"}
+
+
+@pytest.mark.parametrize("charged", [["borealis"], []])
+def test_a_silo_that_reserved_nothing_keeps_no_other_from_giving_back(
+    charged: list[str], workspace: Path, tmp_path: Path, monkeypatch, capsys: Capture
+) -> None:
+    """One that refused at once was never charged, and is often the first of the plan."""
+    opened = Workspace(workspace)
+    if "borealis" not in opened.silos:
+        opened.create_silo("borealis", synthetic=True)
+
+    def returned(service: SiloService, _: Plan) -> tuple[str, ...]:
+        if service.keys.site not in charged:
+            raise Refused("nothing is reserved for this plan", code="order")
+        return ("totals",)
+
+    monkeypatch.setattr(Workspace, "authorise", lambda *_: None)
+    monkeypatch.setattr(SiloService, "return_unused", returned)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(plan_values(silos=["aurora", "borealis"])))
+    told = main(["ledger", "settle", str(plan), "-w", str(workspace), "--json"])
+    assert told == (0 if charged else 3)
+    if charged:
+        rows = {row["silo"]: row for row in json.loads(capsys.readouterr().out)}
+        assert (rows["aurora"]["returned_steps"], rows["borealis"]["returned_steps"]) == (0, 1)
+        assert rows["aurora"]["why"] == "nothing is reserved for this plan"
