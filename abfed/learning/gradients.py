@@ -298,10 +298,10 @@ def one_by_one(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Ten
             found = units(rows)
             first = found if first is None else first
             total += found
-        # what a layer keeps may lie where nobody can look: in its own Python, or in a library's
-        if first is not None and not torch.equal(first, units(spans[0])):
-            message = "the network keeps something of the rows: the same ones give it another sum"
-            raise ValueError(message)
+    # what a layer keeps may lie where nobody can look: in its own Python, or in a library's
+    if first is not None and not torch.equal(first, units(spans[0])):
+        message = "the network keeps something of the rows: the same ones give it another sum"
+        raise ValueError(message)
     return total
 
 

@@ -121,6 +121,7 @@ def _takes_off_who_came_before(layer, lines):
     ("act", "words"),
     [
         (lambda *_: torch.rand(1), "draws random numbers"),
+        (lambda _, lines: lines.add_(torch.rand(1)), "draws random numbers"),
         (_adds_up, "keeps something of the rows in seen"),
         (_puts_another, "keeps something of the rows in seen"),
         (_takes_off_who_came_before, "the same ones give it another sum"),
