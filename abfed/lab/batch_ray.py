@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.batches import Item, job_of
-from abfed.protocol.errors import InputError
+from abfed.protocol.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from abfed.lab.batch_run import Ways
@@ -38,6 +38,7 @@ def results_from_ray(
 
     Raises:
         InputError: Ray isn't installed, or there is no cluster at this address.
+        RunFailed: Ray did not start in time.
     """
     _look_for_cluster(ways.ray)
     try:
@@ -49,6 +50,10 @@ def results_from_ray(
         ray.init(address=ways.ray, ignore_reinit_error=True, log_to_driver=False)
     except (ConnectionError, ValueError) as cause:
         raise InputError("there is no Ray cluster at this address", where=ways.ray) from cause
+    except Exception as cause:  # it raises just that where its own processes take too long
+        raise RunFailed(
+            "Ray did not start", where=ways.ray, why=type(cause).__name__, do="ask again"
+        ) from cause
     try:
         task = ray.remote(num_cpus=1, max_retries=0)(make_one)
         waiting = {
