@@ -15,7 +15,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 NAME = "abfed"
 """Of the engine, in Papermill's registry."""
+STARTS_WITHIN = 5.0  # seconds, for a thread whose start was interrupted; it may never have begun
 _papermill = papermill()
 _Engine: Any = _papermill.engines.Engine
 
@@ -165,14 +165,33 @@ def execute(
 
 
 def _in_a_thread(work: Callable[[], None], under_way: _UnderWay) -> None:
-    """Work elsewhere and wait for it: what is raised there is raised here, and Ctrl-C ends it."""
-    with ThreadPoolExecutor(1, thread_name_prefix="abfed-report") as pool:
-        done = pool.submit(work)
+    """Work elsewhere and wait for it: what is raised there is raised here.
+
+    Ctrl-C ends it, and so does whatever else ends the waiting, at whatever moment it comes: also
+    while the thread is being started. Nobody is left waiting for a report that nobody wants.
+    """
+    began, ended = threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def carry_out() -> None:
+        began.set()
         try:
-            done.result()
-        except KeyboardInterrupt:
-            under_way.interrupt()
-            raise
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again where the report was asked
+            raised.append(error)
+        finally:
+            ended.set()
+
+    try:
+        threading.Thread(target=carry_out, name="abfed-report").start()
+        ended.wait()
+    except BaseException:
+        under_way.interrupt()
+        if began.wait(STARTS_WITHIN):
+            ended.wait()
+        raise
+    if raised:
+        raise raised[0]
 
 
 def _inside_a_loop() -> bool:

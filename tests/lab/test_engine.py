@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,41 @@ def test_who_interrupts_waits_for_no_report(
     with pytest.raises(KeyboardInterrupt):
         execute(kernels)
     assert kernels.closed
+
+
+class Ended(BaseException):
+    """What isn't Ctrl-C and ends the waiting all the same, as a time limit does."""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Ended])
+def test_whatever_ends_the_waiting_ends_the_report_also_while_its_thread_starts(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    async def carried_out(progress: Any, *_: Any) -> Executed:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        return Executed(progress.nb, Failure(0, "interrupted", "by a signal"))
+
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("abfed-report"):
+            assert begun.wait(20)
+            raise error
+
+    monkeypatch.setattr(engine, "carried_out", carried_out)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    kernels = Kernels(tmp_path)
+    at = time.monotonic()
+    with pytest.raises(error):
+        execute(kernels)
+    assert kernels.closed
+    assert time.monotonic() - at < 15
 
 
 def test_an_interrupt_before_it_begins_counts_too() -> None:
