@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 NAME = "abfed"
 """Of the engine, in Papermill's registry."""
+LISTENS = 0.2  # seconds between two looks for a signal
 STARTS_WITHIN = 5.0  # seconds, for a thread whose start was interrupted; it may never have begun
 _papermill = papermill()
 _Engine: Any = _papermill.engines.Engine
@@ -184,7 +185,8 @@ def _in_a_thread(work: Callable[[], None], under_way: _UnderWay) -> None:
 
     try:
         threading.Thread(target=carry_out, name="abfed-report").start()
-        ended.wait()
+        while not ended.wait(LISTENS):  # a signal that comes just before a wait doesn't end it
+            pass
     except BaseException:
         under_way.interrupt()
         if began.wait(STARTS_WITHIN):

@@ -57,7 +57,7 @@ def test_an_error_of_the_kernels_is_raised_where_the_report_was_asked(tmp_path: 
             execute(Kernels(tmp_path, error))
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_who_interrupts_waits_for_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,11 +76,13 @@ def test_who_interrupts_waits_for_no_report(
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     monkeypatch.setattr(engine, "carried_out", carried_out)
-    kernels = Kernels(tmp_path)
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        execute(kernels)
-    assert kernels.closed
+    for _ in range(100):  # one in some hundred signals comes just before a wait
+        begun.clear()
+        kernels = Kernels(tmp_path)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            execute(kernels)
+        assert kernels.closed
 
 
 class Ended(BaseException):
