@@ -1,7 +1,9 @@
 """A SuperNode holds no reply back: what is owed is sent before more is asked for."""
 
 import contextlib
+import hashlib
 import sys
+import threading
 
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -14,6 +16,8 @@ from flwr.supernode.nodestate.nodestate_factory import NodeStateFactory
 from abfed.coordinator import supernode
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.programs import flower
+
+CONTENT = RecordDict().deflate()  # what stands for all of a reply
 
 
 class Enough(Exception):
@@ -33,7 +37,7 @@ def reply():
         made.append(Message(RecordDict(), reply_to=asked))
 
     EmbeddedGrid({}).carry_out(app)
-    made[0].metadata.__dict__["_message_id"] = "a" * 64
+    made[0].metadata.__dict__["_message_id"] = hashlib.sha256(CONTENT).hexdigest()
     return made[0]
 
 
@@ -41,7 +45,8 @@ def reply():
 def node(monkeypatch):
     """Flower's own loop over a link on which nobody asks any more; what it sent."""
     factory = NodeStateFactory(ObjectStoreFactory())
-    monkeypatch.setattr(loop, "_pull_and_store_message", loop._pull_and_store_message)
+    for wrapped in ("_pull_and_store_message", "_push_messages"):
+        monkeypatch.setattr(loop, wrapped, getattr(loop, wrapped))
     sent = []
 
     def receive():
@@ -72,12 +77,14 @@ def node(monkeypatch):
     return factory, sent
 
 
-def owed(factory, reply):
-    """Put a reply in a node's state, as an executor does."""
+def owed(factory, reply, content=CONTENT):
+    """Put a reply in a node's state, as an executor does; one that was killed left no content."""
     factory.state().store_message(reply)
     store = factory.objectstore_factory.store()
     tree = ObjectTree(object_id=reply.metadata.message_id)
     store.preregister(reply.metadata.run_id, tree)
+    if content:
+        store.put(reply.metadata.message_id, content)
 
 
 def test_a_reply_that_is_owed_is_sent_although_nobody_asks(node, reply):
@@ -86,6 +93,28 @@ def test_a_reply_that_is_owed_is_sent_although_nobody_asks(node, reply):
     supernode.main()
     assert sent == ["asked"]
     assert not supernode.owes(factory.state())
+
+
+@pytest.mark.timeout(30)
+def test_a_reply_whose_executor_was_killed_halfway_is_let_go_of(node, reply, monkeypatch):
+    factory, sent = node
+    monkeypatch.setattr(supernode, "WHOLE_WITHIN", 0.5)
+    owed(factory, reply, content=b"")
+    supernode.main()  # or it would wait for ever, and ask nobody
+    assert sent == []
+    assert not factory.state().get_messages_legacy()
+
+
+@pytest.mark.timeout(30)
+def test_a_reply_that_comes_slowly_is_sent_whole(node, reply):
+    factory, sent = node
+    owed(factory, reply, content=b"")
+    store = factory.objectstore_factory.store()
+    late = threading.Timer(0.5, store.put, (reply.metadata.message_id, CONTENT))
+    late.start()
+    supernode.main()
+    late.join()
+    assert sent == ["asked"]
 
 
 def test_where_nothing_is_owed_it_asks(node):
