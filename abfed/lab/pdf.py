@@ -3,14 +3,18 @@
 The words of its drawings are set as text (`lettering`).
 
 It renders the HTML that was written, with a sheet for paper on top: A4, what is folded away is
-open, a table wider than the paper wraps instead of being cut, its head repeats on each page. It
-can load nothing: whatever isn't inside the page is refused.
+open, a table wider than the paper wraps instead of being cut, its head repeats on each page; one
+of very many columns is set as parts below one another, each with its rows' headings. It can load
+nothing: whatever isn't inside the page is refused.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +51,12 @@ details>*{display:block}
 .abfed .long{display:inline}
 .screen,.abfed .unseen{display:none}
 """
+
+MANY = 14  # columns; of more, figures would be broken into single digits
+PART = 8  # columns beside the heading that fit without
+_WIDE = re.compile(r'<table class="wide"([^>]*)>(.*?)</table>', re.DOTALL)
+_ROW = re.compile(r"<tr[^>]*>(.*?)</tr>", re.DOTALL)
+_CELL = re.compile(r"<(t[hd])\b.*?</\1>", re.DOTALL)
 
 
 def as_pdf(html: str) -> bytes:
@@ -101,7 +111,28 @@ def laid_out(html: str) -> Any:
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     # Paper has no hinges: what is folded away on a screen is printed.
-    opened = lettering.lettered(html.replace("<details>", "<details open>"))
+    opened = folded(lettering.lettered(html.replace("<details>", "<details open>")))
     opened = opened.replace("</style>", f"{scoped(SHEET + lettering.SHEET)}</style>", 1)
     inside = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
     return weasyprint.HTML(string=opened, url_fetcher=inside)
+
+
+def folded(html: str) -> str:
+    """A page whose tables of very many columns stand in parts below one another."""
+    return _WIDE.sub(_in_parts, html)
+
+
+def _in_parts(found: re.Match[str]) -> str:
+    """Tables of some columns each, with the first one before them; the same if it has no grid."""
+    rows = [[one[0] for one in _CELL.finditer(row)] for row in _ROW.findall(found[2])]
+    columns = len(rows[0]) if rows else 0
+    if columns <= MANY or any(len(row) != columns for row in rows):
+        return found[0]
+    parts = math.ceil((columns - 1) / PART)
+    edges = [1 + part * (columns - 1) // parts for part in range(parts + 1)]
+    tables = []
+    for start, end in itertools.pairwise(edges):
+        head, *body = (f"<tr>{''.join((row[0], *row[start:end]))}</tr>" for row in rows)
+        inside = f"<thead>{head}</thead><tbody>{''.join(body)}</tbody>"
+        tables.append(f"<table{found[1]}>{inside}</table>")
+    return "".join(tables)

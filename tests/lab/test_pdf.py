@@ -10,7 +10,7 @@ import pytest
 from abfed.lab import pages_security
 from abfed.lab.lettering import TALLEST, WIDTH, lettered
 from abfed.lab.page import facts, page, paragraph, picture, section, table
-from abfed.lab.pdf import as_pdf, laid_out
+from abfed.lab.pdf import as_pdf, folded, laid_out
 from abfed.lab.plots import as_svg, drawing
 from abfed.protocol.errors import IntegrityError
 
@@ -49,6 +49,27 @@ def test_a_wide_table_wraps_and_what_is_folded_is_printed(wide):
         texts += [box.text for box in boxes]
         assert max(box.position_x + box.width for box in boxes) <= one.width
     assert "unfolded" in texts
+
+
+def test_a_table_of_very_many_columns_keeps_its_figures_whole():
+    """Such a one is `run.effects`; else each figure would be a column of single digits."""
+    head = ["Row", *(f"column_{number}" for number in range(1, 25))]
+    rows = [[f"{row}", *(f"{row}.{number:04}" for number in range(1, 25))] for row in range(2)]
+    markup = table(head, rows, source="run:1", numeric=range(1, 25))
+    document = laid_out(page("Wide", section("Effects", markup))).render()
+    texts, headings = [], 0
+    for one in document.pages:
+        boxes = [box for box in one._page_box.descendants() if getattr(box, "text", None)]
+        texts += [box.text for box in boxes]
+        headings += sum(box.text == "Row" for box in boxes)
+        assert max(box.position_x + box.width for box in boxes) <= one.width
+    assert {cell for row in [head, *rows] for cell in row} <= set(texts)
+    assert headings == 3
+
+
+def test_a_table_without_a_grid_stays_as_it_is():
+    uneven = f'<table class="wide"><tr>{"<td>1</td>" * 20}</tr><tr><td>all</td></tr></table>'
+    assert folded(uneven) == uneven
 
 
 def test_what_would_be_fetched_is_refused(wide):
