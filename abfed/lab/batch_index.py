@@ -76,7 +76,7 @@ _SCRIPT = """
 const box=document.getElementById('q'),cards=[...document.querySelectorAll('.cards li')],
 said=document.getElementById('said'),chips=[...document.querySelectorAll('.chips button')];
 let state='';
-function show(){const words=box.value.toLowerCase().split(/\\s+/).filter(Boolean);let n=0;
+function show(){const words=box.value.toLowerCase().split(/[\\s=]+/).filter(Boolean);let n=0;
 for(const card of cards){const hit=(!state||card.dataset.state===state)&&
 words.every(w=>card.dataset.words.includes(w));card.hidden=!hit;n+=hit}
 said.textContent=n+' of '+cards.length+' reports'}

@@ -269,6 +269,12 @@ def test_the_index_holds_its_layout_is_accessible_and_is_searched(batch):
         shown.locator("#q").fill("broken fail")
         assert shown.locator("#said").inner_text() == "1 of 3 reports"
         assert shown.locator(".cards li:visible").count() == 1
+        name, value = re.search(r"(\w+) = ([\w.]+)", page.partition("data-words=")[2]).groups()
+        counted = []
+        for typed in (f"{name} = {value}", f"{name}={value}"):  # as it is read, as it is given
+            shown.locator("#q").fill(typed)
+            counted.append(shown.locator("#said").inner_text())
+        assert counted[0] == counted[1] != "0 of 3 reports"
 
 
 def verified(workspace, capsys):
