@@ -91,7 +91,7 @@ CONTROLS: tuple[Control, ...] = (
         "Data is stored securely, with controlled access.",
         ("abfed.site.files", "abfed.silo.buckets"),
         "abfed doctor",
-        checks=("permissions", "leftovers", "backups", "unfinished"),
+        checks=("permissions", "leftovers", "strays", "backups", "unfinished"),
     ),
     Control(
         "S7",

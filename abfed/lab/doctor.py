@@ -15,6 +15,7 @@ from typing import NamedTuple
 from abfed.lab.examining import FILE_CHECKS, LEFT_BEHIND, SITE_CHECKS, examine, examine_files, mend
 from abfed.lab.offices import Office
 from abfed.lab.playbook import playbooks
+from abfed.lab.strays import clear_strays, strays
 from abfed.lab.supply import advisories, lock_age, lock_drift
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import AbfedError, InputError, IntegrityError
@@ -86,9 +87,19 @@ def check_up(workspace: Workspace, site: str, now: datetime, *, fix: bool = Fals
     except AbfedError as error:
         findings.append(_unopened(error))
         return CheckUp(site, FILE_CHECKS, _worst_first(findings), None)
-    findings += examine(office, now)
+    findings += _examined(office, now, fix=fix)
     checks = (*FILE_CHECKS, *SITE_CHECKS, "access")  # the policy's check looks at access too
     return CheckUp(site, checks, _worst_first(findings), _kept(office, checks, findings, now))
+
+
+def _examined(office: Office, now: datetime, *, fix: bool) -> list[Finding]:
+    """What is found with the site's keys; with `fix`, what is safe is done, and looked at again."""
+    found = list(examine(office, now))
+    if not fix or not any(one.safe for one in found):
+        return found
+    clear_strays(office)
+    left = {one.what for one in strays(office, now)}
+    return [one.model_copy(update={"fixed": one.safe and one.what not in left}) for one in found]
 
 
 def check_lab(workspace: Path, now: datetime) -> CheckUp:

@@ -18,6 +18,7 @@ from abfed.lab.backups import BACKUP_DAYS, backed_up, forgotten_since
 from abfed.lab.models import damaged_models
 from abfed.lab.offices import Office
 from abfed.lab.responding import incidents_of, vendors_of
+from abfed.lab.strays import strays
 from abfed.protocol.errors import AbfedError
 from abfed.protocol.printable import counted
 from abfed.silo.checking import check_silo
@@ -325,6 +326,7 @@ def models(office: Office, now: datetime) -> Iterator[Finding]:
 FILE_CHECKS = ("permissions", "leftovers")
 SITE_CHECKS: dict[str, Check] = {
     "seals": seals,
+    "strays": strays,
     "keys": keys,
     "certificates": certificates,
     "policy": policy,

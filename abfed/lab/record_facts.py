@@ -135,7 +135,8 @@ def measures(kept: Kept) -> dict[str, Any]:
         "access review every": f"{access.reviews.every_days} days",
         "audit log": f"{sum(1 for _ in kept.service.audit.entries())} entries, chained and signed",
         "last check-up": f"{last.at[:10]}, worst: {last.worst}" if last else "none",
-        "privacy": f"differential privacy for each recipient: ε ≤ {kept.policy.budget.epsilon:g}",
+        "privacy": f"differential privacy for each recipient: ε ≤ {kept.policy.budget.epsilon:g}"
+        f"{but_exact(kept)}",
     }
 
 
@@ -151,10 +152,21 @@ def sealed_files(kept: Kept) -> tuple[int, int]:
 
 def left(kept: Kept) -> str:
     """What was released, by the ledger; a plan without a bound is one over made-up people."""
-    every = plans(kept)
-    bare = sum(one["epsilon"] == "no bound" for one in every)
-    said = f"noised, signed releases of {counted(len(every) - bare, 'plan')}"
-    return f"{said}, exact ones of {counted(bare, 'plan')}" if bare else said
+    exact = bare(kept)
+    noised = sum(1 for _ in kept.service.ledger.reservations()) - exact
+    said = f"noised, signed releases of {counted(noised, 'plan')}"
+    return f"{said}, exact ones of {counted(exact, 'plan')}" if exact else said
+
+
+def bare(kept: Kept) -> int:
+    """How many plans were answered without noise: nothing bounds what they tell."""
+    return sum(one.exact for one in kept.service.ledger.reservations())
+
+
+def but_exact(kept: Kept) -> str:
+    """What a bound over all plans doesn't hold for."""
+    exact = bare(kept)
+    return f"; but for exact releases of {counted(exact, 'plan')}: no bound" if exact else ""
 
 
 def barred(kept: Kept) -> dict[str, int]:
@@ -188,6 +200,8 @@ def four_eyes(policy: Policy) -> str:
 
 def risk(epsilon: float) -> str:
     """What ε bounds: how sure somebody who was half sure can become (δ aside)."""
+    if not math.isfinite(epsilon):
+        return "no bound: exact figures of made-up people were released"
     sure = 1 / (1 + math.exp(-min(epsilon, 700.0)))
     shown = min(math.ceil(sure * 1000) / 10, 100.0)
     return f"who was 50 % sure that somebody is in the data is at most {shown:g} % sure after"

@@ -18,6 +18,7 @@ Four, each a plain value for JSON and a page for people:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -26,7 +27,9 @@ from abfed.lab.offices import Office
 from abfed.lab.record_facts import (
     IMPERSONAL,
     Kept,
+    bare,
     barred,
+    but_exact,
     in_eea,
     in_use,
     left,
@@ -146,10 +149,10 @@ def _assessment(kept: Kept) -> Record:
             "time limits for erasure": limits(kept),
         },
         "risks to people": {
-            "to be told apart by all releases so far": risk(spent),
+            "to be told apart by all releases so far": risk(math.inf if bare(kept) else spent),
             "to be told apart if the whole budget is spent": risk(policy.budget.epsilon),
             "bound for each person": f"ε = {policy.budget.epsilon:g}, δ = {policy.budget.delta:g}, "
-            "over all plans, for ever",
+            f"over all plans, for ever{but_exact(kept)}",
         },
         "measures": measures(kept),
         "the same everywhere": {

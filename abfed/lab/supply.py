@@ -23,6 +23,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from abfed import __version__
+from abfed.protocol.printable import counted
 from abfed.site.checkups import Finding
 from abfed.site.files import check_new, write_private
 
@@ -99,7 +100,7 @@ def lock_drift(lock: Path = LOCK) -> Iterator[Finding]:
         yield Finding(
             check="lock-drift",
             severity="high",
-            what=f"{len(wrong)} packages are not the lock's: {', '.join(wrong)}"[:500],
+            what=f"{counted(len(wrong), 'package')} unlike the lock: {', '.join(wrong)}"[:500],
             fix="`make clean install`",
         )
 

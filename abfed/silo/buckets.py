@@ -24,6 +24,7 @@ from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.silo.manifest import (
     BUCKET_PREFIX,
     CACHE_PREFIX,
+    MANIFEST,
     SUBJECTS_PREFIX,
     BucketFile,
     Manifest,
@@ -100,17 +101,33 @@ class BucketFiles:
 
         With them goes what was made of the rows of another state of the data.
         """
+        for path in self.strays():
+            path.unlink(missing_ok=True)
+
+    def strays(self) -> list[Path]:
+        """Files that no state of the data needs, or that were left half written. Lock held."""
         manifest = self.manifest()
         named = {file.name for file in manifest.files}
         if manifest.subjects is not None:
             named.add(manifest.subjects.name)
         current = f"{CACHE_PREFIX}{manifest.epoch[:24]}"
-        for path in self.folder.iterdir():
+        found = []
+        for path in sorted(self.folder.iterdir()):
             ours = path.name.startswith((BUCKET_PREFIX, SUBJECTS_PREFIX))
             stray = ours and path.name not in named
             stale = path.name.startswith(CACHE_PREFIX) and not path.name.startswith(current)
             if stray or stale or path.name.startswith(ASIDE):
-                path.unlink(missing_ok=True)
+                found.append(path)
+        return found
+
+    def foreign(self) -> list[Path]:
+        """What lies in the folder and is no file of a store."""
+        prefixes = (BUCKET_PREFIX, SUBJECTS_PREFIX, CACHE_PREFIX, ASIDE)
+        return [
+            path
+            for path in sorted(self.folder.iterdir())
+            if path.name not in (MANIFEST, LOCK) and not path.name.startswith(prefixes)
+        ]
 
     @contextmanager
     def exclusive(self, *, wait: bool) -> Iterator[bool]:

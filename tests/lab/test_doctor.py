@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ from abfed.site.ring import read_ring, write_ring
 from tests.lab.test_people_commands import Desk
 
 NOW = datetime.now(UTC)
+STRAY = "bucket-0003-00000000deadbeef.parquet"
 
 
 @pytest.fixture
@@ -79,6 +81,15 @@ def _aside_folder(workspace: Workspace) -> None:
 
 def _export(workspace: Workspace) -> None:
     write_private(workspace.silo_folder("aurora") / "export.csv", b"email\n")
+
+
+def _stray(workspace: Workspace) -> None:
+    """What a killed erasure leaves: the bucket as it was before, rows of who was erased in it."""
+    write_private(workspace.silo_folder("aurora") / "store" / STRAY, b"sealed rows")
+
+
+def _foreign(workspace: Workspace) -> None:
+    write_private(workspace.silo_folder("aurora") / "store" / "copy.bin", b"rows")
 
 
 def _torn_seal(workspace: Workspace) -> None:
@@ -126,6 +137,8 @@ WRONG: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
     "a file a crash left": (_aside, "leftovers", "low"),
     "a folder a crash left": (_aside_folder, "leftovers", "low"),
     "an export beside the store": (_export, "leftovers", "high"),
+    "a file of a state that is gone": (_stray, "strays", "medium"),
+    "a file among the rows that nobody knows": (_foreign, "strays", "high"),
     "a ledger with other bytes": (_torn_seal, "seals", "critical"),
     "a log with another word": (_changed_log, "seals", "critical"),
     "an old key": (_old_key, "keys", "medium"),
@@ -168,6 +181,23 @@ def test_fix_mends_what_is_safe_and_nothing_else(workspace: Workspace) -> None:
     assert not (workspace.silo_folder("aurora") / ".aside-0123").exists()
     assert not (workspace.silo_folder("aurora") / ".aside-backup").exists()
     assert (workspace.silo_folder("aurora") / "releases").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_killed_change_left_in_a_store_goes_and_nothing_else_does(
+    workspace: Workspace,
+) -> None:
+    store = workspace.silo_folder("aurora") / "store"
+    kept = {path.name for path in store.iterdir()}
+    _stray(workspace)
+    _foreign(workspace)
+    with (store / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a writer is at work: its files are its own
+        assert STRAY not in found(workspace, fix=True)["strays"].what
+        assert (store / STRAY).exists()
+    done = check_up(workspace, "aurora", NOW, fix=True)
+    state = {one.what.split()[0]: one.fixed for one in done.findings if one.check == "strays"}
+    assert state == {f"store/{STRAY}": True, "store/copy.bin": False}
+    assert {path.name for path in store.iterdir()} == kept | {"copy.bin"}
 
 
 def test_what_a_site_at_work_renames_meanwhile_is_no_defect(tmp_path: Path) -> None:

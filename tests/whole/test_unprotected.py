@@ -95,6 +95,11 @@ def test_nobody_is_told_that_noise_covers_them_in_exact_totals(
     (processing,) = [one.facts for one in made if one.kind == "processing"]
     assert processing["what was done"][0]["epsilon"] == "no bound"
     assert "exact ones of 1 plan" in str(processing["who gets what"])
+    assert "exact releases of 1 plan: no bound" in processing["security measures"]["privacy"]
+    (assessment,) = [one.facts for one in made if one.kind == "assessment"]
+    risks = assessment["risks to people"]
+    assert risks["to be told apart by all releases so far"].startswith("no bound")
+    assert "exact releases of 1 plan: no bound" in risks["bound for each person"]
     capsys.readouterr()
     assert main(["ledger", "history", "borealis", "-w", str(workspace), "--json"]) == 0
     assert '"NOT PRIVATE"' in capsys.readouterr().out
