@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import shutil
 import sys
@@ -54,9 +55,21 @@ def main() -> int:
     python = "# Python\n\n" + "\n\n".join(f"::: {name}" for name in PUBLIC) + "\n"
     (DOCS / "reference" / "python.md").write_text(python, encoding="utf-8")
     (DOCS / "notebooks.md").write_text(notebooks(DOCS / "executed"), encoding="utf-8")
-    build(load_config(str(ROOT / "mkdocs.yml"), strict=True))
+    build_site(ROOT / "mkdocs.yml")
     print(f"The site is in {(ROOT / 'build' / 'site').relative_to(ROOT)}/index.html")
     return 1 if missing else 0
+
+
+def build_site(settings: Path) -> None:
+    """Build it strictly. MkDocs' own command shows its warnings; called as here, nobody would."""
+    told = logging.StreamHandler(sys.stderr)
+    told.setLevel(logging.WARNING)
+    logger = logging.getLogger("mkdocs")
+    logger.addHandler(told)
+    try:
+        build(load_config(str(settings), strict=True))
+    finally:
+        logger.removeHandler(told)
 
 
 def _outside_links() -> Iterator[str]:
