@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args
 from abfed.lab.offices import Office
 from abfed.lab.responding import vendors_of
 from abfed.privacy.accounting import epsilon_of
+from abfed.privacy.attack import surest
 from abfed.protocol.printable import counted
 from abfed.silo.policy import Policy
 from abfed.silo.requests import Act
@@ -202,8 +203,7 @@ def risk(epsilon: float) -> str:
     """What ε bounds: how sure somebody who was half sure can become (δ aside)."""
     if not math.isfinite(epsilon):
         return "no bound: exact figures of made-up people were released"
-    sure = 1 / (1 + math.exp(-min(epsilon, 700.0)))
-    shown = min(math.ceil(sure * 1000) / 10, 100.0)
+    shown = min(math.ceil(surest(epsilon) * 1000) / 10, 100.0)
     return f"who was 50 % sure that somebody is in the data is at most {shown:g} % sure after"
 
 
