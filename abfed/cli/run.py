@@ -44,9 +44,9 @@ def run(
     from abfed.protocol.plan import Plan
 
     opened = Workspace(workspace)
-    if resume:
-        expect_begun(opened.runs_folder, plan)
     asked = wave_to_run(opened.runs_folder, Plan.load(plan), today=opened.clock().date())
+    if resume:
+        expect_begun(opened.runs_folder, asked, opened.audit)
     for line in awaited(opened, asked).lines():
         complain(line)
     with progress_bar(quiet=as_json) as progress:

@@ -1,6 +1,6 @@
 """How a run is carried out, from the first request to the signed manifest.
 
-1. Totals are asked of each silo that the plan names.
+1. Totals are asked of each silo that the plan names; that they are is logged first.
    Where noise is added once, keys are asked first; see `coordinator.together`.
 2. They say which run this is. One that is complete is returned as it is; one that was begun goes on
    after its last closed step; else it begins.
@@ -202,6 +202,8 @@ class Conduct:
             WorkspaceError: another process is carrying it out.
         """
         self._person = self._site.front.admit(self._plan)[1].who
+        # From here on silos may be charged, and there is no folder yet that would say so.
+        self._site.audit.append("run.asked", plan=self._plan.digest, person=self._person)
         totals = self._ask(grid, self._steps[0], b"", self._plan.silos)
         with RunFolder.open_or_create(
             self._site.runs, self._plan, totals, self._site.keys, plan_text=self._plan_text
@@ -212,6 +214,7 @@ class Conduct:
                 missing[silo] = LeftOut("not-in-run", "its model was begun without it")
             if folder.complete:
                 bound = manifest.verify(folder.path, self._site.keys.public_key)
+                self._site.audit.append("run.found", run=folder.run, plan=self._plan.digest)
                 self._tell("found", "", self._steps[-1])
                 return RunOutcome(folder.path, bound, missing, found=True)
             before = folder.timings()

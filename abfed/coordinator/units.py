@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 SILO_USER, NODE_USER, COORDINATOR_USER = "abfed-silo", "abfed-node", "abfed"
+RUN = Path("/run")
 
 _HARDENING = """NoNewPrivileges=yes
 ProtectSystem=strict
@@ -35,7 +36,7 @@ def unit(
     user: str,
     command: Sequence[str],
     *,
-    writable: Path,
+    writable: Sequence[Path],
     runtime: str = "",
     after: str = "",
 ) -> str:
@@ -45,14 +46,15 @@ def unit(
         description: for people.
         user: whom it runs as.
         command: an abfed command and its arguments.
-        writable: the only folder that it may write.
+        writable: the only folders that it may write.
         runtime: folder under /run that systemd makes for it.
         after: a unit that has to be started before.
     """
-    made = f"RuntimeDirectory={runtime}\nRuntimeDirectoryMode=0755\n" if runtime else ""
+    made = f"RuntimeDirectory={_word(runtime)}\nRuntimeDirectoryMode=0755\n" if runtime else ""
     order = f"After={after}\nWants={after}\n" if after else ""
     abfed = Path(sys.executable).with_name("abfed")
     words = " ".join(_word(str(one)) for one in (abfed, *command))
+    folders = " ".join(_word(str(one)) for one in writable)
     return f"""[Unit]
 Description={description}
 After=network-online.target
@@ -65,7 +67,7 @@ ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=2
 TimeoutStopSec=30
-ReadWritePaths={_word(str(writable))}
+ReadWritePaths={folders}
 {made}{_HARDENING}
 [Install]
 WantedBy=multi-user.target
@@ -85,20 +87,26 @@ def coordinator_unit(workspace: Path) -> str:
         "abfed coordinator",
         COORDINATOR_USER,
         ["federation", "up", "--workspace", str(place)],
-        writable=place,
+        writable=[place],
     )
 
 
-def silo_unit(workspace: Path, silo: str) -> str:
-    """A brand's silo service, under a user who owns rows and keys."""
-    place = workspace.resolve()
+def silo_unit(workspace: Path, silo: str, socket: Path) -> str:
+    """A brand's silo service, under a user who owns rows and keys.
+
+    Its socket lies where the node looks for it. systemd makes a folder for it under /run, which is
+    gone after each start of the machine; one elsewhere is there already, and may be written.
+    """
+    place, folder = workspace.resolve(), socket.parent
     command = ["silo", "serve", silo, "--workspace", str(place), "--peer", NODE_USER]
+    below_run = folder.is_relative_to(RUN) and folder != RUN
+    apart = not below_run and not folder.is_relative_to(place)
     return unit(
         f"abfed silo {silo}",
         SILO_USER,
-        [*command, "--socket", f"/run/abfed-{silo}/silo.sock"],
-        writable=place,
-        runtime=f"abfed-{silo}",
+        [*command, "--socket", str(socket)],
+        writable=[place, *([folder] if apart else [])],
+        runtime=str(folder.relative_to(RUN)) if below_run else "",
     )
 
 
@@ -108,13 +116,17 @@ def node_unit(folder: Path, silo: str) -> str:
         f"abfed node of {silo}",
         NODE_USER,
         ["federation", "node", str(folder.resolve())],
-        writable=folder.resolve(),
+        writable=[folder.resolve()],
         after=f"abfed-silo-{silo}.service",
     )
 
 
-def compose(workspace: Path, silo: str, node: Path) -> str:
-    """A brand's two services as containers that share nothing but the socket's volume."""
+def compose(workspace: Path, silo: str, node: Path, socket: Path) -> str:
+    """A brand's two services as containers that share nothing but the socket's volume.
+
+    The volume lies in both where the socket does at the brand, which is where the node looks.
+    """
+    shared = f"socket:{socket.parent}"
     hard = {
         "cap_drop": ["ALL"],
         "read_only": True,
@@ -126,7 +138,7 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
         "node": {
             "image": "abfed:local",
             "depends_on": ["silo"],
-            "volumes": [f"{node.resolve()}:/node", "socket:/run/abfed:ro"],
+            "volumes": [f"{node.resolve()}:/node", f"{shared}:ro"],
             "command": ["abfed", "federation", "node", "/node"],
             "restart": "unless-stopped",
             "user": NODE_USER,
@@ -134,9 +146,9 @@ def compose(workspace: Path, silo: str, node: Path) -> str:
         | hard,
         "silo": {
             "image": "abfed:local",
-            "volumes": [f"{workspace.resolve()}:/site", "socket:/run/abfed"],
+            "volumes": [f"{workspace.resolve()}:/site", shared],
             "network_mode": "none",
-            "command": [*serve, "--socket", "/run/abfed/silo.sock"],
+            "command": [*serve, "--socket", str(socket)],
             "restart": "unless-stopped",
             "user": SILO_USER,
         }

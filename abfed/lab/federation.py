@@ -46,12 +46,16 @@ if TYPE_CHECKING:
     from abfed.coordinator.control import Control
     from abfed.lab.runs import Run
     from abfed.lab.workspace import Workspace
+    from abfed.site.audit import AuditLog
 
 _ERRORS = (
     InputError, PlanError, MappingError, DataError, WorkspaceError, IntegrityError, StorageError,
 )  # fmt: skip
 ERRORS = {one.kind: one for one in _ERRORS}
 """What a server app can end with beside a refusal and a run that failed, by how it is told."""
+
+_ASKED = ("run.asked", "run.begun", "run.resumed", "run.found")
+"""What a coordinator logs of a run: that totals are asked, and then what they turned out to be."""
 
 LOOK_SECONDS = 0.5  # between looks at the events of a run
 GONE_SECONDS = 300.0  # after which a SuperLink that doesn't answer is taken to be gone
@@ -123,20 +127,40 @@ def run_over_federation(
     )
 
 
-def expect_begun(runs: Path, plan: str | Path) -> None:
+def expect_begun(runs: Path, plan: Plan, audit: AuditLog) -> None:
     """Check that a run of this plan was begun and is not complete.
 
     Raises:
         WorkspaceError: there is none to go on with.
     """
-    wanted = Plan.load(plan)
-    for file in runs.glob(f"{wanted.name}-*/plan.json"):
-        begun = read_private(file) == wanted.canonical_bytes()
-        if begun and not (file.parent / "manifest.sig").exists():
-            return
+    complete = False
+    for file in runs.glob(f"{plan.name}-*/plan.json"):
+        if read_private(file) == plan.canonical_bytes():
+            if not (file.parent / "manifest.sig").exists():
+                return
+            complete = True
+    if _ended_in_totals(plan, audit):
+        return
     raise WorkspaceError(
-        "there is no unfinished run of this plan", where=str(runs), do="run it without --resume"
+        "there is no unfinished run of this plan",
+        where=str(runs),
+        why="its run is complete" if complete else "it was never asked by this coordinator",
+        do="run it without --resume"
+        + (": it is found, at no charge, where the data are the same" if complete else ""),
     )
+
+
+def _ended_in_totals(plan: Plan, audit: AuditLog) -> bool:
+    """Whether silos were asked for a plan's totals last, and no folder came of it.
+
+    A run has no folder before its totals are in, but silos may have been charged for them.
+    """
+    ended = False
+    for entry in audit.entries():
+        body = entry["body"]
+        if body["event"] in _ASKED and body["facts"].get("plan") == plan.digest:
+            ended = body["event"] == "run.asked"
+    return ended
 
 
 def run_distributed(

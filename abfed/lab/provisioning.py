@@ -111,7 +111,7 @@ def join(
     settings = NodeSettings(
         silo=silo,
         address=given.address,
-        socket=socket or str(folder.resolve() / "silo.sock"),
+        socket=str(Path(socket).absolute() if socket else folder.resolve() / "silo.sock"),
     )
     with workspace.silo(silo) as service:
         keys = service.keys
@@ -188,9 +188,10 @@ def _write_request(folder: Path, silo: str, request: bytes) -> Path:
 def _write_starts(workspace: Path, silo: str, node: Path, socket: str) -> None:
     """Start scripts, units and the Compose file of a brand."""
     place, starts = workspace.resolve(), workspace / "nodes" / silo
-    write_private(starts / f"abfed-silo-{silo}.service", silo_unit(place, silo).encode())
+    at = Path(socket)
+    write_private(starts / f"abfed-silo-{silo}.service", silo_unit(place, silo, at).encode())
     write_private(starts / f"abfed-node-{silo}.service", node_unit(node, silo).encode())
-    write_private(starts / "compose.yaml", compose(place, silo, node).encode())
+    write_private(starts / "compose.yaml", compose(place, silo, node, at).encode())
     serve = ["silo", "serve", silo, "--workspace", str(place), "--socket", socket]
     _write_script(starts / "start-silo", *serve)
     with as_owner_of(node):

@@ -96,7 +96,8 @@ REFUSAL_TEXT: dict[str, str] = {
     "peer": "a silo's key isn't pinned here, or what came in its name wasn't signed by that key",
     "expired": "this was answered, and the answer is no longer kept; it is not noised anew",
     "damaged": "something that this silo keeps was changed or is missing; its own people must look",
-    "failed": "the silo could not compute this step; its own log says why",
+    "failed": "the silo could not compute this step, or its gate held the result to be wrong; "
+    "its own log says which",
 }
 """All that a refusal tells an asker. Fixed texts: nothing of the data can ride along."""
 

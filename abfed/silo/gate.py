@@ -178,7 +178,8 @@ class Gate:
         """Check what was computed, settle it and sign it.
 
         Raises:
-            IntegrityError: it is not what the permit was given for.
+            WrongResult: it is not what the permit was given for.
+            IntegrityError: it was computed for the silo itself, or something kept is damaged.
         """
         if permit.step == SCORE or not permit.key:
             raise IntegrityError("what was computed for the silo itself never leaves")

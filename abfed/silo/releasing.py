@@ -10,13 +10,19 @@ from abfed.learning.heads import Heads
 from abfed.learning.shapes import release_shapes, summed_shapes
 from abfed.learning.uplift import counted_once
 from abfed.privacy.once import role_of
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import AbfedError
 from abfed.protocol.messages import payload_of
 from abfed.protocol.plan import Plan
 from abfed.protocol.tensors import Shape, shapes_of
 from abfed.silo.permit import Computed, Permit
 from abfed.stats.once import once_shapes
 from abfed.stats.totals import Layout
+
+
+class WrongResult(AbfedError):
+    """What was computed isn't what was reserved: the code is at fault, not what the silo keeps."""
+
+    kind = "wrong-result"
 
 
 def expected_shapes(plan: Plan, step: str) -> dict[str, Shape]:
@@ -32,18 +38,18 @@ def check_computed(permit: Permit, computed: Computed) -> None:
     """Refuse a result that isn't what the permit was given for.
 
     Raises:
-        IntegrityError: it is of another kind, not finite, or its noise isn't what was reserved.
+        WrongResult: it is of another kind, not finite, or its noise isn't what was reserved.
     """
     expected = expected_shapes(permit.plan, permit.step)
     if computed.payload != payload_of(permit.step) or shapes_of(computed.arrays) != expected:
-        raise IntegrityError("the result is not of the reserved kind", where=permit.step)
+        raise WrongResult("the result is not of the reserved kind", where=permit.step)
     if not all(np.isfinite(array).all() for array in computed.arrays.values()):
-        raise IntegrityError("the result is not finite", where=permit.step)
+        raise WrongResult("the result is not finite", where=permit.step)
     if permit.plan.privacy.unprotected:  # check 7 let it in: there is no noise
         return
     reserved = _reserved(permit, computed)
     if any(computed.noise.get(name) != value for name, value in reserved.items()):
-        raise IntegrityError("the noise is not what was reserved", where=permit.step)
+        raise WrongResult("the noise is not what was reserved", where=permit.step)
 
 
 def _reserved(permit: Permit, computed: Computed) -> dict[str, float]:

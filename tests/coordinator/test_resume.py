@@ -12,6 +12,7 @@ from abfed.coordinator.app import carry_out
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.conduct import step_names
 from abfed.coordinator.journal import Journal
+from abfed.lab.federation import expect_begun
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from tests.coordinator.doubles import Federation, make_plan
 
@@ -108,7 +109,7 @@ def test_killed_at_every_act_on_the_disk_it_goes_on_to_the_same_model(tmp_path, 
 def test_killed_again_and_again_it_ends_with_the_same_model(tmp_path, undisturbed):
     Federation(tmp_path, ("aurora", "borealis"))
     attempts = 1
-    while killed_at(tmp_path, 24):
+    while killed_at(tmp_path, 25):
         attempts += 1
         assert attempts < 50
     assert attempts > 3
@@ -240,3 +241,36 @@ def test_timings_of_all_attempts_are_kept(federation):
     outcome = carry(federation)
     found = read_beside(outcome.folder / TIMINGS, federation.keys.public_key)
     assert set(found) == set(step_names(PLAN))
+
+
+def test_one_that_ended_in_its_totals_is_gone_on_with_and_a_complete_one_is_not(federation):
+    site = federation.coordinator
+
+    def expected():
+        expect_begun(site.runs, PLAN, site.audit)
+
+    with pytest.raises(WorkspaceError) as never:
+        expected()
+    assert never.value.why == "it was never asked by this coordinator"
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry(federation, progress=stop)  # at the first step's asking
+    assert not list(site.runs.glob("*/plan.json"))
+    expected()  # silos may have been charged: asked again, they answer the same
+    assert carry(federation).resumed_after == ""
+    for _ in range(2):
+        with pytest.raises(WorkspaceError) as over:
+            expected()
+        assert over.value.why == "its run is complete"
+        assert carry(federation).found
+
+
+def test_a_run_with_a_folder_is_gone_on_with_whatever_its_log_says(federation):
+    stopped_after(federation, "train-0001")
+    site = federation.coordinator
+    expect_begun(site.runs, PLAN, site.audit)
+    with pytest.raises(WorkspaceError, match="no unfinished run"):
+        expect_begun(site.runs, make_plan(name="another"), site.audit)

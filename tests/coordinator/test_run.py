@@ -336,7 +336,7 @@ def test_what_happened_stands_in_the_audit_log(federation):
     plan = make_plan()
     outcome = carry(federation, plan)
     entries = [entry["body"] for entry in federation.coordinator.audit.entries()]
-    assert [entry["event"] for entry in entries] == ["run.begun", "run.completed"]
+    assert [entry["event"] for entry in entries] == ["run.asked", "run.begun", "run.completed"]
     written = (outcome.folder / "manifest.json").read_bytes()
     assert entries[-1]["facts"] == {"run": outcome.run, "manifest": sha256_hex(written)}
 

@@ -18,6 +18,7 @@ from abfed.coordinator.units import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Containerfile").read_text(encoding="utf-8")
+SOCKET = Path("/run/abfed/silo.sock")  # the image has that folder, and it is the silo's user's
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "CMD", "SHELL"}
 
 
@@ -34,7 +35,7 @@ def test_the_linter_of_containerfiles_finds_nothing() -> None:
 
 @pytest.mark.skipif(not DCLINT.exists(), reason="dclint is not installed")
 def test_the_linter_of_compose_files_finds_no_error(tmp_path: Path) -> None:
-    text = compose(tmp_path, "aurora", tmp_path / "node")
+    text = compose(tmp_path, "aurora", tmp_path / "node", SOCKET)
     file = tmp_path / "compose.yaml"
 
     def judged(content: str) -> subprocess.CompletedProcess[str]:
@@ -75,6 +76,11 @@ def test_each_instruction_is_known_and_pinned() -> None:
         assert "curl" not in words
 
 
+def test_the_sockets_folder_is_there_and_the_silos_users() -> None:
+    """A new volume takes its owner from what the image holds there; root's is closed to it."""
+    assert f"install --directory --owner abfed-silo --mode 0755 {SOCKET.parent}\n" in TEXT
+
+
 def test_what_it_copies_is_here_and_holds_no_keys() -> None:
     for name, words in instructions():
         if name == "COPY":
@@ -88,7 +94,7 @@ def test_nobody_is_root_and_the_users_are_those_of_the_compose_file(tmp_path: Pa
     uids = dict(re.findall(r"useradd [^&]*?--uid (\d+) ([a-z-]+)", TEXT))
     assert [words for name, words in found if name == "USER"][-1] in uids
     made = set(uids.values())
-    services = yaml.safe_load(compose(tmp_path, "aurora", tmp_path / "node"))["services"]
+    services = yaml.safe_load(compose(tmp_path, "aurora", tmp_path / "node", SOCKET))["services"]
     assert {one["user"] for one in services.values()} <= made
     for one in services.values():
         assert one["image"] == "abfed:local"

@@ -18,6 +18,7 @@ from abfed.protocol.tensors import pack
 from abfed.silo.budgets import Budget
 from abfed.silo.gate import Answered
 from abfed.silo.permit import Computed
+from abfed.silo.releasing import WrongResult
 from tests.examples import make_model_plan, make_plan
 from tests.silo.asking import (
     DELTA,
@@ -231,7 +232,7 @@ def test_a_result_that_is_not_what_was_reserved_never_leaves(
     before = charged(house.ledger)
     kept = set((house.folder / "releases").iterdir())
     good = computed(permit)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(WrongResult):
         house.gate().release(permit, replace(good, **change(good)))
     assert set((house.folder / "releases").iterdir()) == kept
     assert house.ledger.released(permit.key) is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from abfed.learning import dpsgd
-from abfed.silo import prepared
+from abfed.silo import prepared, totals
 from tests.silo.asking import charged, model_arrays
 from tests.silo.test_service import MODEL_PLAN, Silo, founded, silo
 
@@ -97,3 +98,16 @@ def test_the_silos_log_says_that_its_disk_is_full_and_nothing_else(
         if b["event"] == "request.failed"
     ]
     assert told == {"kind": kind, "what": what}
+
+
+def test_a_wrong_result_stays_here_and_is_no_damage_to_what_is_kept(silo, monkeypatch):
+    compute = totals.compute_totals
+    with monkeypatch.context() as patch:
+        patch.setattr(totals, "compute_totals", lambda *a: replace(compute(*a), payload="training"))
+        assert silo.code(silo.asker.request(MODEL_PLAN)) == "failed"
+    events = {e["body"]["event"]: e["body"]["facts"] for e in silo.service.audit.entries()}
+    what = "the result is not of the reserved kind"
+    assert events["request.failed"] == {"kind": "WrongResult", "what": what}
+    before = charged(silo.service.ledger)[:2]
+    assert ask(silo, "totals") == "release"  # the right one, under the charge that was made
+    assert charged(silo.service.ledger)[:2] == before
