@@ -128,7 +128,9 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
         raise failed from error
     except Exception as error:
         site.audit.append("run.ended", order=digest, kind=type(error).__name__)
-        events.end({"error": "defect", "what": type(error).__name__, "exit_code": 1})
+        told = {"what": f"the server app met a defect ({type(error).__name__})"}
+        do = "see `abfed federation logs`; run the plan again with --resume to go on"
+        events.end({"error": "defect", **told, "do": do, "exit_code": 1})
         raise
     finally:
         path_of(orders, digest).unlink(missing_ok=True)
@@ -155,7 +157,13 @@ def _carry_out(site: Site, order: Order, grid: Grid, events: EventLog) -> RunOut
         progress=events.tell,
         plan_text=order.plan.encode(),
     )
-    return conduct.run(PatientGrid(grid, plan.waiting))
+    patient = PatientGrid(grid, plan.waiting)
+    try:
+        return conduct.run(patient)
+    except RunFailed as failed:
+        if patient.unanswered and failed.why:  # silos are not to blame
+            failed.why = f"the SuperLink did not answer any more; {failed.why}"
+        raise
 
 
 app = ServerApp()

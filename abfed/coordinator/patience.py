@@ -12,6 +12,7 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
 5. Answers are handed on as they come, at most `TOGETHER` in memory.
+6. A SuperLink that doesn't answer is waited for, also between steps, as long as a step may take.
 
 Asking again is safe: a silo gives the same release to the same question, at no charge.
 """
@@ -23,6 +24,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import TypeVar
 
 import httpx
 from flwr.app import Message
@@ -34,6 +36,7 @@ from flwr.supercore.run import Run
 from abfed.coordinator.desk import addresses_of
 from abfed.coordinator.exchange import Requests
 from abfed.coordinator.making import MakesMessages
+from abfed.protocol.errors import RunFailed
 from abfed.protocol.waiting import Waiting
 
 FIRST_LOOK = 0.05  # seconds
@@ -43,6 +46,9 @@ LONGEST_PAUSE = 60.0
 TOGETHER = 16  # messages
 OUTAGES = (httpx.HTTPError, ObjectPushError)
 """What Flower raises when a SuperLink goes, or has just come back, in the middle of a call."""
+
+
+Said = TypeVar("Said")
 
 
 class NotTaken(Exception):
@@ -64,6 +70,8 @@ class PatientGrid(MakesMessages):
         self._inner = inner
         self._waiting = waiting
         self._heard = heard
+        self.unanswered = False
+        """Whether the SuperLink gave no answer when it was last asked for something."""
 
     def set_run(self, run: Run) -> None:
         """Set the run that the grid works for."""
@@ -76,19 +84,22 @@ class PatientGrid(MakesMessages):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are connected."""
-        return self._inner.get_node_ids()
+        return self._waited_for(self._inner.get_node_ids)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """The nodes that are connected, with their names."""
-        return self._inner.get_nodes()
+        return self._waited_for(self._inner.get_nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages."""
         return self._inner.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Answers that are there."""
-        return self._inner.pull_messages(message_ids)
+        """Answers that are there; none while the SuperLink doesn't say."""
+        try:
+            return self._reached(lambda: self._inner.pull_messages(message_ids))
+        except OUTAGES:
+            return []  # they are looked for again
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -107,7 +118,8 @@ class PatientGrid(MakesMessages):
             OUTAGES: the SuperLink was gone in the middle of it.
             NotTaken: it didn't take the message.
         """
-        taken = [name for name in self._inner.push_messages([message]) if name]
+        names = self._reached(lambda: list(self._inner.push_messages([message])))
+        taken = [name for name in names if name]
         if not taken:
             raise NotTaken(message.metadata.dst_node_id)
         return taken[0]
@@ -115,9 +127,30 @@ class PatientGrid(MakesMessages):
     def addresses(self) -> dict[str, int]:
         """Where silos are now; nowhere while the SuperLink doesn't say."""
         try:
-            return addresses_of(self._inner)
+            return self._reached(lambda: addresses_of(self._inner))
         except OUTAGES:
             return {}
+
+    def _reached(self, call: Callable[[], Said]) -> Said:
+        """What the SuperLink says; whether it said anything is kept in `unanswered`."""
+        self.unanswered = True
+        said = call()
+        self.unanswered = False
+        return said
+
+    def _waited_for(self, call: Callable[[], Said]) -> Said:
+        """What the SuperLink says, as soon as it says something."""
+        end = time.monotonic() + self._waiting.step_seconds
+        while True:
+            try:
+                return self._reached(call)
+            except OUTAGES as cause:
+                if time.monotonic() > end:
+                    raise RunFailed(
+                        "the SuperLink does not answer",
+                        do="see `abfed federation status`; then run the plan with --resume",
+                    ) from cause
+            time.sleep(SLOWEST_LOOK * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
 
     @property
     def waiting(self) -> Waiting:
@@ -186,7 +219,7 @@ class _Step:
     def _collect(self, names: list[str]) -> Iterator[Message]:
         """Take the answers to these messages that are there, a few at a time."""
         for start in range(0, len(names), TOGETHER):
-            for reply in self._pull(names[start : start + TOGETHER]):
+            for reply in self._grid.pull_messages(names[start : start + TOGETHER]):
                 silo = self._open.pop(reply.metadata.reply_to_message_id, "")
                 if not silo or silo in self._answered:
                     continue
@@ -201,12 +234,6 @@ class _Step:
                     self._due.pop(silo, None)
                     self._grid.tell(silo)
                     yield reply
-
-    def _pull(self, names: list[str]) -> Iterable[Message]:
-        try:
-            return self._grid.pull_messages(names)
-        except OUTAGES:
-            return []  # it is looked for again
 
     def _later(self, silo: str) -> None:
         """Plan the next try, if there is one left."""

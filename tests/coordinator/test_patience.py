@@ -35,8 +35,11 @@ class Unsteady(EmbeddedGrid):
         self.pull_outages = []
         self.gone = []
         self.listings = 0
+        self.list_outages = []
 
     def get_nodes(self):
+        if self.list_outages:
+            raise self.list_outages.pop(0)
         self.listings += 1
         nodes = []
         for node in super().get_nodes():
@@ -143,6 +146,20 @@ def test_a_superlink_that_goes_in_the_middle_of_a_call_is_waited_for(federation,
     assert not outcome.missing_now
     assert not grid.outages
     assert not grid.pull_outages
+
+
+def test_a_superlink_that_is_away_between_steps_is_waited_for_as_long_as_a_step_may_take(
+    federation, grid
+):
+    """Nodes are listed before a step's messages are made: nothing else would bear with it there."""
+    grid.list_outages = [httpx.ConnectTimeout("stopped"), httpx.ReadTimeout("stopped")]
+    assert not carry(federation, grid).missing_now
+    grid.list_outages = [httpx.ConnectTimeout("stopped")] * 1000
+    started = time.monotonic()
+    with pytest.raises(RunFailed, match="SuperLink does not answer") as failed:
+        carry(federation, grid, step_seconds=1)
+    assert time.monotonic() - started < 10
+    assert "--resume" in failed.value.do
 
 
 @pytest.mark.parametrize("said", [[], [None], [""]])
