@@ -185,6 +185,9 @@ def carried_out(case: Case, grid: "Grid") -> dict[str, Any]:
             silos={name: keys_of(name).public_key for name in names},
             front=make_front(keys, names),
         )
+        end = time.monotonic() + START_LIMIT
+        while len(list(grid.get_node_ids())) < case.silos and time.monotonic() < end:
+            time.sleep(0.1)  # Flower begins while it still adds nodes
         with quiet_flower():  # as wherever abfed carries a plan out
             outcome = Conduct(plan, coordinator, progress=note).run(Named(grid, plan.waiting))
     asked = {len(outcome.manifest["weights"][step]) for step in ends}

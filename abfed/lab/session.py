@@ -95,9 +95,10 @@ class Session:
         Raises:
             Refused: the session has ended, or the person was stopped.
         """
-        self._token = SignIn(self._people).renew(self._token, self._audience)
-        self.facts = _facts(self._token, self._people)
-        return self._token
+        token = SignIn(self._people).renew(self._token, self._audience)
+        if token != self._token:
+            self._token, self.facts = token, _facts(token, self._people)
+        return token
 
     def present(self, plan: Plan) -> Presented:
         """What goes with a message that asks a plan.

@@ -49,6 +49,9 @@ from abfed.site.proofs import Second, factor_of, proof_of
 from abfed.site.stops import Stops
 
 TOKEN_LIFE = timedelta(minutes=10)
+TOKEN_YOUNG = timedelta(minutes=1)
+"""So long a token that says all that it would say anew is not written anew: it names every site,
+and each round of a run asks for it."""
 SESSION = timedelta(hours=8)
 
 
@@ -150,13 +153,14 @@ class SignIn:
             )
         person = self.prove(held.person, None, second)
         self._people.audit.append("sign-in.fresh-factor", person=held.person, factor=factor)
-        return self._again(held, person, factor_at=self._people.clock())
+        return self.issue(self._claims(held, person, held.audience, self._people.clock()))
 
     def renew(self, token: str, audience: Iterable[str] = ()) -> str:
         """The same session's next token, from what is granted now.
 
         Args:
-            token: the last one, expired or not.
+            token: the last one, expired or not. It is its own successor while it is young, and what
+                is granted now is what it says.
             audience: sites that it is for now; the same as before where empty.
 
         Raises:
@@ -164,8 +168,9 @@ class SignIn:
         """
         held = self._own(token)
         sites = tuple(audience) or held.audience
-        held = held.model_copy(update={"audience": sites})
-        return self._again(held, self._active(held.person), factor_at=moment_of(held.factor_at))
+        factor_at = moment_of(held.factor_at)
+        claims = self._claims(held, self._active(held.person), sites, factor_at)
+        return token if self._still_says(held, claims) else self.issue(claims)
 
     def recover(self, name: str, password: str, code: str) -> Enrolment:
         """Enrol a new second factor by password and a recovery code; the other codes end too.
@@ -223,25 +228,36 @@ class SignIn:
         )
         return as_text(self._people.keys.sign("token", content_of(token)))
 
-    def _again(self, held: Token, person: Person, *, factor_at: datetime) -> str:
+    def _claims(
+        self, held: Token, person: Person, audience: tuple[str, ...], factor_at: datetime
+    ) -> Claims:
+        """What the next token of a session says; refused where the session has ended."""
         now, began = self._people.clock(), moment_of(held.signed_in_at)
         if now >= began + SESSION or (person.heard_from and began <= moment_of(person.heard_from)):
             raise _ended()
-        return self.issue(
-            Claims(
-                person=held.person,
-                roles=person.roles(now),
-                attested=person.attested,
-                factors=held.factors,
-                holder=held.holder,
-                audience=held.audience,
-                signed_in_at=began,
-                factor_at=factor_at,
-                plans=person.plans,
-                hours=person.hours,
-                made_by=person.made_by,
-                development=person.development,
-            )
+        return Claims(
+            person=held.person,
+            roles=person.roles(now),
+            attested=person.attested,
+            factors=held.factors,
+            holder=held.holder,
+            audience=audience,
+            signed_in_at=began,
+            factor_at=factor_at,
+            plans=person.plans,
+            hours=person.hours,
+            made_by=person.made_by,
+            development=person.development,
+        )
+
+    def _still_says(self, held: Token, claims: Claims) -> bool:
+        """Whether a token is young and says what one that was written now would say."""
+        age = self._people.clock() - moment_of(held.issued_at)
+        reviewed_at = self._people.register().reviewed_at
+        return (
+            timedelta(0) <= age < TOKEN_YOUNG
+            and reviewed_at in ("", held.reviewed_at)
+            and claims == _claimed(held)
         )
 
     def _own(self, token: str) -> Token:
@@ -329,3 +345,9 @@ def wrong() -> Refused:
 
 def _ended() -> Refused:
     return Refused("the session has ended", code="sign-in", do="run `abfed login`")
+
+
+def _claimed(token: Token) -> Claims:
+    """What a token says beside who issued it, and when."""
+    said = {name: getattr(token, name) for name in Claims._fields}
+    return Claims(**said | {at: moment_of(said[at]) for at in ("signed_in_at", "factor_at")})

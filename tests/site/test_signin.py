@@ -203,6 +203,32 @@ def test_a_session_renews_until_its_end(desk: Desk) -> None:
     assert timedelta(hours=8) == SESSION
 
 
+def test_a_young_token_is_its_own_successor_while_it_says_what_counts(desk: Desk) -> None:
+    session = desk.try_it()
+    told = session.token
+    desk.clock.forward(seconds=59)
+    assert session.token == told
+    desk.clock.forward(seconds=1)
+    later = session.token
+    assert later != told
+
+    def changed() -> bool:
+        nonlocal later
+        before, later = later, session.token
+        return later != before
+
+    assert not changed()
+    desk.people.reviewed(desk.clock())
+    assert changed() and not changed()
+    desk.people.grant("ada", "auditor", owner="test", reason="more", lasts=timedelta(seconds=20))
+    assert changed() and session.facts.roles == ("analyst", "auditor") and not changed()
+    desk.clock.forward(seconds=21)  # within the minute: the grant has run out
+    assert changed() and session.facts.roles == ("analyst",) and not changed()
+    assert SignIn(desk.people).renew(later, ("hub",)) != later
+    desk.clock.forward(seconds=-25)  # a clock that was set back: issued later than now
+    assert changed()
+
+
 def test_a_stop_and_a_grant_taken_back_count_at_the_next_message(desk: Desk) -> None:
     session = desk.try_it()
     desk.people.take_back("ada", "analyst", by="test")
