@@ -1,6 +1,7 @@
 """Private training against Opacus and torch: recipients per CPU second, as ratios.
 
     python benchmarks/bench_training.py [--recipients 64000] [--rounds 7] [--quick]
+        [--only 64-32] [--against torch]
 
 Every contender runs in each round, one after another; a ratio is the median over the rounds of
 abfed's rate over the other's *in the same round*, and its spread is the smallest and largest of
@@ -87,6 +88,11 @@ def abfed(rows: InMemory, hidden: tuple[int, ...], batch: int) -> Steps:
     return steps
 
 
+def among(contenders: dict[str, Steps], against: str) -> dict[str, Steps]:
+    """Of these, abfed and those in whose name this is."""
+    return {name: each for name, each in contenders.items() if name == "abfed" or against in name}
+
+
 def measured(contenders: dict[str, Steps], rounds: int) -> dict[str, list[float]]:
     """Recipients per CPU second of each contender in each round, interleaved."""
     counts = {}
@@ -126,9 +132,10 @@ def told(title: str, rates: dict[str, list[float]], bars: list[Bar], scale: floa
 
 
 def one_row(
-    name: str, recipients: int, batch: int, rounds: int, bars: dict[str, float | None]
+    name: str, recipients: int, rounds: int, against: str, bars: dict[str, float | None]
 ) -> None:
-    """One row a recipient, against everybody."""
+    """One row a recipient, against everybody, or those who are named."""
+    batch = BATCH
     hidden = NETWORKS[name]
     data = made_rows(np.ones(recipients, dtype=np.int64))
     lines = torch.from_numpy(DESIGN.expand(data.features, data.arms))
@@ -144,6 +151,7 @@ def one_row(
         "torch, no privacy, tensors": torch_on_tensors(lines, labels, hidden, batch),
         "matrix products alone": products_alone(lines, hidden, batch),
     }
+    contenders = among(contenders, against)
     told(
         f"{name}, batch {batch:,}, {recipients:,} recipients with one row",
         measured(contenders, rounds),
@@ -189,33 +197,31 @@ def main() -> None:
     parser.add_argument("--recipients", type=int, default=64_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="logistic only, three rounds")
+    cases = (*NETWORKS, "many", "ragged")
+    parser.add_argument("--only", choices=cases, help="one network with one row each, or others")
+    parser.add_argument("--against", default="", help="one row each: a part of contenders' names")
     options = parser.parse_args()
     recipients, rounds = options.recipients, 3 if options.quick else options.rounds
+    only = "logistic" if options.quick else options.only
     torch.set_num_threads(1)
     everywhere: dict[str, float | None] = {
         "torch, no privacy, tensors": 0.95,
         "Opacus ghost": 3.5,
         "Opacus ghost on tensors": None,
     }
-    one_row("logistic", recipients, BATCH, rounds, everywhere | {"Opacus textbook": 60.0})
-    if not options.quick:
-        one_row(
-            "64-32",
-            recipients,
-            BATCH,
-            rounds,
-            everywhere | {"Opacus textbook": 18.0, "matrix products alone": 0.45},
-        )
-        one_row(
-            "256-128",
-            recipients,
-            BATCH,
-            rounds,
-            everywhere | {"Opacus textbook": 45.0, "matrix products alone": 0.7},
-        )
+    own: dict[str, dict[str, float | None]] = {
+        "logistic": {"Opacus textbook": 60.0},
+        "64-32": {"Opacus textbook": 18.0, "matrix products alone": 0.45},
+        "256-128": {"Opacus textbook": 45.0, "matrix products alone": 0.7},
+    }
+    for name in NETWORKS:
+        if only in (None, name):
+            one_row(name, recipients, rounds, options.against, everywhere | own[name])
+    if only in (None, "many"):
         for name in NETWORKS:
             for rows in (4, 16):
                 many_rows(name, rows, recipients, rounds)
+    if only in (None, "ragged"):
         ragged(recipients, rounds)
     print("\nspread: smallest and largest ratio of the rounds; k = 1,000 recipients")
 

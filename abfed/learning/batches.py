@@ -13,13 +13,17 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import Group
 from abfed.learning.design_matrix import Integers, RecipientRows
+from abfed.learning.steady import SMALLEST, line_norms, stride_of
+from abfed.learning.steady_passes import Laid
 
 EXPANDED = 1 << 28  # bytes of lines that may be kept ready
+_LAID_AT_ONCE = 1 << 16  # rows
 
 
 class Batch(NamedTuple):
@@ -29,11 +33,13 @@ class Batch(NamedTuple):
         lines: of the design matrix, `(rows, width)` float32.
         labels: `(rows,)` float32.
         groups: whose the rows are, fewest rows first.
+        laid: the same lines as the first layer takes them, where each recipient has one row.
     """
 
     lines: Tensor
     labels: Tensor
     groups: tuple[Group, ...]
+    laid: Laid | None = None
 
 
 class TrainingRows(Protocol):
@@ -71,6 +77,7 @@ class InMemory:
         "_design",
         "_features",
         "_labels",
+        "_lying",
         "_places",
         "recipients",
         "rows",
@@ -90,7 +97,11 @@ class InMemory:
         self._labels = torch.from_numpy(data.labels)
         self._arms: Tensor | None = torch.from_numpy(data.arms)
         self._features = torch.from_numpy(data.features)
-        if 4 * data.design.width * len(data.labels) <= EXPANDED:
+        self._lying: _Lying | None = None
+        if 4 * stride_of(data.design.width) * len(data.labels) <= EXPANDED:
+            if len(counts) and (counts == 1).all():
+                self._lying = _Lying.of(data)
+                return
             self._features = torch.from_numpy(data.design.expand(data.features, data.arms))
             self._arms = None
         sizes, firsts = np.unique(counts, return_index=True)
@@ -111,6 +122,8 @@ class InMemory:
         Args:
             chosen: their places, ascending.
         """
+        if self._lying is not None:
+            return self._lying.batch(chosen)
         if self._places is not None:
             chosen = np.sort(self._places[chosen])
         groups, gathered = [], []
@@ -153,6 +166,51 @@ class _Block(NamedTuple):
         """All rows of some of them, `(rows, …)`."""
         found = [torch.from_numpy(part.numpy().take(places, axis=0)) for part in self.parts]
         return found if self.rows == 1 else [part.flatten(0, 1) for part in found]
+
+
+class _Lying(NamedTuple):
+    """Recipients with one row each, whose lines lie as a block's do (`steady_passes.Laid`).
+
+    A batch then is gathered once, into memory that the first layer takes as it is, and what doesn't
+    change from step to step, the norms of lines, is made once.
+    """
+
+    width: int
+    table: npt.NDArray[np.float32]
+    norms: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, data: RecipientRows) -> _Lying:
+        """All lines of the data; in order, as each recipient has one."""
+        width, count = data.design.width, len(data.labels)
+        table = torch.zeros(count, stride_of(width))
+        filled = table.numpy()
+        start = 0
+        for lines, _ in data.blocks(_LAID_AT_ONCE):
+            filled[start : start + len(lines), :width] = lines
+            start += len(lines)
+        filled[:, width] = 1.0
+        return cls(width, filled, line_norms(table, width).numpy(), data.labels)
+
+    def batch(self, chosen: Integers) -> Batch:
+        """See `InMemory.batch`.
+
+        Raises:
+            IndexError: a place that isn't there.
+        """
+        count = len(chosen)
+        if count == 0:
+            return Batch(torch.empty(0, self.width), torch.from_numpy(self.labels[:0]), ())
+        if chosen[0] < 0 or chosen[-1] >= len(self.table):
+            message = f"a batch of places beyond the {len(self.table)} that there are"
+            raise IndexError(message)
+        block = torch.empty(count + count // 8 + SMALLEST, self.table.shape[1])
+        # clipping touches no place, after the look above: else numpy gathers by way of a buffer
+        self.table.take(chosen, axis=0, out=block.numpy()[:count], mode="clip")
+        laid = Laid(block, torch.from_numpy(self.norms.take(chosen)))
+        labels = torch.from_numpy(self.labels.take(chosen, axis=0))
+        return Batch(block[:count, : self.width], labels, (Group(1, count),), laid)
 
 
 def owners(groups: Iterable[Group]) -> Tensor:

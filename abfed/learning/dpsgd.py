@@ -157,7 +157,7 @@ class Parameters:
     def __init__(self, network: nn.Module) -> None:
         self._trained = [each for each in network.parameters() if each.requires_grad]
         self.vector = torch.cat([each.detach().flatten() for each in self._trained])
-        self._start = self.vector.clone()
+        self._start = self.vector.numpy().copy()
         parts = self.vector.split([each.numel() for each in self._trained])
         for each, part in zip(self._trained, parts, strict=True):
             each.data = part.view_as(each)
@@ -167,11 +167,13 @@ class Parameters:
 
         The pull (FedProx) knows the incoming model and what was noised: it tells nothing more.
         """
-        move = rate * direction
+        vector = self.vector.numpy()
+        move = rate * direction.numpy()
         if pull:
-            move += pull * (self.vector - self._start)
-        self.vector.sub_(move.to(self.vector.dtype))
-        self.vector.clamp_(-LARGEST_PARAMETER, LARGEST_PARAMETER)
+            move += pull * (vector - self._start)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond ±LARGEST_PARAMETER
+            vector -= move.astype(np.float32)
+        np.clip(vector, -LARGEST_PARAMETER, LARGEST_PARAMETER, out=vector)
 
     def part(self) -> None:
         """Give each parameter memory of its own again."""
@@ -265,8 +267,12 @@ def noised_sum(units: Tensor, clip: float, noise_multiplier: float, noise: Noise
     Returns:
         `(parameters,)` float64, in the loss's unit.
     """
-    drawn = torch.from_numpy(noise.floats(units.numel(), noise_multiplier * 2.0**UNIT_BITS))
-    whole = drawn.round_().long().add_(units)
-    noised = drawn.copy_(whole)  # rounded where it exceeds 2⁵³
+    drawn = noise.floats(units.numel(), noise_multiplier * 2.0**UNIT_BITS)
+    whole = np.rint(drawn, out=drawn).astype(np.int64)  # numpy's calls take half of torch's time
+    whole += units.numpy()
+    drawn[:] = whole  # rounded where it exceeds 2⁵³
     grid = grid_for(noise_multiplier * clip)
-    return noised.mul_(clip * 2.0**-UNIT_BITS / grid).round_().mul_(grid)
+    drawn *= clip * 2.0**-UNIT_BITS / grid
+    np.rint(drawn, out=drawn)
+    drawn *= grid
+    return torch.from_numpy(drawn)

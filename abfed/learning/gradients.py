@@ -144,23 +144,24 @@ class StackSums:
         expected: recipients of a batch, as everybody knows it; where nobody does, all is exact.
     """
 
-    __slots__ = ("_expected", "_loss", "_scratch", "_stack", "_ways")
+    __slots__ = ("_expected", "_loss", "_passes", "_scratch", "_stack", "_ways")
 
     def __init__(self, stack: Stack, loss: Loss, expected: float = math.inf) -> None:
         self._stack = stack
         self._loss = loss
         self._expected = expected
         self._scratch = Scratch()
+        self._passes = SteadyPasses(stack, self._scratch)
         self._ways: dict[tuple[int, int, str], Way] = {}
 
     def units(self, batch: Batch, clip: float) -> Tensor:
         """The sum, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
-        lines, labels, groups = batch
+        lines, labels, groups, laid = batch
         stack, loss, single = self._stack, self._loss, lines.dtype is torch.float32
         total = torch.zeros(stack.size, dtype=torch.int64)
-        if not stack.is_finite():
+        passes, sums = self._passes, Sums(total, self._scratch)
+        if not passes.read():
             return total
-        passes, sums = SteadyPasses(stack, self._scratch), Sums(total, self._scratch)
         start = 0
         for group in groups:
             rows = slice(start, start + group.rows * group.recipients)
@@ -169,7 +170,8 @@ class StackSums:
             if not (single and way.sizes):
                 total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
             elif group.rows == 1:
-                add_steady(sums, passes, lines[rows], labels[rows], clip, loss, way)
+                known = None if len(groups) > 1 else laid
+                add_steady(sums, passes, lines[rows], labels[rows], clip, loss, way, known)
             else:
                 add_steady_group(sums, passes, lines[rows], labels[rows], group, clip, loss, way)
         sums.settle()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
@@ -54,27 +55,37 @@ class LogisticLoss:
 def sigmoid(scores: Tensor) -> Tensor:
     """1 / (1 + e⁻ˣ) within 3e-7, by straight lines between points that are made once.
 
+    By numpy, whose calls take half of torch's time for a batch of one score each.
+
     Args:
         scores: what isn't a number counts as 0. Beyond ±`FLAT` it stays as it is there.
     """
-    levels, steps = _LINES[scores.dtype]
-    places = scores.nan_to_num(0.0).clamp_(-FLAT, FLAT).mul_(POINTS)  # a power of two: exact
-    low = places.floor()
-    which = low.flatten().long().add_(int(FLAT * POINTS))
-    rises = steps.index_select(0, which).view_as(low)
-    return places.sub_(low).mul_(rises).add_(levels.index_select(0, which).view_as(low))
+    levels, rises = _LINES[scores.dtype]
+    places = np.minimum(scores.numpy(), FLAT)
+    if np.isnan(places.sum()):  # the least is finite, or below: no sum of others is none
+        places[np.isnan(places)] = 0.0
+    np.maximum(places, -FLAT, out=places)
+    places *= POINTS  # a power of two: exact
+    low = np.floor(places)
+    which = low.astype(np.intp)
+    places -= low
+    places *= rises[which]
+    places += levels[which]
+    return torch.from_numpy(places)
 
 
 FLAT = 32.0  # a sigmoid there is 1e-14 from 0 or 1
 POINTS = 256.0  # in each unit: lines between them are off by at most .0963 / (8 · 256²) < 2e-7
-_LEVELS = torch.tensor(
-    [1.0 / (1.0 + math.exp(FLAT - place / POINTS)) for place in range(int(2 * FLAT * POINTS) + 2)],
-    dtype=torch.float64,
+_SIDE = int(FLAT * POINTS)
+_LEVELS = np.array(
+    [1.0 / (1.0 + math.exp(-place / POINTS)) for place in (*range(_SIDE + 2), *range(-_SIDE, 0))]
 )
-_STEPS = _LEVELS.diff(append=_LEVELS[-1:])
+"""By place, from 0 on; those below 0 stand at the end, where negative indices find them."""
+_RISES = np.roll(_LEVELS, -1) - _LEVELS
+_RISES[_SIDE + 1] = 0.0
 _LINES = {
-    torch.float64: (_LEVELS, _STEPS),
-    torch.float32: (_LEVELS.float(), _STEPS.float()),
+    torch.float64: (_LEVELS, _RISES),
+    torch.float32: (_LEVELS.astype(np.float32), _RISES.astype(np.float32)),
 }
 
 LOGISTIC = LogisticLoss()

@@ -161,6 +161,28 @@ def lengths(values: Tensor, out: Tensor) -> Tensor:
     return found
 
 
+def line_norms(block: Tensor, numbers: int) -> Tensor:
+    """`lengths` of lines with a one behind them, bit for bit what they are in any block.
+
+    For that blocks of `SMALLEST` lines are measured: with those `is_steady` compares all others.
+
+    Args:
+        block: `(rows, stride_of(numbers))`.
+        numbers: of a line.
+    """
+    rows = block.shape[0]
+    found = torch.empty(rows)
+    whole = rows - rows % SMALLEST
+    for start in range(0, whole, SMALLEST):
+        stop = start + SMALLEST
+        lengths(block[start:stop, : numbers + 1], found[start:stop])
+    if whole < rows:
+        last = torch.zeros(SMALLEST, block.shape[1])
+        last[: rows - whole] = block[whole:]
+        found[whole:] = lengths(last[:, : numbers + 1], torch.empty(SMALLEST))[: rows - whole]
+    return found
+
+
 def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     """Products of each line with those that belong together with it, `(groups, lines each)²`.
 

@@ -11,22 +11,29 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
 from abfed.learning.stacks import FLATTEN, Layer, Linear, Pointwise, Stack, Table
 from abfed.learning.steady import (
+    NARROW,
     Scratch,
     block_sizes,
     is_steady_layer,
-    laid,
     product,
     stride_of,
 )
 
 WIDEST = 1 << 16
 """Numbers of a layer, at most: the bounds on what float32 may lose hold as far as that."""
+
+
+LINE = 16
+"""Numbers of a cache line: torch's own memory, on which all was tried, begins with one."""
 
 
 class Plain(NamedTuple):
@@ -43,31 +50,75 @@ class Plain(NamedTuple):
     signals: Tensor
 
 
+class Laid(NamedTuple):
+    """Lines as the first layer takes them, of recipients who have one row each. Sensitive.
+
+    Attributes:
+        block: `(rows and more, stride_of(width))`, a one behind each line; what is behind the rows
+            is anything. The lines of a batch are a part of it: it is never written over, but for
+            what is behind the rows.
+        norms: of each line with its one, as `steady.lengths` has it, `(rows,)` float32.
+    """
+
+    block: Tensor
+    norms: Tensor
+
+
 class SteadyPasses:
-    """A stack with its parameters as they are now.
+    """A stack with its parameters as they were read.
 
     Args:
-        stack: whose parameters are read, once. `sizes_for` must have found sizes for it.
+        stack: whose parameters `read` reads.
         scratch: where the passes leave what they find.
 
     Attributes:
         stack, scratch: the same.
     """
 
-    __slots__ = ("_back", "_forward", "_last", "scratch", "stack")
+    __slots__ = (
+        "_back",
+        "_copied",
+        "_forward",
+        "_last",
+        "_layers",
+        "_order",
+        "_parameters",
+        "_there",
+        "scratch",
+        "stack",
+    )
 
     def __init__(self, stack: Stack, scratch: Scratch) -> None:
         self.stack = stack
         self.scratch = scratch
+        self._last = last_linear(stack)
         self._forward: dict[int, Tensor] = {}  # memory of their own, as it was tried
         self._back: dict[int, Tensor] = {}
-        self._last = last_linear(stack)
+        self._layers: dict[int, list[_Layer]] = {}
+        self._parameters: list[npt.NDArray[np.float32]] = []
+        orders: list[tuple[dict[int, Tensor], int, Integers]] = []
+        start = 0
         for place, layer in enumerate(stack.layers):
             if isinstance(layer, Linear):
-                lines = [layer.weight.t()] + ([] if layer.bias is None else [layer.bias[None]])
-                self._forward[place] = laid(torch.cat(lines))
+                parts = [each for each in layer[:2] if each is not None]
+                self._parameters += [each.numpy() for each in parts]
+                size = layer.weight.numel()
+                weight = np.arange(start, start + size).reshape(layer.weight.shape)
+                start += sum(each.numel() for each in parts)
+                bias = np.arange(weight[-1, -1] + 1, start).reshape(-1, weight.shape[0])
+                orders.append((self._forward, place, np.concatenate([weight.T, bias])))
                 if place > stack.lowest:
-                    self._back[place] = laid(layer.weight)
+                    orders.append((self._back, place, weight))
+        self._there = np.empty(start, dtype=np.float32)
+        self._order, self._copied = _laid_at_once(orders)
+
+    def read(self) -> bool:
+        """Take the parameters as they are now, and tell whether all are finite."""
+        there = self._there
+        np.concatenate(self._parameters, axis=None, out=there)
+        there.take(self._order, out=self._copied, mode="clip")  # without it by way of a buffer
+        with np.errstate(over="ignore", invalid="ignore"):
+            return math.isfinite(there.sum()) or bool(np.isfinite(there).all())
 
     def kept(self, lines: Tensor, labels: Tensor, size: int, loss: Loss) -> list[Plain]:
         """One pass forward and one back.
@@ -83,45 +134,127 @@ class SteadyPasses:
             signals of those that were added are 0. What isn't finite stays so. All may be written
             over, and stays until the next pass. Sensitive.
         """
-        (rows, numbers), layers = lines.shape, self.stack.layers
-        room = self.scratch.take("block", size, stride_of(numbers))
-        room[:rows, :numbers] = lines
-        room[rows:] = 0.0
-        passed = [room]
-        for place, layer in enumerate(layers):
-            if isinstance(layer, Linear):
-                outputs, inputs = layer.weight.shape
-                if layer.bias is not None:
-                    room[:, inputs] = 1.0
-                weight = self._forward[place]
-                width = outputs if place == self._last else stride_of(outputs)
-                out = self.scratch.take(("forward", place), size, width)
-                product(room[:, : weight.shape[0]], weight, out[:, :outputs])
-                room = out
+        rows, numbers = lines.shape
+        block = self.scratch.take("block", size, stride_of(numbers))
+        block[:rows, :numbers] = lines
+        block[rows:] = 0.0
+        block[:, numbers] = 1.0
+        return self.kept_of(block, labels, loss)
+
+    def takes_laid(self) -> bool:
+        """Whether the first layer takes lines with a one behind them as they lie."""
+        first = self.stack.layers[0]
+        return isinstance(first, Linear) and first.bias is not None
+
+    def kept_of(self, block: Tensor, labels: Tensor, loss: Loss) -> list[Plain]:
+        """See `kept`.
+
+        Args:
+            block: `(size, stride_of(inputs))`, a one behind each line. Written over where an
+                activation comes before all linear layers.
+            labels: for its first rows.
+            loss: its signals start the way back.
+        """
+        size, rows = block.shape[0], len(labels)
+        layers, passed = self._layers_for(block), [block]
+        for here in layers:
+            if here.weight is not None:
+                product(passed[-1][:, : here.weight.shape[0]], here.weight, here.found)
+                if here.ones is not None:
+                    here.ones.fill_(1.0)
+                passed.append(here.room)
             else:
-                found = _pointwise(layer).forward(room)
+                room = passed[-1]
+                found = _pointwise(here.layer).forward(room)
                 if found.data_ptr() != room.data_ptr():
                     room.copy_(found)
-            passed.append(room)
-        signals = self.scratch.take("signals", size, room.shape[1])
-        scores = room[:rows]
-        signals[:rows] = loss.signals(scores, labels).view_as(scores)
-        signals[rows:] = 0.0
+                passed.append(room)
+        signals = self.scratch.take("signals", size, passed[-1].shape[1])
+        signals[:rows] = loss.signals(passed[-1][:rows], labels).view_as(signals[:rows])
+        if rows < size:
+            signals[rows:] = 0.0
         left: list[Plain] = []
         for place in reversed(range(self.stack.lowest, len(layers))):
-            layer = layers[place]
-            if not isinstance(layer, Linear):
-                signals = _pointwise(layer).backward(signals, passed[place + 1])
+            here = layers[place]
+            if not isinstance(here.layer, Linear) or here.weight is None:
+                signals = _pointwise(here.layer).backward(signals, passed[place + 1])
                 continue
-            outputs, inputs = layer.weight.shape
-            theirs = signals[:, :outputs]
-            if layer.trained:
-                came = passed[place][:, : self._forward[place].shape[0]]
-                left.append(Plain(layer, came, theirs))
+            outputs, inputs = here.layer.weight.shape
+            theirs = signals if signals.shape[1] == outputs else signals[:, :outputs]
+            if here.layer.trained:
+                left.append(Plain(here.layer, passed[place][:, : here.weight.shape[0]], theirs))
             if place > self.stack.lowest:
                 signals = self.scratch.take(("back", place), size, passed[place].shape[1])
                 product(theirs, self._back[place], signals[:, :inputs])
         return left
+
+    def _layers_for(self, block: Tensor) -> list[_Layer]:
+        """Where the layers' outputs go for a block of this size."""
+        size = block.shape[0]
+        if size not in self._layers:
+            most = max(size, largest_block(self.stack))  # first, as all sizes share its memory
+            made: list[_Layer] = []
+            for place, layer in enumerate(self.stack.layers):
+                if not isinstance(layer, Linear):
+                    made.append(_Layer(layer, None, block[:0], block[:0], None))
+                    continue
+                outputs = layer.weight.shape[0]
+                width = outputs if place == self._last else stride_of(outputs)
+                room = self.scratch.take(("forward", place), most, width)[:size]
+                ones = None if place == self._last else room[:, outputs]
+                weight = self._forward[place]
+                made.append(_Layer(layer, weight, room, room[:, :outputs], ones))
+            self._layers[size] = made
+        return self._layers[size]
+
+
+class _Layer(NamedTuple):
+    """A layer with the memory of one size of blocks; made once, as each view takes a microsecond.
+
+    Attributes:
+        layer: the layer.
+        weight: as `product` takes it; None if it has none.
+        room: what its outputs are a part of.
+        found: its outputs.
+        ones: what stands behind them, for the next layer's bias.
+    """
+
+    layer: Layer
+    weight: Tensor | None
+    room: Tensor
+    found: Tensor
+    ones: Tensor | None
+
+
+def _laid_at_once(
+    orders: list[tuple[dict[int, Tensor], int, Integers]],
+) -> tuple[Integers, npt.NDArray[np.float32]]:
+    """Memory for all matrices that `steady.product` takes, each as `steady.laid` lays it.
+
+    Args:
+        orders: where each is put, and which parameters it holds, `(inputs, outputs)`.
+
+    Returns:
+        Which parameter goes where, and that memory.
+    """
+    turned = [1 < each.shape[1] < NARROW for _, _, each in orders]
+    parts, starts, end = list[Integers](), list[int](), 0
+    for (_, _, each), is_turned in zip(orders, turned, strict=True):
+        flat = (each.T if is_turned else each).ravel()
+        starts.append(end)
+        parts += [flat, np.zeros(-flat.size % LINE, dtype=np.int64)]
+        end += flat.size + parts[-1].size
+    memory = torch.empty(end)
+    for (into, place, each), is_turned, start in zip(orders, turned, starts, strict=True):
+        shape = each.shape[::-1] if is_turned else each.shape
+        matrix = memory[start : start + each.size].view(shape)
+        into[place] = matrix.t() if is_turned else matrix
+    return np.concatenate(parts), memory.numpy()
+
+
+def largest_block(stack: Stack) -> int:
+    """Rows of the largest block, however many are expected."""
+    return block_sizes(stack.widest)[0]
 
 
 def last_linear(stack: Stack) -> int:

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from abfed.learning.bookkeeping import ROUNDED_UP
 from abfed.learning.bounded import CLIP_BITS, SINGLE, Rounding, Sums
 from abfed.learning.losses import Loss
 from abfed.learning.steady import Scratch, blocks, lengths
-from abfed.learning.steady_passes import Plain, SteadyPasses
+from abfed.learning.steady_passes import Laid, Plain, SteadyPasses
 
 ROUNDED_DOWN = 1.0 - 4.0 * SINGLE
 """More than is gained where a factor becomes a float32, and where it is multiplied."""
@@ -59,6 +60,7 @@ def add_steady(
     clip: float,
     loss: Loss,
     way: Way,
+    laid: Laid | None = None,
 ) -> None:
     """Add the clipped gradients of recipients with one row each.
 
@@ -70,36 +72,53 @@ def add_steady(
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
         way: how.
+        laid: the same lines, if they lie as a block's do.
     """
-    terms, start = way.rounding.terms_for(lines.shape[0]), 0
-    for size in blocks(lines.shape[0], way.sizes):
-        rows = slice(start, start + size)
-        kept = passes.kept(lines[rows], labels[rows], size, loss)
+    count = lines.shape[0]
+    terms, start = way.rounding.terms_for(count), 0
+    for size in blocks(count, way.sizes):
+        stop = min(start + size, count)
+        theirs, block, norms = labels[start:stop], None, None
+        if laid is not None and passes.takes_laid() and start + size <= laid.block.shape[0]:
+            block = laid.block[start : start + size]
+            block[stop - start :] = 0.0
+            norms = laid.norms[start:stop] if passes.stack.lowest == 0 else None
+        if block is None:
+            kept = passes.kept(lines[start:stop], theirs, size, loss)
+        else:
+            kept = passes.kept_of(block, theirs, loss)
         sums.make_room(size)
-        add_weighted(sums, *_weighted(kept, clip, way.rounding.share, passes.scratch), terms)
-        start = rows.stop
+        kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
+        for one in kept:  # never the inputs: those of the first layer may be the data's
+            one.signals.mul_(weights)
+            sums.add(one, terms)
+        start = stop
 
 
 def _weighted(
-    kept: list[Plain], clip: float, share: float, scratch: Scratch
+    kept: list[Plain], norms: Tensor | None, clip: float, share: float, scratch: Scratch
 ) -> tuple[list[Plain], Tensor]:
-    """A block without those who aren't finite, and its rows' factors."""
-    norms = _root_of_squares(_lengths(kept, scratch)).mul_(ROUNDED_UP)
-    if not math.isfinite(float(norms.sum())):
-        alive = torch.isfinite(norms)
-        kept, norms = silenced(kept, alive), torch.where(alive, norms, torch.inf)
-    bound = share * clip
-    return kept, norms.clamp_(min=bound).reciprocal_().mul_(bound * factor(clip))
+    """A block without those who aren't finite, and its rows' factors, `(rows, 1)` float32.
 
-
-def _root_of_squares(parts: Tensor) -> Tensor:
-    """Of lines, added one after another: each number for itself, in the same order."""
-    total = parts[0]
-    if parts.shape[0] > 1:
-        for each in parts.square_()[1:]:
-            total.add_(each)
-        total.sqrt_()
-    return total
+    A factor is share · clip over the norm, at most 1, in units of which 2²⁰ are a clip. What
+    float32 may have lost of norms is put in the constant: theirs are too small by `more` at most.
+    """
+    rows = kept[0].inputs.shape[0]
+    room = scratch.take("norms", 1, rows, torch.float64)
+    weights = scratch.take("weights", rows, 1)
+    more = _lengths(kept, norms, room, scratch)
+    bound = share * clip / (more * ROUNDED_UP)
+    double = room.numpy()[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        all_finite = math.isfinite(double.sum())
+    if not all_finite:
+        alive = np.isfinite(double)
+        kept = silenced(kept, torch.from_numpy(alive))
+        double[~alive] = np.inf
+    np.maximum(double, bound, out=double)
+    np.divide(bound * factor(clip), double, out=double)
+    weights.numpy()[:, 0] = double
+    return kept, weights
 
 
 def factor(clip: float) -> float:
@@ -134,15 +153,44 @@ def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:
     ]
 
 
-def _lengths(kept: Sequence[Plain], scratch: Scratch) -> Tensor:
-    """At least ‖g‖‖a‖ of each row, `(layers, rows)` float64."""
+def _lengths(kept: Sequence[Plain], first: Tensor | None, out: Tensor, scratch: Scratch) -> float:
+    """Norms of rows' gradients, to be multiplied with what is returned: then at least as large.
+
+    Args:
+        kept: of a block, from the last layer to the first.
+        first: norms of the first layer's inputs, if they are known; of those that are no padding.
+        out: `(1, rows)` float64, written to.
+        scratch: to work in.
+    """
     layers = [one.inputs for one in kept] + [one.signals for one in kept]
-    found = scratch.take("lengths", len(layers), layers[0].shape[0])
-    for each, out in zip(layers, found, strict=True):
-        lengths(each, out)
-    more, lost = _losses(max(each.shape[1] for each in layers))
-    double = scratch.doubled("lengths", found).mul_(math.sqrt(more)).add_(math.sqrt(lost))
-    return double[: len(kept)].mul_(double[len(kept) :])
+    found, numbers = scratch.take("lengths", len(layers), layers[0].shape[0]), 1
+    rows = found.numpy()
+    for place, each in enumerate(layers):
+        numbers = max(numbers, each.shape[1])
+        if first is not None and place == len(kept) - 1:
+            rows[place, : len(first)] = first.numpy()
+            rows[place, len(first) :] = 0.0
+        elif each.shape[1] == 1:
+            np.abs(each.numpy()[:, 0], out=rows[place])
+        else:
+            lengths(each, found[place])
+    more, lost = _losses(numbers)
+    rows += np.float32(math.sqrt(lost))
+    whole = out.numpy()[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(kept) == 1:
+            whole[:] = rows[0]
+            whole *= rows[1]
+            return more
+        room = scratch.take("products", len(kept), rows.shape[1], torch.float64).numpy()
+        room[:] = rows[: len(kept)]
+        room *= rows[len(kept) :]
+        room *= room
+        np.add(room[0], room[1], out=whole)  # one after another: in the same order for each
+        for each_layer in room[2:]:
+            whole += each_layer
+        np.sqrt(whole, out=whole)
+    return more
 
 
 def at_least(squares: Tensor, numbers: int) -> Tensor:

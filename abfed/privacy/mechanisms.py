@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 MAX_MAGNITUDE = 1 << 53  # fixed-point values stay where float64 is exact
 _RARE = 1 / 64  # below it a subset is drawn, else everybody for themselves
+_FEW = 0.1  # share of those who are in: `_held`
 _SMALL = 2.0**-12  # below it a uniform's last bit is more than 2⁻⁴¹ of it
 _BLOCK = 1 << 16  # floats drawn at a time: 512 KiB of key stream stays in cache
 _FROM_ZERO = modes.CTR(bytes(16))  # a key is used once
@@ -215,13 +216,36 @@ def _each(stream: _KeyStream, population: int, rate: float) -> Integers:
     rest = rate * 256.0 - first
     found = []
     for start in range(0, population, _PEOPLE):
-        drawn = stream.octets(min(_PEOPLE, population - start))
-        inside = drawn < first
+        count = min(_PEOPLE, population - start)
+        drawn = stream.octets(count)
+        inside = np.zeros(count + -count % 8, dtype=bool)  # whole words: `_held`
+        np.less(drawn, first, out=inside[:count])
         if rest:
-            open_still = np.flatnonzero(drawn == first)
+            open_still = (drawn == first).nonzero()[0]
             inside[open_still] = stream.uniforms(open_still.size) <= rest
-        found.append(np.flatnonzero(inside) + start)
-    return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
+        here = _held(inside) if rate <= _FEW else inside.nonzero()[0]
+        found.append(here + start if start else here)
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+def _held(inside: npt.NDArray[np.bool_]) -> Integers:
+    """Places that are true, ascending, in half of numpy's time where they are few.
+
+    numpy jumps from one to the next if they are at most a tenth (`_FEW`), and a jump that can't be
+    foreseen takes 14 ns. Words of eight that hold any are more: then it looks at each in turn.
+
+    Args:
+        inside: as many as fill such words.
+    """
+    words = inside.view(np.uint64)
+    some = (words != 0).nonzero()[0]
+    within = words.take(some).view(bool).nonzero()[0]
+    places: Integers = some.take(within >> 3)
+    places <<= 3
+    places += within & 7
+    return places
 
 
 @functools.lru_cache(maxsize=8)

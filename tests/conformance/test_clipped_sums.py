@@ -28,7 +28,7 @@ def _by_book_keeping(network: nn.Module, batch: Batch, clip: float, loss: Loss) 
     stack = Stack.of(network)
     assert stack is not None
     assert stack.takes(batch.lines)
-    lines, labels, groups = batch
+    lines, labels, groups, _ = batch
     return book_keeping_units(stack, lines, labels, groups, clip, loss)
 
 

@@ -186,7 +186,7 @@ def test_where_nobody_knows_how_many_or_too_many_are_expected_all_is_exact(expec
     batch = Batch(lines, torch.ones(90), (Group(3, 30),))
     with torch.no_grad():
         found = StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
-        assert torch.equal(found, book_keeping_units(stack, *batch, 0.7, LOGISTIC))
+        assert torch.equal(found, book_keeping_units(stack, *batch[:3], 0.7, LOGISTIC))
         assert not torch.equal(found, StackSums(stack, LOGISTIC, 30.0).units(batch, 0.7))
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from abfed.learning import gradients, steady_groups
-from abfed.learning.batches import Batch
+from abfed.learning.batches import Batch, InMemory
 from abfed.learning.bookkeeping import Group, book_keeping_units
 from abfed.learning.bounded import Sums
+from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
@@ -35,8 +36,14 @@ from abfed.learning.steady import (
 )
 from abfed.learning.steady_groups import MOST_ROWS
 from abfed.learning.steady_passes import WIDEST, sizes_for
+from abfed.protocol.schema import NumericFeature
 
 SIZES = (320, 256, 128, 64)
+DESIGN = Design(
+    tuple(NumericFeature(name=f"x{place}", low=-1.0, high=1.0) for place in range(11)),
+    ("plain", "new"),
+    0,
+)
 NUMBERS = 24
 UNITS = 1 << 40
 NOTICED = 1 << 10  # units: what adding in float64 may lose is less
@@ -151,6 +158,17 @@ def _cancelling(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def _people(count: int, generator: np.random.Generator) -> RecipientRows:
+    """Recipients with one row each."""
+    return RecipientRows(
+        DESIGN,
+        generator.uniform(-1, 1, (count, 11)).astype(np.float32),
+        generator.integers(0, 2, count).astype(np.int8),
+        generator.integers(0, 2, count).astype(np.float32),
+        np.arange(count + 1, dtype=np.int64),
+    )
+
+
 def _lines(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
     """Inputs and signals of each layer, one of them weighted, as they are multiplied and added."""
     found: list[tuple[Tensor, ...]] = []
@@ -188,6 +206,49 @@ def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, 
 
 
 @pytest.mark.privacy
+@pytest.mark.parametrize("hidden", [(), (40,), (5, 33)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_lines_that_lie_as_in_a_block_sum_to_the_same_bits_and_stay_as_they_are(hidden, biased):
+    sizes = (DESIGN.width, *hidden, 1)
+    layers = [nn.Linear(a, b, bias=biased) for a, b in itertools.pairwise(sizes)]
+    stack = Stack.of(nn.Sequential(*itertools.chain(*((each, nn.ReLU()) for each in layers)))[:-1])
+    assert stack is not None
+    generator = np.random.default_rng(11)
+    for people, chosen in ((700, 300), (700, 700), (90, 1), (3, 2)):
+        rows = InMemory(_people(people, generator))
+        batch = rows.batch(np.sort(generator.permutation(people)[:chosen]))
+        assert batch.laid is not None
+        copied = Batch(batch.lines.clone(), batch.labels.clone(), batch.groups)
+        with torch.no_grad():
+            exact = StackSums(stack, LOGISTIC, 320.0).units(copied, 0.7)
+            sums = StackSums(stack, LOGISTIC, 320.0)
+            for _ in range(2):
+                assert torch.equal(sums.units(batch, 0.7), exact)
+        assert torch.equal(batch.lines, copied.lines)
+        assert exact.any()
+    with pytest.raises(IndexError, match="beyond the 3"):
+        rows.batch(np.array([3]))
+
+
+@pytest.mark.privacy
+def test_parameters_are_read_anew_for_each_batch():
+    network = nn.Sequential(nn.Linear(24, 9), nn.ReLU(), nn.Linear(9, 1))
+    stack = Stack.of(network)
+    assert stack is not None
+    batch = _batch(network, 60, 4)
+    sums = StackSums(stack, LOGISTIC, 60.0)
+    with torch.no_grad():
+        first = sums.units(batch, 0.7)
+        for each in network.parameters():
+            each.mul_(0.5)
+        found = sums.units(batch, 0.7)
+        assert not torch.equal(first, found)
+        assert torch.equal(found, StackSums(stack, LOGISTIC, 60.0).units(batch, 0.7))
+        network[0].bias[3] = torch.inf
+        assert not sums.units(batch, 0.7).any()
+
+
+@pytest.mark.privacy
 @pytest.mark.parametrize("rows", [2, MOST_ROWS])
 def test_where_pairs_are_not_steady_recipients_with_several_rows_take_the_exact_path(
     rows, monkeypatch
@@ -197,7 +258,7 @@ def test_where_pairs_are_not_steady_recipients_with_several_rows_take_the_exact_
     batch = _batch(nn.Sequential(nn.Linear(24, 1)), 30 * rows, 3)
     several = batch._replace(groups=(Group(rows, 30),))
     with torch.no_grad():
-        exact = book_keeping_units(stack, *several, 0.7, LOGISTIC)
+        exact = book_keeping_units(stack, *several[:3], 0.7, LOGISTIC)
         steady = StackSums(stack, LOGISTIC, 30.0).units(several, 0.7)
         single = StackSums(stack, LOGISTIC, 30.0).units(batch, 0.7)
         monkeypatch.setattr(steady_groups, "are_steady_pairs", lambda *_: False)
@@ -247,7 +308,7 @@ def test_a_machine_that_is_not_steady_takes_the_exact_path(rows, monkeypatch):
     stack, batch = Stack.of(network), _batch(network, 300, 1)
     assert stack is not None
     batch = batch._replace(groups=(Group(rows, 300 // rows),))
-    exact = book_keeping_units(stack, *batch, 0.7, LOGISTIC)
+    exact = book_keeping_units(stack, *batch[:3], 0.7, LOGISTIC)
     tried = []
 
     def unsteady(*shape: object, **_: object) -> bool:
@@ -266,7 +327,7 @@ def test_what_float32_can_not_bound_takes_the_exact_path():
     stack, batch = Stack.of(network), _batch(network, 10, 1)
     assert stack is not None
     wide = batch._replace(lines=batch.lines.double())
-    exact = book_keeping_units(stack, *wide, 0.7, LOGISTIC)
+    exact = book_keeping_units(stack, *wide[:3], 0.7, LOGISTIC)
     assert torch.equal(StackSums(stack, LOGISTIC, 9.0).units(wide, 0.7), exact)
 
 

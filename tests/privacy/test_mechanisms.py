@@ -21,6 +21,7 @@ from abfed.privacy.mechanisms import (
     SystemNoise,
     UnsafeSeededNoise,
     _box_muller,
+    _held,
     grid_for,
 )
 
@@ -220,6 +221,13 @@ def test_two_people_are_in_a_batch_independently(noise: Noise) -> None:
         batch = noise.poisson_batch(5, 0.4)
         together[int(0 in batch), int(4 in batch)] += 1
     assert stats.chi2_contingency(together).pvalue > TINY
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.06, 0.5, 1.0])
+def test_who_is_in_is_found_whole_words_at_a_time(share: float) -> None:
+    for count in (0, 8, 1_000, 4_096):
+        inside = np.random.default_rng(count).random(count) < share
+        np.testing.assert_array_equal(_held(inside), np.flatnonzero(inside))
 
 
 @pytest.mark.parametrize(("population", "rate", "size"), [(0, 0.5, 0), (1, 1.0, 1), (9, 1.0, 9)])
