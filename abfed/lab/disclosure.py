@@ -9,7 +9,7 @@ the kind of thing, never the thing itself:
    and none of the words that this workspace never shows;
 3. each table says which release (or plan) it is from, and it is one of this report's. A table that
    was printed, typed or made from another frame doesn't, and is refused;
-4. cells that count fewer people than `SMALL` are hidden: that changes the page and stops nothing.
+4. counts of fewer than `hiding.SMALL` people are hidden: that changes the page and stops nothing.
 
 The gate runs outside the kernel. A notebook can't turn it off. It takes time in proportion to what
 it looks at, whatever that is: no pattern searches from each place to the end.
@@ -21,14 +21,16 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from abfed.lab.counted import Counted
+from abfed.lab.hiding import hide_small
 from abfed.lab.legible import read_aloud, readings, run_together, settled
 from abfed.lab.loading import reaches_out
-from abfed.lab.page import COUNT, SYNTHETIC
+from abfed.lab.page import SYNTHETIC
 from abfed.lab.pictures import only_made_by, words_of
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
@@ -36,10 +38,6 @@ from abfed.protocol.errors import Withheld
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-SMALL = 10
-"""Counts of people below it aren't shown: the usual threshold of official statistics."""
-HIDDEN = f"&lt; {SMALL}"
 
 TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
 PICTURES = {"image/png"}
@@ -58,10 +56,6 @@ _WRITES = re.compile(r"(?<![\w-])content\s*:|\\|@counter-style", re.IGNORECASE)
 _STYLED = re.compile(r"style\s*=\s*(?:\"[^\"]*\\|'[^']*\\)")
 """Styles that write words, or spell them in a way that nobody reads."""
 _TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
-_CELL = re.compile(r"<t[dh]\b([^<>]*)>", re.IGNORECASE)
-_CELL_ENDS = re.compile(r"</t[dh]\s{0,9}>", re.IGNORECASE)
-_COUNTED = re.compile(rf"\b{COUNT}\b")
-_NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 
 
 _BY_CHANCE = re.compile(r"[0-9a-f]{8}")
@@ -82,10 +76,12 @@ class Allowed:
     Attributes:
         sources: of its tables.
         never: words of this workspace that no page shows, such as its folders and canaries.
+        counted: which names of its figures count people.
     """
 
     sources: frozenset[str]
     never: tuple[str, ...] = ()
+    counted: Counted = field(default_factory=Counted)
 
 
 def cleared(
@@ -112,7 +108,7 @@ def cleared(
             why="; ".join(f"{named[one.place]}: {one.what}" for one in found[:8]),
             do="take it out of the notebook; tables come from a run’s own frames or sections",
         )
-    return hide_small(document)
+    return hide_small(document, allowed.counted)
 
 
 def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
@@ -306,38 +302,3 @@ def _in_picture(data: str, allowed: Allowed) -> Iterator[str]:
         if not only_made_by(words):
             yield "a picture with words inside its file"
         yield from _in_text(words, allowed)
-
-
-def hide_small(document: NotebookNode) -> NotebookNode:
-    """Counts of fewer people than `SMALL` become a bound, in every table."""
-    for cell in document.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "text/html" in data:
-                hidden = _without_small(data["text/html"])
-                if hidden != data["text/html"]:
-                    data["text/html"] = hidden
-                    data.pop("text/plain", None)  # it may show the same counts
-    return document
-
-
-def _without_small(markup: str) -> str:
-    """A table's markup, each cell that counts few people with a bound in its place."""
-    parts, at = [], 0
-    while opened := _CELL.search(markup, at):
-        ended = _CELL_ENDS.search(markup, opened.end())
-        if ended is None:
-            break  # no cell of what is left has an end
-        parts.append(markup[at : opened.end()])
-        held = markup[opened.end() : ended.start()]
-        parts.append(_bounded(held) if _COUNTED.search(opened[1]) else held)
-        at = ended.start()
-    return "".join([*parts, markup[at:]])
-
-
-def _bounded(held: str) -> str:
-    number = _NUMBER.search(held)
-    if number is None:
-        return held
-    value = float(number[0].replace(",", "").replace("−", "-"))
-    return HIDDEN if value < SMALL else held

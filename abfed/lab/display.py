@@ -65,7 +65,7 @@ def effects_table(run: Run, *, alpha: float = DEFAULT_ALPHA, scope: str | None =
             name = stacked(escape(metric), escape(unit_of(run.plan, metric).per))
         seen = metric
         cells.append([name, *_cells(run, row)])
-    return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6, 7))
+    return table(head, cells, source=run.source, numeric=(2, 3, 4, 5, 6, 7), counts=())
 
 
 def _cells(run: Run, row: pd.Series[Any]) -> list[str]:

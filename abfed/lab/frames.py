@@ -1,21 +1,23 @@
 """Frames that know where they are from, and how they show themselves in a report.
 
 A frame that was computed from a run carries its source in `attrs`; pandas hands it on to what is
-selected from it. Shown in a notebook, it becomes a table of the house with that source on it, and
-its counts of recipients are marked as such. Any other frame shows itself as pandas does, and the
+selected from it. Shown in a notebook, it becomes a table of the house with that source on it, in
+which the gate looks for small counts. Any other frame shows itself as pandas does, and the
 disclosure gate refuses it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scipy import stats
 
+from abfed.lab.hiding import UNNAMED
 from abfed.lab.page import STYLE, roomy, table
 from abfed.lab.units import NONE, percent
 
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
     from abfed.learning.evaluation import Estimate
 
 LEVEL = 0.95
-SOURCE = "source"
-COUNTS = {"recipients", "count", "counts", "n", "people", "sends"}
-"""Names of columns that count people or what they did."""
+SOURCE, COUNTS = "source", "counts"
+_LARGE, _HUGE = 1e3, 1e12
+"""Between them a figure is written out without decimals."""
 
 
-def marked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The frame, saying what it was computed from."""
+def marked(frame: pd.DataFrame, source: str, *, counts: Iterable[str] = ()) -> pd.DataFrame:
+    """The frame, saying what it was computed from, and which columns count people by any name."""
     frame.attrs[SOURCE] = source
+    if names := list(counts):
+        frame.attrs[COUNTS] = names
     return frame
 
 
@@ -64,26 +68,47 @@ def frame_table(frame: pd.DataFrame) -> str:
     source = frame.attrs.get(SOURCE)
     if not isinstance(source, str):
         return str(frame._repr_html_())  # type: ignore[operator]
-    names = [str(name) for name in frame.columns]
-    head = ["Row", *names]
+    levels = [frame.index.get_level_values(place) for place in range(frame.index.nlevels)]
+    head = [_level(level, alone=len(levels) == 1) for level in levels]
+    head += [_column(name, frame.columns) for name in frame.columns]
     rows = [
-        [escape(str(index)), *(_cell(value) for value in row)]
-        for index, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True)
+        [*(_cell(label) for label in labels), *(_cell(value) for value in row)]
+        for labels, row in zip(
+            zip(*levels, strict=True), frame.itertuples(index=False, name=None), strict=True
+        )
     ]
     numeric = [
-        place + 1
+        place + len(levels)
         for place, kind in enumerate(frame.dtypes)
         if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
     ]
-    counts = [place + 1 for place, name in enumerate(names) if name.casefold() in COUNTS]
-    shown = table(head, rows, source=source, numeric=numeric, counts=counts)
+    known = frame.attrs.get(COUNTS, ())
+    counts = [place + len(levels) for place, name in enumerate(frame.columns) if name in known]
+    shown = table(head, rows, source=source, numeric=numeric, counts=counts, judged=True)
     return f'<style>{STYLE}</style><div class="abfed">{shown}</div>'
 
 
+def _level(labels: pd.Index[Any], *, alone: bool) -> str:
+    """What stands above the names of rows; pandas' own numbers of rows are known by `UNNAMED`."""
+    if labels.name is not None:
+        return str(labels.name)
+    return UNNAMED if alone and labels.is_unique else ""
+
+
+def _column(name: Any, columns: pd.Index[Any]) -> str:
+    """A column's heading; a number says what it is the number of, so that it can be judged."""
+    if isinstance(name, tuple):
+        return ": ".join(map(str, name))
+    named = isinstance(name, Real) and columns.name is not None
+    return f"{columns.name}: {name}" if named else str(name)
+
+
 def _cell(value: Any) -> str:
-    """A value as text: four significant digits, a dash for what is missing."""
+    """A value as text: four significant digits at least, a dash for what is missing."""
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else NONE
+        if not math.isfinite(value):
+            return NONE
+        return f"{value:,.0f}" if _LARGE <= abs(value) < _HUGE else f"{value:.4g}"
     if value is None or value is pd.NA:
         return NONE
     return roomy(escape(str(value)))

@@ -88,7 +88,7 @@ def known_attacks(run: Run) -> str:
     rows = [[escape(part) for part in one] for one in attacks_on(run)]
     said = "What is known to be tried against such releases, and what is left of it here:"
     head = ["Attack", "Against it", "What is left"]
-    return paragraph(said) + table(head, rows, source=run.source)
+    return paragraph(said) + table(head, rows, source=run.source, counts=())
 
 
 def _of_all_plans(run: Run) -> str:

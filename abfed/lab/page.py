@@ -138,6 +138,8 @@ WIDE = 9  # columns; more don't fit on paper at the usual size
 LONG = 30  # characters; a longer text gets room, so that it doesn't become a column of words
 COUNT = "data-count"
 """Marks a cell that counts people."""
+COUNTS_NAMED = "data-counts-named"
+"""Marks a table whose maker said which columns count people, were it none."""
 
 
 def title(run: Finished) -> str:
@@ -179,7 +181,8 @@ def table(
     *,
     source: str,
     numeric: Iterable[int] = (),
-    counts: Iterable[int] = (),
+    counts: Iterable[int] | None = None,
+    judged: bool = False,
 ) -> str:
     """A table of cells that are markup already; the first column is each row's heading.
 
@@ -189,10 +192,13 @@ def table(
         source: what its figures were computed from: `Run.source`, `plan_source(plan)` or, in a
             simulation, `SYNTHETIC`. The disclosure gate refuses a table without, or with another.
         numeric: columns whose figures stand under one another.
-        counts: columns that count people; the disclosure gate hides the small ones.
+        counts: columns that count people, of which the disclosure gate hides the small ones. Where
+            they aren't named, the gate judges each column itself (`hiding`).
+        judged: whether it judges the others although some are named.
     """
     wide = _class("wide" if len(head) > WIDE else "")
-    counted = set(counts)
+    counted = set(counts or ())
+    named = "" if counts is None or judged else f" {COUNTS_NAMED}"
     right = set(numeric) | counted
     kinds = [
         _class("n" if place in right else "") + (f" {COUNT}" if place in counted else "")
@@ -209,7 +215,8 @@ def table(
         cells += [f"<td{kind}>{one}</td>" for kind, one in zip(kinds[1:], others, strict=True)]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll" tabindex="0"><table{wide} data-source="{escape(source, quote=True)}">'
+        f'<div class="scroll" tabindex="0">'
+        f'<table{wide}{named} data-source="{escape(source, quote=True)}">'
         f"<thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -110,7 +110,7 @@ def levels(run: Run, brand: str) -> str:
         rows.append([escape(metric.name), escape(unit.per), shown, span, beside])
     table_ = table(
         ["Metric", "Counted as", "Under the control", "95 % interval", "Other brands"],
-        rows, source=run.source, numeric=(2, 3),
+        rows, source=run.source, numeric=(2, 3), counts=(),
     )  # fmt: skip
     return section(
         "Where the brand stands", table_, picture(as_svg(_plot(run, brand)), _said(run, brand))
@@ -210,7 +210,7 @@ def soundness(run: Run, brand: str) -> str:
          escape(row["reading"])]
         for row in mine.to_dict("records")
     ]  # fmt: skip
-    shown = table(["Check", "Of", "p", "Found"], rows, source=run.source, numeric=(2,))
+    shown = table(["Check", "Of", "p", "Found"], rows, source=run.source, numeric=(2,), counts=())
     return section("Can its data be believed?", paragraph(lead), shown if rows else "")
 
 
@@ -239,7 +239,7 @@ def paid(run: Run, brand: str) -> str:
         f"{brand} let {len(steps)} noised releases out of its walls, and nothing else. Asking "
         "again gives the same releases at no further cost."
     )
-    shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source)
+    shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source, counts=())
     return section(
         "What was said, and paid", paragraph(said), facts(pairs), shown, known_attacks(run)
     )

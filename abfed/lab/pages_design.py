@@ -98,7 +98,7 @@ def power(plan: Plan, *, alpha: float = 0.05) -> str:
     head = [name[:1].upper() + name[1:] for name in rows[0]]
     split = ", ".join(f"{escape(name)} {percent(one, 1)}" for name, one in found.split.items())
     better = facts([("Split of least width", split), ("Width with it", f"{found.gain:.3f} of now")])
-    shown = table(head, cells, source=plan_source(plan), numeric=range(1, len(head)))
+    shown = table(head, cells, source=plan_source(plan), numeric=range(1, len(head)), counts=())
     notes = [paragraph(note, "soft") for note in design_notes(plan)]
     return section("What it can find", shown, *notes, better)
 
@@ -159,6 +159,6 @@ def cost(plan: Plan) -> str:
         "brands is two recipients: costs add. Each silo’s own budget decides whether it answers."
     )
     head = ["Part", "Steps", f"Noise multiplier{NBSP}σ", "ε of its own"]
-    shown = table(head, rows, source=plan_source(plan), numeric=(1, 2, 3))
+    shown = table(head, rows, source=plan_source(plan), numeric=(1, 2, 3), counts=())
     once = paragraph(guarantee(plan)) if plan.noise_once else ""
     return section("Cost for each silo", paragraph(said), once, shown)

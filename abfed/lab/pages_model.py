@@ -55,7 +55,7 @@ def baselines(run: Run) -> str:
     ]
     shown = table(
         ["Told by", "AUC (higher is better)", "Log-loss (lower is better)"],
-        rows, source=run.source, numeric=(1, 2),
+        rows, source=run.source, numeric=(1, 2), counts=(),
     )  # fmt: skip
     how = (
         f"Of “{require_model(run).outcome}”, on recipients held out, with 95{NBSP}% intervals. "
@@ -147,7 +147,7 @@ def calibrated(run: Run) -> str:
         ]  # fmt: skip
         mended = [
             "<h3>Recalibrated</h3>", paragraph(recalibration_reading(found)),
-            table(head, rows, source=run.source, numeric=(1, 2, 3, 4)),
+            table(head, rows, source=run.source, numeric=(1, 2, 3, 4), counts=()),
             paragraph("Fitted to the counts that were released, so it costs nothing.", "soft"),
         ]  # fmt: skip
     return section("Calibration", shown, folded, *mended)
@@ -258,7 +258,7 @@ def further(run: Run) -> str:
     ]
     shown = table(
         ["Outcome", "AUC", "Log-loss", "Log-loss of the mean chance"],
-        rows, source=run.source, numeric=(1, 2, 3),
+        rows, source=run.source, numeric=(1, 2, 3), counts=(),
     )  # fmt: skip
     how = f"From the same network, in the same pass, with 95{NBSP}% intervals."
     return section(

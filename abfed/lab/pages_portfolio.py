@@ -125,7 +125,7 @@ def wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> str:
                 ]
             )
     head = ["Experiment", "Ended", "Brands", "Primary metric", "Arm", f"Effect, {level(alpha)}"]
-    shown = table([*head, "Decision"], rows, source=runs[-1].source, numeric=(2, 5))
+    shown = table([*head, "Decision"], rows, source=runs[-1].source, numeric=(2, 5), counts=())
     how = f"Over each experiment’s brands, against its control, at a level of {alpha:g}."
     svg = as_svg(plot_wins(runs, alpha=alpha))
     return section(
@@ -234,7 +234,7 @@ def learning(runs: Sequence[Run]) -> str:
             ]
         )
     head = ["Experiment", "Model", "Do brands differ?", "Alarms of checks"]
-    return section("Learning", table(head, rows, source=runs[-1].source))
+    return section("Learning", table(head, rows, source=runs[-1].source, counts=()))
 
 
 def brands_differ(agreement: pd.DataFrame, metric: str) -> str:
@@ -285,7 +285,11 @@ def budgets(runs: Sequence[Run]) -> str:
         for brand, (spent, total, _) in sorted(found.items())
     ]
     shown = table(
-        ["Brand", "ε spent", "ε left", "ε in all"], rows, source=runs[-1].source, numeric=(1, 2, 3)
+        ["Brand", "ε spent", "ε left", "ε in all"],
+        rows,
+        source=runs[-1].source,
+        numeric=(1, 2, 3),
+        counts=(),
     )
     svg = as_svg(_plot_budgets(found))
     return section("Budget left", picture(svg, budget_reading(runs)), shown)

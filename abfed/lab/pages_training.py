@@ -115,7 +115,7 @@ def who_gains(run: Run) -> str:
         )
     shown = table(
         ["Brand", "AUC before", "AUC after", f"Gain, ± 95{NBSP}%", NOISES_PART],
-        rows, source=run.source, numeric=(1, 2, 3, 4),
+        rows, source=run.source, numeric=(1, 2, 3, 4), counts=(),
     )  # fmt: skip
     parts = [paragraph(gains_reading(frame)), shown]
     if 0 < len(seen) < len(frame):

@@ -41,7 +41,7 @@ def ranking(run: Run) -> str:
         rows.append([named, escape(row["scorer"]), *figures])
         seen = row["arm"]
     head = ["Arm", "Ranked by", "Effect if all got it", "Qini", "AUUC"]
-    shown = table(head, rows, source=run.source, numeric=(2, 3, 4))
+    shown = table(head, rows, source=run.source, numeric=(2, 3, 4), counts=())
     how = (
         f"In percentage points of “{require_model(run).outcome}”, with 95{NBSP}% intervals, on "
         f"recipients held out. {PARTS} Qini is what following the ranking gains over random "
@@ -157,7 +157,7 @@ def targeting(run: Run) -> str:
     ]
     outcome = require_model(run).outcome
     head = ["Everybody gets", f"Share that {outcome}", "The model recommends it to"]
-    shown = table(head, rows, source=run.source, numeric=(1, 2))
+    shown = table(head, rows, source=run.source, numeric=(1, 2), counts=())
     how = f"On recipients held out, by inverse propensity, with 95{NBSP}% intervals. {PARTS}"
     return section("Is it worth following?", paragraph(said), shown, paragraph(how, "soft"))
 

@@ -265,7 +265,9 @@ def results(found: pd.DataFrame) -> str:
     ]
     head = ["Privacy", "Brands", "Size of each", "Truth", "Mean error", "Covered", "Found",
             "Found the opposite", "Width for the noise"]  # fmt: skip
-    return section("Every setting", table(head, rows, source=SYNTHETIC, numeric=range(1, 9)))
+    return section(
+        "Every setting", table(head, rows, source=SYNTHETIC, numeric=range(1, 9), counts=())
+    )
 
 
 def pictures(found: pd.DataFrame) -> str:

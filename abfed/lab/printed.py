@@ -10,13 +10,17 @@ from html import unescape
 
 _DIGIT = re.compile(r"\d")
 _FIGURE = re.compile(r"[-+−]?\d[\d,.]*(?:e[-+]?\d+)?%?", re.IGNORECASE)
-_BETWEEN = re.compile(r"[\s;|&()\[\]{}'\"]+|:\s|,(?!\d{3}(?!\d))")
+_BETWEEN = re.compile(r"[\s;|&│┃()\[\]{}'\"]+|:\s|,(?!\d{3}(?!\d))")
 """What stands between the cells of a row, as frames, lists, tuples, JSON, LaTeX print theirs."""
 _GROUPED = re.compile(r"[-+−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _OPENED = re.compile(r"([\[({,])\s{1,80}")
 _CLOSED = re.compile(r"[\])}]\s{0,80},\s{0,80}")
 """Lists of lists: on one line, or indented with each figure on its own."""
-_SERIES = re.compile(r"^(?:Name: [^\n]{0,99}, )?(?:Length: \d+, )?dtype: \w+$", re.MULTILINE)
+_APART = re.compile(r"\s{2,}|\t|\s{0,9}[;|&│┃]\s{0,9}|,(?! )")
+"""What stands between the two cells of a row of one figure: no word of a sentence ends so."""
+_SERIES = re.compile(
+    r"^(?:Freq: [^\n,]{0,20}, )?(?:Name: [^\n]{0,99}, )?(?:Length: \d+, )?dtype: \w+$", re.MULTILINE
+)
 _TABLE = re.compile(r"<table\b", re.IGNORECASE)
 _TABLE_ENDS = re.compile(r"</table\b", re.IGNORECASE)
 _BROKEN = ("<br", "<textarea", "<xmp", "<listing", "<plaintext", "white-space")
@@ -30,6 +34,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _PRE = re.compile(r"<pre\b[^<>]*>", re.IGNORECASE)
 _PRE_ENDS = re.compile(r"</pre\b", re.IGNORECASE)
 _ROW = re.compile(r"<tr\b", re.IGNORECASE)
+_LONGEST_NAME = 80  # characters of a row's name
 _ROWS = 2  # lines of figures under one another that make a table
 
 
@@ -74,10 +79,20 @@ def _has_rows(text: str) -> bool:
     for line in text.splitlines():
         words = _cells(line)
         figures = sum(bool(_FIGURE.fullmatch(word)) for word in words)
-        rows = rows + 1 if len(words) >= 3 and figures >= 2 else 0
+        row = len(words) >= 3 and figures >= 2
+        rows = rows + 1 if row or _is_named_figure(line) else 0
         if rows >= _ROWS:
             return True
     return False
+
+
+def _is_named_figure(line: str) -> bool:
+    """Whether a line is a name and a figure set apart from it, as a frame of one column prints."""
+    given = line.rstrip(" \t;|&│┃\\")
+    parts = [one for one in _APART.split(given.strip(" |│┃")) if one]
+    if len(parts) != 2 or _GROUPED.fullmatch(given.strip()):
+        return False
+    return bool(_FIGURE.fullmatch(parts[1])) and len(parts[0]) <= _LONGEST_NAME
 
 
 def _cells(line: str) -> list[str]:

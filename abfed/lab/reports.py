@@ -234,8 +234,10 @@ def _footer(asked: Order) -> str:
 
 def _unfinished(asked: Order, done: Executed) -> Made:
     """How far it came, with a banner on top; what must not leave is left out, not refused."""
-    from abfed.lab.disclosure import findings, hide_small, holds_back
+    from abfed.lab.disclosure import findings, holds_back
     from abfed.lab.exporting import as_html, as_notebook, readable, without_folders
+    from abfed.lab.hidden_text import hidden_in_text
+    from abfed.lab.hiding import hide_small
 
     failure = done.failure
     if failure is None:
@@ -248,7 +250,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         if place in withheld:
             cell["id"] = f"cell-{place}"
             _leave_out(cell, allowed)
-    reason = without_folders(failure.reason)
+    reason = hidden_in_text(without_folders(failure.reason), allowed.counted)
     if withheld or holds_back(reason, allowed):
         reason = reason.partition(":")[0]
     failure = replace(failure, reason=reason)
@@ -258,7 +260,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         f'<div class="warn" role="alert"><p><strong>{escape(said[:1].upper() + said[1:])}</strong>'
         f"</p><p>{text}</p></div>"
     )
-    shown = hide_small(document)
+    shown = hide_small(document, allowed.counted)
     title = f"INCOMPLETE: {asked.subject.title}"
     files = {
         f"{asked.name}{FAILED}.html": as_html(shown, title, banner=banner).encode(),

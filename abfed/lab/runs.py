@@ -210,7 +210,8 @@ class Run(Finished):
     @functools.cached_property
     def sample_ratios(self) -> pd.DataFrame:
         """The sample-ratio test in each brand and in all together."""
-        return marked(sample_ratios(self.plan, self.totals), self.source)
+        arms = [arm.name for arm in self.plan.arms]
+        return marked(sample_ratios(self.plan, self.totals), self.source, counts=arms)
 
     @functools.cached_property
     def training(self) -> pd.DataFrame:

@@ -168,7 +168,7 @@ def _left_out(run: Run) -> str:
         code, _, about = str(why).partition(":")
         words = REFUSAL_TEXT.get(code, str(why)) + (f" ({about})" if about else "")
         rows.append([escape(str(silo)), escape(_span(list(steps))), escape(f"{reason}: {words}")])
-    return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows, source=run.source)
+    return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows, source=run.source, counts=())
 
 
 def _span(steps: list[str]) -> str:
@@ -268,7 +268,7 @@ def privacy(run: Run) -> str:
         shown = [plain(one, 2) if math.isfinite(one) else "not shown" for one in budget]
         rows.append([escape(row["silo"]), plain(row["epsilon_run"], 2), *shown])
     head = ["Brand", "ε of this run", "ε spent, all plans", "ε left", "ε in all"]
-    parts = [paragraph(text), table(head, rows, source=run.source, numeric=(1, 2, 3, 4))]
+    parts = [paragraph(text), table(head, rows, source=run.source, numeric=(1, 2, 3, 4), counts=())]
     if ledger["epsilon_total"].notna().any():
         parts.append(picture(as_svg(plot_budget(run)), budget_reading(run)))
     return section("Privacy spent and left", *parts, known_attacks(run))

@@ -146,7 +146,7 @@ def _segment_table(run: Run, rows: Sequence[Sequence[str]], alpha: float) -> str
         "Segment", "Metric", "Arm", "Control", "In the arm", f"Difference, {level(alpha)} interval",
         "Noise’s part, worth", "p, adjusted", "Reading",
     ]  # fmt: skip
-    return table(head, rows, source=run.source, numeric=(3, 4, 5, 6, 7))
+    return table(head, rows, source=run.source, numeric=(3, 4, 5, 6, 7), counts=())
 
 
 def _segment_cells(one: Figures, above: tuple[str, str]) -> list[str]:
@@ -173,7 +173,7 @@ def _rows(run: Run, rows: Sequence[dict[str, str]], *, numeric: Sequence[int]) -
     """Rows of texts as a table, without notes where nothing is noted."""
     kept = [name for name in rows[0] if name != "note" or any(row[name] for row in rows)]
     cells = [[escape(row[name]) for name in kept] for row in rows]
-    return table(list(map(_headed, kept)), cells, source=run.source, numeric=numeric)
+    return table(list(map(_headed, kept)), cells, source=run.source, numeric=numeric, counts=())
 
 
 def _headed(name: str) -> str:

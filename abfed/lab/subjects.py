@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.counted import Counted
 from abfed.lab.disclosure import Allowed
 from abfed.lab.legible import settled
 from abfed.lab.page import SYNTHETIC, plan_source, title
@@ -47,6 +48,7 @@ class Subject:
         set_by_us: values of `notebooks.OURS`.
         files: small files for the kernel's own folder.
         choices: what a parameter can name one of, such as `brands`.
+        counted: which names of its figures count people.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Subject:
     set_by_us: Mapping[str, str] = field(default_factory=dict)
     files: tuple[tuple[str, bytes], ...] = ()
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    counted: Counted = field(default_factory=Counted)
 
     def allowed(self) -> Allowed:
         """What its page may show.
@@ -71,7 +74,8 @@ class Subject:
         words = {str(Path.home()), socket.gethostname(), str(self.workspace.resolve())}
         words |= {str(one) for folder in self.read for one in (folder, folder.resolve())}
         words = {one for one in words if len(one) >= SHORTEST_WORD}
-        return Allowed(self.sources, tuple(sorted(words | _canaries(self.workspace))))
+        never = tuple(sorted(words | _canaries(self.workspace)))
+        return Allowed(self.sources, never, self.counted)
 
 
 def _canaries(workspace: Path) -> set[str]:
@@ -176,6 +180,7 @@ def of_run(run: Finished) -> Subject:
             "runs_folder": ".",
         },
         choices={"brands": () if run.plan.noise_once else run.silos},
+        counted=Counted.of([run.plan]),
     )
 
 
@@ -197,6 +202,7 @@ def of_plan(plan: Plan, text: bytes, workspace: Path) -> Subject:
         sources=frozenset({plan_source(plan), SYNTHETIC}),
         set_by_us={"plan_file": PLAN_FILE},
         files=((PLAN_FILE, text),),
+        counted=Counted.of([plan]),
     )
 
 
@@ -222,6 +228,7 @@ def of_runs(runs: Sequence[Finished], folder: Path) -> Subject:
         read=(folder.resolve(),),
         cwd=folder.resolve(),
         set_by_us={"runs_folder": "."},
+        counted=Counted.of([run.plan for run in runs]),
     )
 
 

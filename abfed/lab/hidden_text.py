@@ -1,0 +1,160 @@
+"""Small counts in what was printed: a number is judged by the name that it stands behind.
+
+1. Behind a name (`opened: 3`, `'plain': 3`, `opened  3`, `Row(opened=3)`) a whole number below
+   `SMALL` is hidden, unless the name is a parameter's, or that of a share or an estimate; behind a
+   name that counts, so is one that isn't whole, unless it could be a share.
+2. A whole number that stands alone in its line, in a list of numbers, beside other figures of its
+   row, or behind a number's colon in braces has no name: it counts.
+3. Words of a sentence are left alone, unless they say what is counted: `3 buyers`, `opened 3`.
+
+Time grows with the text: what is looked at around a number has an end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from abfed.lab.legible import settled
+
+if TYPE_CHECKING:
+    from abfed.lab.counted import Counted
+
+SMALL = 10
+"""Counts of people below it aren't shown: the usual threshold of official statistics."""
+BOUND = f"< {SMALL}"
+
+GROUPED = r"[-−+]?\d++(?:,\d{3}(?!\d))*+(?:\.\d++)?+"
+"""A number, in groups of three digits or not."""
+_PLAIN = r"[-−+]?\d++(?:\.\d*+)?+"
+_IN_TEXT = re.compile(
+    rf"(?<![\w.:]){GROUPED}(?![\w%]|\s?%|:\d)|(?<=[A-Za-z\"']:){GROUPED}(?![\w%:])"
+)
+_LIST = re.compile(rf"[\[({{]\s{{0,9}}{_PLAIN}(?:[\s,]++{_PLAIN})*+[\s,]*+[\])}}]")
+_WRAP = re.compile(r"(?:np\.)?(?:u?int|float|Int|UInt|Float|Decimal)\d{0,2}\(['\"]?$")
+_UNWRAP = re.compile(r"['\"]?\)")
+_ENDS = re.compile(r"\.?['\"]?(?:\s{0,9}(?:$|[,;)}\]|&│┃\\±(\n])|\s{2}|\t)|\.\s")
+"""What stands behind a number that is a whole item: the end, a comma, a bracket, a gap."""
+_QUOTED = re.compile(r"(['\"])([^'\"\n]{0,60})\1$")
+_BEHIND = re.compile(r"\s{0,3}(?:of\s(?:the\s)?)?(?:\d[\d,]*\s)?([^\W\d_][\w-]{0,40})")
+_BEFORE_NAMES = ",;|&│┃{['\"=:\t"
+_PARTING = ":=|&│┃;→>"
+"""What stands between a name and its value, besides a comma and a gap."""
+_AROUND = " \t\r'\"."
+_WINDOW = 80  # characters before a number in which its name is looked for
+
+
+def hidden_in_text(text: str, counted: Counted) -> str:
+    """What was printed, each small count with a bound in its place.
+
+    >>> from abfed.lab.counted import Counted
+    >>> hidden_in_text("Counter({'warm': 12, 'urgent': 3}); rounds: 5; 4 buyers", Counted())
+    "Counter({'warm': 12, 'urgent': < 10}); rounds: 5; < 10 buyers"
+    """
+    said = settled(text)
+    small = set(_in_lists(said, counted))
+    lists = [one.span() for one in _LIST.finditer(said)]
+    for number in _outside(_IN_TEXT.finditer(said), lists):
+        if _is_small(number, counted):
+            small.add(number.span())
+    parts, at = [], 0
+    for start, end in sorted(small):
+        parts += [said[at:start], BOUND]
+        at = end
+    return "".join([*parts, said[at:]]) if small else text
+
+
+def read(number: str) -> float:
+    """A number as it is written, with a sign of either kind."""
+    return float(number.replace(",", "").replace("−", "-"))
+
+
+def are_shares(values: Iterable[float]) -> bool:
+    """Whether figures are shares, or differences between such: none beyond one, some not whole."""
+    given = list(values)
+    return all(abs(one) <= 1 for one in given) and any(one != int(one) for one in given)
+
+
+def _outside(
+    numbers: Iterable[re.Match[str]], spans: list[tuple[int, int]]
+) -> Iterator[re.Match[str]]:
+    """Numbers that stand in none of the spans, both in their order."""
+    place = 0
+    for one in numbers:
+        while place < len(spans) and spans[place][1] <= one.start():
+            place += 1
+        if place == len(spans) or one.start() < spans[place][0]:
+            yield one
+
+
+def _in_lists(text: str, counted: Counted) -> Iterator[tuple[int, int]]:
+    """Whole numbers in lists of numbers, unless the list is named after a parameter."""
+    for held in _LIST.finditer(text):
+        values = list(re.finditer(_PLAIN, held[0]))
+        before = text[max(0, held.start() - _WINDOW) : held.start()].rpartition("\n")[2]
+        name, _ = _before(before.rstrip("[( "))
+        if (name and counted.spares(name)) or are_shares(read(one[0]) for one in values):
+            continue
+        for one in values:
+            value = read(one[0])
+            if value < SMALL and value == int(value):
+                length = len(one[0].rstrip("."))
+                yield held.start() + one.start(), held.start() + one.start() + length
+
+
+def _is_small(number: re.Match[str], counted: Counted) -> bool:
+    """Whether a number in a text is a small count, by what stands around it."""
+    value = read(number[0])
+    if value >= SMALL:
+        return False
+    whole = value == int(value)
+    left, right = _around(number)
+    behind = _BEHIND.match(right)
+    if whole and behind and counted.counts(behind[1]):
+        return True
+    if not _ENDS.match(right):
+        return False
+    if not left.strip(_AROUND):
+        return whole and not right.partition("\n")[0].strip(_AROUND)
+    name, beside = _before(left)
+    if name:
+        return not counted.spares(name) and (whole or (abs(value) > 1 and counted.counts(name)))
+    word = left.rstrip()[left.rstrip().rfind(" ") + 1 :]
+    return whole and (beside or (left[-1:].isspace() and counted.counts(word)))
+
+
+def _around(number: re.Match[str]) -> tuple[str, str]:
+    """What stands before a number in its line, and what behind it, without a type's own words."""
+    text, first = number.string, max(0, number.start() - _WINDOW)
+    left = text[max(first, text.rfind("\n", first, number.start()) + 1) : number.start()]
+    right = text[number.end() : number.end() + _WINDOW]
+    if left[-1:] in {"(", "'", '"'} and (wrapped := _WRAP.search(left)):
+        closed = _UNWRAP.match(right)
+        return left[: wrapped.start()], right[closed.end() :] if closed else right
+    return left, right
+
+
+def _before(left: str) -> tuple[str, bool]:
+    """The name that a value stands behind, if any, and whether it stands beside a figure."""
+    bare = left.rstrip(" \t'\"") if left[-1:] in {"'", '"'} else left.rstrip()
+    gap, mark = left[len(bare) :], bare[-1:]
+    if mark and mark in _PARTING:
+        held = bare[:-1].rstrip("-= \t")
+    elif mark == "," and (not gap or bare[-2:-1] in {"'", '"'}):
+        held = bare[:-1].rstrip()
+    elif "\t" in gap or len(gap) > 1:
+        held = bare
+    else:
+        return "", False
+    if held[-1:] in {"'", '"'} and (quoted := _QUOTED.search(held)):
+        return quoted[2], False
+    starts = [held.rfind(one) for one in _BEFORE_NAMES]
+    if (apart := held.rfind("  ")) >= 0:
+        starts.append(apart + 1)
+    if held.count("(") > held.count(")"):
+        starts.append(held.rfind("("))
+    name = held[max(starts) + 1 :].strip()
+    if any(letter.isalpha() for letter in name):
+        return name, False
+    return "", held[-1:].isdigit() and mark != "="
