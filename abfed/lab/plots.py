@@ -104,18 +104,21 @@ def as_svg(figure: Figure) -> bytes:
     return target.getvalue()
 
 
-def plot_effects(run: Run, metric: str, *, alpha: float = 0.05) -> Figure:
+def plot_effects(run: Run, metric: str, *, alpha: float = 0.05, brand: str = "") -> Figure:
     """A forest plot: each arm against the control, in each brand and over brands.
 
     Args:
         run: whose effects.
         metric: one of the plan's metrics.
         alpha: one minus the confidence of the intervals.
+        brand: the only one beside what is over brands; each of them where empty.
 
     Raises:
         InputError: the plan has no such metric, or alpha isn't between 0 and 1.
     """
     table = effects_at(run, alpha, metric)
+    if brand:
+        table = table[table["scope"].isin({brand, THESE, LIKE_THESE})]
     unit = unit_of(run.plan, metric)
     scopes, arms = list(dict.fromkeys(table["scope"])), list(dict.fromkeys(table["arm"]))
     step = 0.34 if len(arms) > 1 else 0.45

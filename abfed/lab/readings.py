@@ -69,29 +69,29 @@ def require_model(run: Run) -> Model:
     return run.plan.model
 
 
-def sentences(run: Run, metric: str, *, alpha: float = DEFAULT_ALPHA) -> list[str]:
-    """What the run says of a metric: one for each arm against the control.
+def sentences(run: Run, metric: str, *, alpha: float = DEFAULT_ALPHA, brand: str = "") -> list[str]:
+    """What the run, or one of its brands, says of a metric: one for each arm against the control.
 
     Raises:
         InputError: the plan has no such metric, or alpha isn't between 0 and 1.
     """
     table = effects_at(run, alpha, metric)
-    rows = table[table["scope"] == widest(run)]
+    rows = table[table["scope"] == (brand or widest(run))]
     unit = unit_of(run.plan, metric)
-    place = f" {where(run)}"
+    place = f" in {brand}" if brand else f" {where(run)}"
     return [
         _sentence(run, row, unit, alpha, "" if number else place)
         for number, (_, row) in enumerate(rows.iterrows())
     ]
 
 
-def reading(run: Run, metric: str, *, alpha: float = DEFAULT_ALPHA) -> str:
+def reading(run: Run, metric: str, *, alpha: float = DEFAULT_ALPHA, brand: str = "") -> str:
     """The same in one piece: one sentence where the plan has one arm beside the control.
 
     Raises:
         InputError: the plan has no such metric, or alpha isn't between 0 and 1.
     """
-    return " ".join(sentences(run, metric, alpha=alpha))
+    return " ".join(sentences(run, metric, alpha=alpha, brand=brand))
 
 
 def _sentence(run: Run, row: pd.Series[Any], unit: Unit, alpha: float, place: str) -> str:

@@ -24,6 +24,7 @@ from abfed.lab.notebooks import (
     checked_parameters,
     declared_parameters,
     find_notebook,
+    known_notebooks,
     parse_notebook,
 )
 from abfed.lab.report_manifest import (
@@ -227,9 +228,17 @@ def _footer(asked: Order) -> str:
     return (
         f'<footer class="soft"><p>For these roles: {escape(readers)}. Made by the notebook '
         f"<code>{escape(asked.notebook)}</code>{with_values}. "
-        f"<code>abfed report verify {escape(asked.name)}</code> makes it again and compares."
+        f"<code>{escape(_verifying(asked))}</code> makes it again and compares."
         "</p></footer>"
     )
+
+
+def _verifying(asked: Order) -> str:
+    """The command that verifies a report, with what only its maker has: no path is shown."""
+    plan = " --plan PLAN_FILE" if asked.subject.facts["kind"] == "plan" else ""
+    ours = asked.notebook in known_notebooks()
+    notebook = "" if ours else f" --notebook {asked.notebook}.ipynb"
+    return f"abfed report verify {asked.name}{plan}{notebook}"
 
 
 def _unfinished(asked: Order, done: Executed) -> Made:

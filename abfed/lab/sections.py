@@ -79,7 +79,7 @@ def _wave(run: Run) -> str:
 
 
 def one_brand(run: Run, brand: str, *, alpha: float = DEFAULT_ALPHA) -> str:
-    """Effects in one brand alone; nothing where none is named.
+    """Effects in one brand alone, the primary one beside all brands; nothing where none is named.
 
     Raises:
         InputError: the run has no such brand.
@@ -94,7 +94,10 @@ def one_brand(run: Run, brand: str, *, alpha: float = DEFAULT_ALPHA) -> str:
         )
     how = "This brand by itself: intervals are wider than over all brands, and tests count its own."
     return section(
-        f"In {brand}", paragraph(how, "soft"), effects_table(run, alpha=alpha, scope=brand)
+        f"In {brand}",
+        _forest(run, run.plan.primary, alpha, brand=brand),
+        paragraph(how, "soft"),
+        effects_table(run, alpha=alpha, scope=brand),
     )
 
 
@@ -217,8 +220,9 @@ def guardrails(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     return section("Guardrails", *parts, paragraph(note, "soft"))
 
 
-def _forest(run: Run, name: str, alpha: float) -> str:
-    return picture(as_svg(plot_effects(run, name, alpha=alpha)), reading(run, name, alpha=alpha))
+def _forest(run: Run, name: str, alpha: float, *, brand: str = "") -> str:
+    figure = plot_effects(run, name, alpha=alpha, brand=brand)
+    return picture(as_svg(figure), reading(run, name, alpha=alpha, brand=brand))
 
 
 def sample_ratio(run: Run) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.batch_index import NAME, STEM, damage, index_page
-from abfed.lab.notebooks import find_notebook
+from abfed.lab.notebooks import find_notebook, known_notebooks
 from abfed.lab.report_manifest import SUFFIX, code_digest, damaged, read_manifest, versions
 from abfed.lab.subjects import Subject, of_plan, of_review, of_run, of_runs
 from abfed.protocol.canonical import sha256_hex
@@ -124,7 +124,7 @@ def verify_report(
         return _verify_index(path.parent, manifest, workspace.keys.public_key)
     verdict = Verdict(damaged(manifest, path.parent))
     subject = _subject(workspace, manifest, plan)
-    source = find_notebook(notebook or manifest["notebook"]["name"])
+    source = _notebook(notebook, manifest)
     verdict.causes = _causes(manifest, subject, source)
     formats = tuple(name.rpartition(".")[2] for name in manifest["files"])
     asked = order(
@@ -176,11 +176,30 @@ def _subject(workspace: Workspace, manifest: dict[str, Any], plan: Path | None) 
             return of_plan(Plan.load(plan), plan.read_bytes(), workspace.path)
 
 
+def _notebook(given: str, manifest: dict[str, Any]) -> Path:
+    """The notebook that somebody names, or the one of abfed's that the report was made with.
+
+    Raises:
+        InputError: it isn't one of abfed's, or there is none of that name or path.
+    """
+    name = manifest["notebook"]["name"]
+    if not given and name not in known_notebooks():
+        raise InputError(
+            "the report was made with a notebook that isn’t abfed’s",
+            where=manifest["report"],
+            why=f"its manifest has the name and digest of {name}.ipynb, and not where it lies",
+            do=f"name its path: abfed report verify {manifest['report']} --notebook {name}.ipynb",
+        )
+    return find_notebook(given or name)
+
+
 def _causes(manifest: dict[str, Any], subject: Subject, notebook: Path) -> list[str]:
     """What isn't as it was, in words."""
     found = []
+    ours = notebook in known_notebooks().values()
+    elsewhere = ", or the report’s lies elsewhere: name it with --notebook" if ours else ""
     if sha256_hex(notebook.read_bytes()) != manifest["notebook"]["digest"]:
-        found.append(f"the notebook {notebook.name} was changed")
+        found.append(f"the notebook {notebook.name} was changed{elsewhere}")
     now, then = dict(subject.facts), manifest["subject"]
     found += [
         f"the {what.replace('_', ' ')} is another one"

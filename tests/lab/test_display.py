@@ -78,6 +78,18 @@ def test_forest_plot_follows_alpha(run):
     assert wide > 1.5 * narrow
 
 
+def test_a_brand_looked_at_closely_has_a_figure_and_a_reading_of_its_own(run):
+    axes = plot_effects(run, "clicked", brand="aurora").axes[0]
+    scopes = {label.get_text() for label in axes.get_yticklabels()}
+    assert scopes == {"aurora", "these brands", "brands like these"}
+    said = reading(run, "clicked", brand="aurora")
+    assert " in aurora: " in said
+    assert said != reading(run, "clicked", brand="borealis")
+    aurora, borealis = (sections.one_brand(run, name) for name in ("aurora", "borealis"))
+    first = [one[one.index("<img") :].split(">", 1)[0] for one in (aurora, borealis)]
+    assert first[0] != first[1]
+
+
 def test_axis_says_the_unit(run):
     units = {name: plot_effects(run, name).axes[0].get_xlabel() for name in ("clicked", "revenue")}
     assert "percentage points" in units["clicked"]

@@ -3,12 +3,16 @@
 import json
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab.reports import write_report
+from abfed.lab.intake import shipped
+from abfed.lab.reports import _footer, order, write_report
+from abfed.lab.subjects import of_plan
 from abfed.lab.verifying import find_manifest, verify_report
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
+from abfed.protocol.plan import Plan
 from tests.lab.example import make_run, statistics_only
 
 
@@ -72,6 +76,27 @@ def test_another_notebook_is_named_as_the_cause(made, tmp_path):
     verdict = verify_report(workspace, run.name, notebook=str(other))
     assert verdict.identical  # the default is 0.05 as well
     assert verdict.causes == ["the notebook ab_readout.ipynb was changed"]
+
+
+def test_a_report_says_how_it_is_verified_with_a_notebook_of_ones_own(made, tmp_path, capsys):
+    workspace, run, _page = made
+    mine = tmp_path / "mine.ipynb"
+    cells = [new_code_cell('run_folder: str = ""', metadata={"tags": ["parameters"]})]
+    mine.write_text(json.dumps(new_notebook(cells=cells)))
+    page = write_report(run, workspace.reports_folder, notebook=str(mine), signer=workspace.keys)
+    command = f"abfed report verify {page.stem} --notebook mine.ipynb"
+    assert f"<code>{command}</code>" in page.read_text()
+    assert str(tmp_path) not in page.read_text()
+    assert main(["report", "verify", page.stem, "-w", str(workspace.path)]) == 2
+    assert command in capsys.readouterr().err
+    named = ["--notebook", str(mine), "-w", str(workspace.path)]
+    assert main(["report", "verify", page.stem, *named]) == 0
+
+
+def test_a_report_about_a_plan_says_that_verifying_takes_the_plan():
+    path = shipped("experiments/spring-waves.yaml")
+    subject = of_plan(Plan.load(path), path.read_bytes(), path.parent)
+    assert "--plan PLAN_FILE" in _footer(order(subject))
 
 
 def test_the_start_of_a_name_is_enough_where_it_means_one_report(made):
