@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
+from abfed.learning.fitting import check_fits, check_trainable
 from abfed.learning.gradients import BatchGradients
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
@@ -78,7 +79,7 @@ def train_round(
 
     Raises:
         ValueError: a noise multiplier or expected batch that would leave the release unprotected,
-            or a network that draws random numbers of its own.
+            or a network that draws random numbers of its own, or doesn't fit these rows.
     """
     if not 0 < noise_multiplier <= LARGEST_MULTIPLIER:
         message = (
@@ -89,6 +90,7 @@ def train_round(
     if not (math.isfinite(expected_batch) and expected_batch >= 1):
         message = f"the expected batch must be at least 1, not {expected_batch}"
         raise ValueError(message)
+    check_trainable(network)
     rows = InMemory(data) if isinstance(data, RecipientRows) else data
     before = parameters_of(network)
     with one_thread(), torch.no_grad():
@@ -99,6 +101,8 @@ def train_round(
         progress = _Progress(checkpoint, parameters)
         with progress:
             for step, batch in _steps(rows, settings, noise, first=progress.taken):
+                if step == progress.first:
+                    check_fits(network, batch, loss)
                 units = gradients.clipped_units(batch, settings.clip)
                 noised = noised_sum(
                     units, settings.clip, noise_multiplier, noise.fork(2 * step + 1)
@@ -135,15 +139,18 @@ def summed_step(
         `(parameters,)`, in 2⁻⁴⁰ of the clip: one recipient moves it by at most 2⁴⁰, exactly.
 
     Raises:
-        ValueError: a share that is no noise, or a plan of more than one step a round.
+        ValueError: a share that is no noise, a plan of more than one step a round, or a network
+            that doesn't fit these rows.
     """
     if not 0 < share <= LARGEST_MULTIPLIER or settings.local_steps != 1:
         message = f"one step with a share of noise, not {settings.local_steps} with {share}"
         raise ValueError(message)
+    check_trainable(network)
     rows = InMemory(data) if isinstance(data, RecipientRows) else data
     with one_thread(), torch.no_grad():
         gradients = BatchGradients(network, loss)
         ((_, batch),) = _steps(rows, settings, noise, first=0)
+        check_fits(network, batch, loss)
         units = gradients.clipped_units(batch, settings.clip).numpy()
     drawn = noise.fork(1).integers(np.zeros_like(units), share * 2.0**UNIT_BITS)
     return np.asarray(units + drawn)
@@ -202,7 +209,7 @@ class Checkpoint(Protocol):
 class _Progress:
     """Keeps a round's parameters from time to time, and where it is interrupted."""
 
-    __slots__ = ("_checkpoint", "_kept", "_parameters", "_since", "taken")
+    __slots__ = ("_checkpoint", "_kept", "_parameters", "_since", "first", "taken")
 
     def __init__(self, checkpoint: Checkpoint | None, parameters: Parameters) -> None:
         self._checkpoint = checkpoint
@@ -215,7 +222,7 @@ class _Progress:
                 message = "the checkpoint is of another round"
                 raise ValueError(message)
             parameters.vector.copy_(torch.from_numpy(found[1]))
-        self._kept = self.taken
+        self._kept = self.first = self.taken
         self._since = time.monotonic()
 
     def __enter__(self) -> Self:
