@@ -59,12 +59,7 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
     if not 0 <= order.explore <= 1:
         raise InputError(f"explore is {order.explore:g}", why="it is a share, from 0 to 1")
     with workspace.silo(order.silo) as service:
-        site = order.silo if is_signed_in(workspace.lab, order.silo) else COORDINATOR
-        person = workspace.office(order.silo).actor(
-            "model.score",
-            lambda: workspace.session(site),
-            submitter=_submitter(service.models, order.model),
-        )
+        person = _scorer(workspace, service.models, order)
         model = service.models.find(order.model)
         mapping = ExportMapping.load(order.mapping)
         lists = Lists(workspace.silo_folder(order.silo), Pseudonyms(service.keys))
@@ -83,9 +78,32 @@ def score_list(workspace: Workspace, order: Order) -> tuple[Path, Scored]:
     return path, scored
 
 
-def _submitter(models: Models, name: str) -> str:
-    """Who submitted a model's plan; nobody where there is no such model."""
+def _scorer(workspace: Workspace, models: Models, order: Order) -> str:
+    """Who scores, once it is known that they may.
+
+    Which models a silo keeps is told to those only who may score with them: to others a model of
+    somebody else's plan and one that there isn't are refused in the same words.
+    """
+    site = order.silo if is_signed_in(workspace.lab, order.silo) else COORDINATOR
     try:
-        return models.find(name).submitter
-    except InputError:
-        return ""
+        return workspace.office(order.silo).actor(
+            "model.score",
+            lambda: workspace.session(site),
+            submitter=_submitter(models, order.model),
+        )
+    except Refused as refused:
+        if refused.code != "rights":
+            raise
+        raise Refused(
+            f"{order.silo} keeps no model called {order.model!r:.60} that you may score with",
+            code=refused.code,
+            where=refused.where,
+            why=f"there is none, or it isn't yours to use: {refused.why}",
+            do=f"look for its name with `abfed model list`, or {refused.do}",
+        ) from refused
+
+
+def _submitter(models: Models, name: str) -> str:
+    """Whose plan it is of all models that are called so; nobody's where they are of several."""
+    people = {model.submitter for model in models.called(name).values()}
+    return people.pop() if len(people) == 1 else ""

@@ -128,21 +128,26 @@ class Models:
                 found[digest[:16]] = str(error)
         return found
 
+    def called(self, name: str) -> dict[str, KeptModel]:
+        """Models of a plan of this name, or whose own digest begins so, by digest."""
+        loaded = {digest: self.load(digest) for digest in self.digests()}
+        return {
+            digest: model
+            for digest, model in loaded.items()
+            if name == model.plan.name or (len(name) >= SHORTEST and digest.startswith(name))
+        }
+
     def find(self, name: str) -> KeptModel:
-        """The model of a plan by the plan's name, or by the first digits of its own digest.
+        """The one model that is called so.
 
         Raises:
             InputError: there is none, or more than one.
         """
-        loaded = {digest: self.load(digest) for digest in self.digests()}
-        found = [
-            digest
-            for digest, model in loaded.items()
-            if name == model.plan.name or (len(name) >= SHORTEST and digest.startswith(name))
-        ]
+        found = self.called(name)
         if len(found) == 1:
-            return loaded[found[0]]
-        kept = ", ".join(f"{model.plan.name} ({d[:12]})" for d, model in loaded.items())
+            return next(iter(found.values()))
+        shown = found or {digest: self.load(digest) for digest in self.digests()}
+        kept = ", ".join(f"{model.plan.name} ({d[:12]})" for d, model in shown.items())
         raise InputError(
             f"{len(found) or 'no'} models here are called {name!r:.60}",
             why=f"kept here: {kept}" if kept else "no model was evaluated here yet",

@@ -114,6 +114,53 @@ def test_a_purpose_that_the_policy_does_not_name_is_refused(
     assert "credit-scoring" in capsys.readouterr().err
 
 
+def named(told: dict[str, Path], name: str) -> list[str]:
+    return [name if word == MODEL else word for word in words(told)]
+
+
+def test_a_model_that_there_is_not_is_told_from_ones_own_and_not_from_anothers(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        kept = service.models.find(MODEL)
+        theirs = replace(
+            kept,
+            plan=kept.plan.model_copy(update={"name": "theirs"}),
+            arrays={name: array + 1 for name, array in kept.arrays.items()},
+            submitter="eve@coordinator",
+        )
+        digest = service.models.keep(theirs)
+    path = told["workspace"] / "silos/aurora/models" / f"{digest}.sealed"
+    said = []
+    try:
+        for name in ("theirs", "nobodys"):
+            assert main(named(told, name)) == 3
+            said.append(capsys.readouterr().err.replace(name, "…"))
+    finally:
+        path.unlink()
+    assert said[0] == said[1], "which models are kept for others is told"
+    assert "keeps no model called '…' that you may score with" in said[0]
+    assert "abfed model list" in said[0]
+
+
+def test_two_models_of_ones_own_plan_are_named_by_their_digests(
+    told: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same plan on later data: both are one's own, which isn't a missing right."""
+    with Workspace(told["workspace"]).silo("aurora") as service:
+        kept = service.models.find(MODEL)
+        again = replace(kept, arrays={name: array + 1 for name, array in kept.arrays.items()})
+        digest = service.models.keep(again)
+    try:
+        assert main(words(told)) == 2
+        err = capsys.readouterr().err
+        assert "2 models here are called" in err
+        assert digest[:12] in err
+        assert main(named(told, digest[:12])) == 0
+    finally:
+        (told["workspace"] / "silos/aurora/models" / f"{digest}.sealed").unlink()
+
+
 def test_no_link_leads_a_list_out_of_the_silo(
     told: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
