@@ -24,9 +24,11 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from abfed.learning.design_matrix import Integers
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import LARGEST, Scratch, stride_of, wild
@@ -106,41 +108,58 @@ def _trained(stack: Stack) -> list[Linear]:
 class Sums:
     """Gradients of a stack's layers, added up block by block.
 
+    All layers lie in one vector, so that few calls make it whole numbers.
+
     Args:
-        total: `(size,)` int64, in 2⁻⁴⁰ of the clip; added to.
+        stack: the network.
         scratch: to work in.
     """
 
-    __slots__ = ("_recent", "_rows", "_scratch", "_total")
+    __slots__ = ("_order", "_parts", "_recent", "_rows", "_scratch", "_whole")
 
-    def __init__(self, total: Tensor, scratch: Scratch) -> None:
-        self._total = total
+    def __init__(self, stack: Stack, scratch: Scratch) -> None:
         self._scratch = scratch
+        recent = torch.zeros(stack.size, dtype=torch.float64)
+        self._recent = recent.numpy()
+        self._whole: Integers | None = None
         self._rows = 0
-        self._recent: dict[int, tuple[Linear, Tensor]] = {}
+        self._parts: dict[int, Tensor] = {}  # a layer's, `(inputs, outputs)`, by where it starts
+        self._order = np.arange(stack.size)  # where each parameter lies in that vector
+        for layer in _trained(stack):
+            (outputs, inputs), start = layer.weight.shape, layer.start
+            stop = start + outputs * (inputs + (layer.bias is not None))
+            self._parts[start] = recent[start:stop].view(-1, outputs)
+            order = np.arange(start, stop).reshape(-1, outputs)
+            self._order[start:stop] = np.concatenate([order[:inputs].T.ravel(), *order[inputs:]])
+
+    def clear(self) -> None:
+        """Before a batch: also of what was left where one was interrupted."""
+        self._recent[:] = 0.0
+        self._whole = None
+        self._rows = 0
 
     def make_room(self, rows: int) -> None:
         """Before a block of so many rows is added."""
         if self._rows + rows > LARGEST:
-            self.settle()
+            self._settle()
         self._rows += rows
 
-    def settle(self) -> None:
-        """Add to the total, in whole numbers, what was added here."""
-        for start, (layer, recent) in self._recent.items():
-            recent.mul_(2.0 ** (UNIT_BITS - CLIP_BITS)).round_()
-            whole = (
-                self._scratch.take("whole", recent.shape[0], recent.shape[1], torch.int64)
-                .copy_(recent)
-                .t()
-            )
-            outputs, inputs = layer.weight.shape
-            stop = start + outputs * inputs
-            self._total[start:stop].view(outputs, inputs).add_(whole[:, :inputs])
-            if layer.bias is not None:
-                self._total[stop : stop + outputs].add_(whole[:, inputs])
-        self._recent.clear()
+    def _settle(self) -> None:
+        """Add in whole numbers what was added in float64."""
+        recent = self._recent
+        recent *= 2.0 ** (UNIT_BITS - CLIP_BITS)
+        units = np.rint(recent, out=recent).astype(np.int64)
+        self._whole = units if self._whole is None else self._whole + units
+        recent[:] = 0.0
         self._rows = 0
+
+    def total(self) -> Tensor:
+        """All that was added since `clear`, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
+        if self._rows:
+            self._settle()
+        if self._whole is None:
+            return torch.zeros(len(self._recent), dtype=torch.int64)
+        return torch.from_numpy(self._whole.take(self._order))
 
     def add(self, one: Plain, terms: int) -> None:
         """Add signals times inputs, of which one side was weighted, so that 2²⁰ is a clip.
@@ -149,12 +168,7 @@ class Sums:
             one: of a block.
             terms: see `Rounding.terms_for`.
         """
-        start = one.layer.start
-        if start not in self._recent:
-            shape = one.inputs.shape[1], one.signals.shape[1]
-            room = self._scratch.take(("recent", start), *shape, torch.float64)
-            self._recent[start] = one.layer, room.zero_()
-        recent = self._recent[start][1]
+        recent = self._parts[one.layer.start]
         if terms:
             add_product(recent, one.inputs, one.signals, terms, self._scratch)
         else:
@@ -180,8 +194,9 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
     on_top, rows, beside = parts(*total.shape, terms)
     count = left.shape[0]
     many = count // rows
-    theirs = left[: many * rows].unflatten(0, (many, rows)).transpose(1, 2)
-    ours = right[: many * rows].unflatten(0, (many, rows))
+    (line, next_one), (other, next_other) = left.stride(), right.stride()
+    theirs = left.as_strided((many, total.shape[0], rows), (rows * line, next_one, line))
+    ours = right.as_strided((many, rows, total.shape[1]), (rows * other, other, next_other))
     extra = count > many * rows
     for start in range(0, max(1, many), beside * on_top):
         stop = min(many, start + beside * on_top)

@@ -144,38 +144,39 @@ class StackSums:
         expected: recipients of a batch, as everybody knows it; where nobody does, all is exact.
     """
 
-    __slots__ = ("_expected", "_loss", "_passes", "_scratch", "_stack", "_ways")
+    __slots__ = ("_expected", "_loss", "_passes", "_stack", "_sums", "_ways")
 
     def __init__(self, stack: Stack, loss: Loss, expected: float = math.inf) -> None:
         self._stack = stack
         self._loss = loss
         self._expected = expected
-        self._scratch = Scratch()
-        self._passes = SteadyPasses(stack, self._scratch)
+        scratch = Scratch()
+        self._passes = SteadyPasses(stack, scratch)
+        self._sums = Sums(stack, scratch)
         self._ways: dict[tuple[int, int, str], Way] = {}
 
     def units(self, batch: Batch, clip: float) -> Tensor:
         """The sum, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
         lines, labels, groups, laid = batch
         stack, loss, single = self._stack, self._loss, lines.dtype is torch.float32
-        total = torch.zeros(stack.size, dtype=torch.int64)
-        passes, sums = self._passes, Sums(total, self._scratch)
+        passes, sums, exact, start = self._passes, self._sums, None, 0
+        sums.clear()
         if not passes.read():
-            return total
-        start = 0
+            return sums.total()
         for group in groups:
-            rows = slice(start, start + group.rows * group.recipients)
-            start = rows.stop
+            theirs, known = lines, labels
+            if len(groups) > 1:
+                rows = slice(start, start + group.rows * group.recipients)
+                theirs, known, laid, start = lines[rows], labels[rows], None, rows.stop
             way = self._way(group.rows)
             if not (single and way.sizes):
-                total += book_keeping_units(stack, lines[rows], labels[rows], (group,), clip, loss)
+                found = book_keeping_units(stack, theirs, known, (group,), clip, loss)
+                exact = found if exact is None else exact.add_(found)
             elif group.rows == 1:
-                known = None if len(groups) > 1 else laid
-                add_steady(sums, passes, lines[rows], labels[rows], clip, loss, way, known)
+                add_steady(sums, passes, theirs, known, clip, loss, way, laid)
             else:
-                add_steady_group(sums, passes, lines[rows], labels[rows], group, clip, loss, way)
-        sums.settle()
-        return total
+                add_steady_group(sums, passes, theirs, known, group, clip, loss, way)
+        return sums.total() if exact is None else exact.add_(sums.total())
 
     def _way(self, rows: int) -> Way:
         """How recipients with so many rows are summed, as long as torch is set as it is."""

@@ -145,6 +145,8 @@ def product(values: Tensor, weight: Tensor, out: Tensor) -> Tensor:
         weight: `(inputs, outputs)`, as `laid` gives it; a bias is its last line.
         out: `(rows, outputs)`, written to.
     """
+    if weight.shape[0] == 1:  # no sum
+        return torch.mul(values, weight, out=out)
     if 1 < weight.shape[1] < NARROW:
         return out.copy_(torch.mm(weight.t(), values.t()).t())
     return torch.mm(values, weight, out=out)

@@ -80,9 +80,9 @@ class SteadyPasses:
         "_copied",
         "_forward",
         "_last",
-        "_layers",
         "_order",
         "_parameters",
+        "_rooms",
         "_there",
         "scratch",
         "stack",
@@ -94,7 +94,7 @@ class SteadyPasses:
         self._last = last_linear(stack)
         self._forward: dict[int, Tensor] = {}  # memory of their own, as it was tried
         self._back: dict[int, Tensor] = {}
-        self._layers: dict[int, list[_Layer]] = {}
+        self._rooms: dict[int, list[_Room | None]] = {}
         self._parameters: list[npt.NDArray[np.float32]] = []
         orders: list[tuple[dict[int, Tensor], int, Integers]] = []
         start = 0
@@ -155,75 +155,93 @@ class SteadyPasses:
             labels: for its first rows.
             loss: its signals start the way back.
         """
-        size, rows = block.shape[0], len(labels)
-        layers, passed = self._layers_for(block), [block]
-        for here in layers:
-            if here.weight is not None:
-                product(passed[-1][:, : here.weight.shape[0]], here.weight, here.found)
-                if here.ones is not None:
-                    here.ones.fill_(1.0)
-                passed.append(here.room)
-            else:
-                room = passed[-1]
-                found = _pointwise(here.layer).forward(room)
+        size, rows = block.shape[0], labels.shape[0]
+        room, rooms = block, self._rooms_for(size)
+        passed: list[Tensor] = []  # what came out of each layer
+        for layer, here in zip(self.stack.layers, rooms, strict=True):
+            if here is None:
+                found = _pointwise(layer).forward(room)
                 if found.data_ptr() != room.data_ptr():
                     room.copy_(found)
-                passed.append(room)
-        signals = self.scratch.take("signals", size, passed[-1].shape[1])
-        signals[:rows] = loss.signals(passed[-1][:rows], labels).view_as(signals[:rows])
-        if rows < size:
+            else:
+                came = block[:, : here.weight.shape[0]] if here.came is None else here.came
+                product(came, here.weight, here.found)
+                if here.ones is not None:
+                    here.ones.fill_(1.0)
+                room = here.room
+            passed.append(room)
+        signals = self.scratch.take("signals", size, room.shape[1])
+        if rows == size:
+            signals.copy_(loss.signals(room, labels).view_as(signals))
+        else:
+            signals[:rows] = loss.signals(room[:rows], labels).view_as(room[:rows])
             signals[rows:] = 0.0
         left: list[Plain] = []
-        for place in reversed(range(self.stack.lowest, len(layers))):
-            here = layers[place]
-            if not isinstance(here.layer, Linear) or here.weight is None:
-                signals = _pointwise(here.layer).backward(signals, passed[place + 1])
+        for place in reversed(range(self.stack.lowest, len(rooms))):
+            layer, here = self.stack.layers[place], rooms[place]
+            if here is None or not isinstance(layer, Linear):
+                signals = _pointwise(layer).backward(signals, passed[place])
                 continue
-            outputs, inputs = here.layer.weight.shape
-            theirs = signals if signals.shape[1] == outputs else signals[:, :outputs]
-            if here.layer.trained:
-                left.append(Plain(here.layer, passed[place][:, : here.weight.shape[0]], theirs))
-            if place > self.stack.lowest:
-                signals = self.scratch.take(("back", place), size, passed[place].shape[1])
-                product(theirs, self._back[place], signals[:, :inputs])
+            theirs = here.signals if signals is here.back else signals[:, : layer.weight.shape[0]]
+            if layer.trained:
+                came = block[:, : here.weight.shape[0]] if here.came is None else here.came
+                left.append(Plain(layer, came, theirs))
+            if place > self.stack.lowest and here.before is not None:
+                product(theirs, self._back[place], here.before.signals)
+                signals = here.before.back
         return left
 
-    def _layers_for(self, block: Tensor) -> list[_Layer]:
-        """Where the layers' outputs go for a block of this size."""
-        size = block.shape[0]
-        if size not in self._layers:
+    def _rooms_for(self, size: int) -> list[_Room | None]:
+        """For each linear layer the memory of a block of this size."""
+        if size not in self._rooms:
             most = max(size, largest_block(self.stack))  # first, as all sizes share its memory
-            made: list[_Layer] = []
+            made: list[_Room | None] = []
+            before: _Room | None = None
             for place, layer in enumerate(self.stack.layers):
                 if not isinstance(layer, Linear):
-                    made.append(_Layer(layer, None, block[:0], block[:0], None))
+                    made.append(None)
                     continue
-                outputs = layer.weight.shape[0]
+                outputs, weight = layer.weight.shape[0], self._forward[place]
                 width = outputs if place == self._last else stride_of(outputs)
                 room = self.scratch.take(("forward", place), most, width)[:size]
-                ones = None if place == self._last else room[:, outputs]
-                weight = self._forward[place]
-                made.append(_Layer(layer, weight, room, room[:, :outputs], ones))
-            self._layers[size] = made
-        return self._layers[size]
+                back = self.scratch.take(("back", place), most, width)[:size]
+                before = _Room(
+                    weight,
+                    None if before is None else before.room[:, : weight.shape[0]],
+                    room,
+                    room[:, :outputs],
+                    None if place == self._last else room[:, outputs],
+                    back,
+                    back[:, :outputs],
+                    before,
+                )
+                made.append(before)
+            self._rooms[size] = made
+        return self._rooms[size]
 
 
-class _Layer(NamedTuple):
-    """A layer with the memory of one size of blocks; made once, as each view takes a microsecond.
+class _Room(NamedTuple):
+    """A linear layer's memory for one size of blocks; made once: each view takes microseconds.
 
     Attributes:
-        layer: the layer.
-        weight: as `product` takes it; None if it has none.
-        room: what its outputs are a part of.
-        found: its outputs.
-        ones: what stands behind them, for the next layer's bias.
+        weight: as `product` takes it.
+        came: what comes in; None if that is the block itself.
+        room: what goes out, and what is beside it.
+        found: what goes out.
+        ones: what stands behind it, for the next layer's bias.
+        back: derivatives by what goes out, and what is beside them.
+        signals: the derivatives.
+        before: of the linear layer before this one.
     """
 
-    layer: Layer
-    weight: Tensor | None
+    weight: Tensor
+    came: Tensor | None
     room: Tensor
     found: Tensor
     ones: Tensor | None
+    back: Tensor
+    signals: Tensor
+    before: _Room | None
 
 
 def _laid_at_once(

@@ -170,7 +170,10 @@ class _KeyStream:
 
     def uniforms(self, count: int) -> Floats:
         """`count` uniforms on (0, 1] with 53 bits each."""
-        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
+        found = (self.words(count) >> np.uint64(11)).astype(np.float64)
+        found += 1.0
+        found *= 2.0**-53
+        return found
 
 
 def _box_muller(stream: _KeyStream, count: int) -> Floats:
