@@ -76,6 +76,7 @@ class SteadyPasses:
     """
 
     __slots__ = (
+        "_are_ones",
         "_back",
         "_copied",
         "_forward",
@@ -92,6 +93,7 @@ class SteadyPasses:
         self.stack = stack
         self.scratch = scratch
         self._last = last_linear(stack)
+        self._are_ones = True  # from the start, as long as nobody writes over them
         self._forward: dict[int, Tensor] = {}  # memory of their own, as it was tried
         self._back: dict[int, Tensor] = {}
         self._rooms: dict[int, list[_Room | None]] = {}
@@ -134,6 +136,7 @@ class SteadyPasses:
             signals of those that were added are 0. What isn't finite stays so. All may be written
             over, and stays until the next pass. Sensitive.
         """
+        self._are_ones = False  # inputs may be written over, and so may the ones behind them
         rows, numbers = lines.shape
         block = self.scratch.take("block", size, stride_of(numbers))
         block[:rows, :numbers] = lines
@@ -154,6 +157,9 @@ class SteadyPasses:
                 activation comes before all linear layers.
             labels: for its first rows.
             loss: its signals start the way back.
+
+        Returns:
+            As `kept`, but that inputs may not be written over.
         """
         size, rows = block.shape[0], labels.shape[0]
         room, rooms = block, self._rooms_for(size)
@@ -166,7 +172,7 @@ class SteadyPasses:
             else:
                 came = block[:, : here.weight.shape[0]] if here.came is None else here.came
                 product(came, here.weight, here.found)
-                if here.ones is not None:
+                if not (self._are_ones or here.ones is None):
                     here.ones.fill_(1.0)
                 room = here.room
             passed.append(room)
@@ -203,7 +209,10 @@ class SteadyPasses:
                     continue
                 outputs, weight = layer.weight.shape[0], self._forward[place]
                 width = outputs if place == self._last else stride_of(outputs)
-                room = self.scratch.take(("forward", place), most, width)[:size]
+                whole = self.scratch.take(("forward", place), most, width)
+                if place != self._last:
+                    whole[:, outputs] = 1.0
+                room = whole[:size]
                 back = self.scratch.take(("back", place), most, width)[:size]
                 before = _Room(
                     weight,

@@ -88,7 +88,8 @@ def add_steady(
         else:
             kept = passes.kept_of(block, theirs, loss)
         sums.make_room(size)
-        kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
+        with np.errstate(over="ignore", invalid="ignore"):  # what isn't finite is silenced
+            kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
         for one in kept:  # never the inputs: those of the first layer may be the data's
             one.signals.mul_(weights)
             sums.add(one, terms)
@@ -109,9 +110,7 @@ def _weighted(
     more = _lengths(kept, norms, room, scratch)
     bound = share * clip / (more * ROUNDED_UP)
     double = room.numpy()[0]
-    with np.errstate(over="ignore", invalid="ignore"):
-        all_finite = math.isfinite(double.sum())
-    if not all_finite:
+    if not math.isfinite(double.sum()):
         alive = np.isfinite(double)
         kept = silenced(kept, torch.from_numpy(alive))
         double[~alive] = np.inf
@@ -177,19 +176,18 @@ def _lengths(kept: Sequence[Plain], first: Tensor | None, out: Tensor, scratch: 
     more, lost = _losses(numbers)
     rows += np.float32(math.sqrt(lost))
     whole = out.numpy()[0]
-    with np.errstate(over="ignore", invalid="ignore"):
-        if len(kept) == 1:
-            whole[:] = rows[0]
-            whole *= rows[1]
-            return more
-        room = scratch.take("products", len(kept), rows.shape[1], torch.float64).numpy()
-        room[:] = rows[: len(kept)]
-        room *= rows[len(kept) :]
-        room *= room
-        np.add(room[0], room[1], out=whole)  # one after another: in the same order for each
-        for each_layer in room[2:]:
-            whole += each_layer
-        np.sqrt(whole, out=whole)
+    if len(kept) == 1:
+        whole[:] = rows[0]
+        whole *= rows[1]
+        return more
+    room = scratch.take("layers", len(kept), rows.shape[1], torch.float64).numpy()
+    room[:] = rows[: len(kept)]
+    room *= rows[len(kept) :]
+    room *= room
+    np.add(room[0], room[1], out=whole)  # one after another: in the same order for each row
+    for each_layer in room[2:]:
+        whole += each_layer
+    np.sqrt(whole, out=whole)
     return more
 
 
