@@ -65,8 +65,12 @@ _FAILURES = {
     "ConnectionRefusedError": "its silo service is not running",
     "FileNotFoundError": "its silo service is not running",
     "ConnectionResetError": "its silo service gave no answer; that silo's own log says why",
+    "error 3": "its question was lost at the SuperLink",
+    "error 4": "its answer was lost at the SuperLink",
+    "error 5": "its node went, or hangs: the SuperLink hears no more of it",
+    "error 8": "its courier was ended before it answered",
 }
-"""What couriers and executors tell by an exception's type, in words."""
+"""What couriers and executors tell by an exception's type, and Flower by a number, in words."""
 
 Reason = Literal["refused", "failed", "absent", "integrity", "outlier", "not-in-run", "frozen"]
 

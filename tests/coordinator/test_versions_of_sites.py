@@ -1,6 +1,7 @@
 """Sites of different versions: they work together or say clearly why not."""
 
 import pytest
+from flwr.common.constant import ErrorCode
 
 from abfed.coordinator.app import carry_out
 from abfed.coordinator.exchange import LeftOut, describe
@@ -51,3 +52,16 @@ def test_an_executor_that_takes_another_bundle_is_told_in_words():
     said = describe(LeftOut("failed", "UnpinnedBundle"))
     assert "abfed federation bundle" in said
     assert describe(LeftOut("failed", "MemoryError")) == "failed: MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (ErrorCode.MESSAGE_UNAVAILABLE, "question was lost"),
+        (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "answer was lost"),
+        (ErrorCode.NODE_UNAVAILABLE, "its node went, or hangs"),
+        (ErrorCode.CLIENT_APP_CRASHED, "courier was ended"),
+    ],
+)
+def test_what_flower_says_by_a_number_is_told_in_words(code, said):
+    assert said in describe(LeftOut("failed", f"error {code}"))

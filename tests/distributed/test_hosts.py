@@ -171,7 +171,7 @@ def rig(network, place):
 
 
 DELAYS = (
-    ("netem", "delay", "300ms", "100ms", "rate", "256kbit"),
+    ("netem", "delay", "300ms", "100ms", "loss", "3%", "rate", "256kbit"),
     ("tbf", "rate", "256kbit", "burst", "32k", "latency", "800ms"),  # kernels without netem queue
 )
 
@@ -212,6 +212,7 @@ def done(rig, capture):
     disturbing.join(30)
     assert finished.returncode == 0, finished.stdout + finished.stderr + rig.told()
     assert told_of in (["netem", "cut"], ["tbf", "cut"]), "the links were not disturbed"
+    sys.stdout.write(f"one link was cut, another slowed down by the kernel's {told_of[0]}\n")
     capture[1].send_signal(signal.SIGINT)
     capture[1].wait(60)
     return json.loads(finished.stdout)

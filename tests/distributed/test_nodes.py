@@ -1,4 +1,4 @@
-"""What may happen to a brand's node alone: its disk fills up, its clock is wrong.
+"""What may happen to a brand's node alone: its disk fills up, its clock is wrong, its link is bad.
 
 The silo behind it has a disk and a clock of its own, which `test_faults.py` fills and turns.
 """
@@ -7,10 +7,17 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+import time
 
 import pytest
 
+from abfed.coordinator.node import NODE_FILE, Node
+from abfed.protocol.canonical import canonical_bytes
+from abfed.site.files import write_private
+from tests.distributed.relay import DOWN, UP, Relay
 from tests.distributed.rig import BRANDS, Rig, needs_nginx, plan_file
+from tests.distributed.test_chaos import check_whole
 from tests.distributed.test_faults import fill
 from tests.distributed.test_operations import TOTALS_ONLY, status
 
@@ -22,6 +29,9 @@ def rig(tmp_path_factory):
     """A federation; aurora's node has a small disk of its own where that can be had."""
     rig = Rig(tmp_path_factory.mktemp("nodes"))
     node = rig.joined["aurora"].node
+    rig.relay = Relay(rig.port)
+    reaching = Node(node).settings.model_copy(update={"address": f"localhost:{rig.relay.port}"})
+    write_private(node / NODE_FILE, canonical_bytes(reaching.model_dump(mode="json")))
     small = os.getuid() == 0
     try:
         if small:
@@ -34,6 +44,7 @@ def rig(tmp_path_factory):
         yield rig
     finally:
         rig.down()
+        rig.relay.close()
         if small:
             subprocess.run(["umount", "--lazy", str(node)], check=True)  # a log may be open yet
 
@@ -76,3 +87,40 @@ def test_a_node_whose_clock_is_ten_minutes_ahead_is_left_out_and_comes_back_by_i
     del rig.hosts["aurora.node"]
     rig.connect("aurora")
     rig.wait_until(lambda: all(row["node"] == "online" for row in status(rig)["silos"]), 150)
+
+
+def test_a_link_that_is_slow_cut_and_silent_in_each_direction_changes_nothing_of_a_run(rig):
+    relay, seconds = rig.relay, 6.0
+    plan = plan_file(
+        rig.folder / "link.yaml",
+        name="link",
+        training={"rounds": 4, "local_steps": 2, "sampling_rate": 0.1},
+        waiting={"retry_seconds": 1, "retries": 60, "step_seconds": 300, "silent_seconds": 30},
+    )
+    known, done = len(rig.events()), []
+
+    def asked(step):
+        rig.wait_until(lambda: any(e.get("step") == step for e in rig.events()[known:]))
+
+    def disturb():
+        relay.delay = {UP: 0.2, DOWN: 0.3}
+        asked("train-0001")
+        done.append(relay.cut())
+        for number, way in enumerate((UP, DOWN), start=2):
+            asked(f"train-{number:04d}")
+            relay.held = {way}
+            time.sleep(seconds)
+            relay.held = set()
+            done.append(way)
+
+    disturbing = threading.Thread(target=disturb, daemon=True)
+    disturbing.start()
+    before = dict(relay.carried)
+    finished = rig.run(plan)
+    disturbing.join(30)
+    assert finished.returncode == 0, finished.stdout + finished.stderr + rig.told()
+    assert done[0] >= 1, "no line was cut"
+    assert done[1:] == [UP, DOWN]
+    assert all(relay.carried[way] - before[way] > 10_000 for way in before), "it went elsewhere"
+    assert json.loads(finished.stdout)["silos"] == list(BRANDS)
+    check_whole(rig, json.loads(finished.stdout)["run"], plan, 4)
