@@ -121,9 +121,9 @@ def carry_out_order(workspace: Path, digest: str, grid: Grid) -> RunOutcome:
     except OSError as error:  # a full disk, most likely: the log may not take a line either
         failed = storage_error(error) or RunFailed(
             f"the system said no ({error.strerror})",
-            where=str(site.workspace),
             do="see to it, then run the plan again with --resume",
         )
+        failed.where = failed.where or str(site.workspace)  # a full disk says of no file which
         events.end(failed.as_dict() | {"exit_code": failed.exit_code})
         raise failed from error
     except Exception as error:

@@ -3,6 +3,7 @@
 One federation for all of it, in the order of the file.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ name = "abfed-courier"
 version = "1.0.0"
 description = "carries more than it should"
 license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0"]
+dependencies = ["flwr>=1.41.0", "cowsay==6.1"]
 [tool.flwr.app]
 publisher = "abfed"
 fab-format-version = 1
@@ -54,7 +55,7 @@ order = ""
 
 
 def changed_bundle() -> bytes:
-    """Our own courier, with a line more."""
+    """Our own courier, with a line more, that asks for a package."""
     source = Path(courier.__file__).read_bytes() + b"\nSTOLEN = open('/etc/hostname').read()\n"
     files = {"pyproject.toml": DESCRIPTION.encode(), "LICENSE": b"none", "courier.py": source}
     return build_fab_from_files(files)[0]
@@ -228,7 +229,7 @@ def test_our_own_coordinator_takes_no_changed_bundle_either(rig, monkeypatch):
 
 
 def test_a_neighbouring_release_is_let_in_by_name(rig, monkeypatch):
-    """And what runs at the brand is what is installed there, whatever was sent."""
+    """And what runs at the brand is what is installed there, whatever was sent or asked for."""
     for brand in BRANDS:
         rig.end(f"{brand}.node")
         rig.options[f"{brand}.node"] = ("--also", sha256_hex(changed_bundle()))
@@ -237,6 +238,9 @@ def test_a_neighbouring_release_is_let_in_by_name(rig, monkeypatch):
     run = other_bundle(rig, monkeypatch, "neighbours")
     assert set(run.silos) == set(BRANDS)
     assert sha256_hex(make_bundle()) in (rig.joined["aurora"].node / "bundle.sha256").read_text()
+    assert importlib.util.find_spec("cowsay") is None
+    installed = [*rig.folder.rglob("*.dist-info"), *rig.folder.rglob("pyvenv.cfg")]
+    assert not installed, "a dependency of what was sent was installed"
 
 
 def test_a_revoked_silo_is_cut_off_and_not_asked(rig):
