@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
     from abfed.lab.runs import Run
 
+_RANKED = ("effect", "qini", "auuc")
 APART = 0.64  # of a tenth: how far its arms stand apart in a drawing
 DROWNED = "Noise drowns it at this ε: nothing can be said."
+LOUD = 0.95  # of an interval's variance: where the noise has more, chance's part is said too large
+LOUD_NOTE = (
+    "Where noise has nearly all of an interval’s variance, the rest is said too large: in "
+    "simulations chance came out at up to 1.44 times what it was. It hardly widens the interval."
+)
 UNRANKED = "Nothing can be said: noise drowns it, or the model says the same of nearly everybody."
 
 
@@ -37,7 +43,7 @@ def ranking(run: Run) -> str:
     for row in found.uplift.to_dict("records"):
         arm = escape(row["arm"])
         named = f'<span class="unseen">{arm}</span>' if row["arm"] == seen else arm
-        figures = [_points(row, name) for name in ("effect", "qini", "auuc")]
+        figures = [_points(row, name) for name in _RANKED]
         rows.append([named, escape(row["scorer"]), *figures])
         seen = row["arm"]
     head = ["Arm", "Ranked by", "Effect if all got it", "Qini", "AUUC"]
@@ -49,6 +55,9 @@ def ranking(run: Run) -> str:
         "noise of its own, so an arm’s effect is told twice."
     )
     parts = [paragraph(_ranking_reading(found.uplift)), shown, paragraph(how, "soft")]
+    shares = found.uplift[[f"{name}_privacy_share" for name in _RANKED]]
+    if (shares > LOUD).any(axis=None):
+        parts.append(paragraph(LOUD_NOTE, "soft"))
     if len(found.deciles):
         parts.append(picture(as_svg(_plot_deciles(found.deciles)), _decile_reading(found)))
     return section("Does it know whom an arm moves?", *parts)

@@ -108,6 +108,16 @@ def test_both_parts_are_drawn_and_said(run: Run) -> None:
         assert said in page
 
 
+def test_where_noise_is_nearly_all_a_page_says_that_chances_part_is_said_too_large(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loudest = Evaluation.of(run).uplift["qini_privacy_share"].max()
+    monkeypatch.setattr(pages_uplift, "LOUD", loudest + 1e-9)
+    assert pages_uplift.LOUD_NOTE not in pages_uplift.ranking(run)
+    monkeypatch.setattr(pages_uplift, "LOUD", loudest - 1e-9)
+    assert "1.44 times" in pages_uplift.ranking(run)
+
+
 def registered(run: Run) -> Standing:
     workspace = Workspace(Path(run.folder).parent.parent)
     (one,) = registry_of(workspace).standings()
