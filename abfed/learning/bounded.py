@@ -79,22 +79,31 @@ class Rounding(NamedTuple):
         return self.terms if recipients <= self.most else 0
 
 
-def rounding_for(stack: Stack, most: float, length: float = 1.0) -> Rounding:
+def rounding_for(stack: Stack, most: float, length: float = 1.0, *, made: bool = False) -> Rounding:
     """How a network's gradients are added.
 
     Args:
         stack: the network.
         most: recipients, as everybody knows it.
         length: of a recipient's rows' gradients, added up, in clips.
+        made: whether gradients of layers with one output are made first, and added in float64.
     """
     # So many are added until they become whole numbers, which takes half a unit each time; they may
     # be of other groups, too
     double = 2 * AT_ONCE * DOUBLE * MOST_RECIPIENTS * MOST_LENGTH
     whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_OF_ALL / LARGEST) * 2.0**-UNIT_BITS
     terms = min(MOST_TERMS, math.floor(MOST_LOST / 2 / (most * length * SINGLE)))
-    shapes = [(one.weight.shape, one.bias is not None) for one in _trained(stack)]
-    if terms < LEAST_TERMS or not all(
-        is_bounded(outputs, inputs + biased, terms) for (outputs, inputs), biased in shapes
+    shapes = [
+        (one.weight.shape, one.bias is not None)
+        for one in _trained(stack)
+        if not (made and one.weight.shape[0] == 1)
+    ]
+    if (
+        not shapes
+        or terms < LEAST_TERMS
+        or not all(
+            is_bounded(outputs, inputs + biased, terms) for (outputs, inputs), biased in shapes
+        )
     ):
         return Rounding(0, most, (1.0 - whole) / (1.0 + 2.0 * double))
     single = terms * SINGLE / (1.0 - terms * SINGLE) * most * length

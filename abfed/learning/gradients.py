@@ -23,23 +23,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import ROUNDED_UP, Group, book_keeping_units
-from abfed.learning.bounded import MOST_RECIPIENTS, Sums, rounding_for
+from abfed.learning.bounded import MOST_RECIPIENTS, Rounding, Sums, rounding_for
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
-from abfed.learning.steady import Scratch
+from abfed.learning.steady import Scratch, counts_for
 from abfed.learning.steady_groups import (
     MOST_ROWS,
-    add_steady_group,
+    add_steady_groups,
     are_paired,
     longest,
+    longest_beside,
 )
 from abfed.learning.steady_passes import SteadyPasses, sizes_for
 from abfed.learning.steady_sums import EXACT, Way, add_steady
@@ -163,20 +164,30 @@ class StackSums:
         sums.clear()
         if not passes.read():
             return sums.total()
-        for group in groups:
-            theirs, known = lines, labels
-            if len(groups) > 1:
-                rows = slice(start, start + group.rows * group.recipients)
+        for run, ways in self._runs(groups):
+            theirs, known, way = lines, labels, ways[0]
+            if len(run) < len(groups):
+                rows = slice(start, start + sum(group.rows * group.recipients for group in run))
                 theirs, known, laid, start = lines[rows], labels[rows], None, rows.stop
-            way = self._way(group.rows)
             if not (single and way.sizes):
-                found = book_keeping_units(stack, theirs, known, (group,), clip, loss)
+                found = book_keeping_units(stack, theirs, known, run, clip, loss)
                 exact = found if exact is None else exact.add_(found)
-            elif group.rows == 1:
+            elif run[0].rows == 1:
                 add_steady(sums, passes, theirs, known, clip, loss, way, laid)
             else:
-                add_steady_group(sums, passes, theirs, known, group, clip, loss, way)
+                add_steady_groups(sums, passes, theirs, known, run, clip, loss, ways)
         return sums.total() if exact is None else exact.add_(sums.total())
+
+    def _runs(self, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Way]]]:
+        """Groups that are added together, and how each is."""
+        found = [(group, self._way(group.rows)) for group in groups]
+
+        def together(one: tuple[Group, Way]) -> tuple[bool, Rounding]:
+            return one[0].rows == 1, one[1].rounding
+
+        for _, run in itertools.groupby(found, together):
+            some, ways = zip(*run, strict=True)
+            yield list(some), list(ways)
 
     def _way(self, rows: int) -> Way:
         """How recipients with so many rows are summed, as long as torch is set as it is."""
@@ -185,13 +196,17 @@ class StackSums:
             stack, expected = self._stack, self._expected
             most = expected + 4.0 * math.sqrt(expected)  # standard deviations of a Poisson draw
             sizes: tuple[int, ...] = ()
+            counts: tuple[int, ...] = ()
             if expected <= MOST_RECIPIENTS / 2 and rows <= MOST_ROWS:
                 sizes = sizes_for(stack, expected * rows, rows)
-                if rows > 1 and not are_paired(stack, sizes, rows):
-                    sizes = ()
-            if sizes:
-                length = longest(rows, most)
-                self._ways[key] = Way(sizes, rounding_for(stack, most, length), length)
+                if sizes and rows > 1:
+                    counts = counts_for(sizes, rows)
+                    sizes = sizes if are_paired(stack, counts, rows) else ()
+            if sizes and rows == 1:
+                self._ways[key] = Way(sizes, rounding_for(stack, most), 1.0)
+            elif sizes:
+                rounding = rounding_for(stack, most, longest_beside(rows, most), made=True)
+                self._ways[key] = Way(sizes, rounding, longest(rows, most), counts)
             else:
                 self._ways[key] = EXACT
         return self._ways[key]

@@ -71,6 +71,18 @@ def _fitting(rows: float) -> int:
     return max(SMALLEST, step * math.ceil(rows / step))
 
 
+def counts_for(sizes: Sequence[int], together: int) -> tuple[int, ...]:
+    """Of how many groups of lines products are made at a time, the most first.
+
+    Args:
+        sizes: of blocks.
+        together: lines of a group; no more than the smallest block has.
+    """
+    counts = {size // together for size in sizes}
+    few = {1 << power for power in range(min(counts).bit_length())}
+    return tuple(sorted(counts | few, reverse=True))
+
+
 def blocks(rows: int, sizes: Sequence[int]) -> Iterator[int]:
     """The sizes of the blocks that hold so many rows, one after another; each may be padded.
 
@@ -200,6 +212,20 @@ def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     return out
 
 
+def sums_together(values: Tensor, together: int, out: Tensor) -> Tensor:
+    """The sum of lines that belong together, number by number, `(groups, numbers)`.
+
+    Args:
+        values: `(rows, numbers)`; as many as fill the groups.
+        together: lines next to each other that belong together; at least 2.
+        out: `(groups, numbers)`, written to.
+    """
+    parts = values.unflatten(0, (-1, together))
+    if together == 2:
+        return torch.add(parts[:, 0], parts[:, 1], out=out)
+    return torch.sum(parts, 1, out=out)
+
+
 def added(values: Tensor) -> Tensor:
     """The sum of each line, `(rows,)`, in whatever order torch adds.
 
@@ -216,6 +242,7 @@ def is_steady(
     together: int = 1,
     *,
     tight: bool = False,
+    terms: int | None = None,
 ) -> bool:
     """Whether an operation gives a line the same bits at each place of blocks of this size.
 
@@ -225,6 +252,7 @@ def is_steady(
         size: lines of a block, at least `SMALLEST`.
         together: lines next to each other that belong together; as many as fill the block.
         tight: whether lines lie right behind each other.
+        terms: that a number is the sum of; as many as a line has, if it isn't said.
     """
     placed = torch.Tensor.contiguous if tight else _strided
     dice = torch.Generator().manual_seed(_SEED)
@@ -233,7 +261,7 @@ def is_steady(
     parts = lines.split(max(1, SMALLEST // together) * together)
     known = torch.cat([operation(placed(each)) for each in parts])
     told = known[0].numel()
-    for _ in range(max(3, math.ceil(numbers_told(numbers) / told))):
+    for _ in range(max(3, math.ceil(numbers_told(terms or numbers) / told))):
         turn = int(torch.randint(count, (), generator=dice))
         found = operation(placed(_repeated(lines, turn * together, size)))
         if not torch.equal(found, _repeated(known, turn, size // together)):
@@ -318,14 +346,17 @@ def is_steady_layer(
 
 
 @functools.lru_cache(maxsize=4096)
-def are_steady_pairs(numbers: int, size: int, together: int, threads: int) -> bool:
+def are_steady_pairs(
+    numbers: int, count: int, together: int, threads: int, *, tight: bool = False
+) -> bool:
     """Whether `pair_products`, and sums of as many numbers, are steady here.
 
     Args:
         numbers: of a line.
-        size: of the blocks.
+        count: of groups.
         together: lines that belong together.
         threads: that torch has now.
+        tight: whether lines lie right behind each other.
     """
 
     def operation(values: Tensor) -> Tensor:
@@ -335,4 +366,27 @@ def are_steady_pairs(numbers: int, size: int, together: int, threads: int) -> bo
         sums = torch.stack([added(double), added(diagonal)], 1)
         return torch.cat([double, sums], 1)
 
-    return threads == torch.get_num_threads() and is_steady(operation, numbers, size, together)
+    return threads == torch.get_num_threads() and is_steady(
+        operation, numbers, count * together, together, tight=tight
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def are_steady_sums(numbers: int, count: int, together: int, threads: int) -> bool:
+    """Whether `sums_together` is steady here.
+
+    Args:
+        numbers: of a line.
+        count: of groups.
+        together: lines that belong together.
+        threads: that torch has now.
+    """
+
+    def operation(values: Tensor) -> Tensor:
+        groups = len(values) // together
+        room = torch.zeros(groups, stride_of(numbers))[:, :numbers]
+        return sums_together(values[: groups * together], together, room)
+
+    return threads == torch.get_num_threads() and is_steady(
+        operation, numbers, count * together, together, terms=together
+    )

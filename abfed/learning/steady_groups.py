@@ -2,23 +2,28 @@
 
 As `abfed.learning.steady_sums`: what a recipient adds is a sum of exact products of float32
 vectors, no longer than their share of the clip, which follows from the parameters and their own
-rows alone. In a block each recipient's rows stand next to each other.
+rows alone. In a block each recipient's rows stand next to each other, and recipients with equally
+many rows (`Part`).
 
-1. The norm is of a recipient's *summed* gradient: its square is Σ_jj' (g_j·g_j')(a_j·a_j') over
-   pairs of their k rows, with inputs a (and 1 for the bias) and signals g (Li et al. 2022): two
-   small matrix products for each recipient and layer.
-2. L = Σ_j ‖g_j‖‖a_j‖ is at least the norm, and more where rows cancel each other. What float32
-   loses is a share of L, whatever the order of its sums: (m + n and a few) 2⁻²⁴ L² of a layer's
-   square, m and n the layer's inputs and outputs, and 2⁻²⁴ L where rows are multiplied by their
-   factor. So much is added to the norm.
-3. No factor is so large that L counts more than `longest` clips: what adding loses is a share of L
-   (`abfed.learning.bounded`).
+1. The norm is of a recipient's *summed* gradient. A layer with one output has it made: it is one
+   line, Σ_j g_j a_j, and all that follows is as if they had one row.
+2. For other layers its square is Σ_jj' (g_j·g_j')(a_j·a_j') over pairs of their k rows, with
+   inputs a (and 1 for the bias) and signals g (Li et al. 2022): two small matrix products for each
+   recipient and layer.
+3. L = Σ_j ‖g_j‖‖a_j‖ over those layers is at least the norm, and more where rows cancel each other.
+   What float32 loses is a share of L, whatever the order of its sums: (m + n and a few) 2⁻²⁴ L² of
+   a layer's square, m and n the layer's inputs and outputs, and 2⁻²⁴ L where rows are multiplied by
+   their factor. So much is added to the norm.
+4. No factor is so large that L counts more than `longest` clips: what adding loses is a share of L
+   (`abfed.learning.bounded`). Recipients with 2 to 16 rows are added together, so that each of
+   them is held to the share of the longest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +31,20 @@ from torch import Tensor
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
 from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, SINGLE, Sums
 from abfed.learning.losses import Loss
+from abfed.learning.parts import START, Part, filled
 from abfed.learning.stacks import Linear, Stack
-from abfed.learning.steady import Scratch, added, are_steady_pairs, blocks, pair_products
-from abfed.learning.steady_passes import Plain, SteadyPasses
-from abfed.learning.steady_sums import Way, add_weighted, at_least, factor, silenced
+from abfed.learning.steady import (
+    Scratch,
+    added,
+    are_steady_pairs,
+    are_steady_sums,
+    lengths,
+    pair_products,
+    stride_of,
+    sums_together,
+)
+from abfed.learning.steady_passes import Plain, SteadyPasses, last_linear
+from abfed.learning.steady_sums import Way, at_least, factor, silenced
 
 MOST_ROWS = 16
 """Of a recipient here: with more, pairs cost more than the exact path does."""
@@ -47,104 +62,235 @@ def longest(rows: int, most: float) -> float:
     if rows == 1:
         return 1.0
     length = 4.0 * math.sqrt(rows)
-    least = LEAST_TERMS + 0.01
-    fitting = MOST_LOST / (2.0 * least * SINGLE * most)
+    fitting = _fitting(most)
     return fitting if length / 2.0 <= fitting < length else length
 
 
-def add_steady_group(
+def longest_beside(rows: int, most: float) -> float:
+    """Of anybody's L who is added together with recipients with so many rows.
+
+    Args:
+        rows: of a recipient; at least 2.
+        most: recipients, as everybody knows it.
+    """
+    length, fitting = longest(rows, most), _fitting(most)
+    if length > fitting:  # float64 is to add them
+        return length
+    lengths_of_all = (longest(each, most) for each in range(2, MOST_ROWS + 1))
+    return max(each for each in lengths_of_all if each <= fitting)
+
+
+def _fitting(most: float) -> float:
+    """The most clips for which sums can be in float32."""
+    return MOST_LOST / (2.0 * (LEAST_TERMS + 0.01) * SINGLE * most)
+
+
+class Block(NamedTuple):
+    """What recipients of a block leave for their gradients. Sensitive.
+
+    Attributes:
+        paired: layers whose rows are weighted and multiplied.
+        made: layers whose gradients are made, a line for each recipient in place of inputs.
+        parts: whose the rows are.
+        size: lines of what was made, of which more may be than recipients.
+    """
+
+    paired: list[Plain]
+    made: list[Plain]
+    parts: Sequence[Part]
+    size: int
+
+
+def add_steady_groups(
     sums: Sums,
     passes: SteadyPasses,
     lines: Tensor,
     labels: Tensor,
-    group: Group,
+    groups: Sequence[Group],
     clip: float,
     loss: Loss,
-    way: Way,
+    ways: Sequence[Way],
 ) -> None:
-    """Add the clipped gradients of recipients with equally many rows.
+    """Add the clipped gradients of recipients with several rows.
 
     Args:
         sums: added to. Sensitive.
         passes: of the network as it is now.
         lines: `(rows, inputs)`, each recipient's next to each other. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
-        group: whose the rows are; at most `MOST_ROWS` each.
+        groups: whose the rows are; 2 to `MOST_ROWS` each.
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
-        way: how.
+        ways: how, for each group; all in the same rounding.
     """
-    terms, start = way.rounding.terms_for(group.recipients), 0
-    while start < group.recipients:
-        left = group.recipients - start
-        size = next(blocks(left * group.rows, way.sizes))
-        here = Group(group.rows, min(left, size // group.rows))
-        rows = slice(start * group.rows, (start + here.recipients) * group.rows)
-        kept = passes.kept(lines[rows], labels[rows], size, loss)
+    rounding = ways[0].rounding
+    terms = rounding.terms_for(sum(group.recipients for group in groups))
+    sizes = sorted({size for way in ways for size in way.sizes}, reverse=True)
+    for size, parts in filled(groups, sizes, [way.counts for way in ways]):
+        kept = passes.kept(lines, labels, size, loss, parts)
         sums.make_room(size)
-        add_weighted(sums, *_weighted(kept, group.rows, clip, way, passes.scratch), terms)
-        start += here.recipients
+        block = _block(kept, parts, sizes, passes.scratch)
+        _add(sums, block, clip, rounding.share, [ways[part.group].longest for part in parts],
+             terms, passes.scratch)  # fmt: skip
 
 
-def are_paired(stack: Stack, sizes: Sequence[int], rows: int) -> bool:
-    """Whether pairs of a recipient's rows are multiplied steadily in blocks of these sizes.
+def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
+    """Whether so many recipients' rows are summed and multiplied in pairs steadily at a time.
 
     Args:
         stack: the network.
-        sizes: of the blocks.
-        rows: of each recipient.
+        counts: of recipients.
+        rows: of each.
     """
-    numbers = {
-        each
-        for layer in stack.layers
-        if isinstance(layer, Linear) and layer.trained
-        for each in (layer.weight.shape[0], layer.weight.shape[1] + (layer.bias is not None))
-    }
-    threads = torch.get_num_threads()
-    return all(are_steady_pairs(each, size, rows, threads) for each in numbers for size in sizes)
+    threads, last = torch.get_num_threads(), stack.layers[last_linear(stack)]
+
+    def is_steady(layer: Linear, count: int) -> bool:
+        outputs, inputs = layer.weight.shape[0], layer.weight.shape[1] + (layer.bias is not None)
+        if outputs == 1:
+            return are_steady_sums(inputs, count, rows, threads)
+        tight = layer is last
+        return are_steady_pairs(inputs, count, rows, threads) and are_steady_pairs(
+            outputs, count, rows, threads, tight=tight
+        )
+
+    trained = [each for each in stack.layers if isinstance(each, Linear) and each.trained]
+    return all(is_steady(layer, count) for layer in trained for count in counts)
 
 
-def _weighted(
-    kept: list[Plain], together: int, clip: float, way: Way, scratch: Scratch
-) -> tuple[list[Plain], Tensor]:
-    """A block without those who aren't finite, and its rows' factors."""
-    count = kept[0].inputs.shape[0]
-    recipients = count // together
-    squared = torch.zeros(recipients, dtype=torch.float64)
-    whole = torch.zeros_like(squared)
+def _block(
+    kept: Sequence[Plain], parts: Sequence[Part], sizes: Sequence[int], scratch: Scratch
+) -> Block:
+    """Gradients of layers with one output, made; the others as they are."""
+    paired = [one for one in kept if one.signals.shape[1] > 1]
+    recipients = parts[-1].first + parts[-1].recipients
+    size = min(each for each in sizes if each >= recipients)
+    room = max(size, parts[0].tried)
+    made = []
     for one in kept:
-        square, length = _squares(one, together, scratch)
-        whole.addcmul_(length, length)
-        squared.add_(square)
-    length = whole.sqrt_().mul_(ROUNDED_UP)
-    norms = squared.sqrt_().add_(length * (2.0 * SINGLE)).mul_(ROUNDED_UP)
-    bound = way.rounding.share * clip
-    factors = torch.minimum(bound / norms.clamp(min=bound), way.longest * bound / length)
-    alive = torch.isfinite(norms)
-    if not bool(alive.all()):
+        if one.signals.shape[1] > 1:
+            continue
+        numbers = one.inputs.shape[1]
+        products = one.inputs.mul_(one.signals)
+        found = scratch.take(("made", one.layer.start), room, stride_of(numbers))[:, :numbers]
+        if len(parts) == 1:
+            sums_together(products[parts[0].lines_tried], parts[0].rows, found[: parts[0].tried])
+        else:
+            for part in parts:
+                some = scratch.take("gathered", part.tried, stride_of(numbers))[:, :numbers]
+                sums_together(products[part.lines_tried], part.rows, some)
+                found[part.first : part.first + part.recipients] = some[: part.recipients]
+        found = found[:size]
+        found[recipients:] = 0.0
+        made.append(one._replace(inputs=found))
+    return Block(paired, made, parts, size)
+
+
+def _add(
+    sums: Sums,
+    block: Block,
+    clip: float,
+    share: float,
+    longests: Sequence[float],
+    terms: int,
+    scratch: Scratch,
+) -> None:
+    """Add a block without those who aren't finite."""
+    recipients = block.parts[-1].first + block.parts[-1].recipients
+    squared, whole = _squares(block, scratch)
+    norms, bound = squared, share * clip
+    if block.paired:
+        length = whole.sqrt_().mul_(ROUNDED_UP)
+        norms = squared.sqrt_().add_(length * (2.0 * SINGLE)).mul_(ROUNDED_UP)
+        most = torch.full_like(norms, longests[0] * bound)
+        for part, each in zip(block.parts[1:], longests[1:], strict=True):
+            most[part.first :] = each * bound
+        factors = torch.minimum(bound / norms.clamp(min=bound), most.div_(length))
+    else:
+        norms = squared.sqrt_().mul_(ROUNDED_UP)
+        factors = bound / norms.clamp(min=bound)
+    if not math.isfinite(float(norms[:recipients].sum())):
+        alive = torch.isfinite(norms)
         factors = torch.where(alive, factors, 0.0)
-        sound = torch.ones(count, dtype=torch.bool)
-        sound[: recipients * together] = alive.repeat_interleave(together)
-        kept = silenced(kept, sound)
-    rows = torch.zeros(count, dtype=torch.float64)
-    rows[: recipients * together].view(recipients, together).copy_(
-        factors.mul_(factor(clip))[:, None].expand(-1, together)
-    )
-    return kept, rows
+        block = _alive(block, alive)
+    weights = factors.mul_(factor(clip)).float()
+    weights[recipients:] = 0.0
+    for one in block.made:
+        sums.add(one._replace(signals=weights[:, None]), 0)
+    if block.paired:
+        _add_paired(sums, block, weights, terms, scratch)
 
 
-def _squares(one: Plain, together: int, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """At least Σ (g_j·g_j')(a_j·a_j') over pairs of each recipient's rows, and at least their L."""
-    sides = []
-    for name, side in (("inner", one.inputs), ("outer", one.signals)):
-        room = scratch.take("pairs", side.shape[0] // together, together**2)
-        sides.append(scratch.doubled(name, pair_products(side, together, room)))
-    inner, outer = sides
-    numbers = one.inputs.shape[1], one.signals.shape[1]
-    alone = scratch.take("alone", inner.shape[0], together, torch.float64)
-    other = scratch.take("other", inner.shape[0], together, torch.float64)
-    at_least(alone.copy_(inner[:, :: together + 1]), numbers[0])
-    at_least(other.copy_(outer[:, :: together + 1]), numbers[1])
-    length = added(alone.mul_(other).sqrt_()).mul_(ROUNDED_UP)
-    lost = length * length * ((1.05 * sum(numbers) + 32.0) * SINGLE)
-    return added(inner.mul_(outer)).add_(lost).clamp_(min=0.0), length
+def _add_paired(sums: Sums, block: Block, weights: Tensor, terms: int, scratch: Scratch) -> None:
+    """Add the products of rows, each by its recipient's weight."""
+    count = block.paired[0].inputs.shape[0]
+    rows = scratch.take("weights", count, 1)
+    rows.zero_()
+    for part in block.parts:
+        theirs = weights[part.first : part.first + part.recipients]
+        rows[part.lines_there].view(part.recipients, part.rows).copy_(theirs[:, None])
+    for one in block.paired:
+        inputs, signals = one.inputs, one.signals
+        (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(rows)
+        sums.add(one, terms)
+
+
+def _alive(block: Block, alive: Tensor) -> Block:
+    """The block with 0 in place of what belongs to nobody alive."""
+    if block.paired:
+        sound = torch.zeros(block.paired[0].inputs.shape[0], dtype=torch.bool)
+        for part in block.parts:
+            theirs = alive[part.first : part.first + part.recipients]
+            sound[part.lines_there] = theirs.repeat_interleave(part.rows)
+        block = block._replace(paired=silenced(block.paired, sound))
+    made = [one._replace(inputs=torch.where(alive[:, None], one.inputs, 0.0)) for one in block.made]
+    return block._replace(made=made)
+
+
+def _squares(block: Block, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """At least the squared norm of each recipient's gradient, and at least the square of their L.
+
+    `(lines made,)` each; what belongs to nobody is anything.
+    """
+    squared = torch.zeros(block.size, dtype=torch.float64)
+    whole = torch.zeros_like(squared)
+    for one in block.made:
+        found = lengths(one.inputs, scratch.take("lengths", 1, block.size)[0])
+        squared.add_(at_least(found.double().square_(), one.inputs.shape[1]))
+    if block.paired:
+        for part in block.parts:
+            theirs = slice(part.first, part.first + part.recipients)
+            square, length = _pair_squares(block.paired, part, scratch)
+            squared[theirs] += square[: part.recipients]
+            whole[theirs] += length[: part.recipients]
+    return squared, whole
+
+
+def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L²."""
+    count, rows, layers = part.tried, part.rows, len(paired)
+    sides = [one.inputs for one in paired] + [one.signals for one in paired]
+    single = _room(scratch, "pairs", 2 * layers, count, rows**2, torch.float32)
+    for side, room in zip(sides, single, strict=True):
+        pair_products(side[part.lines_tried], rows, room)
+    double = _room(scratch, "pairs", 2 * layers, count, rows**2, torch.float64).copy_(single)
+    alone = _room(scratch, "alone", 2 * layers, count, rows, torch.float64)
+    alone.copy_(double[:, :, :: rows + 1])
+    at_least(alone, max(side.shape[1] for side in sides))
+    longs = alone[:layers].mul_(alone[layers:]).sqrt_()
+    squares = double[:layers].mul_(double[layers:])
+    square, whole = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    for one, theirs, long in zip(paired, squares, longs, strict=True):
+        length = added(long).mul_(ROUNDED_UP).square_()
+        whole.add_(length)
+        numbers = one.inputs.shape[1] + one.signals.shape[1]
+        square.add_(added(theirs)).add_(length.mul_((1.05 * numbers + 32.0) * SINGLE))
+    return square.clamp_(min=0.0), whole
+
+
+def _room(
+    scratch: Scratch, name: str, layers: int, count: int, numbers: int, dtype: torch.dtype
+) -> Tensor:
+    """`(layers, count, numbers)`, each layer's as if it were memory of its own."""
+    room = scratch.take(name, layers, math.ceil(count * numbers / START) * START, dtype)
+    found: Tensor = room[:, : count * numbers].unflatten(1, (count, numbers))
+    return found

@@ -9,6 +9,7 @@ correctly for each number by itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
+from abfed.learning.parts import Part, gaps
 from abfed.learning.stacks import FLATTEN, Layer, Linear, Pointwise, Stack, Table
 from abfed.learning.steady import (
     NARROW,
@@ -122,7 +124,14 @@ class SteadyPasses:
         with np.errstate(over="ignore", invalid="ignore"):
             return math.isfinite(there.sum()) or bool(np.isfinite(there).all())
 
-    def kept(self, lines: Tensor, labels: Tensor, size: int, loss: Loss) -> list[Plain]:
+    def kept(
+        self,
+        lines: Tensor,
+        labels: Tensor,
+        size: int,
+        loss: Loss,
+        parts: Sequence[Part] = (),
+    ) -> list[Plain]:
         """One pass forward and one back.
 
         Args:
@@ -130,6 +139,7 @@ class SteadyPasses:
             labels: as the loss wants them, for as many rows. Sensitive.
             size: of the block that they are padded to.
             loss: its signals start the way back.
+            parts: which of the rows go where in the block; one after another, if it isn't said.
 
         Returns:
             What each trained layer leaves, from the last to the first, `size` rows each; the
@@ -137,12 +147,14 @@ class SteadyPasses:
             over, and stays until the next pass. Sensitive.
         """
         self._are_ones = False  # inputs may be written over, and so may the ones behind them
-        rows, numbers = lines.shape
+        numbers = lines.shape[1]
         block = self.scratch.take("block", size, stride_of(numbers))
-        block[:rows, :numbers] = lines
-        block[rows:] = 0.0
+        labels = _laid_out(block[:, :numbers], lines, labels, parts)
         block[:, numbers] = 1.0
-        return self.kept_of(block, labels, loss)
+        found = self.kept_of(block, labels, loss)
+        if parts:
+            _clear(found, gaps(parts, size))
+        return found
 
     def takes_laid(self) -> bool:
         """Whether the first layer takes lines with a one behind them as they lie."""
@@ -282,6 +294,35 @@ def _laid_at_once(
 def largest_block(stack: Stack) -> int:
     """Rows of the largest block, however many are expected."""
     return block_sizes(stack.widest)[0]
+
+
+def _laid_out(room: Tensor, lines: Tensor, labels: Tensor, parts: Sequence[Part]) -> Tensor:
+    """Put rows where they belong in a block, 0 elsewhere, and labels where theirs are."""
+    if not parts:
+        rows = lines.shape[0]
+        room[:rows] = lines
+        room[rows:] = 0.0
+        return labels
+    if len(parts) == 1 and parts[0].start == 0:
+        theirs = parts[0].rows_taken
+        return _laid_out(room, lines[theirs], labels[theirs], ())
+    size = room.shape[0]
+    aims = labels.new_zeros((size, *labels.shape[1:]))
+    for part in parts:
+        room[part.lines_there] = lines[part.rows_taken]
+        aims[part.lines_there] = labels[part.rows_taken]
+    for gap in gaps(parts, size):
+        room[gap] = 0.0
+    return aims
+
+
+def _clear(kept: Sequence[Plain], lines: Sequence[slice]) -> None:
+    """Leave nothing in lines that are nobody's: the network may overflow for them, too."""
+    for one in kept:
+        if one.signals.shape[1] > 1:
+            for gap in lines:
+                one.inputs[gap] = 0.0
+                one.signals[gap] = 0.0
 
 
 def last_linear(stack: Stack) -> int:

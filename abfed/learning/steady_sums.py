@@ -41,11 +41,13 @@ class Way(NamedTuple):
         sizes: of blocks for which the network is steady (`steady_passes.sizes_for`).
         rounding: how they are added (`bounded.rounding_for`).
         longest: clips that a recipient's rows have together, at most (`steady_groups`).
+        counts: of recipients with several rows whose norms are made at a time (`parts`).
     """
 
     sizes: tuple[int, ...]
     rounding: Rounding
     longest: float
+    counts: tuple[int, ...] = ()
 
 
 EXACT = Way((), Rounding(0, 0.0, 0.0), 0.0)

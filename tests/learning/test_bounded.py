@@ -33,7 +33,7 @@ from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch
-from abfed.learning.steady_groups import longest
+from abfed.learning.steady_groups import longest, longest_beside
 from tests.learning.test_alone import networks
 
 pytestmark = pytest.mark.privacy
@@ -157,7 +157,7 @@ def test_a_batch_that_is_larger_than_expected_adds_the_same_vectors(rows):
 
     def units(rounding: Rounding) -> Tensor:
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-            patch.setattr(gradients, "rounding_for", lambda *_: rounding)
+            patch.setattr(gradients, "rounding_for", lambda *_, **__: rounding)
             patch.setattr(bounded, "add_product", lambda *a: made.append(1) or add_product(*a))
             return StackSums(stack, LOGISTIC, 500.0).units(batch, 0.1)
 
@@ -196,6 +196,29 @@ def test_rows_may_be_shorter_together_only_for_sums_in_float32(rows, most):
     assert 2 * math.sqrt(rows) <= length <= 4 * math.sqrt(rows) <= bounded.MOST_LENGTH
     if length < 4 * math.sqrt(rows):
         assert rounding_for(_stack(nn.Linear(3, 1)), most, length).terms >= LEAST_TERMS
+
+
+@given(st.integers(2, 16), st.integers(2, 16), st.floats(1.0, 1e6))
+def test_recipients_who_are_added_together_are_held_to_the_share_of_the_longest(one, other, most):
+    stack = _stack(nn.Linear(3, 2))
+    ours, theirs = (
+        rounding_for(stack, most, longest_beside(each, most), made=True) for each in (one, other)
+    )
+    if ours != theirs:  # then float64 is to add one of them
+        assert 0 in (ours.terms, theirs.terms)
+        return
+    for rows in (one, other):
+        length = longest(rows, most)
+        assert ours.share * (1 + 2 * ours.terms * SINGLE * most * length) < 1
+
+
+def test_what_is_made_first_takes_nothing_of_the_clip_for_float32():
+    several, most = _stack(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), 1_000.0
+    assert rounding_for(_stack(nn.Linear(3, 1)), most, 4.0).terms
+    assert rounding_for(several, most, 4.0, made=True).terms
+    made = rounding_for(_stack(nn.Linear(3, 1)), most, 8.0, made=True)
+    assert made.terms == 0
+    assert made.share > 1 - 1e-5
 
 
 def _shortened(product):

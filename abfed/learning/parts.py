@@ -1,0 +1,137 @@
+"""How recipients with several rows each are laid out in blocks.
+
+A block goes through the network as a whole; recipients with equally many rows are a part of it, as
+their norms are made at a time. What is tried on a machine (`abfed.learning.steady`) are so many
+recipients from a certain line on, hence:
+
+1. each part starts at a line that is a multiple of `START`: so memory is as it was when tried;
+2. its norms are made for as many recipients as were tried, `tried`, or more than there are. Behind
+   the last stands whatever does; what comes of it is left aside. All of it is in the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from abfed.learning.bookkeeping import Group
+
+START = 16  # lines: as 32 bits each, 64 bytes at least
+
+
+class Part(NamedTuple):
+    """Recipients of a block with equally many rows. Sensitive.
+
+    Attributes:
+        group: the place of their group.
+        rows: of each.
+        recipients: how many are here.
+        tried: the number that was tried.
+        taken: the first of their rows in the batch.
+        start: the line of the block where that is.
+        first: recipients of the block before them.
+    """
+
+    group: int
+    rows: int
+    recipients: int
+    tried: int
+    taken: int
+    start: int
+    first: int
+
+    @property
+    def lines_there(self) -> slice:
+        """Their lines."""
+        return slice(self.start, self.start + self.rows * self.recipients)
+
+    @property
+    def lines_tried(self) -> slice:
+        """Theirs and what stands behind them."""
+        return slice(self.start, self.start + self.rows * self.tried)
+
+    @property
+    def rows_taken(self) -> slice:
+        """Their rows in the batch."""
+        return slice(self.taken, self.taken + self.rows * self.recipients)
+
+
+def filled(
+    groups: Sequence[Group], sizes: Sequence[int], counts: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, list[Part]]]:
+    """Blocks that hold all recipients, one after another: the size of each and its parts.
+
+    Args:
+        groups: whose the rows are, in their order.
+        sizes: of blocks, the largest first.
+        counts: for each group, of how many recipients norms are made at a time, the most first.
+    """
+    left = [group.recipients for group in groups]
+    while any(left):
+        size = _size(groups, left, sizes, counts)
+        parts = list(_parts(groups, left, size, counts))
+        for part in parts:
+            left[part.group] -= part.recipients
+        yield size, parts
+
+
+def _size(
+    groups: Sequence[Group],
+    left: Sequence[int],
+    sizes: Sequence[int],
+    counts: Sequence[Sequence[int]],
+) -> int:
+    """The size of the next block: all have about the same, and the last may be padded."""
+    rows = needed = 0
+    for group, many, tried in zip(groups, left, counts, strict=True):
+        if many:
+            start = _aligned(rows)
+            rows = start + group.rows * many
+            needed = max(needed, start + group.rows * _least(many, tried))
+    share = math.ceil(rows / math.ceil(rows / sizes[0]))
+    wanted = needed if share == rows else share
+    return min((size for size in sizes if size >= wanted), default=sizes[0])
+
+
+def _least(many: int, tried: Sequence[int]) -> int:
+    """The least number that was tried of at least so many; or the most there is."""
+    return min((count for count in tried if count >= many), default=tried[0])
+
+
+def _parts(
+    groups: Sequence[Group], left: Sequence[int], size: int, counts: Sequence[Sequence[int]]
+) -> Iterator[Part]:
+    """Whom a block of this size holds of those who are left."""
+    line = first = 0
+    for place, (group, many, tried) in enumerate(zip(groups, left, counts, strict=True)):
+        if many == 0:
+            continue
+        start, before = _aligned(line), group.recipients - many
+        room = (size - start) // group.rows
+        fitting = [count for count in tried if count <= room]
+        if not fitting:
+            return
+        count = min((each for each in fitting if each >= many), default=fitting[0])
+        here = min(many, count)
+        taken = sum(each.rows * each.recipients for each in groups[:place]) + group.rows * before
+        yield Part(place, group.rows, here, count, taken, start, first)
+        line, first = start + group.rows * here, first + here
+        if here < many:
+            return
+
+
+def _aligned(line: int) -> int:
+    return math.ceil(line / START) * START
+
+
+def gaps(parts: Sequence[Part], size: int) -> list[slice]:
+    """Lines of a block that are nobody's.
+
+    Args:
+        parts: of the block, in their order.
+        size: of the block.
+    """
+    ends = [0] + [part.lines_there.stop for part in parts]
+    starts = [part.start for part in parts] + [size]
+    return [slice(*each) for each in zip(ends, starts, strict=True) if each[0] < each[1]]

@@ -1,0 +1,178 @@
+"""Recipients with several rows each: laid out in blocks together, and each as if alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from abfed.learning.batches import Batch
+from abfed.learning.bookkeeping import Group
+from abfed.learning.bounded import Sums
+from abfed.learning.gradients import StackSums
+from abfed.learning.losses import LOGISTIC
+from abfed.learning.networks import one_thread
+from abfed.learning.parts import START, filled, gaps
+from abfed.learning.stacks import Stack
+from abfed.learning.steady import are_steady_sums, block_sizes, counts_for
+from abfed.learning.steady_groups import MOST_ROWS
+
+UNITS = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+def _stack(*sizes: int) -> Stack:
+    dice = torch.Generator().manual_seed(4)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layer = nn.Linear(inputs, outputs)
+        for each in layer.parameters():
+            each.data = torch.randn(each.shape, generator=dice) / math.sqrt(inputs)
+        layers += [layer, nn.ReLU()]
+    found = Stack.of(nn.Sequential(*layers[:-1]))
+    assert found is not None
+    return found
+
+
+def _batch(stack: Stack, groups: tuple[Group, ...], outputs: int, seed: int = 7) -> Batch:
+    generator = np.random.default_rng(seed)
+    rows = sum(group.rows * group.recipients for group in groups)
+    inputs = stack.layers[0].weight.shape[1]
+    lines = torch.from_numpy(generator.normal(size=(rows, inputs))).float()
+    return Batch(lines, torch.full((rows, outputs), 0.5), groups)
+
+
+def _lines(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
+    """Inputs and signals of each layer, one of them weighted, as they are multiplied and added."""
+    found: list[tuple[Tensor, ...]] = []
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(
+            Sums, "add", lambda _, one, __: found.append((one.inputs + 0.0, one.signals + 0.0))
+        )
+        StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
+    return found
+
+
+@pytest.mark.privacy
+def test_sums_in_another_order_at_one_place_are_found(monkeypatch):
+    assert are_steady_sums(3, 32, 4, 1)
+    are_steady_sums.cache_clear()
+    total = torch.sum
+
+    def elsewhere(parts: Tensor, _: int, out: Tensor) -> Tensor:
+        total(parts, 1, out=out)
+        if len(out) == 32:
+            out[-1] = parts[-1, 3] + parts[-1, 2] + parts[-1, 1] + parts[-1, 0]
+        return out
+
+    monkeypatch.setattr(torch, "sum", elsewhere)
+    assert not are_steady_sums(3, 32, 4, 1)
+    are_steady_sums.cache_clear()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 2), (9, 12, 1)])
+def test_recipients_with_unlike_numbers_of_rows_share_blocks_and_nothing_else(sizes, monkeypatch):
+    """What is added for each is what it would be alone, whoever has other numbers of rows."""
+    stack, generator = _stack(*sizes), np.random.default_rng(11)
+    for expected in (60.0, 900.0):
+        groups = tuple(Group(k, int(generator.integers(1, 60))) for k in (2, 3, 5, 13, 16))
+        batch, end = _batch(stack, groups, sizes[-1]), 0
+        there = _lines(monkeypatch, stack, batch, expected)
+        for group in groups:
+            end += group.rows * group.recipients
+            theirs = slice(end - group.rows, end)  # of the last
+            alone = Batch(batch.lines[theirs], batch.labels[theirs], (Group(group.rows, 1),))
+            layers = len(sizes) - 1
+            for number, parts in enumerate(_lines(monkeypatch, stack, alone, expected)):
+                lines = torch.cat([torch.cat(each, 1) for each in there[number::layers]])
+                mine = torch.cat(parts, 1)[parts[1].any(1)]  # signals or a weight: else nobody's
+                assert len(mine) in (1, group.rows)
+                for row in mine:
+                    assert (lines == row).all(1).any()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("sizes", [(24, 1), (24, 32, 2), (9, 12, 1)])
+def test_one_recipient_of_any_number_of_rows_moves_the_sum_by_at_most_the_clip(sizes):
+    stack = _stack(*sizes)
+    groups = tuple(Group(k, 70 - 4 * k) for k in (1, 2, 3, 7, MOST_ROWS))
+    batch = _batch(stack, groups, sizes[-1])
+    sums, start = StackSums(stack, LOGISTIC, 600.0), 0
+    with torch.no_grad():
+        whole = sums.units(batch, 1e-2)
+        for place, group in enumerate(groups):
+            theirs = torch.ones(len(batch.lines), dtype=torch.bool)
+            theirs[start : start + group.rows] = False
+            start += group.rows * group.recipients
+            fewer = list(groups)
+            fewer[place] = Group(group.rows, group.recipients - 1)
+            rest = Batch(batch.lines[theirs], batch.labels[theirs], tuple(fewer))
+            moved = whole - sums.units(rest, 1e-2)
+            length = math.isqrt(sum(each * each for each in moved.tolist()))
+            assert 0.9 * UNITS < length < UNITS
+
+
+def test_lines_of_nobody_for_whom_the_network_overflows_spoil_nothing():
+    layers = [nn.Linear(2, 2), *(nn.Linear(2, 2, bias=False) for _ in range(3)), nn.Linear(2, 2)]
+    layers[0].weight.data = -torch.ones(2, 2)  # nothing comes of lines of 1, much of those of 0
+    layers[0].bias.data = torch.ones(2)
+    for layer in layers[1:-1]:
+        layer.weight.data = torch.full((2, 2), 1e15)
+    stack = Stack.of(nn.Sequential(*[x for each in layers for x in (each, nn.ReLU())][:-1]))
+    assert stack is not None
+    batch = Batch(torch.ones(15, 2), torch.zeros(15, 2), (Group(3, 5),))
+    with torch.no_grad():
+        found = StackSums(stack, LOGISTIC, 5.0).units(batch, 0.7)
+    assert 4.8 * UNITS < float(found.double().norm()) < 5 * UNITS
+
+
+def _laid_out(groups: list[tuple[int, int]], sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Whose rows are where, by what `filled` says: (row of the batch, line), in all blocks."""
+    some = [Group(*group) for group in groups]
+    counts = [counts_for(sizes, group.rows) for group in some]
+    found: list[tuple[int, int]] = []
+    held, before = 0, 0
+    for size, parts in filled(some, sizes, counts):
+        assert size in sizes
+        assert parts[0].first == 0
+        for part, after in itertools.pairwise([*parts, None]):
+            assert part is not None
+            assert part.tried in counts[part.group]
+            assert part.tried >= part.recipients
+            assert part.start % START == 0
+            assert part.lines_tried.stop <= size
+            if after is not None:
+                assert after.start >= part.lines_there.stop
+                assert after.first == part.first + part.recipients
+            lines = range(part.lines_there.start, part.lines_there.stop)
+            rows = range(part.rows_taken.start, part.rows_taken.stop)
+            found += [(row, before + line) for row, line in zip(rows, lines, strict=True)]
+            held += part.rows * part.recipients
+        empty = sum(gap.stop - gap.start for gap in gaps(parts, size))
+        assert empty == size - sum(part.rows * part.recipients for part in parts)
+        before += size
+    return found
+
+
+@given(
+    st.lists(st.integers(1, 900), min_size=15, max_size=15),
+    st.sets(st.integers(2, MOST_ROWS), min_size=1),
+    st.integers(1, 5_000),
+)
+def test_blocks_hold_each_row_of_each_recipient_once(many, numbers, widest):
+    groups = list(zip(sorted(numbers), many, strict=False))
+    found = _laid_out(groups, block_sizes(widest))
+    assert [row for row, _ in found] == list(range(sum(k * count for k, count in groups)))
+    assert [line for _, line in found] == sorted({line for _, line in found})
