@@ -118,7 +118,7 @@ def figures(plan: Plan, least: Mapping[str, float]) -> dict[str, Any]:
 def in_this_run(run: Run, release: Release) -> list[str]:
     """What is promised about one release of a run with noise once."""
     plan = run.plan
-    said = [guarantee(plan)]
+    said = [guarantee(plan, _floor(run, release.silo))]
     if role_of(release.step) != "masked":
         return said
     colluders = plan.privacy.colluders
@@ -137,6 +137,19 @@ def in_this_run(run: Run, release: Release) -> list[str]:
         "hidden by masks and says nothing."
     )
     return said
+
+
+def _floor(run: Run, silo: str) -> float:
+    """What a silo says that it never adds less than, where that is above the plan's share."""
+    signed = {
+        step: one.release.noise["share"]
+        for step, one in run.releases[silo].items()
+        if role_of(step) == "masked"
+    }
+    return max(
+        (share for step, share in signed.items() if share > silo_share(run.plan, 0.0, step)),
+        default=0.0,
+    )
 
 
 def _up(epsilon: float) -> str:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from abfed.coordinator.app import RunOutcome
 from abfed.lab.runs import Run
-from abfed.lab.together import counted_on
+from abfed.lab.together import counted_on, guarantee, in_this_run
 from abfed.privacy.accounting import epsilon_of
 from abfed.privacy.charges import (
     epsilon_alone,
@@ -240,7 +240,10 @@ def test_a_silo_never_adds_less_than_its_floor(kin):
     kin.allow("aurora", {"least_share": floor})
     run = kin.run(plan)
     opened, scores = standardised(plan, run, kin)
-    assert run.releases["aurora"]["totals"].release.noise["share"] == floor
+    for silo, least in (("aurora", floor), ("dawn", 0.0)):
+        release = run.releases[silo]["totals"].release
+        assert release.noise["share"] == max(least, silo_share(plan))
+        assert guarantee(plan, least) in in_this_run(run, release)
     assert opened.noise == pytest.approx(math.sqrt(floor**2 + 3 * silo_share(plan) ** 2))
     assert agrees(scores)
 
