@@ -182,13 +182,14 @@ def _lengths(kept: Sequence[Plain], first: Tensor | None, out: Tensor, scratch: 
         whole[:] = rows[0]
         whole *= rows[1]
         return more
-    room = scratch.take("layers", len(kept), rows.shape[1], torch.float64).numpy()
-    room[:] = rows[: len(kept)]
-    room *= rows[len(kept) :]
-    room *= room
-    np.add(room[0], room[1], out=whole)  # one after another: in the same order for each row
-    for each_layer in room[2:]:
-        whole += each_layer
+    other = scratch.take("layer", 1, rows.shape[1], torch.float64).numpy()[0]
+    for place in range(len(kept)):  # one after another: in the same order for each row
+        here = other if place else whole
+        here[:] = rows[place]
+        here *= rows[place + len(kept)]
+        here *= here
+        if place:
+            whole += here
     np.sqrt(whole, out=whole)
     return more
 
