@@ -201,7 +201,9 @@ def index_page(facts: Mapping[str, Any], audience: Sequence[str], folder: Path) 
     """
     name, reports = facts["batch"], facts["reports"]
     counted: Counter[str] = Counter(one["status"] for one in reports)
-    said = ", ".join(f"{counted[state]} {WORDS[state][0]}" for state in WORDS if counted[state])
+    said = ", ".join(
+        f"{counted[state]} {_many(state, counted[state])}" for state in WORDS if counted[state]
+    )
     script = f"sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{script}'"
     chips = "".join(
@@ -226,6 +228,12 @@ def index_page(facts: Mapping[str, Any], audience: Sequence[str], folder: Path) 
         f"{_footer(name, audience)}</main>\n"
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
+
+
+def _many(state: str, reports: int) -> str:
+    """A state in words, of one report or of several."""
+    words = WORDS[state][0]
+    return words if reports == 1 else words.replace("it was", "they were")
 
 
 def _left_out(facts: Mapping[str, Any]) -> str:

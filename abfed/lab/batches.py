@@ -148,7 +148,7 @@ def items_of(spec: BatchSpec, workspace: Workspace, *, beside: Path) -> Asked:
     for entry, listed in _entries(spec):
         try:
             for subject, about, label in finder.subjects(entry):
-                item = _item(spec, entry, subject, about, label)
+                item = _item(spec, finder.beside(entry), subject, about, label)
                 found.setdefault(item.order.name, item)
                 if len(found) > MOST:  # a plan may mean several runs
                     raise _too_many(spec, "more")
@@ -290,6 +290,12 @@ class _Finder:
             raise _NoRun(f"no run of the plan was completed in {entry.period}", where=entry.plan)
         for run in wanted if entry.period else wanted[-1:]:
             yield self._run(run)
+
+    def beside(self, entry: Entry) -> Entry:
+        """The entry with its notebook's path, where that lies beside the batch's file."""
+        path = self._beside / entry.notebook
+        ours = entry.notebook.endswith(".ipynb") and is_file(path)
+        return entry.model_copy(update={"notebook": str(path)}) if ours else entry
 
     def _run(self, run: Finished) -> tuple[Subject, dict[str, Any], str]:
         return of_run(run), {"kind": "run", "folder": str(run.folder.resolve())}, run.name

@@ -191,11 +191,11 @@ class People:
         """
         found = self.register().people.get(name)
         if found is None:
+            ending = f"@{self.keys.site}"  # lists show people with it
             raise WorkspaceError(
-                f"there is nobody called {name!r} here",
-                where=self.keys.site,
-                do="see `abfed people list`",
-            )
+                f"there is nobody called {name!r} here", where=self.keys.site,
+                do=f"leave {ending} out" if name.endswith(ending) else "see `abfed people list`",
+            )  # fmt: skip
         return found
 
     def enrol(

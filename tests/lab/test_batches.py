@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import threading
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab.batch_index import key_figure, write_index
+from abfed.lab.batch_index import index_page, key_figure, write_index
 from abfed.lab.batch_run import Ways, carry_out
 from abfed.lab.batches import BatchSpec, items_of
 from abfed.lab.forking import CAN_FORK
@@ -71,6 +72,26 @@ def asked(workspace, folder, **values):
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump(given | values))
     return items_of(BatchSpec.load(path), workspace, beside=folder)
+
+
+def test_a_notebook_is_found_beside_the_batchs_file(workspace, tmp_path, monkeypatch):
+    notebook(tmp_path)
+    monkeypatch.chdir(workspace.path)
+    (one,) = items(workspace, tmp_path, notebook="small.ipynb")
+    assert one.order.path == tmp_path / "small.ipynb"
+
+
+def test_an_index_counts_reports_in_words():
+    facts = {"batch": "b", "left_out": [], "reports": [
+        {"report": str(number), "manifest": "", "title": "t", "labels": [["about", "r"]],
+         "formats": ["md"], "status": state, "reason": "", "partial": ""}
+        for number, state in enumerate(["made", "kept", "kept"])
+    ]}  # fmt: skip
+    page = index_page(facts, ["analyst"], Path())
+    assert "3 reports: 1 made, 2 as they were" in page
+    assert "1 made, 1 as it was" in index_page(
+        facts | {"reports": facts["reports"][:2]}, ["analyst"], Path()
+    )
 
 
 def test_a_grid_is_every_value_with_every_other_and_a_list_adds(workspace, tmp_path):

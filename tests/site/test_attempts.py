@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from abfed.protocol.errors import Refused
+from abfed.protocol.errors import Refused, WorkspaceError
 from abfed.site.attempts import FIRST_LOCK, FREE_FAILURES, LONGEST_LOCK, MOST_ATTEMPTS
 from abfed.site.audit import AuditLog
 from abfed.site.clock import stamp
@@ -90,3 +90,11 @@ def test_a_site_hears_so_many_attempts_a_minute(desk: Desk) -> None:
     assert len(desk.people.register().attempts) == MOST_ATTEMPTS
     desk.clock.forward(seconds=61)
     desk.try_it()
+
+
+def test_somebody_called_as_lists_show_them_is_told_to_leave_the_site_out(desk: Desk) -> None:
+    site = desk.people.keys.site
+    for name, said in ((f"ada@{site}", f"leave @{site} out"), ("eve", "people list")):
+        with pytest.raises(WorkspaceError) as caught:
+            desk.people.person(name)
+        assert said in caught.value.do
