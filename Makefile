@@ -3,6 +3,12 @@
 LOCK    := requirements.lock
 BIN     := .venv/bin
 READY   := .venv/.installed
+# A second checkout (git worktree) may link to the first one's environment: it is used as it is, with this checkout's code.
+LINKED  := $(shell [ -L .venv ] && [ -x .venv/bin/python ] && echo yes)
+ifeq ($(LINKED),yes)
+READY   := .venv
+export PYTHONPATH := $(CURDIR)
+endif
 TORCH   := $(shell sed -n 's/^ *"torch==\([^"]*\)".*/\1/p' pyproject.toml)
 # Quiet but for errors. Compiling all modules would take half of the installation: Python compiles those it uses.
 PIP     := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
@@ -41,6 +47,7 @@ help:  ## this list
 
 install: $(READY)  ## make .venv from the lock
 
+ifneq ($(LINKED),yes)
 # A Python that runs (a version manager's shim may exist and not run) and is new enough.
 $(READY): $(LOCK) pyproject.toml
 	$(say) 'looking for Python 3.11'
@@ -61,13 +68,15 @@ $(READY): $(LOCK) pyproject.toml
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check || echo '   The lock is made on Linux; install what this platform needs besides with $(BIN)/pip.' >&2
 	@touch $@
+endif
 
 demo: $(READY)  ## the whole story on synthetic brands
 	@$(BIN)/abfed demo
 
 lab: $(READY)  ## JupyterLab, opened on the tutorial (your copy of it lies in lab/)
 	@mkdir -p lab && cp -n notebooks/tutorial/welcome.ipynb lab/ || true
-	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT) lab/welcome.ipynb
+	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT) \
+	  --LabApp.extra_labextensions_path='$(CURDIR)/abfed/lab/labextensions' lab/welcome.ipynb
 
 test: $(READY)  ## every test but the slow ones (ARGS="-k gate")
 	@$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(ARGS)

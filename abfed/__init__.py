@@ -40,17 +40,21 @@ def __getattr__(name: str) -> Any:
 
 
 def _show_in_notebooks() -> None:
-    """Where somebody works in IPython: what is ours shows as cards, from the first use on."""
+    """Where somebody works in IPython: what is ours shows as cards."""
     shell = sys.modules["IPython"].get_ipython()
     if shell is not None:
-        import_module("abfed.lab.cards").register(shell)
+        import_module("abfed.lab.ipython").register(shell)
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext abfed`: cards, `%%plan`, completion of runs, and errors as cards."""
+    """`%load_ext abfed`: `%%plan`, checked as it is typed; completion; errors as cards."""
     import_module("abfed.lab.extension").load(shell)
 
 
 def __dir__() -> list[str]:
     """List the public names only."""
     return sorted(__all__)
+
+
+if "IPython" in sys.modules:
+    _show_in_notebooks()

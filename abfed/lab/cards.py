@@ -1,15 +1,9 @@
-"""How plans, releases, models and frames show themselves in a notebook.
-
-Plans, releases and models are declared on floors that show nothing, so IPython is told here how to
-draw them: `register` is called when a public name of abfed is first used in a notebook, and by
-`%load_ext abfed`. A run brings its card with it (`display`); a ledger is a frame of a run
-(`frames`).
-"""
+"""How plans, releases and models show themselves in a notebook (`ipython` tells IPython of it)."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from abfed.lab.page import STYLE, facts, pill
 from abfed.lab.units import NBSP
@@ -22,22 +16,6 @@ if TYPE_CHECKING:
 
 _SHOWN_HEX = 16
 _WHOLE = 1000  # from here on a parameter is shown without decimals
-
-
-def register(shell: Any) -> None:
-    """Tell an IPython shell how to show what is ours; a second time changes nothing."""
-    html = shell.display_formatter.formatters["text/html"]
-    html.for_type_by_name("abfed.protocol.plan", "Plan", plan_card)
-    html.for_type_by_name("abfed.protocol.modelling", "Model", model_card)
-    html.for_type_by_name("abfed.protocol.messages", "Release", release_card)
-    html.for_type_by_name("abfed.coordinator.inbox", "Accepted", accepted_card)
-    html.for_type_by_name("pandas", "DataFrame", _frame)
-
-
-def _frame(frame: Any) -> str:
-    from abfed.lab.frames import frame_table
-
-    return frame_table(frame)
 
 
 def plan_card(plan: Plan) -> str:

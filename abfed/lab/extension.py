@@ -2,8 +2,9 @@
 
 - `%%plan [NAME]` checks the YAML in a cell as it stands and shows the plan's card; with a name, the
   plan is kept under it. What is wrong is shown as a short card that says where, why and what to do.
+  In JupyterLab a line under the cell says the same while it is typed (`typed`).
 - abfed's errors show as such cards anywhere in the notebook, without a traceback: it could hold a
-  row, and it helps nobody.
+  row, and it helps nobody. So does an interrupt of what abfed was doing.
 - What stands in quotation marks is completed where it names a plan's file, a run or a workspace, as
   in `Plan.load("` and `find_run("`; keys of a plan are, inside `%%plan`.
 """
@@ -11,21 +12,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
-from abfed.lab.cards import register
+from abfed.lab.ipython import register
 from abfed.lab.page import STYLE, facts
-from abfed.protocol.errors import AbfedError, InputError, PlanError
+from abfed.lab.typed import listen, read
+from abfed.protocol.errors import AbfedError
 from abfed.protocol.plan import Plan
-from abfed.protocol.yamltext import parse_yaml
 
-_NAME = re.compile(r"[A-Za-z_]\w*")
 _OPEN = re.compile(r"""(?P<what>load|run|find_run|open|Workspace)\(\s*["'](?P<typed>[^"']*)$""")
 """A call of ours whose first text is being typed."""
 _KEY = re.compile(r"^(?P<typed>[a-z_]*)$")
 """A line of YAML that is about to become a key of the plan itself, not of a part of it."""
+_MOST_SHOWN = 20
+"""Problems on a card."""
+_INTERRUPTED = AbfedError(
+    "interrupted",
+    why="somebody stopped the cell; what was complete until then is kept",
+    do="run the cell again: a run goes on where it stopped, and nothing is charged twice",
+)
 
 
 def load(shell: Any) -> None:
@@ -33,8 +43,9 @@ def load(shell: Any) -> None:
     from IPython.core.completer import context_matcher
 
     register(shell)
+    listen(shell)
     shell.register_magic_function(_PlanMagic(shell), magic_kind="cell", magic_name="plan")
-    shell.set_custom_exc((AbfedError,), _show_error)
+    shell.set_custom_exc((AbfedError, KeyboardInterrupt), _show_error)
     matchers = shell.Completer.custom_matchers
     if not any(getattr(one, "__name__", "") == completions.__name__ for one in matchers):
         matchers.append(context_matcher()(completions))
@@ -49,27 +60,30 @@ class _PlanMagic:
     def __call__(self, line: str, cell: str) -> Plan | None:
         """Check a plan; show it, or what is wrong with it."""
         name = line.strip()
-        try:
-            if name and not _NAME.fullmatch(name):
-                raise InputError("not a name", where=f"%%plan {name}", do="write %%plan my_plan")
-            values = parse_yaml(cell.encode(), where="this cell", error=PlanError)
-            plan = Plan.from_values(values, where="this cell")
-        except AbfedError as error:
-            _display(error_card(error))
-            return None
-        if name:
-            self._shell.user_ns[name] = plan
-        return plan
+        reading = read(name, cell)
+        if reading.error is not None:
+            _display(error_card(reading.error, reading.problems))
+        elif name:
+            self._shell.user_ns[name] = reading.plan
+        return reading.plan
 
 
-def error_card(error: AbfedError) -> str:
-    """An error as what happened, where, why, and what to do next."""
+def error_card(error: AbfedError, problems: Sequence[str] = ()) -> str:
+    """An error as what happened, where, why, and what to do next.
+
+    Args:
+        error: what happened.
+        problems: what it is about, where that is more than one thing.
+    """
+    heading = "\n".join(problems[:_MOST_SHOWN]) if len(problems) > 1 else error.what
+    if len(problems) > _MOST_SHOWN:
+        heading += f"\nand {len(problems) - _MOST_SHOWN} more"
     parts = [("Where", error.where), ("Why", error.why), ("Do", error.do)]
     pairs = [(term, _lines(text)) for term, text in parts if text]
     return (
         f'<style>{STYLE}</style><div class="abfed card" role="alert">'
         f'<div class="kicker">abfed: {escape(error.kind)}</div>'
-        f"<h2>{_lines(error.what)}</h2>{facts(pairs)}</div>"
+        f"<h2>{_lines(heading)}</h2>{facts(pairs)}</div>"
     )
 
 
@@ -78,12 +92,22 @@ def _lines(text: str) -> str:
 
 
 def _show_error(
-    shell: Any, kind: type, error: AbfedError, *traceback: Any, **how: Any
+    shell: Any, kind: type[BaseException], error: BaseException, traceback: Any, **how: Any
 ) -> list[str]:
     """Show an error of ours; Jupyter still learns that the cell failed."""
-    del shell, traceback, how
-    _display(error_card(error))
+    del how
+    if isinstance(error, AbfedError):
+        _display(error_card(error))
+    elif any(_ours(frame) for frame, _ in walk_tb(traceback)):
+        _display(error_card(_INTERRUPTED))
+    else:  # a cell that has nothing to do with us
+        shell.showtraceback((kind, error, traceback))
     return [f"{kind.__name__}: {error}"]
+
+
+def _ours(frame: FrameType) -> bool:
+    """Whether code of abfed's was running."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "abfed"
 
 
 def _display(markup: str) -> None:

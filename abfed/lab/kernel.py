@@ -107,7 +107,7 @@ def _see_ipython(shell: Any) -> None:
         sys.modules.pop(name, None)
     if pandas := sys.modules.get("pandas"):
         pandas.set_option("display.max_columns", 20)  # its default where a notebook is seen
-    from abfed.lab.cards import register
+    from abfed.lab.ipython import register
 
     register(shell)
 

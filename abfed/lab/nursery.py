@@ -36,9 +36,10 @@ IMPORTS = (
     "ipykernel.debugger", "matplotlib.style", "pyarrow.pandas_compat",
     "pandas.core.methods.to_dict",
     "abfed.lab.sections", "abfed.lab.soundness", "abfed.lab.runs", "abfed.lab.frames",
-    "abfed.lab.cards", "abfed.lab.kernel", "abfed.lab.worker", "abfed.lab.engine",
-    "abfed.lab.kernels", "abfed.lab.disclosure", "abfed.lab.reports", "abfed.lab.subjects",
-    "abfed.lab.exporting", "abfed.lab.exporters", "abfed.lab.forking", "mistune",
+    "abfed.lab.cards", "abfed.lab.ipython", "abfed.lab.kernel", "abfed.lab.worker",
+    "abfed.lab.engine", "abfed.lab.kernels", "abfed.lab.disclosure", "abfed.lab.reports",
+    "abfed.lab.subjects", "abfed.lab.exporting", "abfed.lab.exporters", "abfed.lab.forking",
+    "mistune",
 )  # fmt: skip
 _LONGEST = 65_536  # bytes of a request; a job is a few hundred
 _HIGHEST_FILE = 4096

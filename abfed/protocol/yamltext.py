@@ -83,7 +83,7 @@ def parse_yaml(data: bytes, *, where: str, error: type[InputError] = InputError)
         InputError: (or `error`) not UTF-8, too long, not YAML, empty, or not a mapping.
     """
     if len(data) > MAX_TEXT:
-        raise error(f"the file is longer than {MAX_TEXT} bytes", where=where)
+        raise error(f"it is longer than {MAX_TEXT} bytes", where=where)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as cause:
@@ -96,10 +96,24 @@ def parse_yaml(data: bytes, *, where: str, error: type[InputError] = InputError)
         mark = cause.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise error(f"not valid YAML: {cause.problem}{place}", where=where) from cause
-    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+    except yaml.reader.ReaderError as cause:
+        line = text.count("\n", 0, cause.position) + 1
+        problem = (
+            f"not valid YAML: character U+{cause.character:04X} can't stand in it (line {line})"
+        )
+        raise error(problem, where=where) from cause
+    except RecursionError as cause:
+        raise error("not valid YAML: nested too deep", where=where) from cause
+    except (yaml.YAMLError, ValueError) as cause:
         raise error("not valid YAML", where=where) from cause
     if value is None:
-        raise error("the file is empty", where=where, do="see experiments/ for examples")
+        raise error("it is empty", where=where, do="see experiments/ for examples")
     if not isinstance(value, dict):
         raise error("the top level must be a mapping of keys to values", where=where)
     return value
+
+
+def nodes(text: str) -> yaml.Node | None:
+    """The nodes of a text that `parse_yaml` has read, to tell on which line something stands."""
+    node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    return node

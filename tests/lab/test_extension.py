@@ -74,6 +74,20 @@ def test_an_error_of_ours_shows_no_traceback(shown, capsys):
     assert "Traceback" not in found[0]["text/html"] + capsys.readouterr().out
 
 
+def test_an_interrupt_of_ours_is_a_card_and_anothers_is_pythons_own(shown, capsys):
+    ours = "from abfed.lab import typed\ndef stop(): raise KeyboardInterrupt\n"
+    result, found = shown(
+        f"{ours}exec(compile('stop()', 'x', 'exec'), vars(typed) | {{'stop': stop}})"
+    )
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    assert "interrupted" in found[0]["text/html"]
+    assert "run the cell again" in found[0]["text/html"]
+    assert "Traceback" not in capsys.readouterr().out
+    _, found = shown("raise KeyboardInterrupt")
+    assert found == []
+    assert "KeyboardInterrupt" in capsys.readouterr().out
+
+
 def test_names_are_completed(shell, shown, tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "spring.yaml").write_text(PLAN)

@@ -1,8 +1,15 @@
 """The documentation's site says which link leads nowhere."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tools.docs import build_site
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_link_that_leads_nowhere_ends_the_build_and_is_named(tmp_path, capsys):
@@ -17,3 +24,16 @@ def test_a_link_that_leads_nowhere_ends_the_build_and_is_named(tmp_path, capsys)
     page.write_text("# Small\n")
     build_site(settings)
     assert capsys.readouterr().err == ""
+
+
+def test_a_second_checkout_uses_the_environment_that_it_links_to(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "first" / "bin").mkdir(parents=True)
+    (tmp_path / "first" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv").symlink_to("first")
+    for name in ("pyproject.toml", "requirements.lock"):  # newer than the environment
+        (tmp_path / name).write_text("")
+    done = subprocess.run(
+        ["make", "-n", "docs"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [".venv/bin/python tools/docs.py"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
-from abfed.protocol.declared import parse_canonical_record, parse_record
+from abfed.protocol.declared import MOST_SAID, parse_canonical_record, parse_record
 from abfed.protocol.errors import InputError, IntegrityError
 from abfed.protocol.schema import Frozen
 
@@ -28,6 +29,27 @@ def deep() -> list[Any]:
 def test_a_number_that_is_not_finite_is_named_by_its_place() -> None:
     with pytest.raises(InputError, match=r"inside\[1\].x: must be a finite number"):
         parse_record(Loose, {"inside": [1.0, {"x": math.nan}]}, where="here")
+
+
+class Pair(Frozen):
+    """A record of two small numbers."""
+
+    both: Annotated[tuple[Annotated[float, Field(lt=1)], ...], Field(min_length=2)]
+
+
+def test_of_many_problems_the_first_are_named() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_record(Pair, {"both": [0.5, 0.5]} | {f"k{i}": 1 for i in range(5000)}, where="here")
+    assert caught.value.what.endswith("; and more")
+    assert caught.value.what.count("unknown key") == MOST_SAID
+
+
+def test_a_list_whose_items_are_wrong_is_not_too_short_besides() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_record(Pair, {"both": [5, 0.5]}, where="here")
+    assert caught.value.what == "both[0]: input should be less than 1"
+    with pytest.raises(InputError, match="at least 2 items"):
+        parse_record(Pair, {"both": [5]}, where="here")
 
 
 def circular() -> list[Any]:
