@@ -78,7 +78,9 @@
 
     lost() {
       this.forget();
-      this.show("waiting", ["the kernel doesn’t answer: run %reload_ext abfed"]);
+      const kernel = kernelOf(this.panel);
+      this.blocked = Boolean(kernel) && kernel.status !== "idle"; // a cell was asked for first
+      this.show("waiting", [this.blocked ? "the kernel is busy" : "the kernel doesn’t answer: run %reload_ext abfed"]);
     }
 
     hear(said) {
