@@ -1,6 +1,7 @@
 """JupyterLab, as a newcomer meets it: in a browser.
 
-The tutorial is run through; a plan is judged while it is typed; a run is interrupted.
+The tutorial is run through; a plan is judged while it is typed; a run is interrupted, and its
+kernel restarted.
 """
 
 import json
@@ -61,6 +62,8 @@ model: {outcome: clicked}
 training: {rounds: 60}
 privacy: {epsilon: 3.0, delta: 1.0e-6, split: {statistics: 1.0, training: 1.5, evaluation: 0.5}}""",
     "workspace.run(plan)",
+    "import time; time.sleep(60)",
+    "6 * 7",
 ]
 
 
@@ -204,13 +207,13 @@ def _outlives(page, told):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @needs_chromium
-def test_a_run_that_is_interrupted_is_a_card(lab):
-    address, _ = lab
+def test_a_run_is_stopped_and_goes_on_and_a_restart_leaves_nothing(lab):
+    address, folder = lab[0], lab[1] / "stopped"
     with browser() as opened:
         page = opened.new_page(viewport={"width": 1280, "height": 2400})
         page.set_default_timeout(120_000)
         _go(page, address, "stopped")
-        asking = _cell(page, 2)
+        asking, busy = _cell(page, 2), page.get_by_text("| Busy").first
         training = asking.locator(".jp-OutputArea-output", has_text=re.compile(r"train-\d+"))
         for place in (0, 1):
             _run(page, place)
@@ -223,6 +226,28 @@ def test_a_run_that_is_interrupted_is_a_card(lab):
         # Until it has ended, Jupyter drops what is asked besides.
         asking.locator(".jp-InputPrompt", has_text="[*]").wait_for(state="hidden")
         _shoot(page, "stopped")
+        _run(page, 4)  # the kernel is as usable as before
+        _cell(page, 4).get_by_text("42", exact=True).wait_for()
+
+        _run(page, 2)
+        training.first.wait_for()
+        before = _working_in(folder)
+        _restart(page)
+        _gone(before)
+        _cell(page, 1).locator(".abfed-typed", has_text="run %load_ext abfed first").wait_for()
+        for place in (0, 1, 2):
+            _run(page, place)
+        asking.locator(".abfed.card", has_text="stopped").filter(
+            has_not_text="interrupted"
+        ).wait_for()
+        assert len(list((folder / "asked" / "runs").glob("*/manifest.sig"))) == 1
+
+        _run(page, 3)  # not ours: Python's own words
+        busy.wait_for()
+        _interrupt(page)
+        _cell(page, 3).get_by_text("KeyboardInterrupt").first.wait_for()
+        assert _cell(page, 3).locator(".abfed.card").count() == 0
+        assert len(_working_in(folder)) == 1  # the kernel
 
 
 def _cell(page, place):
@@ -271,6 +296,27 @@ def _hard_to_read(page):
 
 def _tracebacks(page):
     return page.locator(".jp-RenderedText[data-mime-type*=stderr], [data-mime-type*=error]").count()
+
+
+def _working_in(folder):
+    """Processes whose working folder this is: a notebook's kernel, and what it started."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve(strict=True) == folder.resolve():
+                found.add(int(process.name))
+        except OSError:  # it has ended, or isn't ours
+            continue
+    return found
+
+
+def _gone(processes):
+    """Wait until none of these processes is there."""
+    assert processes
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{one}").exists() for one in processes):
+        assert time.monotonic() < until, "a process of the old kernel is still there"
+        time.sleep(0.1)
 
 
 def _shoot(page, name):
