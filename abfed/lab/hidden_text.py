@@ -41,6 +41,7 @@ _BEHIND = re.compile(r"\s{0,3}(?:of\s(?:the\s)?)?(?:\d[\d,]*\s)?([^\W\d_][\w-]{0
 _BEFORE_NAMES = ",;|&│┃{['\"=:\t"
 _PARTING = ":=|&│┃;→>"
 """What stands between a name and its value, besides a comma and a gap."""
+_DIGITS = frozenset("0123456789")
 _AROUND = " \t\r'\"."
 _WINDOW = 80  # characters before a number in which its name is looked for
 
@@ -138,10 +139,10 @@ def _around(number: re.Match[str]) -> tuple[str, str]:
 def _before(left: str) -> tuple[str, bool]:
     """The name that a value stands behind, if any, and whether it stands beside a figure."""
     bare = left.rstrip(" \t'\"") if left[-1:] in {"'", '"'} else left.rstrip()
-    gap, mark = left[len(bare) :], bare[-1:]
-    if mark and mark in _PARTING:
+    gap, parting = left[len(bare) :], bare[-1:]
+    if parting and parting in _PARTING:
         held = bare[:-1].rstrip("-= \t")
-    elif mark == "," and (not gap or bare[-2:-1] in {"'", '"'}):
+    elif parting == "," and (not gap or bare[-2:-1] in {"'", '"'}):
         held = bare[:-1].rstrip()
     elif "\t" in gap or len(gap) > 1:
         held = bare
@@ -157,4 +158,4 @@ def _before(left: str) -> tuple[str, bool]:
     name = held[max(starts) + 1 :].strip()
     if any(letter.isalpha() for letter in name):
         return name, False
-    return "", held[-1:].isdigit() and mark != "="
+    return "", held[-1:] in _DIGITS and parting != "="

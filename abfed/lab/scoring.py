@@ -98,7 +98,7 @@ def _scorer(workspace: Workspace, models: Models, order: Order) -> str:
             f"{order.silo} keeps no model called {order.model!r:.60} that you may score with",
             code=refused.code,
             where=refused.where,
-            why=f"there is none, or it isn't yours to use: {refused.why}",
+            why=f"there is none, or it isn't yours to use: {refused.what}",
             do=f"look for its name with `abfed model list`, or {refused.do}",
         ) from refused
 
