@@ -335,7 +335,8 @@ def too_few(plan: Plan, step: str, answers: Answers, least: int = 0) -> AbfedErr
         do = _advice(plan, code).format(silo=silo)
         return Refused(what, code=code, where=where, why=listed, do=do)
     if reasons == {"integrity"}:
-        do = "find out who changed the bytes, or whose key is out of date: `abfed silo verify NAME`"
+        do = "find out who changed the bytes underway (SuperLink, proxy, node), or whose key is "
+        do += "out of date; at the brand, abfed silo verify NAME shows whether its files are whole"
         return IntegrityError(what, where=where, why=listed, do=do)
     do = "run it again once these silos answer: what was answered is not charged twice"
     if reasons == {"outlier"}:

@@ -87,7 +87,7 @@ class Node:
 
     @classmethod
     def create(cls, folder: Path, settings: NodeSettings, authority: bytes, bundle: str) -> Node:
-        """Make a node's folder and its keys; keys that are there stay.
+        """Make a node's folder and its keys; keys and bundles that are there stay.
 
         Args:
             folder: where.
@@ -102,7 +102,8 @@ class Node:
             _make_key(folder)
             write_private(folder / "exec.secret", secrets.token_bytes(32))
         write_private(folder / "ca.crt", authority)
-        write_private(folder / PIN_FILE, bundle.encode())
+        if not (folder / PIN_FILE).exists():  # a node that runs may take a neighbour's too
+            write_private(folder / PIN_FILE, bundle.encode())
         write_executors(folder / "bin", roles=frozenset({"clientapp"}))
         write_private(folder / NODE_FILE, canonical_bytes(settings.model_dump(mode="json")))
         return cls(folder)

@@ -11,17 +11,25 @@ from abfed.coordinator.bundle import bundle_digest
 from abfed.coordinator.control import NodeState, control
 from abfed.coordinator.house import FOLDER, House
 from abfed.coordinator.node import Node
-from abfed.coordinator.programs import coordinator_programs, node_programs
-from abfed.protocol.errors import InputError, RunFailed
+from abfed.coordinator.programs import coordinator_programs, listens, node_programs
+from abfed.protocol.errors import InputError, RunFailed, WorkspaceError
 from abfed.site.certificates import expiry, node_key_from
 from abfed.site.files import read_private, write_private
 from abfed.site.health import Metrics, served
 from abfed.site.processes import Keeper, log_line
 
+FREE_SECONDS = 10.0  # for what an earlier `federation up` left at its end
+
 
 def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> dict[str, int]:
-    """Run SuperLink, SuperExec and proxy until they are told to end; how often each was started."""
+    """Run SuperLink, SuperExec and proxy until they are told to end; how often each was started.
+
+    Raises:
+        WorkspaceError: there is no federation here, or something else listens on its ports.
+    """
     house = House(workspace / FOLDER)
+    _expect_free("port", house.settings.port)
+    _expect_free("link_port", house.settings.link_port)
     write_private(house.places.pin, bundle_digest().encode())  # it may have been upgraded
     metrics = Metrics()
 
@@ -39,6 +47,19 @@ def keep_coordinator(workspace: Path, metrics_port: int | None = None) -> dict[s
     programs = coordinator_programs(workspace, house)
     keeper = Keeper(programs, house.places.log, started, _both(metrics))
     return _keep(keeper, metrics, metrics_port, collect)
+
+
+def _expect_free(name: str, port: int) -> None:
+    """What can't listen would be started again for ever, and its log alone would say why."""
+    end = time.monotonic() + FREE_SECONDS
+    while listens(port):
+        if time.monotonic() > end:
+            raise WorkspaceError(
+                f"address already in use: something listens on port {port}",
+                where=f"{name} in federation.yaml",
+                do="end it (`ss -ltnp` shows what it is; another `abfed federation up`, perhaps)",
+            )
+        time.sleep(0.2)
 
 
 def keep_node(
@@ -173,7 +194,9 @@ def wait_until_connected(workspace: Path, seconds: float) -> dict[str, Any]:
                 f"not connected: {', '.join(missing)}",
                 where=facts["federation"],
                 why=f"the SuperLink is {facts['superlink']}",
-                do="look at the logs of their nodes",
+                do="look at the logs of their nodes"
+                if facts["superlink"] == "up"
+                else "look at what `abfed federation up` says, and at `abfed federation logs`",
             )
         time.sleep(1)
 

@@ -122,6 +122,25 @@ def test_another_answer_is_not_believed(relay, what):
     assert EVIL not in outcome.manifest["weights"][WHEN]
 
 
+ERRORS = {"ConnectionResetError": "ConnectionResetError", "row of jane@example.org": "error"}
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("reason", ERRORS)
+def test_an_answer_made_an_error_is_a_failure_and_its_text_is_not_told(relay, reason):
+    def refuse(box):
+        raise type(reason, (Exception,), {})  # whose name is what the error reply says
+
+    relay.answer = at_turn(refuse)
+    outcome = relay.carry_out(make_plan())
+    (left_out,) = outcome.manifest["left_out"][WHEN].items()
+    assert left_out[0] == EVIL
+    assert left_out[1]["reason"] == "failed"
+    assert left_out[1]["why"].startswith(ERRORS[reason])
+    assert "example.org" not in str(outcome.manifest["left_out"])
+    assert EVIL not in outcome.manifest["weights"][WHEN]
+
+
 @pytest.mark.privacy
 def test_an_earlier_request_brings_an_answer_that_opens_for_nobody(relay):
     """A silo sees a replay by its nonce (tests/silo/test_gate.py); the seal holds without that."""

@@ -230,7 +230,9 @@ def test_the_authoritys_certificate_is_renewed_for_its_key_and_nothing_stops(tmp
     now = datetime.now(UTC) + timedelta(days=300)
     assert set(House(places.folder, lambda: now).pinned()[0]) == {"aurora"}
     key = (joined.node / "node.key").read_bytes()
+    Node(joined.node).take_bundles(bundles := [bundle_digest(), "ab" * 32])  # a neighbour's too
     rejoined = join(brand, "aurora", places.invitation.read_bytes(), fingerprint=again)
+    assert read_private(joined.node / PIN_FILE).decode().split() == bundles
     assert (joined.node / "ca.crt").read_bytes() == new
     assert (joined.node / "node.key").read_bytes() == key
     assert rejoined.fingerprint == joined.fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from abfed.coordinator.programs import free_port
 from abfed.lab import federation, operations
-from abfed.protocol.errors import AbfedError, ReportFailed, RunFailed, Withheld
+from abfed.protocol.errors import AbfedError, ReportFailed, RunFailed, Withheld, WorkspaceError
 
 
 def every(kind: type[AbfedError]) -> Iterator[type[AbfedError]]:
@@ -52,3 +54,18 @@ def test_where_no_node_is_registered_each_silo_is_told_so(
     told = operations.status(here)
     assert told["superlink"] == ("up" if up else "down")
     assert [one["node"] for one in told["silos"]] == ["not registered" if up else "unknown"]
+
+
+@pytest.mark.parametrize("taken", ["port", "link_port"])
+def test_a_port_that_is_taken_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    monkeypatch.setattr(operations, "FREE_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = SimpleNamespace(port=free_port(), link_port=free_port())
+        setattr(settings, taken, port)
+        monkeypatch.setattr(operations, "House", lambda _: SimpleNamespace(settings=settings))
+        with pytest.raises(WorkspaceError, match=f"address already in use.* {port}") as told:
+            operations.keep_coordinator(Path("nowhere"))
+    assert told.value.where == f"{taken} in federation.yaml"
