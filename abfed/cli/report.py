@@ -24,7 +24,9 @@ class OneOrVerb(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the verb `make` before what isn't a verb."""
         if args and args[0] != "--help" and args[0] not in self.commands:
-            args = ["make", *joined(args)]
+            args = ["make", *args]
+        if args[:1] == ["make"]:
+            args = joined(args)
         return super().parse_args(ctx, args)
 
 

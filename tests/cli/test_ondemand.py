@@ -38,11 +38,12 @@ def test_a_command_that_is_not_there_names_the_nearest(capsys):
     assert "Did you mean 'report'" in capsys.readouterr().err
 
 
-def test_a_report_may_be_asked_for_without_a_verb():
+@pytest.mark.parametrize("verb", [[], ["make"]])
+def test_a_report_may_be_asked_for_without_a_verb(verb):
     group = typer.main.get_command(entry.app)
     report = group.get_command(click.Context(group), "report")
     context = click.Context(report)
-    rest = report.parse_args(context, ["spring", "-p", "alpha", "0.1", "--to", "pdf"])
+    rest = report.parse_args(context, [*verb, "spring", "-p", "alpha", "0.1", "--to", "pdf"])
     assert [*context._protected_args, *rest][:4] == ["make", "spring", "-p", "alpha=0.1"]
 
 
