@@ -37,8 +37,9 @@ def missing():
     lacking = [one for one in TOOLS if not shutil.which(one, path="/usr/sbin:/usr/bin:/sbin:/bin")]
     if lacking:
         return f"not installed: {', '.join(lacking)}"
-    probe = subprocess.run(["ip", "netns", "add", "abfedprobe"], capture_output=True, check=False)
-    subprocess.run(["ip", "netns", "del", "abfedprobe"], capture_output=True, check=False)
+    name = f"abfedprobe{os.getpid()}"  # another worker asks at the same time
+    probe = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     return "" if probe.returncode == 0 else "network namespaces are not allowed here"
 
 
