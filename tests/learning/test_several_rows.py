@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import Group
-from abfed.learning.bounded import Sums
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
@@ -22,6 +21,7 @@ from abfed.learning.parts import START, filled, gaps
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import are_steady_sums, block_sizes, counts_for
 from abfed.learning.steady_groups import MOST_ROWS
+from tests.learning.multiplied import multiplied_lines
 
 UNITS = 1 << 40
 
@@ -53,17 +53,6 @@ def _batch(stack: Stack, groups: tuple[Group, ...], outputs: int, seed: int = 7)
     return Batch(lines, torch.full((rows, outputs), 0.5), groups)
 
 
-def _lines(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
-    """Inputs and signals of each layer, one of them weighted, as they are multiplied and added."""
-    found: list[tuple[Tensor, ...]] = []
-    with monkeypatch.context() as patch, torch.no_grad():
-        patch.setattr(
-            Sums, "add", lambda _, one, __: found.append((one.inputs + 0.0, one.signals + 0.0))
-        )
-        StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
-    return found
-
-
 @pytest.mark.privacy
 def test_sums_in_another_order_at_one_place_are_found(monkeypatch):
     assert are_steady_sums(3, 32, 4, 1)
@@ -89,13 +78,13 @@ def test_recipients_with_unlike_numbers_of_rows_share_blocks_and_nothing_else(si
     for expected in (60.0, 900.0):
         groups = tuple(Group(k, int(generator.integers(1, 60))) for k in (2, 3, 5, 13, 16))
         batch, end = _batch(stack, groups, sizes[-1]), 0
-        there = _lines(monkeypatch, stack, batch, expected)
+        there = multiplied_lines(monkeypatch, stack, batch, expected)
         for group in groups:
             end += group.rows * group.recipients
             theirs = slice(end - group.rows, end)  # of the last
             alone = Batch(batch.lines[theirs], batch.labels[theirs], (Group(group.rows, 1),))
             layers = len(sizes) - 1
-            for number, parts in enumerate(_lines(monkeypatch, stack, alone, expected)):
+            for number, parts in enumerate(multiplied_lines(monkeypatch, stack, alone, expected)):
                 lines = torch.cat([torch.cat(each, 1) for each in there[number::layers]])
                 mine = torch.cat(parts, 1)[parts[1].any(1)]  # signals or a weight: else nobody's
                 assert len(mine) in (1, group.rows)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from abfed.learning import gradients, steady_groups
 from abfed.learning.batches import Batch, InMemory
 from abfed.learning.bookkeeping import Group, book_keeping_units
-from abfed.learning.bounded import Sums
 from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
@@ -37,6 +36,7 @@ from abfed.learning.steady import (
 from abfed.learning.steady_groups import MOST_ROWS
 from abfed.learning.steady_passes import WIDEST, sizes_for
 from abfed.protocol.schema import NumericFeature
+from tests.learning.multiplied import multiplied_lines
 
 SIZES = (320, 256, 128, 64)
 DESIGN = Design(
@@ -169,17 +169,6 @@ def _people(count: int, generator: np.random.Generator) -> RecipientRows:
     )
 
 
-def _lines(monkeypatch, stack: Stack, batch: Batch, expected: float) -> list[tuple[Tensor, ...]]:
-    """Inputs and signals of each layer, one of them weighted, as they are multiplied and added."""
-    found: list[tuple[Tensor, ...]] = []
-    with monkeypatch.context() as patch, torch.no_grad():
-        patch.setattr(
-            Sums, "add", lambda _, one, __: found.append((one.inputs + 0.0, one.signals + 0.0))
-        )
-        StackSums(stack, LOGISTIC, expected).units(batch, 0.7)
-    return found
-
-
 @pytest.mark.privacy
 @pytest.mark.parametrize("rows", [1, 2, 5, 13])
 @pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 32, 1), (33, 9, 3)])
@@ -196,8 +185,8 @@ def test_what_is_multiplied_for_a_recipient_is_the_same_whoever_is_there(sizes, 
         place = int(generator.integers(people))
         theirs = slice(place * rows, (place + 1) * rows)
         alone = Batch(batch.lines[theirs], halves[theirs], (Group(rows, 1),))
-        there, layers = _lines(monkeypatch, stack, batch, expected), len(sizes) - 1
-        for number, parts in enumerate(_lines(monkeypatch, stack, alone, expected)):
+        there, layers = multiplied_lines(monkeypatch, stack, batch, expected), len(sizes) - 1
+        for number, parts in enumerate(multiplied_lines(monkeypatch, stack, alone, expected)):
             for side, part in enumerate(parts):
                 whole = torch.cat([each[side] for each in there[number::layers]])
                 assert number or part[:rows].any()
