@@ -82,6 +82,7 @@ def summary(done: Run) -> dict[str, Any]:
         "missing": done.absent,
         "unheard": done.unheard,
         "damaged": done.damaged,
+        "left_out": done.left_out.to_dict(orient="records"),
         "private": not done.plan.privacy.unprotected,
         "wave": done.plan.analysis.wave,
         "effects": done.effects.to_dict(orient="records"),
@@ -112,13 +113,7 @@ def show_run(done: Run) -> None:
             f"Wave {wave} of {len(design.waves)} ({design.waves[wave - 1].name}); effects are those"
         )
         say(f"of all waves so far, by the sequential design {design.spending}.")
-    for silo, why in done.absent.items():
-        say(f"  without {silo}: {why}")
-    if any(why.startswith("refused (approval)") for why in done.absent.values()):
-        say("  The run went on without who waits for an approval, and was charged to the others;")
-        say("  approved, ask the same plan again: they answer as before, at no charge.")
-    for silo, why in done.unheard.items():
-        say(f"  {silo} did not answer this time ({why}); what it released is in the run")
+    _show_left_out(done)
     scope = "these brands" if len(done.silos) > 1 else done.silos[0]
     effects = done.effects[done.effects["segment"] == ""]
     _show_effects(done, effects[effects["scope"] == scope], f"Effects against the control: {scope}")
@@ -138,6 +133,22 @@ def show_run(done: Run) -> None:
             say(f"  Shown: {done.plan.primary}, and what was found. All: the report, --json.")
     _show_checks(done)
     _show_cost(done)
+
+
+def _show_left_out(done: Run) -> None:
+    """Who isn't in the run, didn't answer this time, or was left out of some of its steps."""
+    from abfed.lab.figures import left_out_rows
+
+    for silo, why in done.absent.items():
+        say(f"  without {silo}: {why}")
+    if any(why.startswith("refused (approval)") for why in done.absent.values()):
+        say("  The run went on without who waits for an approval, and was charged to the others;")
+        say("  approved, ask the same plan again: they answer as before, at no charge.")
+    for silo, why in done.unheard.items():
+        say(f"  {silo} did not answer this time ({why}); what it released is in the run")
+    for silo, steps, why in left_out_rows(done):
+        if silo in done.silos:  # the others are not in the run at all
+            say(f"  without {silo} in {steps} ({why}); what it was charged for the run stays")
 
 
 def _show_cost(done: Run) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from abfed.lab.units import NBSP, NONE, count, interval, level, p_value, percent, signed, unit_of
+from abfed.protocol.messages import REFUSAL_TEXT
 
 if TYPE_CHECKING:
     from abfed.lab.runs import Run
@@ -177,3 +178,17 @@ def alarm_rows(run: Run) -> list[dict[str, str]]:
         }
         for row in found.to_dict("records")
     ]
+
+
+def left_out_rows(run: Run) -> list[tuple[str, str, str]]:
+    """Who was left out of steps, as pages and terminals show it: silo, of which, why."""
+    rows = []
+    alike = run.left_out.groupby(["silo", "reason", "why"], sort=False)
+    for (silo, reason, why), steps in alike["step"]:
+        words = str(why)
+        if reason == "refused":  # a code, and what it is about; elsewhere a colon is a sentence's
+            code, _, about = words.partition(":")
+            words = REFUSAL_TEXT.get(code, code) + (f" ({about})" if about else "")
+        span = steps.iloc[0] if len(steps) == 1 else f"{len(steps)} steps, from {steps.min()}"
+        rows.append((str(silo), str(span), f"{reason}: {words}"))
+    return rows

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.curves import plot_training
 from abfed.lab.display import effects_by_scope, effects_table, title
+from abfed.lab.figures import left_out_rows
 from abfed.lab.known_attacks import known_attacks
 from abfed.lab.page import facts, paragraph, picture, section, table
 from abfed.lab.plots import as_svg, plot_budget, plot_effects
@@ -27,7 +28,6 @@ from abfed.lab.together import guarantee
 from abfed.lab.units import NBSP, count, p_value, percent, plain, unit_of
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import InputError
-from abfed.protocol.messages import REFUSAL_TEXT
 from abfed.protocol.plan import Condition
 from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.once import NOTE
@@ -166,16 +166,8 @@ def took_part(run: Run) -> str:
 def _left_out(run: Run) -> str:
     if run.left_out.empty:
         return paragraph("No brand that was asked was left out.", "soft")
-    rows = []
-    for (silo, reason, why), steps in run.left_out.groupby(["silo", "reason", "why"])["step"]:
-        code, _, about = str(why).partition(":")
-        words = REFUSAL_TEXT.get(code, str(why)) + (f" ({about})" if about else "")
-        rows.append([escape(str(silo)), escape(_span(list(steps))), escape(f"{reason}: {words}")])
+    rows = [[escape(part) for part in one] for one in left_out_rows(run)]
     return "<h3>Left out</h3>" + table(["Brand", "Of", "Why"], rows, source=run.source, counts=())
-
-
-def _span(steps: list[str]) -> str:
-    return steps[0] if len(steps) == 1 else f"{len(steps)} steps, from {min(steps)}"
 
 
 def results(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.fitting import check_fits, check_trainable
+from abfed.learning.fitting import check_fits, check_given
 from abfed.learning.gradients import BatchGradients
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
@@ -80,6 +80,7 @@ def train_round(
     Raises:
         ValueError: a noise multiplier or expected batch that would leave the release unprotected,
             or a network that draws random numbers of its own, or doesn't fit these rows.
+        TypeError: something else stands in the place of network, data, settings or noise.
     """
     if not 0 < noise_multiplier <= LARGEST_MULTIPLIER:
         message = (
@@ -90,7 +91,7 @@ def train_round(
     if not (math.isfinite(expected_batch) and expected_batch >= 1):
         message = f"the expected batch must be at least 1, not {expected_batch}"
         raise ValueError(message)
-    check_trainable(network)
+    check_given(network, data, settings, noise)
     rows = InMemory(data) if isinstance(data, RecipientRows) else data
     before = parameters_of(network)
     with one_thread(), torch.no_grad():
@@ -141,11 +142,12 @@ def summed_step(
     Raises:
         ValueError: a share that is no noise, a plan of more than one step a round, or a network
             that doesn't fit these rows.
+        TypeError: something else stands in the place of network, data, settings or noise.
     """
+    check_given(network, data, settings, noise)
     if not 0 < share <= LARGEST_MULTIPLIER or settings.local_steps != 1:
         message = f"one step with a share of noise, not {settings.local_steps} with {share}"
         raise ValueError(message)
-    check_trainable(network)
     rows = InMemory(data) if isinstance(data, RecipientRows) else data
     with one_thread(), torch.no_grad():
         gradients = BatchGradients(network, loss)

@@ -9,11 +9,72 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import nn
 
 from abfed.learning.batches import Batch
+from abfed.learning.design_matrix import RecipientRows
 from abfed.learning.losses import HeadsLoss, Loss
+from abfed.protocol.modelling import Training
+
+
+def check_given(network: object, data: object, settings: object, noise: object) -> None:
+    """Refuse what isn't a network, rows, settings and a source of noise, and rows that don't agree.
+
+    Args:
+        network: looked at by `check_trainable` too.
+        data: rows in memory are looked over as a whole; what a silo has prepared is as it made it.
+        settings: of the training.
+        noise: where batches and noise come from.
+
+    Raises:
+        TypeError: one of them is something else; says which, and what is wanted.
+        ValueError: see `check_trainable` and `check_rows`.
+    """
+    kept = hasattr(data, "recipients") and hasattr(data, "batches")
+    wanted = (
+        ("network", network, isinstance(network, nn.Module), "a torch.nn.Module"),
+        ("data", data, kept or isinstance(data, RecipientRows), "RecipientRows or TrainingRows"),
+        ("settings", settings, isinstance(settings, Training), "abfed.protocol.modelling.Training"),
+        ("noise", noise, hasattr(noise, "poisson_batch"), "a source of noise, as SystemNoise()"),
+    )
+    for name, given, fits, what in wanted:
+        if isinstance(given, type):
+            message = f"{name} must be {what}, not the class {given.__name__}"
+            raise TypeError(message)
+        if not fits:
+            message = f"{name} must be {what}, not {type(given).__name__}"
+            raise TypeError(message)
+    if isinstance(data, RecipientRows):
+        check_rows(data)
+    if isinstance(network, nn.Module):
+        check_trainable(network)
+
+
+def check_rows(data: RecipientRows) -> None:
+    """Refuse rows of which one part has another number than the others, or arms that aren't there.
+
+    Raises:
+        ValueError: says which part, and how many there should be; never a row's value.
+    """
+    rows, width, offsets = len(data.labels), data.design.feature_width, np.asarray(data.offsets)
+    if data.features.shape != (rows, width):
+        message = (
+            f"features have the shape {data.features.shape}, and {rows} labels of this design "
+            f"want {(rows, width)}: one line a row, one column for each of design.feature_names"
+        )
+        raise ValueError(message)
+    if data.arms.shape != (rows,):
+        message = f"arms have the shape {data.arms.shape}, and labels are of {rows} rows"
+        raise ValueError(message)
+    if rows and not 0 <= int(data.arms.min()) <= int(data.arms.max()) < len(data.design.arms):
+        message = f"an arm's code is not the place of one of the design's {len(data.design.arms)}"
+        raise ValueError(message)
+    whole = offsets.ndim == 1 and len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == rows
+    if not whole or (offsets[1:] < offsets[:-1]).any():
+        message = f"offsets must go up from 0 to the number of rows, {rows}: one more than people"
+        raise ValueError(message)
 
 
 def check_trainable(network: nn.Module) -> None:
@@ -33,6 +94,12 @@ def check_trainable(network: nn.Module) -> None:
             message = (
                 f"the network's {name} is {str(each.dtype).removeprefix('torch.')}: rows are "
                 "float32, and so is what is made of them; call .float() on the network"
+            )
+            raise ValueError(message)
+        if not bool(torch.isfinite(each).all()):
+            message = (
+                f"the network's {name} holds a number that is not finite: no step leads back from "
+                "there; start from a network whose numbers all are"
             )
             raise ValueError(message)
 

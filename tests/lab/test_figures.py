@@ -7,11 +7,12 @@ import math
 import pandas as pd
 import pytest
 
-from abfed.cli.run import show_run
+from abfed.cli.run import show_run, summary
 from abfed.lab import soundness
 from abfed.lab.display import effects_table
 from abfed.lab.figures import effect_rows, remarks
 from abfed.lab.runs import Run
+from abfed.lab.sections import took_part
 from abfed.lab.units import count, percent, unit_of
 from abfed.protocol.plan import Plan
 from abfed.stats.contrasts import Contrast, relative_lift
@@ -90,6 +91,27 @@ def test_segments_in_a_terminal_are_of_the_primary_metric_and_what_was_found(
     rows = printed[0].count("by-age: x")
     assert rows == (cells["metric"] == run.plan.primary).sum() + 1 < len(cells)
     assert "worse" in printed[0]
+
+
+def test_who_was_left_out_of_rounds_is_said_at_the_end_and_on_the_page(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = [
+        ("train-0002", "absent", "no answer in time"),
+        ("train-0003", "absent", "no answer in time"),
+    ]
+    long = [("train-0004", "outlier", "its update is longer than 20: 51.8")]
+    rows = [(step, "aurora", reason, why) for step, reason, why in (*late, *long)]
+    frame = pd.DataFrame(rows, columns=["step", "silo", "reason", "why"])
+    monkeypatch.setitem(run.__dict__, "left_out", frame)
+    show_run(run)
+    printed, page = capsys.readouterr().out, took_part(run)
+    assert (
+        "without aurora in 2 steps, from train-0002 (absent: no answer in time); what it" in printed
+    )
+    assert "without aurora in train-0004 (outlier: its update is longer than 20: 51.8);" in printed
+    assert "2 steps, from train-0002" in page
+    assert [one["step"] for one in summary(run)["left_out"]] == [row[0] for row in rows]
 
 
 def test_one_is_singular() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,8 +32,10 @@ WRONG = {
     "other columns": (perceptron(columns=WIDTH + 1), f"a line of {WIDTH} numbers"),
     "other columns, one by one": (perceptron(columns=2, act=nn.GELU), "first layer"),
     "nothing to train": (perceptron().requires_grad_(False), "nothing to train"),
+    "not finite": (perceptron(), r"2\.bias holds a number that is not finite"),
 }
 WRONG["a float64 buffer"][0][1].register_buffer("scale", torch.ones(1, dtype=torch.float64))
+torch.nn.init.constant_(WRONG["not finite"][0][2].bias, float("nan"))
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -48,7 +53,8 @@ def test_what_does_not_fit_is_refused_with_what_to_do(what):
         )
     with pytest.raises(ValueError, match=words):
         summed_step(network, ROWS, Training(local_steps=1), share=1.0, noise=SystemNoise())
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+    after = network.state_dict()
+    assert all(after[name].equal(value) or value.isnan().any() for name, value in before.items())
 
 
 def test_whether_it_fits_does_not_depend_on_who_is_there():
@@ -65,3 +71,44 @@ def test_whether_it_fits_does_not_depend_on_who_is_there():
             share=1.0,
             noise=SystemNoise(),
         )
+
+
+GIVEN = {"network": perceptron(), "data": ROWS, "settings": Training(local_steps=1)}
+OTHERS = [
+    ({"network": 3}, "network must be a torch.nn.Module, not int"),
+    ({"network": nn.Linear}, "network must be a torch.nn.Module, not the class Linear"),
+    ({"data": 3}, "data must be RecipientRows or TrainingRows, not int"),
+    ({"data": ROWS.features}, "data must be RecipientRows or TrainingRows, not ndarray"),
+    ({"settings": {"local_steps": 1}}, "settings must be .*Training, not dict"),
+    ({"noise": None}, "noise must be a source of noise, .* not NoneType"),
+]
+
+
+def refused(kind: type[Exception], changes: dict[str, object], words: str) -> None:
+    given = GIVEN | {"noise": SystemNoise()} | changes
+    with pytest.raises(kind, match=words):
+        train_round(**given, noise_multiplier=1.0, expected_batch=6.0)
+    with pytest.raises(kind, match=words):
+        summed_step(**given, share=1.0)
+
+
+@pytest.mark.parametrize(("changes", "words"), OTHERS)
+def test_something_else_in_its_place_is_named(changes, words):
+    refused(TypeError, changes, words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ROWS.labels[:-5]}, f"features have the shape .* {len(ROWS.labels) - 5} labels"),
+        ({"features": ROWS.features[:, :1]}, "one column for each of design.feature_names"),
+        ({"arms": ROWS.arms[1:]}, "arms have the shape"),
+        ({"arms": ROWS.arms + np.int8(9)}, "an arm's code is not the place"),
+        ({"arms": ROWS.arms - np.int8(9)}, "an arm's code is not the place"),
+        ({"offsets": ROWS.offsets[:-1]}, "offsets must go up from 0"),
+        ({"offsets": ROWS.offsets[::-1]}, "offsets must go up from 0"),
+        ({"offsets": np.array([0, ROWS.rows + 1, ROWS.rows])}, "offsets must go up from 0"),
+    ],
+)
+def test_rows_that_do_not_agree_are_refused(changes, words):
+    refused(ValueError, {"data": dataclasses.replace(ROWS, **changes)}, words)
