@@ -35,6 +35,9 @@ MISSED = 1e-9
 NARROW = 16
 """Outputs, with fewer of which, but for one, a product is made turned."""
 
+PAIRED = 2.0**-30
+"""Of products of pairs: so float32 holds products of two, for rows' gradients of up to 2⁹⁴."""
+
 SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
 _LINES = 4 * SMALLEST  # that are told from each other
 _ALIGNED = 8  # numbers: 32 bytes
@@ -198,7 +201,7 @@ def line_norms(block: Tensor, numbers: int) -> Tensor:
 
 
 def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
-    """Products of each line with those that belong together with it, `(groups, lines each)²`.
+    """`PAIRED` times products of each line with those that belong together with it.
 
     Args:
         values: `(rows, numbers)`.
@@ -207,8 +210,11 @@ def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     """
     groups = values.shape[0] // together
     parts = values[: groups * together].unflatten(0, (groups, together))
-    operation = torch.mul if values.shape[1] == 1 else torch.bmm
-    operation(parts, parts.transpose(1, 2), out=out.view(groups, together, together))
+    found = out.view(groups, together, together)
+    if values.shape[1] == 1:
+        torch.mul(parts, parts.transpose(1, 2), out=found).mul_(PAIRED)
+    else:
+        found.baddbmm_(parts, parts.transpose(1, 2), beta=0.0, alpha=PAIRED)
     return out
 
 
@@ -230,7 +236,7 @@ def added(values: Tensor) -> Tensor:
     """The sum of each line, `(rows,)`, in whatever order torch adds.
 
     Args:
-        values: `(rows, numbers)` float64, one line right behind the other.
+        values: `(rows, numbers)` float32, one line right behind the other.
     """
     return values.sum(1)
 
@@ -361,10 +367,9 @@ def are_steady_pairs(
 
     def operation(values: Tensor) -> Tensor:
         found = pair_products(values, together, torch.empty(len(values) // together, together**2))
-        double = found.double()
-        diagonal = double[:, :: together + 1].contiguous()
-        sums = torch.stack([added(double), added(diagonal)], 1)
-        return torch.cat([double, sums], 1)
+        diagonal = found[:, :: together + 1].contiguous()
+        sums = torch.stack([added(found), added(diagonal)], 1)
+        return torch.cat([found, sums], 1)
 
     return threads == torch.get_num_threads() and is_steady(
         operation, numbers, count * together, together, tight=tight

@@ -25,15 +25,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
 from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, SINGLE, Sums
 from abfed.learning.losses import Loss
-from abfed.learning.parts import START, Part, filled
+from abfed.learning.parts import START, Part, filled, gaps
 from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import (
+    PAIRED,
     Scratch,
     added,
     are_steady_pairs,
@@ -44,7 +47,10 @@ from abfed.learning.steady import (
     sums_together,
 )
 from abfed.learning.steady_passes import Plain, SteadyPasses, last_linear
-from abfed.learning.steady_sums import Way, at_least, factor, silenced
+from abfed.learning.steady_sums import VANISHED, Way, at_least, factor, silenced
+
+Doubles = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 
 MOST_ROWS = 16
 """Of a recipient here: with more, pairs cost more than the exact path does."""
@@ -196,38 +202,38 @@ def _add(
 ) -> None:
     """Add a block without those who aren't finite."""
     recipients = block.parts[-1].first + block.parts[-1].recipients
-    squared, whole = _squares(block, scratch)
-    norms, bound = squared, share * clip
-    if block.paired:
-        length = whole.sqrt_().mul_(ROUNDED_UP)
-        norms = squared.sqrt_().add_(length * (2.0 * SINGLE)).mul_(ROUNDED_UP)
-        most = torch.full_like(norms, longests[0] * bound)
-        for part, each in zip(block.parts[1:], longests[1:], strict=True):
-            most[part.first :] = each * bound
-        factors = torch.minimum(bound / norms.clamp(min=bound), most.div_(length))
-    else:
-        norms = squared.sqrt_().mul_(ROUNDED_UP)
-        factors = bound / norms.clamp(min=bound)
-    if not math.isfinite(float(norms[:recipients].sum())):
-        alive = torch.isfinite(norms)
-        factors = torch.where(alive, factors, 0.0)
-        block = _alive(block, alive)
-    weights = factors.mul_(factor(clip)).float()
-    weights[recipients:] = 0.0
+    bound = share * clip
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        norms, lengths_of_all = _norms(block, scratch)
+        is_sound = math.isfinite(norms[:recipients].sum())
+        factors = bound / np.maximum(norms, bound)
+        if lengths_of_all is not None:
+            for part, longest_one in zip(block.parts, longests, strict=True):
+                theirs = slice(part.first, part.first + part.recipients)
+                most = longest_one * bound / lengths_of_all[theirs]
+                np.minimum(factors[theirs], most, out=factors[theirs])
+    if not is_sound:
+        alive = np.isfinite(norms)
+        factors[~alive] = 0.0
+        block = _alive(block, torch.from_numpy(alive))
+    factors[recipients:] = 0.0
+    weights = (factors * factor(clip)).astype(np.float32)
     for one in block.made:
-        sums.add(one._replace(signals=weights[:, None]), 0)
+        sums.add(one._replace(signals=torch.from_numpy(weights[:, None])), 0)
     if block.paired:
         _add_paired(sums, block, weights, terms, scratch)
 
 
-def _add_paired(sums: Sums, block: Block, weights: Tensor, terms: int, scratch: Scratch) -> None:
+def _add_paired(sums: Sums, block: Block, weights: Singles, terms: int, scratch: Scratch) -> None:
     """Add the products of rows, each by its recipient's weight."""
     count = block.paired[0].inputs.shape[0]
     rows = scratch.take("weights", count, 1)
-    rows.zero_()
+    line = rows.numpy()[:, 0]
     for part in block.parts:
         theirs = weights[part.first : part.first + part.recipients]
-        rows[part.lines_there].view(part.recipients, part.rows).copy_(theirs[:, None])
+        line[part.lines_there].reshape(part.recipients, part.rows)[:] = theirs[:, None]
+    for gap in gaps(block.parts, count):
+        line[gap] = 0.0
     for one in block.paired:
         inputs, signals = one.inputs, one.signals
         (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(rows)
@@ -246,51 +252,65 @@ def _alive(block: Block, alive: Tensor) -> Block:
     return block._replace(made=made)
 
 
-def _squares(block: Block, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """At least the squared norm of each recipient's gradient, and at least the square of their L.
+def _norms(block: Block, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
+    """At least the norm of each recipient's gradient, and at least their L if rows are paired.
 
     `(lines made,)` each; what belongs to nobody is anything.
     """
-    squared = torch.zeros(block.size, dtype=torch.float64)
-    whole = torch.zeros_like(squared)
+    squared = np.zeros(block.size)
     for one in block.made:
         found = lengths(one.inputs, scratch.take("lengths", 1, block.size)[0])
-        squared.add_(at_least(found.double().square_(), one.inputs.shape[1]))
-    if block.paired:
-        for part in block.parts:
-            theirs = slice(part.first, part.first + part.recipients)
-            square, length = _pair_squares(block.paired, part, scratch)
-            squared[theirs] += square[: part.recipients]
-            whole[theirs] += length[: part.recipients]
-    return squared, whole
+        squared += at_least(found.double().square_(), one.inputs.shape[1]).numpy()
+    if not block.paired:
+        return np.sqrt(squared, out=squared) * ROUNDED_UP, None
+    whole = np.zeros(block.size)
+    for part in block.parts:
+        theirs = slice(part.first, part.first + part.recipients)
+        square, length = _pair_squares(block.paired, part, scratch)
+        squared[theirs] += square[: part.recipients]
+        whole[theirs] += length[: part.recipients]
+    whole = np.sqrt(whole, out=whole) * ROUNDED_UP
+    norms = np.sqrt(squared, out=squared) + whole * (2.0 * SINGLE)
+    norms *= ROUNDED_UP
+    return norms, whole
 
 
-def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L²."""
+def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tuple[Doubles, Doubles]:
+    """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L².
+
+    In float32, as long as numbers are many: a product of pairs may lose half a rounding, a sum of
+    them one for each, and what is below its smallest number.
+    """
     count, rows, layers = part.tried, part.rows, len(paired)
     sides = [one.inputs for one in paired] + [one.signals for one in paired]
-    single = _room(scratch, "pairs", 2 * layers, count, rows**2, torch.float32)
-    for side, room in zip(sides, single, strict=True):
+    pairs = _room(scratch, "pairs", 2 * layers, count, rows**2)
+    for side, room in zip(sides, pairs, strict=True):
         pair_products(side[part.lines_tried], rows, room)
-    double = _room(scratch, "pairs", 2 * layers, count, rows**2, torch.float64).copy_(single)
-    alone = _room(scratch, "alone", 2 * layers, count, rows, torch.float64)
-    alone.copy_(double[:, :, :: rows + 1])
-    at_least(alone, max(side.shape[1] for side in sides))
-    longs = alone[:layers].mul_(alone[layers:]).sqrt_()
-    squares = double[:layers].mul_(double[layers:])
-    square, whole = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    for one, theirs, long in zip(paired, squares, longs, strict=True):
-        length = added(long).mul_(ROUNDED_UP).square_()
-        whole.add_(length)
-        numbers = one.inputs.shape[1] + one.signals.shape[1]
-        square.add_(added(theirs)).add_(length.mul_((1.05 * numbers + 32.0) * SINGLE))
-    return square.clamp_(min=0.0), whole
+    alone = _room(scratch, "alone", 2 * layers, count, rows)
+    products, roots = pairs.numpy(), alone.numpy()
+    widest = max(side.shape[1] for side in sides)
+    np.add(products[:, :, :: rows + 1], np.float32(widest * VANISHED), out=roots)
+    np.sqrt(roots, out=roots)
+    np.multiply(roots[:layers], roots[layers:], out=roots[:layers])
+    np.multiply(products[:layers], products[layers:], out=products[:layers])
+    longer = (1.0 + (1.05 * widest + rows + 32.0) * SINGLE) / PAIRED
+    square, whole = np.full(count, rows**2 * 2.0**-149 / PAIRED**2), np.zeros(count)
+    for place, one in enumerate(paired):
+        length = added(alone[place]).double().numpy()
+        length *= longer
+        length *= length
+        whole += length
+        numbers = one.inputs.shape[1] + one.signals.shape[1] + rows**2
+        length *= (1.05 * numbers + 32.0) * SINGLE
+        square += length
+        found = added(pairs[place]).double().numpy()
+        found *= PAIRED**-2
+        square += found
+    return np.maximum(square, 0.0, out=square), whole
 
 
-def _room(
-    scratch: Scratch, name: str, layers: int, count: int, numbers: int, dtype: torch.dtype
-) -> Tensor:
+def _room(scratch: Scratch, name: str, layers: int, count: int, numbers: int) -> Tensor:
     """`(layers, count, numbers)`, each layer's as if it were memory of its own."""
-    room = scratch.take(name, layers, math.ceil(count * numbers / START) * START, dtype)
+    room = scratch.take(name, layers, math.ceil(count * numbers / START) * START)
     found: Tensor = room[:, : count * numbers].unflatten(1, (count, numbers))
     return found

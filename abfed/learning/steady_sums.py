@@ -31,7 +31,7 @@ from abfed.learning.steady_passes import Laid, Plain, SteadyPasses
 ROUNDED_DOWN = 1.0 - 4.0 * SINGLE
 """More than is gained where a factor becomes a float32, and where it is multiplied."""
 
-_VANISHED = 2.0**-124  # of float32: what the square of a small number loses, and sums of them
+VANISHED = 2.0**-124  # of float32: what the square of a small number loses, and sums of them
 
 
 class Way(NamedTuple):
@@ -211,4 +211,4 @@ def _losses(numbers: int) -> tuple[float, float]:
     That is half a rounding for each square, addition and root, and what squares of small numbers
     lose altogether. Some more is for the roundings of what is multiplied with it later.
     """
-    return 1.0 + (1.05 * numbers + 16.0) * SINGLE, numbers * _VANISHED
+    return 1.0 + (1.05 * numbers + 16.0) * SINGLE, numbers * VANISHED

@@ -113,6 +113,20 @@ def test_one_recipient_of_any_number_of_rows_moves_the_sum_by_at_most_the_clip(s
             assert 0.9 * UNITS < length < UNITS
 
 
+@pytest.mark.privacy
+def test_recipients_whose_gradients_are_huge_are_clipped_like_others():
+    """Squared norms of 2¹⁸⁰: float32 holds products of pairs, but not products of two of those."""
+    layers = [nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)]
+    for layer, size in zip(layers, (2.0**28, 2.0**-20, 2.0**30), strict=True):
+        layer.weight.data = torch.full(layer.weight.shape, size)
+    stack = Stack.of(nn.Sequential(*[x for each in layers for x in (each, nn.ReLU())][:-1]))
+    assert stack is not None
+    batch = Batch(torch.full((21, 3), 2.0**30), torch.full((21, 2), 0.5), (Group(3, 7),))
+    with torch.no_grad():
+        found = StackSums(stack, LOGISTIC, 7.0).units(batch, 0.7)
+    assert 6.5 * UNITS < float(found.double().norm()) < 7 * UNITS
+
+
 def test_lines_of_nobody_for_whom_the_network_overflows_spoil_nothing():
     layers = [nn.Linear(2, 2), *(nn.Linear(2, 2, bias=False) for _ in range(3)), nn.Linear(2, 2)]
     layers[0].weight.data = -torch.ones(2, 2)  # nothing comes of lines of 1, much of those of 0

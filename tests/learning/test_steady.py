@@ -261,15 +261,16 @@ def test_where_pairs_are_not_steady_recipients_with_several_rows_take_the_exact_
 def test_pairs_in_another_order_at_one_place_are_found(monkeypatch):
     assert are_steady_pairs(24, 32, 4, 1)
     are_steady_pairs.cache_clear()
-    product = torch.bmm
+    product = Tensor.baddbmm_
 
-    def elsewhere(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        product(a, b, out=out)
+    def elsewhere(out: Tensor, a: Tensor, b: Tensor, **how: float) -> Tensor:
+        product(out, a, b, **how)
         if len(out) == 32:  # the last of a block of 128
-            out[-1] = sum(a[-1, :, i, None] * b[-1, i] for i in reversed(range(24)))
+            each = sum(a[-1, :, i, None] * b[-1, i] for i in reversed(range(24)))
+            out[-1] = each * how["alpha"]
         return out
 
-    monkeypatch.setattr(torch, "bmm", elsewhere)
+    monkeypatch.setattr(Tensor, "baddbmm_", elsewhere)
     assert not are_steady_pairs(24, 32, 4, 1)
     are_steady_pairs.cache_clear()
 
