@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from abfed.cli.output import say, say_json, table
+from abfed.cli.output import complain, say, say_json, table
 from abfed.cli.settings import JsonOption, MetricsOption, WorkspaceOption
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """What Flower colours its lines with; shown as text it hides what they say."""
+
+UNANSWERED = 5  # as for each check that found something
 
 app = typer.Typer(help="Run a federation and look after it.", no_args_is_help=True)
 
@@ -55,14 +57,28 @@ def status(
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Who is admitted, whose certificate runs out, whose node is connected, what runs."""
+    """Who is admitted, whose certificate runs out, whose node is connected, what runs.
+
+    Ends with exit code 5 where SuperLink or proxy doesn't answer.
+    """
+    from abfed.coordinator.control import HANGS
     from abfed.lab.operations import status as look
     from abfed.lab.operations import wait_until_connected
 
     facts = wait_until_connected(workspace, wait) if wait else look(workspace)
     if as_json:
         say_json(facts)
-        return
+    else:
+        _show(facts)
+        for name, why in facts["unanswered"].items():
+            complain(f"{name} does not answer: {why}")
+        if facts["unanswered"]:
+            complain(f"  do:  {HANGS}")
+    if facts["unanswered"]:
+        raise typer.Exit(UNANSWERED)
+
+
+def _show(facts: dict[str, Any]) -> None:
     head = f"Federation {facts['federation']}; SuperLink {facts['superlink']}"
     say(head)
     say(f"Certificates: the authority's {facts['authority']}, the proxy's {facts['proxy']}")

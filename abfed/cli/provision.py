@@ -124,7 +124,7 @@ def admit(
     say(f"Silo {pinned.site} is admitted.")
     if pinned.site in registered:
         return
-    if federation_status(opened.path)["superlink"] == "down":
+    if federation_status(opened.path)["superlink"] != "up":
         start = opened.path / "federation" / "start"
         say(f"Its node is registered once the SuperLink is up: {start}")
     else:

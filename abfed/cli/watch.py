@@ -66,7 +66,7 @@ def watch(
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watching.end())
-    with served(metrics, watching.metrics, lambda: True, lambda: None) as port:
+    with served(metrics, watching.metrics, tuple, lambda: None) as port:
         if port is not None:
             sys.stderr.write(f"metrics on http://127.0.0.1:{port}/metrics\n")
         watching.keep_looking(every, lambda look: _tell(look, as_json=as_json))

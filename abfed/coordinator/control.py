@@ -29,6 +29,13 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from abfed.coordinator.bundle import ORDER, make_bundle
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import InputError, RunFailed
+from abfed.site.ports import holder, listens
+
+ANSWER_SECONDS = 30.0  # as Flower has it; a look at what may hang takes less
+HANGS = (
+    "see `abfed federation logs`; what hangs for good is ended with kill -9 and its id: it is "
+    "started again, and runs go on"
+)
 
 
 class RunState(NamedTuple):
@@ -81,15 +88,17 @@ class Control:
     Args:
         port: its port on loopback.
         authority: path of the federation's certificate.
+        seconds: how long an answer may take.
     """
 
-    def __init__(self, port: int, authority: Path) -> None:
+    def __init__(self, port: int, authority: Path, seconds: float = ANSWER_SECONDS) -> None:
         self._client = ControlHttpClient.from_server_address(
             f"127.0.0.1:{port}",
             insecure=False,
             root_certificates=authority.read_bytes(),
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
         )
+        self._client._client.timeout = httpx.Timeout(seconds)  # noqa: SLF001 - no public way
 
     def close(self) -> None:
         """Hang up."""
@@ -165,13 +174,18 @@ class Control:
 
 
 @contextmanager
-def control(port: int, authority: Path) -> Iterator[Control]:
+def control(port: int, authority: Path, seconds: float = ANSWER_SECONDS) -> Iterator[Control]:
     """The control interface, for a while.
+
+    Args:
+        port: see `Control`.
+        authority: see `Control`.
+        seconds: how long an answer may take.
 
     Raises:
         RunFailed: the SuperLink doesn't answer.
     """
-    opened = Control(port, authority)
+    opened = Control(port, authority, seconds)
     try:
         yield opened
     except httpx.HTTPStatusError as cause:
@@ -179,10 +193,29 @@ def control(port: int, authority: Path) -> Iterator[Control]:
             f"the SuperLink said no (HTTP {cause.response.status_code})", where=f"port {port}"
         ) from cause
     except httpx.TransportError as cause:
+        why = silence(port, seconds, cause)
+        down = "start it with `abfed federation up`"
         raise RunFailed(
             "the SuperLink does not answer",
             where=f"127.0.0.1:{port}",
-            do="start it with `abfed federation up`",
+            why=why,
+            do=HANGS if listens(port) else down,
         ) from cause
     finally:
         opened.close()
+
+
+def silence(port: int, seconds: float, cause: Exception) -> str:
+    """Why nothing on a port of this machine answers as it should.
+
+    Args:
+        port: the port.
+        seconds: how long was waited.
+        cause: what came of asking.
+    """
+    if not listens(port):
+        return f"nothing listens on port {port}"
+    who = holder(port) or "something"
+    if isinstance(cause, (httpx.TimeoutException, TimeoutError)):
+        return f"{who} listens on port {port}, and gave no answer for {seconds:g} s"
+    return f"{who} listens on port {port}, and hung up ({cause})"

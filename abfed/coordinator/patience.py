@@ -5,10 +5,11 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
 
 1. Answers are looked for often at first, then ever less, at most `SLOWEST_LOOK` seconds apart; the
    more are open, the less often, so that looking costs the same for each.
-2. A silo that failed, or isn't connected, is asked again, after pauses that double and are of
-   random length, as often as the plan says; so is one whose message was lost because the SuperLink
-   went in the middle of it, or not taken because its node had gone. What a silo itself answers, a
-   refusal too, stands.
+2. A silo that failed is asked again, after pauses that double and are of random length, as often
+   as the plan says. What a silo itself answers, a refusal too, stands.
+   One whose node isn't connected, or whose message wasn't taken because its node or the SuperLink
+   had just gone, was not asked: it is looked for as often, and for `silent_seconds` at least, since
+   whatever was restarted needs a while to come back. Looking uses up none of its tries.
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
 5. Answers are handed on as they come, at most `TOGETHER` in memory.
@@ -70,6 +71,7 @@ class PatientGrid(MakesMessages):
         self._inner = inner
         self._waiting = waiting
         self._heard = heard
+        self._gone: dict[str, float] = {}  # silo → since when its node is not to be reached
         self.unanswered = False
         """Whether the SuperLink gave no answer when it was last asked for something."""
 
@@ -131,6 +133,15 @@ class PatientGrid(MakesMessages):
         except OUTAGES:
             return {}
 
+    def gone_for(self, silo: str) -> float:
+        """Seconds since a silo's node was first found gone, and not reached again since."""
+        now = time.monotonic()
+        return now - self._gone.setdefault(silo, now)
+
+    def found(self, silo: str) -> None:
+        """Take note that a silo's node was reached."""
+        self._gone.pop(silo, None)
+
     def _reached(self, call: Callable[[], Said]) -> Said:
         """What the SuperLink says; whether it said anything is kept in `unanswered`."""
         self.unanswered = True
@@ -174,7 +185,8 @@ class _Step:
         self._names: dict[str, list[str]] = {}  # silo → ids of its messages
         self._answered: set[str] = set()
         self._failed: dict[str, Message] = {}
-        self._tries: dict[str, int] = {}
+        self._tries: dict[str, int] = {}  # questions that it was sent
+        self._looks: dict[str, int] = {}  # how often its node wasn't there to be asked
         self._due: dict[str, float] = {}  # silo → when to ask it again
         self._asked: dict[str, float] = {}  # silo → when it was asked last
         self._all = len(requests.silos) + len(requests.unconnected)
@@ -186,7 +198,7 @@ class _Step:
             if number % TOGETHER == 0:  # those last asked: where answers come at once, all of them
                 yield from self._collect(list(islice(reversed(self._open), TOGETHER)))
         for silo in self._requests.unconnected:
-            self._later(silo)
+            self._absent(silo)
         look = FIRST_LOOK
         while (self._open or self._due) and time.monotonic() < self._end:
             known = len(self._answered) + len(self._failed)
@@ -200,13 +212,14 @@ class _Step:
         yield from self._failed.values()
 
     def _ask(self, silo: str) -> None:
-        self._tries[silo] = self._tries.get(silo, 0) + 1
         self._asked[silo] = time.monotonic()
         try:
             name = self._requests.deliver(silo, self._grid.deliver)
         except (*OUTAGES, NotTaken):
-            self._later(silo)
+            self._absent(silo)
             return
+        self._tries[silo] = self._tries.get(silo, 0) + 1
+        self._grid.found(silo)
         self._open[name] = silo
         self._names.setdefault(silo, []).append(name)
 
@@ -237,11 +250,23 @@ class _Step:
 
     def _later(self, silo: str) -> None:
         """Plan the next try, if there is one left."""
-        rules, tried = self._grid.waiting, self._tries.get(silo, 0)
-        if tried > rules.retries:
+        tried = self._tries.get(silo, 0)
+        if tried > self._grid.waiting.retries:
             self._due.pop(silo, None)
-            return
-        pause = min(rules.retry_seconds * 2 ** max(0, tried - 1), LONGEST_PAUSE)
+        else:
+            self._wait(silo, tried)
+
+    def _absent(self, silo: str) -> None:
+        """Plan the next look for a node that isn't there, unless it was looked for long enough."""
+        rules = self._grid.waiting
+        looks = self._looks[silo] = self._looks.get(silo, 0) + 1
+        if self._grid.gone_for(silo) >= rules.silent_seconds and looks > rules.retries + 1:
+            self._due.pop(silo, None)
+        else:
+            self._wait(silo, looks)
+
+    def _wait(self, silo: str, times: int) -> None:
+        pause = min(self._grid.waiting.retry_seconds * 2 ** (times - 1), LONGEST_PAUSE)
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
         self._due[silo] = time.monotonic() + pause * jitter
 
@@ -257,8 +282,7 @@ class _Step:
             if self._requests.reaches(silo):
                 self._ask(silo)
             else:
-                self._tries[silo] = self._tries.get(silo, 0) + 1
-                self._later(silo)
+                self._absent(silo)
 
     def _silent(self, now: float) -> list[str]:
         """Silos whose question is open, and of whom nothing was heard for too long.

@@ -53,12 +53,13 @@ def coordinator_programs(workspace: Path, house: House) -> list[Program]:
             "superlink",
             link,
             environment,
-            lambda: listens(settings.link_port),
+            port=settings.link_port,
+            setting="link_port in federation.yaml",
             reads=(authority, certificate),
         ),
         warm_program(places.folder, "serverapp", executors),
         Program("superexec", execute, executors, reads=(authority,)),
-        Program("proxy", proxy, {}, lambda: listens(settings.port), reload=True),
+        Program("proxy", proxy, port=settings.port, setting="port in federation.yaml", reload=True),
     ]
 
 
@@ -88,7 +89,8 @@ def node_programs(node: Node) -> list[Program]:
             "supernode",
             supernode,
             environment,
-            lambda: listens(port),
+            port=port,
+            setting="the SuperNode's own port",
             reads=(folder / "ca.crt", folder / "node.key"),
         ),
         warm_program(folder, "clientapp", executors),
@@ -173,10 +175,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    """Whether something listens on this port of loopback."""
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

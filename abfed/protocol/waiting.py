@@ -20,8 +20,9 @@ class Waiting(Frozen):
 
     Attributes:
         step_seconds: how long silos have for one step, retries included.
-        retries: how often a silo that failed, refused a connection or isn't there is asked again.
-            Asking again is free: the same request gets the same release.
+        retries: how often a silo that failed is asked again. Asking again is free: the same request
+            gets the same release. One that isn't connected is looked for as often, and until it is
+            away for `silent_seconds`.
         retry_seconds: pause before the first retry; doubled each time up to a minute, and of random
             length between half and one and a half of it.
         silent_seconds: a silo of which nothing was heard for so long is asked again; whichever

@@ -259,7 +259,11 @@ def serve_silo(
     server = SiloServer(service, path.resolve(), frozenset(peers), log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    with served(metrics_port, metrics, path.exists, lambda: None):
+
+    def lacks() -> list[str]:
+        return [] if path.exists() else ["its socket is gone"]
+
+    with served(metrics_port, metrics, lacks, lambda: None):
         server.serve()
     return {"answered": server.answered, "turned_away": server.turned_away}
 

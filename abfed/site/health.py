@@ -1,20 +1,24 @@
 """Health, readiness and metrics of a site's service, on loopback.
 
-`/healthz` answers while the process lives, `/readyz` while it can do its work, `/metrics` in
-Prometheus's text form. Metrics are counts of messages and processes, by outcome: nothing in them is
-about rows, recipients or what was asked.
+`/healthz` answers while the process lives, `/readyz` says whether it can do its work, and else what
+it lacks, `/metrics` is in Prometheus's text form. Metrics are counts of messages and processes, by
+outcome: nothing in them is about rows, recipients or what was asked. None of them waits for what
+may hang (see `Look`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+FRESH_SECONDS = 2.0  # what was seen so lately is not looked for again
 SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 
 
@@ -39,16 +43,54 @@ class Metrics:
             self.seconds.observe(seconds)
 
 
+Seen = TypeVar("Seen")
+
+
+class Look(Generic[Seen]):
+    """A look at something that may hang: one at a time, whoever asks, and nobody waits for long.
+
+    Args:
+        look: does it; it must end by itself, sooner or later.
+    """
+
+    def __init__(self, look: Callable[[], Seen]) -> None:
+        self._look = look
+        self._alone = threading.Lock()
+        self._ended = threading.Event()
+        self._ended.set()
+        self._at = float("-inf")  # when the last look ended
+        self._seen: Seen | None = None
+
+    def within(self, seconds: float) -> Seen | None:
+        """What is seen now, or was just now; None where the look takes longer, or failed."""
+        with self._alone:
+            if self._ended.is_set() and time.monotonic() - self._at > FRESH_SECONDS:
+                self._ended.clear()
+                self._seen = None
+                threading.Thread(target=self._do, daemon=True).start()
+        return self._seen if self._ended.wait(seconds) else None
+
+    def _do(self) -> None:
+        try:
+            self._seen = self._look()
+        finally:
+            self._at = time.monotonic()
+            self._ended.set()
+
+
 @contextmanager
 def served(
-    port: int | None, metrics: Metrics, ready: Callable[[], bool], collect: Callable[[], None]
+    port: int | None,
+    metrics: Metrics,
+    lacks: Callable[[], Sequence[str]],
+    collect: Callable[[], None],
 ) -> Iterator[int | None]:
     """Serve health and metrics for a while.
 
     Args:
         port: on loopback; 0 for any free one, None for none at all.
         metrics: what is shown.
-        ready: whether the service can do its work.
+        lacks: what the service lacks to do its work, in words; nothing where it is ready.
         collect: called before metrics are shown, to bring gauges up to date.
 
     Yields:
@@ -65,8 +107,9 @@ def served(
             if self.path == "/healthz":
                 self._answer(200, b"ok\n", "text/plain")
             elif self.path == "/readyz":
-                good = ready()
-                self._answer(200 if good else 503, b"ready\n" if good else b"no\n", "text/plain")
+                lacking = lacks()
+                said = f"not ready: {', '.join(lacking)}\n" if lacking else "ready\n"
+                self._answer(503 if lacking else 200, said.encode(), "text/plain")
             elif self.path == "/metrics":
                 collect()
                 self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)

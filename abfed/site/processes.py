@@ -3,7 +3,9 @@
 1. Processes are started in order; each has its own log file, and is ended when its keeper dies,
    however it dies, with all that it has started (see `orphans`).
 2. One that ends is started again, after pauses that double and are of random length, and begin
-   anew once it has lived for a while. The others go on meanwhile.
+   anew once it has lived for a while. The others go on meanwhile. Where something else listens on
+   its port by then, all are ended after `TAKEN_LOOKS` looks, with an error that says so: whoever
+   keeps the keeper starts it again, and people are told.
 3. On SIGHUP those that can read their files anew are told to; those that can't, and whose files
    have changed, are started again; those that wait for their next start wait no longer.
 4. On SIGTERM or SIGINT all are ended, in the opposite order: asked first, killed after
@@ -33,10 +35,12 @@ from abfed.protocol.errors import WorkspaceError
 from abfed.site.clock import stamp, system_clock
 from abfed.site.files import make_private_folder
 from abfed.site.orphans import Orphans
+from abfed.site.ports import held_by, holder, listens
 
 END_SECONDS = 8.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
+TAKEN_LOOKS = 5  # at a port that somebody else has; some fifteen seconds, by the pauses
 LIVED = 60.0  # seconds after which a process counts as having started well
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LARGEST_LOG = 16 << 20  # bytes; a larger one is put aside, once
@@ -50,7 +54,8 @@ class Program(NamedTuple):
         name: of its log file.
         command: what to run.
         environment: added to that of the keeper.
-        ready: asked until it says yes, before the next one is started.
+        port: of loopback that it listens on, before the next one is started; 0 where it has none.
+        setting: what people call that port, in a message about it.
         reload: whether SIGHUP is passed on to it.
         reads: files that it reads at its start only, such as certificates. At a SIGHUP it is ended,
             and so started again, where one of them is another than at its start.
@@ -59,7 +64,8 @@ class Program(NamedTuple):
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = {}
-    ready: Callable[[], bool] | None = None
+    port: int = 0
+    setting: str = ""
     reload: bool = False
     reads: tuple[Path, ...] = ()
 
@@ -101,6 +107,7 @@ class Keeper:
         self._read: dict[str, list[str]] = {}  # what each read at its start
         self._pause: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._taken: dict[str, int] = {}  # how often another was found on the port of each
         self._orphans = Orphans()
         self._stopping = False
         self._looked = time.monotonic()
@@ -112,12 +119,21 @@ class Keeper:
         return sum(one.poll() is None for one in list(self._running.values()))
 
     @property
-    def ready(self) -> bool:
-        """Whether all of them do."""
-        return self.running == len(self._programs)
+    def lacks(self) -> list[str]:
+        """The programs that don't run now."""
+        running = dict(self._running)
+        return [
+            one.name
+            for one in self._programs
+            if one.name not in running or running[one.name].poll() is not None
+        ]
 
     def keep(self) -> None:
-        """Run until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            WorkspaceError: something else listens on the port of one that ended.
+        """
         make_private_folder(self._logs)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
@@ -193,8 +209,8 @@ class Keeper:
                 self._log("log.kept", name=program.name, kind=type(error).__name__)
 
     def _wait_until_ready(self, program: Program) -> None:
-        while program.ready is not None and not self._stopping:
-            if program.ready():
+        while program.port and not self._stopping:
+            if listens(program.port):
                 return
             self._revive()
             time.sleep(0.1)
@@ -210,14 +226,40 @@ class Keeper:
             if name not in self._due:
                 if now - self._born[name] > LIVED:
                     self._pause.pop(name, None)
-                pause = self._pause.get(name, FIRST_PAUSE)
-                self._pause[name] = min(2 * pause, LONGEST_PAUSE)
-                self._due[name] = now + pause * random.uniform(0.5, 1.5)  # noqa: S311
+                self._wait_longer(name)
                 self._log("process.ended", name=name, code=process.returncode)
                 self._orphans.ended(process.pid)
-            if now >= self._due[name]:
+            if now >= self._due[name] and not self._finds_taken(program):
                 del self._due[name]
                 self._start(program)
+
+    def _finds_taken(self, program: Program) -> bool:
+        """Whether something else listens where a program that ended did; then it waits on.
+
+        Raises:
+            WorkspaceError: it was found so too often.
+        """
+        name, port = program.name, program.port
+        if not port or not listens(port):
+            self._taken.pop(name, None)
+            return False
+        self._taken[name] = self._taken.get(name, 0) + 1
+        self._log("port.taken", name=name, port=port, by=holder(port))
+        if self._taken[name] >= TAKEN_LOOKS:
+            raise WorkspaceError(
+                f"address already in use: something listens on port {port}{held_by(port)}",
+                where=program.setting,
+                why=f"the {name} ended, and can't start again while its port is taken",
+                do="end what listens there (`ss -ltnp` as root shows it), and start this again",
+            )
+        self._wait_longer(name)
+        return True
+
+    def _wait_longer(self, name: str) -> None:
+        """Have a program wait for its next start, longer each time."""
+        pause = self._pause.get(name, FIRST_PAUSE)
+        self._pause[name] = min(2 * pause, LONGEST_PAUSE)
+        self._due[name] = time.monotonic() + pause * random.uniform(0.5, 1.5)  # noqa: S311
 
     def _end_all(self) -> None:
         alive = [self._running[p.name] for p in self._programs if p.name in self._running]

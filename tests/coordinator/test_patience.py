@@ -181,6 +181,25 @@ def test_a_silo_that_comes_later_is_asked_then(federation, grid):
     assert not outcome.missing_now
 
 
+def test_a_node_that_is_away_uses_up_none_of_its_silos_tries(federation, grid):
+    """Whatever was restarted needs longer to come back than two short pauses."""
+    grid.absences["borealis"] = 8
+    grid.outages = [httpx.ConnectError("just gone")]
+    grid.gone = [[]]
+    grid.failures = {"aurora": 1, "borealis": 1}
+    outcome = carry(federation, grid, retries=1)
+    assert sorted(grid.asked) == ["aurora", "aurora", "borealis", "borealis"]
+    assert not outcome.missing_now
+
+
+def test_a_node_that_never_comes_is_given_up_after_its_silent_seconds(federation, grid):
+    grid.absences["borealis"] = 1_000_000
+    started = time.monotonic()
+    outcome = carry(federation, grid, minimum=1, retries=0, silent_seconds=1)
+    assert 1 <= time.monotonic() - started < 20
+    assert outcome.missing_now["borealis"] == ("absent", "not connected")
+
+
 def test_a_silo_that_failed_and_went_is_asked_when_it_is_back(federation, grid, monkeypatch):
     """A killed node is away when its silo's next try is due; in an outage everyone is."""
     grid.failures["aurora"] = 1

@@ -51,7 +51,7 @@ def rig(tmp_path_factory):
 
 def asked(rig, name, **changes):
     """A plan of totals, carried out; how it ended."""
-    waiting = {"retries": 2, "retry_seconds": 1, "step_seconds": 90}
+    waiting = {"retries": 2, "retry_seconds": 1, "step_seconds": 90, "silent_seconds": 10}
     plan = plan_file(
         rig.folder / f"{name}.yaml", name=name, waiting=waiting, **TOTALS_ONLY, **changes
     )

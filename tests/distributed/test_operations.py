@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import subprocess
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -89,6 +91,15 @@ def get(rig, part, path):
         return answer.status, answer.read().decode()
 
 
+def status_code(rig, part):
+    """What `/readyz` of a part answers now."""
+    try:
+        return get(rig, part, "/readyz")[0]
+    except urllib.error.HTTPError as lacking:
+        with lacking:
+            return lacking.code
+
+
 def test_status_says_who_is_connected(rig):
     facts = status(rig, "--wait", "120")
     assert facts["superlink"] == "up"
@@ -160,6 +171,35 @@ def test_health_and_metrics_of_all_three(rig):
     assert "abfed_answer_seconds_count" in shown["aurora.silo"]
     for text in shown.values():
         assert not [word for word in ("spring", "clicked", "epsilon", "arm") if word in text]
+
+
+def test_a_superlink_that_hangs_is_told_at_once_by_all_that_look(rig):
+    link = rig.pid("coordinator", "superlink")
+    os.kill(link, signal.SIGSTOP)
+    try:
+        rig.wait_until(lambda: status_code(rig, "coordinator") == 503, 8)
+        started = time.monotonic()
+        with pytest.raises(urllib.error.HTTPError) as lacking:
+            get(rig, "coordinator", "/readyz")
+        with lacking.value as answer:
+            assert (answer.code, answer.read()) == (
+                503,
+                b"not ready: superlink (no answer for 2 s)\n",
+            )
+        assert (
+            'abfed_state{state="superlink-answers"} 0.0' in get(rig, "coordinator", "/metrics")[1]
+        )
+        assert time.monotonic() - started < 10
+        said = rig.say("federation", "status")
+        assert time.monotonic() - started < 20
+        assert said.returncode == 5, said.stdout + said.stderr
+        assert (
+            f"(process {link}) listens on port {rig.link_port}, and gave no answer" in said.stderr
+        )
+    finally:
+        os.kill(link, signal.SIGCONT)
+    rig.wait_until(lambda: status_code(rig, "coordinator") == 200, 30)
+    status(rig, "--wait", "120")
 
 
 def test_logs_show_every_process_and_every_run(rig):

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from abfed.site.health import Metrics, served
+from abfed.site.health import Look, Metrics, served
 
 
 def get(port, path):
@@ -19,7 +19,7 @@ def get(port, path):
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, ""
+            return error.code, error.read().decode()
 
 
 @pytest.fixture
@@ -29,14 +29,20 @@ def service():
     def collect():
         metrics.state.labels(state="node-online").set(2)
 
-    with served(0, metrics, lambda: bool(good), collect) as port:
+    def lacks():
+        return [] if good else ["superlink (no answer)", "proxy (not running)"]
+
+    with served(0, metrics, lacks, collect) as port:
         yield port, metrics, good
 
 
 def test_it_lives_and_says_when_it_is_ready(service):
     port, _, good = service
     assert get(port, "/healthz") == (200, "ok\n")
-    assert get(port, "/readyz")[0] == 503
+    assert get(port, "/readyz") == (
+        503,
+        "not ready: superlink (no answer), proxy (not running)\n",
+    )
     good.append(True)
     assert get(port, "/readyz")[0] == 200
     assert get(port, "/etc/passwd")[0] == 404
@@ -61,7 +67,7 @@ def test_who_hangs_up_leaves_no_traceback(capfd):
         asked.set()
         gone.wait(10)
 
-    with served(0, Metrics(), lambda: True, collect) as port:
+    with served(0, Metrics(), list, collect) as port:
         with socket.create_connection(("127.0.0.1", port), 10) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -73,5 +79,34 @@ def test_who_hangs_up_leaves_no_traceback(capfd):
 
 
 def test_without_a_port_nothing_listens():
-    with served(None, Metrics(), lambda: True, lambda: None) as port:
+    with served(None, Metrics(), list, lambda: None) as port:
         assert port is None
+
+
+def test_a_look_that_hangs_keeps_nobody_and_is_not_begun_twice():
+    begun, going_on = [], threading.Event()
+
+    def hang():
+        begun.append(1)
+        assert going_on.wait(20)
+        return "seen"
+
+    look = Look(hang)
+    started = time.monotonic()
+    assert look.within(0.2) is None
+    assert look.within(0) is None
+    assert time.monotonic() - started < 5
+    assert len(begun) == 1
+    going_on.set()
+    assert look.within(10) == "seen"
+    assert look.within(0) == "seen"  # just now
+    assert len(begun) == 1
+
+
+def test_a_look_that_failed_saw_nothing_not_what_was_there_before(monkeypatch):
+    monkeypatch.setattr("abfed.site.health.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    answers = ["seen"]
+    look = Look(answers.pop)
+    assert look.within(10) == "seen"
+    assert look.within(10) is None

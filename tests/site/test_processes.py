@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from abfed.coordinator.programs import free_port
 from tests.distributed.rig import ROOT, alive, descendants
 
 WORKER = """
@@ -121,6 +123,57 @@ print(subprocess.Popen(["sh", "-c", 'sleep 0.5; exec "$@"', "sh", *words]).pid, 
     )
     wait_until(lambda: not alive(int(told.stdout)), 30)
     assert not made.exists()
+
+
+LISTENER = """
+import socket, sys, time
+line = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(600)
+"""
+
+TAKEN = f"""
+import sys
+from pathlib import Path
+from abfed.protocol.errors import WorkspaceError
+from abfed.site import processes
+processes.TAKEN_LOOKS = 3
+listen = [sys.executable, "-c", {LISTENER!r}, sys.argv[2]]
+program = processes.Program("listener", listen, port=int(sys.argv[2]), setting="port in a file")
+beside = processes.Program("beside", [sys.executable, "-c", {WORKER!r}])
+try:
+    processes.Keeper([program, beside], Path(sys.argv[1]) / "log").keep()
+except WorkspaceError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_one_whose_port_is_taken_while_it_is_away_ends_them_all_and_says_by_whom(tmp_path):
+    port, told = free_port(), tmp_path / "told"
+    with told.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TAKEN, str(tmp_path), str(port)],
+            stderr=file,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    try:
+        wait_until(lambda: '"event":"up"' in told.read_text())
+        events = [json.loads(line) for line in told.read_text().splitlines()]
+        ids = {one["name"]: one["pid"] for one in events if one["event"] == "process.started"}
+        os.kill(ids["listener"], signal.SIGKILL)
+        wait_until(lambda: not alive(ids["listener"]))
+        with socket.create_server(("127.0.0.1", port)):
+            assert process.wait(30) == 2
+    finally:
+        process.kill()
+        process.wait()
+    said = told.read_text()
+    assert said.count('"port.taken"') == 3
+    assert said.count('"name":"listener","pid"') == 1, "it was started in vain"
+    last = said.splitlines()[-1]
+    assert f"port in a file: address already in use: something listens on port {port}" in last
+    assert f"(process {os.getpid()})" in last
+    assert not alive(ids["beside"])
 
 
 TALKER = """
