@@ -10,9 +10,11 @@ section 3.1). So for recipients who add vectors no longer than C' each, B of the
 2. The sums of two batches that differ in one recipient are at most C' (1 + 2 γ B) apart. So each
    vector is held to C' = C / (1 + 2 γ B), with the most B that is expected, as *everybody* knows
    it; p follows from it, so that `MOST_LOST` of the clip is gone at most.
-3. A batch that is larger, or one for which p would be small, is added in float64: the same vectors,
+3. Where vectors are made of several rows, what is lost counts by the rows' lengths. Those add up to
+   less than they might, mostly: then more terms are added in float32, and lose no more (`Lost`).
+4. A batch that is larger, or one for which p would be small, is added in float64: the same vectors,
    off by less. So it doesn't matter for the bound which of two neighbours is the larger one.
-4. What float64 loses, and rounding to whole units, is counted for `MOST_RECIPIENTS` of a batch.
+5. What float64 loses, and rounding to whole units, is counted for `MOST_RECIPIENTS` of a batch.
 
 That the product of a machine's library is such a sum is tried first (`is_bounded`): numbers that
 were shortened on the way, or sums and differences of rows, exceed the bound.
@@ -48,6 +50,7 @@ CLIP_BITS = 20
 
 SINGLE = 2.0**-24  # half a rounding of float32
 DOUBLE = 2.0**-53  # of float64
+ROUNDED = 2.0**-30  # more than adding up lengths in float64 gains
 AT_ONCE = 1 << 8  # rows of a product in float64, and such products; or of float32, added there
 MOST_LENGTH = 16.0  # of the rows of a recipient with 16
 ON_TOP = 8  # products that are added onto each other in float32, at most
@@ -55,6 +58,7 @@ FEW_TERMS, FEW_ON_TOP = 56, 4  # with fewer terms, fewer are left for that
 BESIDE = 32  # products that are made at a time, at most
 HELD = 1 << 17  # numbers of theirs, about: 512 KiB
 MOST_TERMS = 200  # more would be divided, on the way, into parts that are added one by one
+MORE_TERMS = 136, 104  # where that loses no more than fewer would have
 LEAST_TERMS = 36  # with fewer, float64 is as quick
 _TRIED = 3  # products
 _UNLIKE = 20  # powers of two: lines of such sizes must not be mixed on the way
@@ -68,15 +72,59 @@ class Rounding(NamedTuple):
         terms: numbers that are added in float32, at most; 0 if all are added in float64.
         most: recipients for whom float32 will do; more of them are added in float64.
         share: of the clip, to which a vector is held.
+        lost: of that share, by all that is added in float32, at most.
+        more: terms that were tried, too, the most first; all are more than `terms`.
     """
 
     terms: int
     most: float
     share: float
+    lost: float = 0.0
+    more: tuple[int, ...] = ()
 
     def terms_for(self, recipients: int) -> int:
         """The same for so many recipients as there are: 0 if they are more than expected."""
         return self.terms if recipients <= self.most else 0
+
+
+class Lost:
+    """What float32 loses of a batch's vectors, added block by block.
+
+    Of a batch of `most` recipients, each as long as they may be, it is `rounding.lost` with
+    `rounding.terms`. Each block may lose its part of that, and what those before it left.
+
+    Args:
+        rounding: how they are added.
+        recipients: of the batch.
+    """
+
+    __slots__ = ("_left", "_rounding", "_terms")
+
+    def __init__(self, rounding: Rounding, recipients: int) -> None:
+        self._rounding = rounding
+        fewest = rounding.terms_for(recipients)
+        self._terms = (*rounding.more, fewest) if fewest else ()
+        self._left = 0.0
+
+    def terms(self, recipients: int, length: float) -> int:
+        """How many terms of the next vectors are added in float32, at most; 0 for float64.
+
+        Args:
+            recipients: whose they are; fewer by so many are still to come.
+            length: of the rows of each, in shares, added up.
+        """
+        self._left += self._rounding.lost * recipients / self._rounding.most
+        for terms in self._terms:
+            loses = _loses(terms) * length
+            if loses <= self._left:
+                self._left -= loses
+                return terms
+        return 0
+
+
+def _loses(terms: int) -> float:
+    """What a sum of so many terms is off by, of their magnitudes."""
+    return terms * SINGLE / (1.0 - terms * SINGLE)
 
 
 def rounding_for(stack: Stack, most: float, length: float = 1.0, *, made: bool = False) -> Rounding:
@@ -98,16 +146,18 @@ def rounding_for(stack: Stack, most: float, length: float = 1.0, *, made: bool =
         for one in _trained(stack)
         if not (made and one.weight.shape[0] == 1)
     ]
-    if (
-        not shapes
-        or terms < LEAST_TERMS
-        or not all(
+
+    def are_bounded(terms: int) -> bool:
+        return all(
             is_bounded(outputs, inputs + biased, terms) for (outputs, inputs), biased in shapes
         )
-    ):
+
+    if not shapes or terms < LEAST_TERMS or not are_bounded(terms):
         return Rounding(0, most, (1.0 - whole) / (1.0 + 2.0 * double))
-    single = terms * SINGLE / (1.0 - terms * SINGLE) * most * length
-    return Rounding(terms, most, (1.0 - whole) / (1.0 + 2.0 * (single + double)))
+    single = _loses(terms) * most * length * (1.0 + ROUNDED)
+    share = (1.0 - whole) / (1.0 + 2.0 * (single + double))
+    more = [each for each in MORE_TERMS if each > terms and length > 1.0 and are_bounded(each)]
+    return Rounding(terms, most, share, single, tuple(more))
 
 
 def _trained(stack: Stack) -> list[Linear]:

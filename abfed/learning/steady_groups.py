@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
-from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, SINGLE, Sums
+from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, ROUNDED, SINGLE, Lost, Sums
 from abfed.learning.losses import Loss
 from abfed.learning.parts import START, Part, filled, gaps
 from abfed.learning.stacks import Linear, Stack
@@ -130,14 +130,14 @@ def add_steady_groups(
         ways: how, for each group; all in the same rounding.
     """
     rounding = ways[0].rounding
-    terms = rounding.terms_for(sum(group.recipients for group in groups))
+    lost = Lost(rounding, sum(group.recipients for group in groups))
     sizes = sorted({size for way in ways for size in way.sizes}, reverse=True)
     for size, parts in filled(groups, sizes, [way.counts for way in ways]):
         kept = passes.kept(lines, labels, size, loss, parts)
         sums.make_room(size)
         block = _block(kept, parts, sizes, passes.scratch)
-        _add(sums, block, clip, rounding.share, [ways[part.group].longest for part in parts],
-             terms, passes.scratch)  # fmt: skip
+        longests = [ways[part.group].longest for part in parts]
+        _add(sums, block, clip, rounding.share, longests, lost, passes.scratch)
 
 
 def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
@@ -197,7 +197,7 @@ def _add(
     clip: float,
     share: float,
     longests: Sequence[float],
-    terms: int,
+    lost: Lost,
     scratch: Scratch,
 ) -> None:
     """Add a block without those who aren't finite."""
@@ -220,8 +220,11 @@ def _add(
     weights = (factors * factor(clip)).astype(np.float32)
     for one in block.made:
         sums.add(one._replace(signals=torch.from_numpy(weights[:, None])), 0)
-    if block.paired:
-        _add_paired(sums, block, weights, terms, scratch)
+    if lengths_of_all is not None:
+        with np.errstate(invalid="ignore"):  # of somebody who isn't finite: 0 times infinity
+            of_all = lengths_of_all[:recipients] * factors[:recipients]
+        length = float(np.nansum(of_all)) * (1.0 + ROUNDED / 2.0) / bound
+        _add_paired(sums, block, weights, lost.terms(recipients, length), scratch)
 
 
 def _add_paired(sums: Sums, block: Block, weights: Singles, terms: int, scratch: Scratch) -> None:

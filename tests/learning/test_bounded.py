@@ -22,7 +22,9 @@ from abfed.learning.bounded import (
     LEAST_TERMS,
     MOST_LOST,
     SINGLE,
+    Lost,
     Rounding,
+    Sums,
     add_product,
     is_bounded,
     parts,
@@ -161,13 +163,47 @@ def test_a_batch_that_is_larger_than_expected_adds_the_same_vectors(rows):
             patch.setattr(bounded, "add_product", lambda *a: made.append(1) or add_product(*a))
             return StackSums(stack, LOGISTIC, 500.0).units(batch, 0.1)
 
-    single = units(Rounding(64, 600, 0.97))
+    lost = 64.01 * SINGLE * 600 * 4 * math.sqrt(rows)
+    single = units(Rounding(64, 600, 0.97, lost))
     assert made
     made.clear()
-    double = units(Rounding(64, 599, 0.97))
+    double = units(Rounding(64, 599, 0.97, lost))
     assert not made
-    assert _length(single - double) <= 64 * SINGLE * 600 * 4 * math.sqrt(rows)
+    assert _length(single - double) <= lost
     assert _length(double) > 1
+
+
+@given(
+    st.floats(50.0, 1e4), st.floats(2.0, 16.0),
+    st.lists(st.tuples(st.integers(1, 400), st.floats(0.0, 1.0)), max_size=30),
+)  # fmt: skip
+def test_however_long_the_rows_of_each_are_no_more_is_lost_than_was_kept(most, length, blocks):
+    rounding = rounding_for(_stack(nn.Linear(3, 2)), most, length)
+    recipients = sum(many for many, _ in blocks)
+    lost, gone = Lost(rounding, recipients), 0.0
+    for many, part in blocks:
+        terms = lost.terms(many, many * length * part)
+        gone += terms * SINGLE / (1 - terms * SINGLE) * many * length * part
+        within = rounding.terms if recipients <= most else 0
+        assert terms >= within
+        assert bool(terms) == bool(within)
+    assert gone <= rounding.lost * (1 + 1e-12)
+    assert rounding.share * (1 + 2 * rounding.lost) < 1
+
+
+def test_more_is_added_in_float32_where_rows_do_not_cancel_each_other(monkeypatch):
+    stack, generator = _stack(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 1)), np.random.default_rng(3)
+    lines = torch.from_numpy(generator.normal(size=(300, 5))).float().repeat_interleave(4, 0)
+    rounding = rounding_for(stack, 1_020.0, longest(4, 1_020.0), made=True)
+    assert LEAST_TERMS <= rounding.terms < min(rounding.more)
+    used: list[int] = []
+    monkeypatch.setattr(Sums, "add", lambda *each: used.append(each[2]))
+    for labels, terms in (([1.0, 1.0, 1.0, 1.0], max(rounding.more)), ([1.0, 0.0] * 2, 36)):
+        batch = Batch(lines, torch.tensor(labels).repeat(300), (Group(4, 300),))
+        with torch.no_grad():
+            StackSums(stack, LOGISTIC, 900.0).units(batch, 1e-3)
+        assert used == [0, terms]
+        used.clear()
 
 
 @settings(deadline=None)
