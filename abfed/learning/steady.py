@@ -38,6 +38,12 @@ NARROW = 16
 PAIRED = 2.0**-30
 """Of products of pairs: so float32 holds products of two, for rows' gradients of up to 2⁹⁴."""
 
+ALONE = 1 << 18
+"""Multiplications of a matrix product, up to which OpenBLAS makes it on the thread that asks."""
+
+LINE_ALONE = 9 << 10
+"""The same of a matrix and one line."""
+
 SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
 _LINES = 4 * SMALLEST  # that are told from each other
 _ALIGNED = 8  # numbers: 32 bytes
@@ -165,6 +171,25 @@ def product(values: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     if 1 < weight.shape[1] < NARROW:
         return out.copy_(torch.mm(weight.t(), values.t()).t())
     return torch.mm(values, weight, out=out)
+
+
+@functools.lru_cache(maxsize=1024)
+def width_alone(sides: int, columns: int) -> int:
+    """Columns of a piece of a matrix product, for which no library asks a second thread for help.
+
+    Args:
+        sides: the product of the other two sides.
+        columns: of the whole product.
+
+    Returns:
+        A divisor of `columns`, as large as may be; 0 where a piece would be too narrow.
+    """
+    if columns == 1:
+        return int(sides <= LINE_ALONE)
+    for pieces in range(1, max(1, columns // NARROW) + 1):
+        if columns % pieces == 0 and sides * (columns // pieces) <= ALONE:
+            return columns // pieces
+    return 0
 
 
 def lengths(values: Tensor, out: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from abfed.learning.bookkeeping import Group, book_keeping_units
 from abfed.learning.bounded import (
     LEAST_TERMS,
     MOST_LOST,
+    MOST_TERMS,
     SINGLE,
     Lost,
     Rounding,
@@ -34,7 +35,7 @@ from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
-from abfed.learning.steady import Scratch
+from abfed.learning.steady import ALONE, LINE_ALONE, NARROW, Scratch, width_alone
 from abfed.learning.steady_groups import longest, longest_beside
 from tests.learning.test_alone import networks
 
@@ -259,35 +260,21 @@ def test_what_is_made_first_takes_nothing_of_the_clip_for_float32():
 
 def _shortened(product):
     """Products of numbers that were cut to eight bits, as some libraries may do to save time."""
-    return lambda a, b, out: product(a.bfloat16().float(), b.bfloat16().float(), out=out)
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(values.copy()).bfloat16().float().numpy()
+
+    return lambda a, b, out: product(cut(a), cut(b), out=out)
 
 
 def _of_differences(product):
     """Products by sums and differences of rows, as Strassen's are: small rows beside large ones."""
 
-    def operation(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    def operation(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         first = a[..., :1, :]
-        return out.copy_(product(a + first, b) - product(first, b))
+        out[:] = product(a + first, b) - product(first, b)
 
     return operation
-
-
-def _number_by_number(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """What is there is added to first, and rounded by each number that comes."""
-    for place in range(a.shape[2]):
-        total += a[:, :, place, None] * b[:, None, place]
-    return total
-
-
-def test_nothing_is_added_onto_where_it_would_be_rounded_by_each_number(monkeypatch):
-    parts.cache_clear()
-    on_top, rows, _ = parts(30, 20, 64)
-    assert on_top > 1
-    assert on_top + rows <= 64
-    monkeypatch.setattr(Tensor, "baddbmm_", _number_by_number)
-    parts.cache_clear()
-    assert parts(30, 20, 64)[:2] == (1, 64)
-    parts.cache_clear()
 
 
 @pytest.mark.parametrize("another", [_shortened, _of_differences])
@@ -296,9 +283,31 @@ def test_products_that_lose_more_than_a_sum_are_found(another, monkeypatch):
     stack = _stack(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2))
     assert rounding_for(stack, 100.0).terms
     is_bounded.cache_clear()
-    monkeypatch.setattr(torch, "bmm", another(torch.bmm))
+    monkeypatch.setattr(np, "matmul", another(np.matmul))
     assert rounding_for(stack, 100.0).terms == 0
     is_bounded.cache_clear()
+
+
+@given(st.integers(1, 3_000), st.integers(1, 3_000), st.integers(LEAST_TERMS, MOST_TERMS))
+def test_a_sum_has_no_more_terms_than_it_may_and_stays_on_its_thread(inputs, outputs, terms):
+    on_top, rows, beside = parts(inputs, outputs, terms)
+    assert on_top + rows <= terms
+    assert beside % on_top == 0
+    width, most = width_alone(rows * inputs, outputs), ALONE if outputs > 1 else LINE_ALONE
+    widths = {outputs} | {each for each in range(NARROW, outputs) if outputs % each == 0}
+    assert width == max((each for each in widths if rows * inputs * each <= most), default=0)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(40, 37), (300, 131), (1_200, 1), (300, 160)])
+def test_wide_sums_are_within_the_bound_too(inputs, outputs):
+    """Some by torch, some by numpy in pieces of a line."""
+    generator = np.random.default_rng(3)
+    left, right = _numbers(generator, (700, inputs)), _numbers(generator, (700, outputs))
+    found = torch.zeros(inputs, outputs, dtype=torch.float64)
+    add_product(found, left, right, 64, Scratch())
+    off = (found - left.double().t() @ right.double()).abs()
+    most = left.double().abs().t() @ right.double().abs()
+    assert bool((off <= most * (64.1 * SINGLE) + 700 * 2.0**-149).all())
 
 
 def test_the_same_batch_gives_the_same_sum():
