@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from abfed.learning.design_matrix import Integers
+from abfed.learning.products import LINE_ALONE, width_alone
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
-from abfed.learning.steady import LARGEST, LINE_ALONE, Scratch, wild, width_alone
+from abfed.learning.steady import LARGEST, Scratch, wild
 from abfed.learning.steady_passes import Plain
 
 MOST_LOST = 1 / 30

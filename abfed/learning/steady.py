@@ -24,6 +24,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from abfed.learning.products import laid, product
+
 SMALLEST = 1 << 6  # rows of a block
 LARGEST = 1 << 13  # the same
 CACHED = 1 << 19  # numbers of one layer that a block holds, about: 2 MiB
@@ -32,17 +34,8 @@ DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
 
-NARROW = 16
-"""Outputs, with fewer of which, but for one, a product is made turned."""
-
 PAIRED = 2.0**-30
 """Of products of pairs: so float32 holds products of two, for rows' gradients of up to 2⁹⁴."""
-
-ALONE = 1 << 18
-"""Multiplications of a matrix product, up to which OpenBLAS makes it on the thread that asks."""
-
-LINE_ALONE = 9 << 10
-"""The same of a matrix and one line."""
 
 SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
 _LINES = 4 * SMALLEST  # that are told from each other
@@ -145,51 +138,6 @@ class Scratch:
 def stride_of(numbers: int) -> int:
     """How far apart lines of so many numbers lie, with a one behind them."""
     return math.ceil((numbers + 1) / _ALIGNED) * _ALIGNED
-
-
-def laid(weight: Tensor) -> Tensor:
-    """A matrix as `product` takes it, in memory of its own.
-
-    Args:
-        weight: `(inputs, outputs)`.
-    """
-    if 1 < weight.shape[1] < NARROW:
-        return weight.t().clone(memory_format=torch.contiguous_format).t()
-    return weight.clone(memory_format=torch.contiguous_format)
-
-
-def product(values: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-    """A linear layer's product, forward or back.
-
-    Args:
-        values: `(rows, inputs)`; a bias's are 1.
-        weight: `(inputs, outputs)`, as `laid` gives it; a bias is its last line.
-        out: `(rows, outputs)`, written to.
-    """
-    if weight.shape[0] == 1:  # no sum
-        return torch.mul(values, weight, out=out)
-    if 1 < weight.shape[1] < NARROW:
-        return out.copy_(torch.mm(weight.t(), values.t()).t())
-    return torch.mm(values, weight, out=out)
-
-
-@functools.lru_cache(maxsize=1024)
-def width_alone(sides: int, columns: int) -> int:
-    """Columns of a piece of a matrix product, for which no library asks a second thread for help.
-
-    Args:
-        sides: the product of the other two sides.
-        columns: of the whole product.
-
-    Returns:
-        A divisor of `columns`, as large as may be; 0 where a piece would be too narrow.
-    """
-    if columns == 1:
-        return int(sides <= LINE_ALONE)
-    for pieces in range(1, max(1, columns // NARROW) + 1):
-        if columns % pieces == 0 and sides * (columns // pieces) <= ALONE:
-            return columns // pieces
-    return 0
 
 
 def lengths(values: Tensor, out: Tensor) -> Tensor:

@@ -20,15 +20,9 @@ from torch import Tensor
 from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
 from abfed.learning.parts import Part, gaps
+from abfed.learning.products import NARROW, product
 from abfed.learning.stacks import FLATTEN, Layer, Linear, Pointwise, Stack, Table
-from abfed.learning.steady import (
-    NARROW,
-    Scratch,
-    block_sizes,
-    is_steady_layer,
-    product,
-    stride_of,
-)
+from abfed.learning.steady import Scratch, block_sizes, is_steady_layer, stride_of
 
 WIDEST = 1 << 16
 """Numbers of a layer, at most: the bounds on what float32 may lose hold as far as that."""
@@ -268,7 +262,7 @@ class _Room(NamedTuple):
 def _laid_at_once(
     orders: list[tuple[dict[int, Tensor], int, Integers]],
 ) -> tuple[Integers, npt.NDArray[np.float32]]:
-    """Memory for all matrices that `steady.product` takes, each as `steady.laid` lays it.
+    """Memory for all matrices that `products.product` takes, each as `products.laid` lays it.
 
     Args:
         orders: where each is put, and which parameters it holds, `(inputs, outputs)`.

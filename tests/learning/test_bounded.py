@@ -34,8 +34,9 @@ from abfed.learning.bounded import (
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
+from abfed.learning.products import ALONE, LINE_ALONE, NARROW, width_alone
 from abfed.learning.stacks import Stack
-from abfed.learning.steady import ALONE, LINE_ALONE, NARROW, Scratch, width_alone
+from abfed.learning.steady import Scratch
 from abfed.learning.steady_groups import longest, longest_beside
 from tests.learning.test_alone import networks
 
