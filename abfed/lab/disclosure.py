@@ -7,9 +7,12 @@ the kind of thing, never the thing itself:
    inside markup and pictures, and so is whatever would be loaded from outside;
 2. text, metadata, attachments and pictures hold no identifier, secret, canary or path (`shapes`),
    and none of the words that this workspace never shows;
-3. each table says which release (or plan) it is from, and it is one of this report's. A table that
+3. a picture of pixels is one that matplotlib drew in the report's kernel, which told what is
+   written in it (`written`): that is judged as text is. No other picture of pixels can be read;
+4. each table says which release (or plan) it is from, and it is one of this report's. A table that
    was printed, typed or made from another frame doesn't, and is refused;
-4. counts of fewer than `hiding.SMALL` people are hidden: that changes the page and stops nothing.
+5. counts of fewer than `hiding.SMALL` people are hidden, and a picture in which one is written is
+   left out: that changes the page and stops nothing.
 
 The gate runs outside the kernel. A notebook can't turn it off. It takes time in proportion to what
 it looks at, whatever that is: no pattern searches from each place to the end.
@@ -17,37 +20,31 @@ it looks at, whatever that is: no pattern searches from each place to the end.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from abfed.lab.counted import Counted
 from abfed.lab.hiding import hide_small
 from abfed.lab.legible import read_aloud, readings, run_together, settled
 from abfed.lab.loading import reaches_out
 from abfed.lab.page import SYNTHETIC
-from abfed.lab.pictures import only_made_by, words_of
+from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, only_made_by, unpacked, words_of
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
+from abfed.lab.written import Told, Written
 from abfed.protocol.errors import Withheld
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
-PICTURES = {"image/png"}
+PICTURES = {PNG}
 DROPPED = {"application/vnd.jupyter.widget-view+json"}
 """A view of something that only lives in a kernel: it has a text beside it."""
 
-DEEPEST = 3
-"""How often something may be packed inside something packed: a picture in a picture, once more."""
-
-_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'<>)]*)", re.IGNORECASE)
 _UNREAD_DATA = re.compile(r"(?:src|href)\s*=\s*[\"']?\s*data:(?!,)")
 _TABLE = re.compile(r"<m?table\b", re.IGNORECASE)
 _SOURCE = re.compile(r"\bdata-source=\"([^\"]*)\"")
@@ -77,11 +74,13 @@ class Allowed:
         sources: of its tables.
         never: words of this workspace that no page shows, such as its folders and canaries.
         counted: which names of its figures count people.
+        told: the pictures that its kernel drew, and what is written in them.
     """
 
     sources: frozenset[str]
     never: tuple[str, ...] = ()
     counted: Counted = field(default_factory=Counted)
+    told: Told = field(default_factory=Told)
 
 
 def cleared(
@@ -108,7 +107,7 @@ def cleared(
             why="; ".join(f"{named[one.place]}: {one.what}" for one in found[:8]),
             do="take it out of the notebook; tables come from a run’s own frames or sections",
         )
-    return hide_small(document, allowed.counted)
+    return hide_small(document, allowed.counted, allowed.told)
 
 
 def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:
@@ -184,6 +183,8 @@ def _in_form(kind: str, value: Any, allowed: Allowed) -> Iterator[str]:
             yield from _in_markdown(value, allowed)
         case one if one in TEXTS:
             yield from _in_markup(value, allowed)
+            if written := allowed.told.of(value.encode(errors="replace")):
+                yield from _in_written(written, allowed)
         case _:
             yield f"an output {_typed_as(kind, allowed)}, which can’t be looked into"
 
@@ -216,14 +217,16 @@ def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
         packed.append(((match[1] or "text/plain").lower(), "base64" in match[2].lower(), match[3]))
         return "data:,"
 
-    bare = _DATA.sub(out, markup)
+    bare = PACKED.sub(out, markup)
     yield from _in_words(bare, allowed)
     for kind, encoded, data in packed:
         if kind in PICTURES and encoded:
             yield from _in_picture(data, allowed)
         elif kind in TEXTS:
-            content = _decoded(data) if encoded else unquote_to_bytes(unescape(data))
+            content = unpacked(data, encoded=encoded)
             yield from _in_markup(content.decode(errors="replace"), allowed, depth + 1)
+            if written := allowed.told.of(content):
+                yield from _in_written(written, allowed)
         else:
             yield f"something packed {_typed_as(kind, allowed)}"
     for opened in _TABLE.split(bare)[1:]:
@@ -289,16 +292,25 @@ def _printed(text: str) -> Iterator[str]:
         yield "a table that was printed, not made from a release"
 
 
-def _decoded(data: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=False)
-    except (binascii.Error, ValueError):
-        return data.encode()
-
-
 def _in_picture(data: str, allowed: Allowed) -> Iterator[str]:
-    """A PNG carries pixels only, and which program drew it."""
+    """A PNG carries pixels only, and which program drew it; it is one that the kernel drew."""
     for words in words_of(data):
         if not only_made_by(words):
             yield "a picture with words inside its file"
         yield from _in_text(words, allowed)
+    written = allowed.told.of(content_of(data))
+    if written is None:
+        yield "a picture of pixels that nobody can read: show a figure of matplotlib itself"
+    else:
+        yield from _in_written(written, allowed)
+
+
+def _in_written(written: Written, allowed: Allowed) -> Iterator[str]:
+    """What is written in a picture, as the kernel told it."""
+    words = list(written.words())
+    for what in _in_text("\n".join(words), allowed):
+        yield f"{what}, written in a picture"
+    if written.table:
+        yield "a table that was drawn, not made from a release"
+    elif any(map(is_printed, words)):
+        yield "a table that was printed into a picture, not made from a release"

@@ -31,6 +31,8 @@ from abfed.lab.execution import (
 from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import papermill
 from abfed.lab.kernel import STATE
+from abfed.lab.overhearing import FILE
+from abfed.lab.written import Told
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -95,7 +97,8 @@ class ReportEngine(_Engine):  # type: ignore[misc]
         _fix_ids(nb_man.nb)
         with kernels.opened(place) as manager:
             done = asyncio.run(under_way.held(carried_out(nb_man, manager, limits, tell)))
-            found.append(replace(done, confinement=_confinement(manager)))
+            told = Told.read(Path(manager.connection_file).with_name(FILE))
+            found.append(replace(done, confinement=_confinement(manager), told=told))
 
 
 def _confinement(manager: Any) -> str:

@@ -18,11 +18,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import nbclient
+from abfed.lab.written import Told
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -75,11 +76,13 @@ class Executed:
         document: the notebook, as far as it came.
         failure: why it stopped; None where it came to its end.
         confinement: who confined the kernel (see `confinement`); empty where none started.
+        told: the pictures that the kernel drew, and what is written in them.
     """
 
     document: NotebookNode
     failure: Failure | None
     confinement: str = ""
+    told: Told = field(default_factory=Told)
 
 
 Tell = Callable[[int, int], None]

@@ -99,7 +99,7 @@ def _in_lists(text: str, counted: Counted) -> Iterator[tuple[int, int]]:
             continue
         for one in values:
             value = read(one[0])
-            if value < SMALL and value == int(value):
+            if value < SMALL and value.is_integer():
                 length = len(one[0].rstrip("."))
                 yield held.start() + one.start(), held.start() + one.start() + length
 
@@ -109,7 +109,7 @@ def _is_small(number: re.Match[str], counted: Counted) -> bool:
     value = read(number[0])
     if value >= SMALL:
         return False
-    whole = value == int(value)
+    whole = value.is_integer()
     left, right = _around(number)
     behind = _BEHIND.match(right)
     if whole and behind and counted.counts(behind[1]):

@@ -1,4 +1,4 @@
-"""Small counts are hidden: in tables, and in what was printed.
+"""Small counts are hidden: in tables, in what was printed, and with the picture they stand in.
 
 A table of this package names its columns of counts (`page.table`). Any other table, such as a frame
 that was computed from a run's, is judged here, cell by cell and outside the kernel:
@@ -9,7 +9,8 @@ that was computed from a run's, is judged here, cell by cell and outside the ker
    with such a name;
 3. under any other name each whole number below `SMALL` is, unless its column is one of shares.
 
-What was printed is judged by the same names (`hidden_text`). It errs towards hiding: what a reader
+What was printed is judged by the same names (`hidden_text`), and so is what is written in a picture,
+which goes as a whole (`written`). It errs towards hiding: what a reader
 misses can be given a name, what a reader has seen can't be taken back. Time grows with the text.
 """
 
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from abfed.lab.hidden_text import BOUND, GROUPED, SMALL, are_shares, hidden_in_text, read
 from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
+from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, packed_in
+from abfed.lab.written import Told, shows_small
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -44,6 +47,10 @@ _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b))")
 """A cell that is a number, with or without what belongs to it: its error, its share, its whole."""
 _TEXTS = {"text/plain", "text/markdown", "text/latex"}
+_PICTURES = (PNG, "image/svg+xml")
+_MARKUP = {"text/html", "text/markdown", "image/svg+xml"}
+_IMAGE = re.compile(r"<img\b[^<>]*>", re.IGNORECASE)
+LEFT_OUT = f'<p class="soft">A picture is left out: a count below {SMALL} is written in it.</p>'
 
 
 class _Cell(NamedTuple):
@@ -56,8 +63,14 @@ class _Cell(NamedTuple):
     said: str
 
 
-def hide_small(document: NotebookNode, counted: Counted) -> NotebookNode:
-    """Counts of fewer people than `SMALL` become a bound, wherever a notebook shows them."""
+def hide_small(document: NotebookNode, counted: Counted, told: Told | None = None) -> NotebookNode:
+    """Counts of fewer people than `SMALL` become a bound, wherever a notebook shows them.
+
+    Args:
+        document: is changed.
+        counted: which names count people.
+        told: what is written in its pictures; one in which a small count is goes as a whole.
+    """
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -66,8 +79,40 @@ def hide_small(document: NotebookNode, counted: Counted) -> NotebookNode:
                 case "error":
                     _in_error(output, counted)
                 case _:
+                    _in_pictures(output.get("data", {}), counted, told or Told())
                     _in_bundle(output.get("data", {}), counted)
     return document
+
+
+def _in_pictures(data: dict[str, Any], counted: Counted, told: Told) -> None:
+    """Leave out the pictures in which a small count is written, and say so in their place."""
+    if not told.by_digest:
+        return
+
+    def tells(picture: bytes, depth: int = 0) -> bool:
+        if (written := told.of(picture)) is not None and shows_small(written, counted):
+            return True
+        if depth == DEEPEST or b"data:" not in picture:
+            return False
+        return any(tells(one, depth + 1) for one in packed_in(picture.decode(errors="replace")))
+
+    def image(tag: re.Match[str]) -> str:
+        return LEFT_OUT if any(map(tells, packed_in(tag[0]))) else tag[0]
+
+    def packed(found: re.Match[str]) -> str:
+        return "data:," if any(map(tells, packed_in(found[0]))) else found[0]
+
+    shown = {kind: data[kind] for kind in _PICTURES if kind in data}
+    files = [
+        content_of(one) if kind == PNG else one.encode(errors="replace")
+        for kind, one in shown.items()
+    ]
+    if any(map(tells, files)):
+        for kind in {*shown, "text/plain"} & set(data):
+            del data[kind]
+        data.setdefault("text/html", LEFT_OUT)
+    for kind in _MARKUP & set(data):
+        data[kind] = PACKED.sub(packed, _IMAGE.sub(image, data[kind]))
 
 
 def _in_bundle(data: dict[str, Any], counted: Counted) -> None:
@@ -186,7 +231,7 @@ def _judged_cell(
         return HIDDEN
     if cell.column > 0 and counted.spares(row):
         return held
-    return HIDDEN if value == int(value) else held
+    return HIDDEN if value.is_integer() else held
 
 
 def _columns_of_shares(cells: Sequence[_Cell]) -> set[int]:

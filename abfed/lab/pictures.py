@@ -12,7 +12,15 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from html import unescape
+from urllib.parse import unquote_to_bytes
 
+PNG = "image/png"
+DEEPEST = 3
+"""How often something may be packed inside something packed: a picture in a picture, once more."""
+
+PACKED = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),([^\"'<>)]*)", re.IGNORECASE)
+"""Something inside markup: its type, how it is packed, and itself."""
 PLAIN = {
     b"IHDR": 13, b"PLTE": 768, b"IEND": 0, b"tRNS": 256, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1,
     b"sBIT": 4, b"bKGD": 6, b"pHYs": 9,
@@ -31,7 +39,7 @@ def words_of(data: str) -> Iterator[str]:
         data: the file in base64.
     """
     pixels: list[bytes] = []
-    for kind, chunk in _chunks(_file(data)):
+    for kind, chunk in _chunks(content_of(data)):
         if kind == PIXELS:
             pixels.append(chunk)
         elif len(chunk) > PLAIN.get(kind, -1):
@@ -60,8 +68,24 @@ def _behind_pixels(packed: bytes) -> Iterator[str]:
         yield "packed: " + unpacking.unused_data.decode("latin-1")
 
 
-def _file(data: str) -> bytes:
-    """The bytes; text that isn't strictly base64, such as some that has more behind, is text."""
+def packed_in(markup: str) -> Iterator[bytes]:
+    """All that is packed in markup, at its first level."""
+    for _, how, data in PACKED.findall(markup):
+        yield unpacked(data, encoded="base64" in how.lower())
+
+
+def unpacked(data: str, *, encoded: bool) -> bytes:
+    """What stands behind `data:…,`, in base64 or spelled."""
+    if not encoded:
+        return unquote_to_bytes(unescape(data))
+    try:
+        return base64.b64decode(data, validate=False)
+    except (binascii.Error, ValueError):
+        return data.encode()
+
+
+def content_of(data: str) -> bytes:
+    """A picture's bytes; what isn't strictly base64, such as some with more behind, is text."""
     try:
         return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -192,14 +192,15 @@ def _finished(asked: Order, done: Executed, seed: int) -> Made:
     from abfed.lab.exporting import export, readable
 
     subject = asked.subject
-    if holds_back(subject.title, subject.allowed()):
+    allowed = replace(subject.allowed(), told=done.told)
+    if holds_back(subject.title, allowed):
         raise Withheld(
             "the page is withheld: its title would show what must not leave",
             where=asked.name,
             do="give the plan’s report another title",
         )
     document, numbers = readable(done.document)
-    shown = cleared(document, subject.allowed(), where=asked.name, numbers=numbers)
+    shown = cleared(document, allowed, where=asked.name, numbers=numbers)
     made = export(shown, subject.title, asked.formats, footer=_footer(asked))
     files = {f"{asked.name}.{form}": content for form, content in made.items()}
     manifest = {
@@ -253,7 +254,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         message = "a notebook that didn't fail is no unfinished one"
         raise ValueError(message)
     document, _ = readable(done.document)
-    allowed = asked.subject.allowed()
+    allowed = replace(asked.subject.allowed(), told=done.told)
     withheld = {one.place for one in findings(document, allowed)}
     for place, cell in enumerate(document.cells, start=1):
         if place in withheld:
@@ -269,7 +270,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         f'<div class="warn" role="alert"><p><strong>{escape(said[:1].upper() + said[1:])}</strong>'
         f"</p><p>{text}</p></div>"
     )
-    shown = hide_small(document, allowed.counted)
+    shown = hide_small(document, allowed.counted, allowed.told)
     title = f"INCOMPLETE: {asked.subject.title}"
     files = {
         f"{asked.name}{FAILED}.html": as_html(shown, title, banner=banner).encode(),

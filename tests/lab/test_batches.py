@@ -39,6 +39,7 @@ CELLS = (
         "run.effects.loc[:, ['metric', 'scope', 'arm', 'estimate']].head(3)"
     ),
     "run",
+    "run.plot_effects()",
 )
 
 

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from abfed.lab.disclosure import findings
 from abfed.lab.legible import settled
-from tests.lab.test_disclosure import ADDRESS, ALLOWED, html, kinds, shown
+from tests.lab.test_disclosure import ADDRESS, ALLOWED, html, kinds, shown, told_of
 
 SVG = f"<svg><title>{ADDRESS}</title></svg>"
 
@@ -176,8 +176,6 @@ def test_a_picture_from_elsewhere_in_markdown_is_refused():
         html("<style>.a{justify-content:center}</style><p>+1 (95 % +0.5 to +1.5)</p>"),
         html("two lines<br>of words with 3 figures, 4 and 5<br>and a third"),
         html("<ul><li>+123456</li><li>7890123</li></ul>"),
-        picture(b"IDAT", zlib.compress(bytes(99))),
-        picture(b"tEXt", b"Software\0Matplotlib version3.11.0, https://matplotlib.org/"),
         printed("1,234,567\n2,345,678"),
         printed("DE88 3702 1400 4405 3201 30 doesn't add up, 2026-05-01 12:00 is a moment"),
         printed("each recipient: 20000, 12,000 customers, 3456 users; per account 12345.6"),
@@ -187,6 +185,17 @@ def test_a_picture_from_elsewhere_in_markdown_is_refused():
 )
 def test_what_only_looks_alike_is_let_through(document):
     assert kinds(document) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(b"IDAT", zlib.compress(bytes(99))),
+     (b"tEXt", b"Software\0Matplotlib version3.11.0, https://matplotlib.org/")],
+)  # fmt: skip
+def test_pixels_and_the_name_of_their_program_are_let_through(kind, words):
+    document = picture(kind, words)
+    content = document.cells[0].outputs[0].data["image/png"]
+    assert kinds(document, told_of(content)) == set()
 
 
 def test_what_is_packed_without_end_is_not_looked_into_without_end():

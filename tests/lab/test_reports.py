@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import abfed
 from abfed.lab.engine import execute
+from abfed.lab.execution import Executed, Failure
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import (
     check_papermill_agrees,
@@ -23,10 +24,12 @@ from abfed.lab.notebooks import (
     notebook_folders,
     read_notebook,
 )
-from abfed.lab.reports import write_report
+from abfed.lab.reports import make_report, order, write_report
 from abfed.lab.subjects import of_run
+from abfed.lab.written import Text
 from abfed.protocol.errors import InputError, ReportFailed, Withheld
 from tests.lab.example import example_values, make_run
+from tests.lab.test_disclosure import png, told_of
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +200,32 @@ def test_how_far_a_notebook_came_is_kept_without_a_cells_name_that_says_too_much
     kept = (tmp_path / f"{run.name}-small.failed.ipynb").read_text()
     assert "0123456789abcdef" not in kept
     assert "cell-1" in kept
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("failure", [None, Failure(2, "error", "ValueError: x")])
+def test_what_is_written_in_a_picture_is_judged_whether_the_notebook_failed_or_not(
+    run, tmp_path, monkeypatch, failure
+):
+    """Small counts are left out; what must not leave withholds the page, or the cell's outputs."""
+    asked = order(of_run(run), notebook=str(notebook(tmp_path, "x")))
+    kept = {}
+    for said in ("rounds: 3", "3 buyers", "jane.doe@example.org"):
+        cell = new_code_cell("x", outputs=[new_output("display_data", {"image/png": png()})])
+        told = told_of(png(), texts=(Text(said),))
+        done = Executed(new_notebook(cells=[cell]), failure, "", told)
+        monkeypatch.setattr("abfed.lab.engine.execute", lambda *_, _done=done, **__: _done)
+        try:
+            (page, *_) = make_report(asked).files.values()
+            kept[said] = (png().encode() in page, b"A picture is left out" in page)
+        except Withheld as error:
+            kept[said] = error.why
+    refused = "cell 1: an e-mail address, written in a picture"
+    assert kept == {
+        "rounds: 3": (True, False),
+        "3 buyers": (False, True),
+        "jane.doe@example.org": refused if failure is None else (False, False),
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,277 @@
+"""Words in the pixels of a picture are judged: a kernel draws, its notebook's cells are looked at.
+
+Each word is put together while the notebook runs, so that the cell's own source doesn't hold it.
+"""
+
+import json
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from abfed.lab.counted import Counted
+from abfed.lab.disclosure import Allowed, findings
+from abfed.lab.engine import execute
+from abfed.lab.exporting import readable
+from abfed.lab.hiding import LEFT_OUT, hide_small
+from abfed.lab.kernels import Place, Spawned
+from abfed.lab.written import Scale, Text, Told, Written, as_set, shows_small
+from tests.lab.test_disclosure import html, kinds, png, shown, told_of
+
+START = """
+import base64, io, tempfile
+import matplotlib.pyplot as plt, matplotlib.patheffects as effects, numpy as np, pandas as pd
+from IPython.display import HTML, SVG, Image, display
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
+from PIL import Image as Pixels
+%matplotlib inline
+plt.rcParams.update({'figure.figsize': (2, 1.5), 'figure.dpi': 50})
+jane, word = 'jane.doe' + chr(64) + 'example.org', 'planted' + '-word'
+place, token, three = '/'.join(['', 'home', 'jane', 'x']), 'gh' + 'p_' + 'a1B2' * 9, str(2 + 1)
+stroke = [effects.withStroke(linewidth=2)]
+def forms(*kinds):
+    get_ipython().run_line_magic('config', f'InlineBackend.figure_formats = {list(kinds)}')
+def saved(kind='png', **more):
+    target = io.BytesIO()
+    plt.savefig(target, format=kind, **more)
+    plt.close()
+    return target.getvalue()
+def within(picture, kind='png'):
+    return HTML(f'<img src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">')
+def named(picture, name):
+    place = f'{tempfile.mkdtemp()}/{name}'
+    with open(place, 'wb') as file:
+        file.write(picture)
+    return Image(place)
+"""
+WRITTEN = {
+    "a title": ("an e-mail address", "plt.title(jane);"),
+    "a canary": ("never shows", "plt.plot([0, 1]); plt.suptitle(word);"),
+    "a path": ("an absolute path", "plt.xlabel(place);"),
+    "a token": ("an access key", "plt.plot([0, 1]); plt.figtext(0, 0, token);"),
+    "a legend's entry": ("e-mail", "plt.plot([0, 9], label=jane); plt.legend();"),
+    "ticks": ("e-mail", "plt.bar([jane, 'b'], [30, 40]);"),
+    "an annotation": ("e-mail", "plt.annotate(jane, (0, 0));"),
+    "letters that nobody sees": ("e-mail", "plt.text(0, 0, jane, color='white');"),
+    "invisible characters": ("e-mail", "plt.title(jane.replace('a', 'a\\u200b'));"),
+    "letters of full width": ("e-mail", "plt.title(jane.replace(chr(64), '\\uff20'));"),
+    "a formula": ("e-mail", "plt.title(jane.replace('doe', r'$\\mathrm{doe}$'));"),
+    "an outline": ("e-mail", "plt.title(jane, path_effects=stroke);"),
+    "axes within axes": ("e-mail", "plt.gca().inset_axes([0, 0, 1, 1]).set_title(jane);"),
+    "a figure within": (
+        "e-mail", "part = plt.figure().subfigures(1, 2)[1]; part.subplots(); part.suptitle(jane);",
+    ),
+    "a figure itself": ("e-mail", "figure = plt.figure(); plt.title(jane); plt.close(); figure"),
+    "a table": ("a table that was drawn", "plt.table([['a', '12'], ['b', '14']]);"),
+    "a frame's table": ("a table that was drawn", "pd.DataFrame({'a': [12]}).plot(table=True);"),
+    "a printed frame": (
+        "printed into a picture",
+        "plt.text(0, 0, pd.DataFrame({'a': [11, 12], 'b': [13, 14]}).to_string());",
+    ),
+    "a picture of a saved one": ("e-mail", "plt.title(jane); Image(saved())"),
+    "a saved one in markup": ("e-mail", "plt.title(jane); within(saved())"),
+    "pixels of a canvas": (
+        "nobody can read",
+        (
+            "canvas = plt.figure().canvas; plt.title(jane); canvas.draw(); target = io.BytesIO()\n"
+            "Pixels.fromarray(np.asarray(canvas.buffer_rgba())).save(target, 'png'); plt.close()\n"
+            "Image(target.getvalue())"
+        ),
+    ),
+    "words in the file": ("words inside", "plt.title('x'); Image(saved(metadata={'Title': 'x'}))"),
+    "an SVG": ("e-mail", "forms('svg'); plt.title(jane);"),
+    "an SVG's outline": ("e-mail", "forms('svg'); plt.title(jane, path_effects=stroke);"),
+    "an SVG's pixels": ("e-mail", "forms('svg'); plt.title(jane).set_rasterized(True);"),
+    "an SVG on another way": (
+        "e-mail", "plt.title(jane, path_effects=stroke); SVG(saved('svg'))",
+    ),
+    "twice as sharp": ("e-mail", "forms('retina'); plt.title(jane);"),
+    "a PDF": ("looked into", "forms('pdf'); plt.title('x');"),
+    "a JPEG": ("looked into", "forms('jpeg'); plt.title('x');"),
+    "letters as a shape": (
+        "e-mail", "plt.gca().add_patch(PathPatch(TextPath((0, 0), jane, size=.1)));",
+    ),
+    "a mark": ("never shows", "plt.plot([0, 1], marker=f'${word}$');"),
+}  # fmt: skip
+"""What the gate says of a cell, and its source."""
+SMALL = {
+    "bars": "plt.bar_label(plt.bar(['a', 'b'], [3, 40]));",
+    "bars of a frame": (
+        "axes = pd.DataFrame({'opened': [3, 40]}).plot.bar(); axes.bar_label(axes.containers[0]);"
+    ),
+    "a legend": "plt.plot([0, 9], label=f'warm: {three}'); plt.legend();",
+    "an annotation": "plt.annotate(f'n = {three}', (0, 0));",
+    "a formula": "plt.text(0, 0, rf'$\\mathbf{{{three}}}$ buyers');",
+    "ticks": "plt.bar([0, 1], [30, 40]); plt.xticks([0, 1], [three, '8']);",
+    "ticks in words": "plt.bar([f'warm\\nn = {three}', 'cold'], [30, 40]);",
+    "a pie": "plt.pie([3, 40], labels=[f'warm ({three})', 'cold']);",
+    "two forms": "forms('svg', 'png'); plt.bar_label(plt.bar(['a', 'b'], [3, 40]));",
+    "markup": "plt.bar_label(plt.bar(['a', 'b'], [3, 40])); within(saved())",
+    "an SVG in markup": "plt.bar_label(plt.bar([1, 2], [3, 40])); within(saved('svg'), 'svg+xml')",
+    "pixels beside markup": (
+        "plt.text(0, 0, three); display({'text/html': '<p>x</p>', 'image/png': "
+        "base64.b64encode(saved()).decode()}, raw=True)"
+    ),
+}
+FINE = {
+    "lines": "plt.plot([0, 8], [0, 4], label='warm'); plt.legend(); plt.ylabel('opened');",
+    "shares": "plt.bar_label(plt.bar(['a', 'b'], [0.25, 0.5]));",
+    "percent": "plt.bar_label(plt.bar(['a', 'b'], [3, 4]), fmt='%d%%');",
+    "parameters": "plt.bar_label(plt.bar([1, 2], [3, 4])); plt.xlabel('day'); plt.ylabel('ε');",
+    "large": "plt.bar_label(plt.bar(['a', 'b'], [30, 40])); plt.ylabel('opened');",
+    "logarithms": "plt.loglog([1, 10, 1000], [1, 10, 1000]);",
+    "deciles": "plt.bar(list('12345678'), range(20, 28));",
+    "a frame": "pd.DataFrame({'opened': [300, 40]}).plot.bar();",
+    "a map of colours": "plt.imshow(np.arange(16.).reshape(4, 4)); plt.colorbar();",
+    "one in an SVG": "forms('svg'); plt.imshow(np.arange(16.).reshape(4, 4));",
+    "three dimensions": "plt.figure().add_subplot(projection='3d').plot([0, 5], [0, 5], [0, 3]);",
+    "twice as sharp": "forms('retina'); plt.plot([0, 1]);",
+    "a saved one": "plt.plot([0, 1]); Image(saved())",
+    "one from a file": "plt.plot([0, 1]); named(saved(), 'a.png')",
+}
+ALLOWED = Allowed(frozenset(), ("planted-word",))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """One kernel's outputs for all cells, and what it told of its pictures."""
+    cells = [new_code_cell(START)]
+    for name, source in _sources():
+        cells += [new_code_cell("forms('png')"), new_code_cell(source, metadata={"name": name})]
+    folder = tmp_path_factory.mktemp("drawn")
+    done = execute(new_notebook(cells=cells), {}, Place(cwd=folder), Spawned())
+    assert done.failure is None, done.failure.reason
+    names = [one.metadata.get("name", "") for one in done.document.cells]
+    document, _ = readable(done.document)
+    return dict(zip(names, document.cells, strict=True)), done.told
+
+
+def _sources():
+    """Last those whose letters become shapes: all pictures after them may hold these."""
+    yield from ((f"fine: {name}", source) for name, source in FINE.items())
+    yield from ((f"small: {name}", source) for name, source in SMALL.items())
+    yield from ((f"written: {name}", source) for name, (_, source) in WRITTEN.items())
+
+
+def looked_at(drawn, name):
+    """A cell's document, with the outputs alone, and what the gate finds in it."""
+    cells, told = drawn
+    cell = new_code_cell("x", outputs=cells[name].outputs)
+    assert cell.outputs
+    document = new_notebook(cells=[cell])
+    allowed = Allowed(ALLOWED.sources, ALLOWED.never, told=told)
+    return document, {one.what for one in findings(document, allowed)}
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_in_a_picture_is_judged_as_text_is(drawn, name):
+    _, found = looked_at(drawn, f"written: {name}")
+    assert any(WRITTEN[name][0] in one for one in found), found
+    assert not any("jane" in one for one in found)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("name", SMALL)
+def test_a_picture_in_which_a_small_count_is_written_is_left_out(drawn, name):
+    document, found = looked_at(drawn, f"small: {name}")
+    assert not found
+    (output,) = hide_small(document, Counted(), drawn[1]).cells[0].outputs
+    assert set(output.data) == {"text/html"}
+    assert output.data["text/html"] in {LEFT_OUT, "<p>x</p>"}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_a_picture_without_any_stays(drawn, name):
+    document, found = looked_at(drawn, f"fine: {name}")
+    assert not found
+    before = json.dumps(document)
+    assert json.dumps(hide_small(document, Counted(), drawn[1])) == before
+
+
+@pytest.mark.privacy
+def test_a_picture_that_a_notebook_brings_along_cannot_be_read():
+    attached = new_markdown_cell("see ![](attachment:a.png)")
+    attached["attachments"] = {"a.png": {"image/png": png()}}
+    typed = new_markdown_cell(f'<img src="data:image/png;base64,{png()}">')
+    brought = [new_notebook(cells=[one]) for one in (attached, typed)]
+    for document in [*brought, shown(**{"image/png": png()}), html(f"<svg>{_image()}</svg>")]:
+        assert any("nobody can read" in what for what in kinds(document))
+
+
+def _image():
+    return f'<image href="data:image/png;base64,{png()}"/>'
+
+
+@pytest.mark.privacy
+def test_what_a_picture_says_is_looked_for_wherever_it_is_packed():
+    small = told_of(png(), texts=(Text("3 buyers"),))
+    for markup in (f"<svg>{_image()}</svg>", f"<p style='background:url({_data()})'>x</p>"):
+        document = html(markup)
+        data = hide_small(document, Counted(), small).cells[0].outputs[0].data
+        assert png() not in data["text/html"]
+        assert kinds(html(markup), told_of(png(), texts=(Text("/home/jane/x"),)))
+
+
+def _data():
+    return f"data:image/png;base64,{png()}"
+
+
+def test_the_same_pixels_carry_all_that_was_ever_written_in_them(tmp_path):
+    said = {"digests": ["a"], "texts": [], "scales": [], "table": False}
+    texts = [{"said": "of the second", "under": []}]
+    file = tmp_path / "told"
+    lines = [said, said | {"texts": texts, "table": True}, said]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert Told.read(file).by_digest == {"a": Written((Text("of the second"),), (), table=True)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", "3", "[" * 100_000, '{"digests": ["a"]}', "\xff",
+     '{"digests": 3, "texts": [], "scales": [], "table": 0}',
+     '{"digests": ["a"], "texts": [3], "scales": [], "table": 0}',
+     '{"digests": ["a"], "texts": [], "scales": [{"name": "", "ticks": [3]}], "table": 0}'],
+)  # fmt: skip
+def test_a_kernel_that_tells_nonsense_has_told_nothing(tmp_path, line):
+    file = tmp_path / "told"
+    file.write_bytes(line.encode("latin-1"))
+    assert Told.read(file).by_digest == {}
+    assert Told.read(tmp_path / "none").by_digest == {}
+
+
+@pytest.mark.parametrize(
+    ("ticks", "small"),
+    [
+        ([("0", 0.0), ("2", 2.0), ("4", 4.0)], False), ([("−2", -2.0), ("0", 0.0)], False),
+        ([("0", 0.0), ("50", 0.5), ("100", 1.0)], False), ([("€ 2", 2.0), ("€ 4", 4.0)], False),
+        ([(r"$\mathdefault{10^{0}}$", 1.0), (r"$\mathdefault{10^{1}}$", 10.0)], False),
+        ([("3", 0.0), ("8", 1.0)], True), ([("3", 0.0), ("5", 1.0), ("8", 2.0)], True),
+        ([("3", 0.0), ("3", 1.0), ("3", 2.0)], True), ([("3", float("nan"))], True),
+        ([("warm", 0.0), ("3", 1.0)], True), ([("2 buyers", 2.0), ("4 buyers", 4.0)], True),
+        ([("30", 0.0), ("80", 1.0)], False), ([("0.1", 0.0), ("0.7", 1.0)], False),
+        ([("-" + "9" * 400, 0.0), ("1e99", 1.0)], False),
+    ],
+)  # fmt: skip
+def test_a_scale_is_told_from_figures_that_somebody_typed(ticks, small):
+    assert shows_small(Written(scales=(Scale("", tuple(ticks)),)), Counted()) is small
+
+
+@pytest.mark.parametrize(
+    ("said", "under", "small"),
+    [
+        ("3", (), True), ("3", ("arm", ""), True), ("3", ("epoch", "buyers"), True),
+        ("3", ("epoch", "rounds"), False), ("3", ("Wave",), False), ("3.27", ("", "buyers"), True),
+        ("3.27", ("", "revenue"), False), ("0.3", ("", "opened"), False), ("12", (), False),
+        ("3 silos took part", (), False), ("n = 3", ("epoch", "rounds"), True), ("3 %", (), False),
+        ("−3", (), True), ("Day 3", (), False),
+    ],
+)  # fmt: skip
+def test_a_number_alone_is_judged_by_the_names_it_stands_under(said, under, small):
+    assert shows_small(Written((Text(said, under),)), Counted()) is small
+
+
+def test_a_text_is_read_as_it_is_set():
+    assert as_set(r"cost \$3, \$4") == "cost $3, $4"
+    assert as_set(r"$a\_b$ $\mathbf{3}$ buyers") == "a_b 3 buyers"
+    assert as_set("one $ alone") == "one $ alone"
