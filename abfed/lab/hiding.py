@@ -9,9 +9,9 @@ that was computed from a run's, is judged here, cell by cell and outside the ker
    with such a name;
 3. under any other name each whole number below `SMALL` is, unless its column is one of shares.
 
-What was printed is judged by the same names (`hidden_text`), and so is what is written in a picture,
-which goes as a whole (`written`). It errs towards hiding: what a reader
-misses can be given a name, what a reader has seen can't be taken back. Time grows with the text.
+What was printed is judged by the same names (`hidden_text`); so is what is written in a picture,
+which goes as a whole (`written`). It errs towards hiding: what a reader misses can be given a name,
+what a reader has seen can't be taken back. Time grows with the text.
 """
 
 from __future__ import annotations

@@ -164,6 +164,13 @@ def test_words_and_parameters_stay(text):
     assert hidden_in_text(text, COUNTED) == text
 
 
+def test_a_number_below_all_others_is_no_defect():
+    least = "-" + "9" * 400
+    assert hidden_in_text(f"gold: {least}, {least}", COUNTED) == f"gold: {least}, {least}"
+    markup = frame_table(frame(gold=[least]))
+    assert hidden_in_markup(markup, COUNTED) == markup
+
+
 @pytest.mark.parametrize("form", ["text/plain", "text/markdown", "text/latex"])
 def test_every_form_of_an_output_is_looked_at(form):
     shown = new_output("execute_result", data={form: "opened: 3"})
