@@ -307,9 +307,10 @@ class Registry:
         """
         standing = self.find(label)
         if standing.stage != "approved":
-            approve = "somebody else than who submitted it: `abfed model approve`"
+            model = standing.registration.label
+            approve = f"let another than its submitter `abfed model approve {model} --reason …`"
             raise Refused(
-                f"{standing.registration.label} is {standing.stage}",
+                f"{model} is {standing.stage}",
                 code="approval",
                 why="only an approved model is given out, and what was retired stays so",
                 do=approve if standing.stage == "candidate" else "train it anew",

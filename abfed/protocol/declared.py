@@ -24,6 +24,16 @@ FORMS = {
 }
 """Forms that people write by hand, in words."""
 
+KEYS, ITEMS = "must be keys with their values, as in `key: value`", "must be a list"
+KINDS = {
+    "model_type": KEYS,
+    "model_attributes_type": KEYS,
+    "dict_type": KEYS,
+    "tuple_type": ITEMS,
+    "list_type": ITEMS,
+}
+"""What stands where something of another kind was given, in YAML's words rather than JSON's."""
+
 MOST_SAID = 20
 """Problems named in one error; of ten thousand nobody reads more, and each is looked up."""
 
@@ -109,9 +119,28 @@ def _line(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "string_pattern_mismatch":
         pattern = str(problem["ctx"]["pattern"])
         return f"{path}: must be {FORMS.get(pattern, 'of the form ' + pattern)}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = _words(problem)
     return f"{path}: {message}" if path else message
+
+
+def _words(problem: Any) -> str:
+    """What is wrong, whatever the place."""
+    kind, told = problem["type"], problem.get("ctx", {})
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind == "union_tag_invalid":
+        tag, known = str(told["tag"]), str(told["expected_tags"])
+        near = difflib.get_close_matches(tag, known.replace("'", "").split(", "), n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"its kind must be one of {known}, not {tag!r}{hint}"
+    if kind == "union_tag_not_found":
+        return "its kind is missing"
+    if kind == "too_short":
+        return f"must hold at least {told['min_length']}, not {told['actual_length']}"
+    if kind == "too_long":
+        return f"must hold at most {told['max_length']}, not {told['actual_length']}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
 
 
 @functools.lru_cache(maxsize=64)

@@ -158,6 +158,7 @@ def test_it_leaves_approved_with_right_fresh_factor_and_purpose(
     session = house.signed_in("ada", "analyst")
     code, told = house.types(*export)
     assert (code, "is candidate" in told) == (3, True), told
+    assert f"`abfed model approve {MODEL} --reason …" in told
     assert "may not plan.approve" in house.types("approve", MODEL, "--reason", "x")[1]
     house.signed_in("olga", "privacy-officer")
     assert house.types("approve", MODEL, "--reason", "checked against the plan")[0] == 0

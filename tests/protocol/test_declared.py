@@ -10,6 +10,7 @@ from pydantic import Field
 
 from abfed.protocol.declared import MOST_SAID, parse_canonical_record, parse_record
 from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.modelling import Model, Training
 from abfed.protocol.schema import Frozen
 
 
@@ -48,7 +49,7 @@ def test_a_list_whose_items_are_wrong_is_not_too_short_besides() -> None:
     with pytest.raises(InputError) as caught:
         parse_record(Pair, {"both": [5, 0.5]}, where="here")
     assert caught.value.what == "both[0]: input should be less than 1"
-    with pytest.raises(InputError, match="at least 2 items"):
+    with pytest.raises(InputError, match="at least 2, not 0"):
         parse_record(Pair, {"both": [5]}, where="here")
 
 
@@ -76,3 +77,29 @@ def test_canonical_bytes_are_read_as_they_are_and_what_is_wrong_is_said_in_words
         parse_canonical_record(Loose, b'{"inside":NaN}', where="here")
     with pytest.raises(InputError, match="insid: unknown key; did you mean 'inside'"):
         parse_canonical_record(Loose, b'{"insid":1}', where="here")
+
+
+KEYS = "must be keys with their values, as in `key: value`"
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "said"),
+    [
+        (Training, {"server": {}}, "server: its kind is missing"),
+        (
+            Training,
+            {"server": {"kind": "fedadm"}},
+            "'fedyogi', not 'fedadm'; did you mean 'fedadam'?",
+        ),
+        (Training, {"combine": {"kind": 3}}, "combine: its kind must be one of 'mean', "),
+        (Training, {"server": "fedadam"}, f"server: {KEYS}"),
+        (Training, 3, KEYS),
+        (Model, {"outcome": "clicked", "hidden": 4}, "hidden: must be a list"),
+        (Model, {"outcome": "clicked", "hidden": [4] * 5}, "hidden: must hold at most 4, not 5"),
+        (Pair, {"both": [0.5]}, "both: must hold at least 2, not 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_yaml(model: Any, value: Any, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_record(model, value, where="here")
+    assert said in str(refused.value)
