@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,3 +64,26 @@ def width_alone(sides: int, columns: int) -> int:
         if columns % pieces == 0 and sides * (columns // pieces) <= ALONE:
             return columns // pieces
     return 0
+
+
+def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
+    """Products of each line with those that belong together with it, `(groups, lines each, …)`.
+
+    numpy's library is twice as quick as torch's, but for a matrix times itself, which it makes in
+    another way. So the line behind a group is taken, too; what comes of it is left aside.
+
+    Args:
+        values: `(rows, numbers)`; memory must have one line more behind them, whatever that holds.
+        together: lines next to each other that belong together.
+        out: `(groups, (together + 1) * together)`, written to: the first `together²` of each.
+    """
+    groups, (line, one) = values.shape[0] // together, values.stride()
+    numbers, apart = values.shape[1], together * line
+    ours = values.as_strided((groups, numbers, together), (apart, one, line))
+    found = out.view(groups, together + 1, together)
+    if 1 < numbers <= ALONE // (together * (together + 1)):
+        theirs = values.as_strided((groups, together + 1, numbers), (apart, line, one))
+        np.matmul(theirs.numpy(), ours.numpy(), out=found.numpy())
+    else:
+        found[:, :together] = (torch.mul if numbers == 1 else torch.bmm)(ours.transpose(1, 2), ours)
+    return out

@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from abfed.learning.products import laid, product
+from abfed.learning.products import laid, pair_products, product
 
 SMALLEST = 1 << 6  # rows of a block
 LARGEST = 1 << 13  # the same
@@ -33,9 +33,6 @@ DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
-
-PAIRED = 2.0**-30
-"""Of products of pairs: so float32 holds products of two, for rows' gradients of up to 2⁹⁴."""
 
 SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
 _LINES = 4 * SMALLEST  # that are told from each other
@@ -173,24 +170,6 @@ def line_norms(block: Tensor, numbers: int) -> Tensor:
     return found
 
 
-def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
-    """`PAIRED` times products of each line with those that belong together with it.
-
-    Args:
-        values: `(rows, numbers)`.
-        together: lines next to each other that belong together.
-        out: `(groups, together²)`, written to.
-    """
-    groups = values.shape[0] // together
-    parts = values[: groups * together].unflatten(0, (groups, together))
-    found = out.view(groups, together, together)
-    if values.shape[1] == 1:
-        torch.mul(parts, parts.transpose(1, 2), out=found).mul_(PAIRED)
-    else:
-        found.baddbmm_(parts, parts.transpose(1, 2), beta=0.0, alpha=PAIRED)
-    return out
-
-
 def sums_together(values: Tensor, together: int, out: Tensor) -> Tensor:
     """The sum of lines that belong together, number by number, `(groups, numbers)`.
 
@@ -233,7 +212,7 @@ def is_steady(
         tight: whether lines lie right behind each other.
         terms: that a number is the sum of; as many as a line has, if it isn't said.
     """
-    placed = torch.Tensor.contiguous if tight else _strided
+    placed = functools.partial(_placed, tight=tight)
     dice = torch.Generator().manual_seed(_SEED)
     count = max(4, _LINES // together)
     lines = wild((count * together, numbers), dice)
@@ -254,10 +233,10 @@ def _repeated(lines: Tensor, turn: int, size: int) -> Tensor:
     return lines.index_select(0, order)
 
 
-def _strided(lines: Tensor) -> Tensor:
-    """The same lines as far apart as they lie in a block."""
-    numbers = lines.shape[1]
-    room = torch.zeros(len(lines), stride_of(numbers))[:, :numbers]
+def _placed(lines: Tensor, *, tight: bool) -> Tensor:
+    """The same lines as far apart as they lie in a block, with room for one more behind them."""
+    count, numbers = lines.shape
+    room = torch.zeros(count + 1, numbers if tight else stride_of(numbers))[:count, :numbers]
     return room.copy_(lines)
 
 
@@ -328,7 +307,7 @@ def is_steady_layer(
 def are_steady_pairs(
     numbers: int, count: int, together: int, threads: int, *, tight: bool = False
 ) -> bool:
-    """Whether `pair_products`, and sums of as many numbers, are steady here.
+    """Whether `products.pair_products`, and sums of as many numbers, are steady here.
 
     Args:
         numbers: of a line.
@@ -339,7 +318,8 @@ def are_steady_pairs(
     """
 
     def operation(values: Tensor) -> Tensor:
-        found = pair_products(values, together, torch.empty(len(values) // together, together**2))
+        room = torch.empty(len(values) // together, (together + 1) * together)
+        found = pair_products(values, together, room)[:, : together**2].contiguous()
         diagonal = found[:, :: together + 1].contiguous()
         sums = torch.stack([added(found), added(diagonal)], 1)
         return torch.cat([found, sums], 1)

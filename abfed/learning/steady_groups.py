@@ -34,15 +34,14 @@ from abfed.learning.bookkeeping import ROUNDED_UP, Group
 from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, ROUNDED, SINGLE, Lost, Sums
 from abfed.learning.losses import Loss
 from abfed.learning.parts import START, Part, filled, gaps
+from abfed.learning.products import pair_products
 from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import (
-    PAIRED,
     Scratch,
     added,
     are_steady_pairs,
     are_steady_sums,
     lengths,
-    pair_products,
     stride_of,
     sums_together,
 )
@@ -54,6 +53,10 @@ Singles = npt.NDArray[np.float32]
 
 MOST_ROWS = 16
 """Of a recipient here: with more, pairs cost more than the exact path does."""
+
+
+PAIRED = 2.0**-60
+"""Of products of two pairs: so float32 holds them for rows' gradients of up to 2⁹⁴."""
 
 
 def longest(rows: int, most: float) -> float:
@@ -284,31 +287,30 @@ def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tupl
     In float32, as long as numbers are many: a product of pairs may lose half a rounding, a sum of
     them one for each, and what is below its smallest number.
     """
-    count, rows, layers = part.tried, part.rows, len(paired)
-    sides = [one.inputs for one in paired] + [one.signals for one in paired]
-    pairs = _room(scratch, "pairs", 2 * layers, count, rows**2)
-    for side, room in zip(sides, pairs, strict=True):
-        pair_products(side[part.lines_tried], rows, room)
-    alone = _room(scratch, "alone", 2 * layers, count, rows)
-    products, roots = pairs.numpy(), alone.numpy()
-    widest = max(side.shape[1] for side in sides)
-    np.add(products[:, :, :: rows + 1], np.float32(widest * VANISHED), out=roots)
-    np.sqrt(roots, out=roots)
-    np.multiply(roots[:layers], roots[layers:], out=roots[:layers])
-    np.multiply(products[:layers], products[layers:], out=products[:layers])
-    longer = (1.0 + (1.05 * widest + rows + 32.0) * SINGLE) / PAIRED
-    square, whole = np.full(count, rows**2 * 2.0**-149 / PAIRED**2), np.zeros(count)
-    for place, one in enumerate(paired):
-        length = added(alone[place]).double().numpy()
-        length *= longer
+    count, rows = part.tried, part.rows
+    square, whole = np.full(count, rows**2 * 2.0**-149 / PAIRED), np.zeros(count)
+    pairs = _room(scratch, "pairs", 2, count, (rows + 1) * rows)
+    alone, both = _room(scratch, "alone", 2, count, rows), _room(scratch, "both", 1, count, rows**2)
+    roots, found, sides = alone.numpy(), both[0].numpy(), pairs.numpy()[:, :, : rows**2]
+    for one in paired:  # one after another: so they stay in the cache
+        pair_products(one.inputs[part.lines_tried], rows, pairs[0])
+        pair_products(one.signals[part.lines_tried], rows, pairs[1])
+        widest = max(one.inputs.shape[1], one.signals.shape[1])
+        np.add(sides[:, :, :: rows + 1], np.float32(widest * VANISHED / PAIRED), out=roots)
+        np.sqrt(roots, out=roots)
+        np.multiply(roots[0], roots[1], out=roots[0])
+        length = added(alone[0]).double().numpy()
+        length *= 1.0 + (1.05 * widest + rows + 32.0) * SINGLE
         length *= length
         whole += length
+        np.multiply(sides[1], np.float32(PAIRED), out=found)
+        np.multiply(found, sides[0], out=found)
+        products = added(both[0]).double().numpy()
+        products *= 1.0 / PAIRED
+        square += products
         numbers = one.inputs.shape[1] + one.signals.shape[1] + rows**2
         length *= (1.05 * numbers + 32.0) * SINGLE
         square += length
-        found = added(pairs[place]).double().numpy()
-        found *= PAIRED**-2
-        square += found
     return np.maximum(square, 0.0, out=square), whole
 
 

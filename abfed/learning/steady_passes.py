@@ -142,7 +142,7 @@ class SteadyPasses:
         """
         self._are_ones = False  # inputs may be written over, and so may the ones behind them
         numbers = lines.shape[1]
-        block = self.scratch.take("block", size, stride_of(numbers))
+        block = self.scratch.take("block", size + 1, stride_of(numbers))[:size]
         labels = _laid_out(block[:, :numbers], lines, labels, parts)
         block[:, numbers] = 1.0
         found = self.kept_of(block, labels, loss)
@@ -182,7 +182,7 @@ class SteadyPasses:
                     here.ones.fill_(1.0)
                 room = here.room
             passed.append(room)
-        signals = self.scratch.take("signals", size, room.shape[1])
+        signals = self.scratch.take("signals", size + 1, room.shape[1])[:size]
         if rows == size:
             signals.copy_(loss.signals(room, labels).view_as(signals))
         else:
@@ -206,7 +206,8 @@ class SteadyPasses:
     def _rooms_for(self, size: int) -> list[_Room | None]:
         """For each linear layer the memory of a block of this size."""
         if size not in self._rooms:
-            most = max(size, largest_block(self.stack))  # first, as all sizes share its memory
+            # first, as all sizes share its memory; and a line behind it, see `pair_products`
+            most = max(size, largest_block(self.stack)) + 1
             made: list[_Room | None] = []
             before: _Room | None = None
             for place, layer in enumerate(self.stack.layers):

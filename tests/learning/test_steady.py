@@ -19,6 +19,7 @@ from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
+from abfed.learning.products import pair_products
 from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import (
@@ -261,18 +262,28 @@ def test_where_pairs_are_not_steady_recipients_with_several_rows_take_the_exact_
 def test_pairs_in_another_order_at_one_place_are_found(monkeypatch):
     assert are_steady_pairs(24, 32, 4, 1)
     are_steady_pairs.cache_clear()
-    product = Tensor.baddbmm_
+    product = np.matmul
 
-    def elsewhere(out: Tensor, a: Tensor, b: Tensor, **how: float) -> Tensor:
-        product(out, a, b, **how)
+    def elsewhere(a, b, out):
+        product(a, b, out=out)
         if len(out) == 32:  # the last of a block of 128
-            each = sum(a[-1, :, i, None] * b[-1, i] for i in reversed(range(24)))
-            out[-1] = each * how["alpha"]
+            out[-1] = sum(a[-1, :, i, None] * b[-1, i] for i in reversed(range(24)))
         return out
 
-    monkeypatch.setattr(Tensor, "baddbmm_", elsewhere)
+    monkeypatch.setattr(np, "matmul", elsewhere)
     assert not are_steady_pairs(24, 32, 4, 1)
     are_steady_pairs.cache_clear()
+
+
+@pytest.mark.parametrize("numbers", [1, 5, 24, 20_000])
+@pytest.mark.parametrize("rows", [2, 3, 16])
+def test_products_of_pairs_are_those_of_a_recipients_rows_whatever_is_behind_them(numbers, rows):
+    lines = torch.randn(5 * rows + 1, numbers, generator=torch.Generator().manual_seed(1))
+    lines[-1] = torch.nan
+    found = pair_products(lines[:-1], rows, torch.empty(5, (rows + 1) * rows))[:, : rows**2]
+    groups = lines[:-1].double().unflatten(0, (5, rows))
+    exact = (groups @ groups.transpose(1, 2)).flatten(1)
+    assert torch.allclose(found.double(), exact, rtol=1e-5, atol=1e-5 * numbers)
 
 
 @pytest.mark.privacy
