@@ -9,9 +9,10 @@ that was computed from a run's, is judged here, cell by cell and outside the ker
    with such a name;
 3. under any other name each whole number below `SMALL` is, unless its column is one of shares.
 
-What was printed is judged by the same names (`hidden_text`); so is what is written in a picture,
-which goes as a whole (`written`). It errs towards hiding: what a reader misses can be given a name,
-what a reader has seen can't be taken back. Time grows with the text.
+What was printed is judged by the same names (`hidden_text`); so are paragraphs of markup
+(`paragraphs`), and what is written in a picture, which goes as a whole (`written`). It errs towards
+hiding: what a reader misses can be given a name, what a reader has seen can't be taken back. Time
+grows with the text.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from abfed.lab.hidden_text import BOUND, GROUPED, SMALL, are_shares, hidden_in_text, read
 from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
+from abfed.lab.paragraphs import hidden_in_blocks
 from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, packed_in
 from abfed.lab.written import Told, shows_small
 
@@ -119,7 +121,7 @@ def _in_bundle(data: dict[str, Any], counted: Counted) -> None:
     for kind in _TEXTS & set(data):
         data[kind] = hidden_in_text(data[kind], counted)
     if "text/html" in data:
-        hidden = hidden_in_markup(data["text/html"], counted)
+        hidden = hidden_in_blocks(hidden_in_markup(data["text/html"], counted), counted)
         if hidden != data["text/html"]:
             data["text/html"] = hidden
             data.pop("text/plain", None)  # it may show the same counts

@@ -27,7 +27,7 @@ _UNSEEN = (
 _GONE = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _UNSEEN) + "]")
 _NOTE = re.compile(r"<!--[^<]*?-->|<!\[CDATA\[|\]\]>")
 _TAG = re.compile(r"</?([a-zA-Z][\w:-]*)[^<>]*>")
-_INLINE = frozenset({
+INLINE = frozenset({
     "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em",
     "font", "i", "ins", "kbd", "label", "mark", "nobr", "q", "s", "samp", "small", "span", "strike",
     "strong", "sub", "sup", "time", "tspan", "tt", "u", "var", "wbr",
@@ -65,7 +65,7 @@ def settled(text: str) -> str:
 
 def read_aloud(markup: str) -> str:
     """The words of markup as it is usually set: words of two paragraphs or cells aren't one."""
-    inline = _INLINE
+    inline = INLINE
     spaced = _TAG.sub(lambda tag: "" if tag[1].lower() in inline else " ", _without_notes(markup))
     return settled(unescape(spaced))
 

@@ -211,7 +211,7 @@ def test_sentences_with_figures_are_no_rows():
 HOSTILE = [
     " ", "\n", "|1", "|1\n", "<table ", "<table data-source=", "<td data-count", "<td data-count>",
     "<td data-count>1</td", "href=", "href=.", "src = ", "a@", "a.", "{ ", "] ", " ,", "+1 ", "[(",
-    "(3 ", "a: 3\n", "<tr><td>3",
+    "(3 ", "a: 3\n", "<tr><td>3", "<div>3", "<dt>a<dd>3", "<!--", '<div class="abfed">',
     "data:", "data:a;", "<pre>", "b'\\x", "eyJaaaaaaaaa.", "-----BEGIN ", "a/", "://a", "aB3/",
 ]  # fmt: skip
 

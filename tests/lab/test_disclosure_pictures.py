@@ -100,6 +100,8 @@ SMALL = {
         "axes = pd.DataFrame({'opened': [3, 40]}).plot.bar(); axes.bar_label(axes.containers[0]);"
     ),
     "a legend": "plt.plot([0, 9], label=f'warm: {three}'); plt.legend();",
+    "a legend's number": "plt.plot([0, 9], label=three); plt.xlabel('day'); plt.ylabel('ε');"
+    "plt.legend(title='buyers');",
     "an annotation": "plt.annotate(f'n = {three}', (0, 0));",
     "a formula": "plt.text(0, 0, rf'$\\mathbf{{{three}}}$ buyers');",
     "ticks": "plt.bar([0, 1], [30, 40]); plt.xticks([0, 1], [three, '8']);",
@@ -118,6 +120,7 @@ FINE = {
     "shares": "plt.bar_label(plt.bar(['a', 'b'], [0.25, 0.5]));",
     "percent": "plt.bar_label(plt.bar(['a', 'b'], [3, 4]), fmt='%d%%');",
     "parameters": "plt.bar_label(plt.bar([1, 2], [3, 4])); plt.xlabel('day'); plt.ylabel('ε');",
+    "a legend": "plt.plot([0, 9], label=three); plt.legend(title='ε');",
     "large": "plt.bar_label(plt.bar(['a', 'b'], [30, 40])); plt.ylabel('opened');",
     "logarithms": "plt.loglog([1, 10, 1000], [1, 10, 1000]);",
     "deciles": "plt.bar(list('12345678'), range(20, 28));",

@@ -15,6 +15,7 @@ from abfed.lab.frames import frame_table, marked
 from abfed.lab.hidden_text import hidden_in_text
 from abfed.lab.hiding import HIDDEN, hidden_in_markup, hide_small
 from abfed.lab.page import table
+from abfed.lab.paragraphs import hidden_in_blocks
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values
 from tests.lab.test_disclosure import SOURCE, html, kinds
@@ -162,6 +163,42 @@ def test_a_small_count_in_a_text_is_hidden(text):
 )  # fmt: skip
 def test_words_and_parameters_stay(text):
     assert hidden_in_text(text, COUNTED) == text
+
+
+OURS = '<div class="abfed card"><div>3 buyers</div>4 buyers</div>'
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    ("markup", "shown"),
+    [
+        ("<p>3 buyers</p>", "<p>&lt; 10 buyers</p>"),
+        ("<p><b>3</b>&nbsp;<i>buyers</i></p>", "<p>&lt; 10 buyers</p>"),
+        ("<ul><li>warm: 3<li>cold: 12</ul>", "<ul><li>warm: &lt; 10<li>cold: 12</ul>"),
+        ("<div>3</div><br/>4<br/>", "<div>&lt; 10</div><br/>&lt; 10<br/>"),
+        ("<dl><dt>opened<dd>3</dl>", "<dl><dt>opened<dd>&lt; 10</dl>"),
+        ("<dl><dt>3 buyers<dd>4</dl>", "<dl><dt>&lt; 10 buyers<dd>&lt; 10</dl>"),
+        ("<h3>3 of the<!-- x --> recipients</h3>", "<h3>&lt; 10 of the recipients</h3>"),
+        (f"{OURS}<p>3 buyers</p>", f"{OURS}<p>&lt; 10 buyers</p>"),
+        ("<svg/><p>3 buyers", "<svg/><p>&lt; 10 buyers"),
+    ],
+)
+def test_a_small_count_in_a_paragraph_of_markup_is_hidden(markup, shown):
+    output = new_output("display_data", data={"text/html": markup, "text/plain": "x"})
+    document = new_notebook(cells=[new_code_cell("x", outputs=[output])])
+    assert hide_small(document, COUNTED).cells[0].outputs[0].data == {"text/html": shown}
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        OURS, "<p>3 silos took part</p>", "<dl><dt>rounds</dt><dd>3</dd></dl>", "<p>12 buyers</p>",
+        "<svg><text>3</text></svg>", "<style>a{b:3 buyers}</style>", "<p>on 2026-05-03, 3 %</p>",
+        "<dl><dt>silos</dt><dd><b>3</b></dd></dl>", "<p>rounds: 3</p>", "<p title='3 buyers'>x</p>",
+    ],
+)  # fmt: skip
+def test_paragraphs_that_count_nobody_stay(markup):
+    assert hidden_in_blocks(markup, COUNTED) == markup
 
 
 def test_a_number_below_all_others_is_no_defect():
