@@ -135,18 +135,17 @@ def rounding_for(stack: Stack, most: float, length: float = 1.0, *, made: bool =
         stack: the network.
         most: recipients, as everybody knows it.
         length: of a recipient's rows' gradients, added up, in clips.
-        made: whether gradients of layers with one output are made first, and added in float64.
+        made: whether gradients of layers with one output are made first: if there are no others,
+            they are few, and added in float64.
     """
     # So many are added until they become whole numbers, which takes half a unit each time; they may
     # be of other groups, too
     double = 2 * AT_ONCE * DOUBLE * MOST_RECIPIENTS * MOST_LENGTH
     whole = math.sqrt(stack.size) * (1.0 + 2.0 * MOST_OF_ALL / LARGEST) * 2.0**-UNIT_BITS
     terms = min(MOST_TERMS, math.floor(MOST_LOST / 2 / (most * length * SINGLE)))
-    shapes = [
-        (one.weight.shape, one.bias is not None)
-        for one in _trained(stack)
-        if not (made and one.weight.shape[0] == 1)
-    ]
+    shapes = [(one.weight.shape, one.bias is not None) for one in _trained(stack)]
+    if made and all(outputs == 1 for (outputs, _), _ in shapes):
+        shapes = []
 
     def are_bounded(terms: int) -> bool:
         return all(

@@ -21,10 +21,11 @@ import functools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from abfed.learning.products import laid, pair_products, product
+from abfed.learning.products import LINE_ALONE, laid, pair_products, product
 
 SMALLEST = 1 << 6  # rows of a block
 LARGEST = 1 << 13  # the same
@@ -170,18 +171,23 @@ def line_norms(block: Tensor, numbers: int) -> Tensor:
     return found
 
 
-def sums_together(values: Tensor, together: int, out: Tensor) -> Tensor:
-    """The sum of lines that belong together, number by number, `(groups, numbers)`.
+def sums_together(values: Tensor, weights: Tensor, together: int, out: Tensor) -> Tensor:
+    """The weighted sum of lines that belong together, number by number, `(groups, numbers)`.
 
     Args:
         values: `(rows, numbers)`; as many as fill the groups.
+        weights: of each line, `(rows, 1)`.
         together: lines next to each other that belong together; at least 2.
         out: `(groups, numbers)`, written to.
     """
-    parts = values.unflatten(0, (-1, together))
+    parts, each = values.unflatten(0, (-1, together)), weights.reshape(-1, 1, together)
     if together == 2:
-        return torch.add(parts[:, 0], parts[:, 1], out=out)
-    return torch.sum(parts, 1, out=out)
+        torch.mul(parts[:, 0], each[:, :, 0], out=out)
+        return out.add_(parts[:, 1] * each[:, :, 1])
+    if together * values.shape[1] <= LINE_ALONE:
+        np.matmul(each.numpy(), parts.numpy(), out=out.numpy()[:, None])
+        return out
+    return torch.sum(parts * each.transpose(1, 2), 1, out=out)
 
 
 def added(values: Tensor) -> Tensor:
@@ -343,7 +349,8 @@ def are_steady_sums(numbers: int, count: int, together: int, threads: int) -> bo
     def operation(values: Tensor) -> Tensor:
         groups = len(values) // together
         room = torch.zeros(groups, stride_of(numbers))[:, :numbers]
-        return sums_together(values[: groups * together], together, room)
+        lines = values[: groups * together]
+        return sums_together(lines, lines[:, :1].contiguous(), together, room)
 
     return threads == torch.get_num_threads() and is_steady(
         operation, numbers, count * together, together, terms=together

@@ -35,7 +35,7 @@ from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, ROUNDED, SINGLE, Lost
 from abfed.learning.losses import Loss
 from abfed.learning.parts import START, Part, filled, gaps
 from abfed.learning.products import pair_products
-from abfed.learning.stacks import Linear, Stack
+from abfed.learning.stacks import Layer, Linear, Stack
 from abfed.learning.steady import (
     Scratch,
     added,
@@ -140,7 +140,8 @@ def add_steady_groups(
         sums.make_room(size)
         block = _block(kept, parts, sizes, passes.scratch)
         longests = [ways[part.group].longest for part in parts]
-        _add(sums, block, clip, rounding.share, longests, lost, passes.scratch)
+        first = passes.stack.layers[0]
+        _add(sums, block, clip, rounding.share, longests, lost, first, passes.scratch)
 
 
 def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
@@ -179,14 +180,16 @@ def _block(
         if one.signals.shape[1] > 1:
             continue
         numbers = one.inputs.shape[1]
-        products = one.inputs.mul_(one.signals)
         found = scratch.take(("made", one.layer.start), room, stride_of(numbers))[:, :numbers]
         if len(parts) == 1:
-            sums_together(products[parts[0].lines_tried], parts[0].rows, found[: parts[0].tried])
+            part = parts[0]
+            lines = part.lines_tried
+            sums_together(one.inputs[lines], one.signals[lines], part.rows, found[: part.tried])
         else:
             for part in parts:
                 some = scratch.take("gathered", part.tried, stride_of(numbers))[:, :numbers]
-                sums_together(products[part.lines_tried], part.rows, some)
+                lines = part.lines_tried
+                sums_together(one.inputs[lines], one.signals[lines], part.rows, some)
                 found[part.first : part.first + part.recipients] = some[: part.recipients]
         found = found[:size]
         found[recipients:] = 0.0
@@ -201,6 +204,7 @@ def _add(
     share: float,
     longests: Sequence[float],
     lost: Lost,
+    first: Layer,
     scratch: Scratch,
 ) -> None:
     """Add a block without those who aren't finite."""
@@ -221,16 +225,21 @@ def _add(
         block = _alive(block, torch.from_numpy(alive))
     factors[recipients:] = 0.0
     weights = (factors * factor(clip)).astype(np.float32)
-    for one in block.made:
-        sums.add(one._replace(signals=torch.from_numpy(weights[:, None])), 0)
+    terms = 0
     if lengths_of_all is not None:
         with np.errstate(invalid="ignore"):  # of somebody who isn't finite: 0 times infinity
             of_all = lengths_of_all[:recipients] * factors[:recipients]
         length = float(np.nansum(of_all)) * (1.0 + ROUNDED / 2.0) / bound
-        _add_paired(sums, block, weights, lost.terms(recipients, length), scratch)
+        terms = lost.terms(recipients, length)
+    for one in block.made:
+        sums.add(one._replace(signals=torch.from_numpy(weights[:, None])), terms)
+    if block.paired:
+        _add_paired(sums, block, weights, terms, first, scratch)
 
 
-def _add_paired(sums: Sums, block: Block, weights: Singles, terms: int, scratch: Scratch) -> None:
+def _add_paired(
+    sums: Sums, block: Block, weights: Singles, terms: int, first: Layer, scratch: Scratch
+) -> None:
     """Add the products of rows, each by its recipient's weight."""
     count = block.paired[0].inputs.shape[0]
     rows = scratch.take("weights", count, 1)
@@ -241,8 +250,8 @@ def _add_paired(sums: Sums, block: Block, weights: Singles, terms: int, scratch:
     for gap in gaps(block.parts, count):
         line[gap] = 0.0
     for one in block.paired:
-        inputs, signals = one.inputs, one.signals
-        (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(rows)
+        is_short = one.layer is first and one.inputs.shape[1] < one.signals.shape[1]
+        (one.inputs if is_short else one.signals).mul_(rows)
         sums.add(one, terms)
 
 
@@ -269,7 +278,7 @@ def _norms(block: Block, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
         squared += at_least(found.double().square_(), one.inputs.shape[1]).numpy()
     if not block.paired:
         return np.sqrt(squared, out=squared) * ROUNDED_UP, None
-    whole = np.zeros(block.size)
+    whole = squared.copy()
     for part in block.parts:
         theirs = slice(part.first, part.first + part.recipients)
         square, length = _pair_squares(block.paired, part, scratch)

@@ -72,7 +72,6 @@ class SteadyPasses:
     """
 
     __slots__ = (
-        "_are_ones",
         "_back",
         "_copied",
         "_forward",
@@ -89,7 +88,6 @@ class SteadyPasses:
         self.stack = stack
         self.scratch = scratch
         self._last = last_linear(stack)
-        self._are_ones = True  # from the start, as long as nobody writes over them
         self._forward: dict[int, Tensor] = {}  # memory of their own, as it was tried
         self._back: dict[int, Tensor] = {}
         self._rooms: dict[int, list[_Room | None]] = {}
@@ -137,10 +135,10 @@ class SteadyPasses:
 
         Returns:
             What each trained layer leaves, from the last to the first, `size` rows each; the
-            signals of those that were added are 0. What isn't finite stays so. All may be written
-            over, and stays until the next pass. Sensitive.
+            signals of those that were added are 0. What isn't finite stays so. Signals may be
+            written over, and inputs of the stack's first layer; all stays until the next pass.
+            Sensitive.
         """
-        self._are_ones = False  # inputs may be written over, and so may the ones behind them
         numbers = lines.shape[1]
         block = self.scratch.take("block", size + 1, stride_of(numbers))[:size]
         labels = _laid_out(block[:, :numbers], lines, labels, parts)
@@ -165,7 +163,7 @@ class SteadyPasses:
             loss: its signals start the way back.
 
         Returns:
-            As `kept`, but that inputs may not be written over.
+            As `kept`, but that no inputs may be written over.
         """
         size, rows = block.shape[0], labels.shape[0]
         room, rooms = block, self._rooms_for(size)
@@ -178,8 +176,6 @@ class SteadyPasses:
             else:
                 came = block[:, : here.weight.shape[0]] if here.came is None else here.came
                 product(came, here.weight, here.found)
-                if not (self._are_ones or here.ones is None):
-                    here.ones.fill_(1.0)
                 room = here.room
             passed.append(room)
         signals = self.scratch.take("signals", size + 1, room.shape[1])[:size]
@@ -218,7 +214,7 @@ class SteadyPasses:
                 width = outputs if place == self._last else stride_of(outputs)
                 whole = self.scratch.take(("forward", place), most, width)
                 if place != self._last:
-                    whole[:, outputs] = 1.0
+                    whole[:, outputs] = 1.0  # for the next layer's bias; never written over
                 room = whole[:size]
                 back = self.scratch.take(("back", place), most, width)[:size]
                 before = _Room(
@@ -226,7 +222,6 @@ class SteadyPasses:
                     None if before is None else before.room[:, : weight.shape[0]],
                     room,
                     room[:, :outputs],
-                    None if place == self._last else room[:, outputs],
                     back,
                     back[:, :outputs],
                     before,
@@ -244,7 +239,6 @@ class _Room(NamedTuple):
         came: what comes in; None if that is the block itself.
         room: what goes out, and what is beside it.
         found: what goes out.
-        ones: what stands behind it, for the next layer's bias.
         back: derivatives by what goes out, and what is beside them.
         signals: the derivatives.
         before: of the linear layer before this one.
@@ -254,7 +248,6 @@ class _Room(NamedTuple):
     came: Tensor | None
     room: Tensor
     found: Tensor
-    ones: Tensor | None
     back: Tensor
     signals: Tensor
     before: _Room | None
@@ -316,7 +309,7 @@ def _clear(kept: Sequence[Plain], lines: Sequence[slice]) -> None:
     for one in kept:
         if one.signals.shape[1] > 1:
             for gap in lines:
-                one.inputs[gap] = 0.0
+                one.inputs[gap, : one.layer.weight.shape[1]] = 0.0
                 one.signals[gap] = 0.0
 
 

@@ -127,22 +127,6 @@ def factor(clip: float) -> float:
     return min(2.0**CLIP_BITS / clip, 2.0**63) * ROUNDED_DOWN
 
 
-def add_weighted(sums: Sums, kept: Sequence[Plain], factors: Tensor, terms: int) -> None:
-    """Add all layers' products, the shorter side of which is multiplied.
-
-    Args:
-        sums: added to.
-        kept: of a block; written over.
-        factors: of its rows, float64 and finite.
-        terms: that may be added in float32.
-    """
-    weights = factors.float()[:, None]
-    for one in kept:
-        inputs, signals = one.inputs, one.signals
-        (inputs if inputs.shape[1] < signals.shape[1] else signals).mul_(weights)
-        sums.add(one, terms)
-
-
 def silenced(kept: Sequence[Plain], alive: Tensor) -> list[Plain]:
     """What isn't finite would spoil the products: 0 in place of the rows that aren't alive."""
     return [
