@@ -32,10 +32,10 @@ import torch
 from torch import Tensor
 
 from abfed.learning.design_matrix import Integers
-from abfed.learning.products import LINE_ALONE, width_alone
+from abfed.learning.products import LINE_ALONE, width_alone, wild
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
-from abfed.learning.steady import LARGEST, Scratch, wild
+from abfed.learning.steady import LARGEST, Scratch
 from abfed.learning.steady_passes import Plain
 
 MOST_LOST = 1 / 30

@@ -25,6 +25,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -172,10 +173,12 @@ class StackSums:
             if not (single and way.sizes):
                 found = book_keeping_units(stack, theirs, known, run, clip, loss)
                 exact = found if exact is None else exact.add_(found)
-            elif run[0].rows == 1:
-                add_steady(sums, passes, theirs, known, clip, loss, way, laid)
-            else:
-                add_steady_groups(sums, passes, theirs, known, run, clip, loss, ways)
+                continue
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                if run[0].rows == 1:  # what isn't finite is silenced there
+                    add_steady(sums, passes, theirs, known, clip, loss, way, laid)
+                else:
+                    add_steady_groups(sums, passes, theirs, known, run, clip, loss, ways)
         return sums.total() if exact is None else exact.add_(sums.total())
 
     def _runs(self, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Way]]]:

@@ -11,8 +11,7 @@ size has seen many rows. If one bit differs anywhere, the network takes the exac
 
 A block is `(rows, numbers)`: a row of the data is a line, and lies `stride_of` numbers behind the
 one before it. So lines go in as they were gathered, sums over rows read both sides as they lie, and
-the rows of a recipient are a small matrix. Products with few outputs, for which such kernels were
-not steady, are made turned.
+the rows of a recipient are a small matrix.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abfed.learning.products import LINE_ALONE, laid, pair_products, product
+from abfed.learning.products import LINE_ALONE, laid, pair_products, product, wild
 
 SMALLEST = 1 << 6  # rows of a block
 LARGEST = 1 << 13  # the same
@@ -35,7 +34,6 @@ DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
 
-SPREAD = 3  # powers of two: numbers that are too unlike swallow each other in any order
 _LINES = 4 * SMALLEST  # that are told from each other
 _ALIGNED = 8  # numbers: 32 bytes
 _SEED = 20_261_125  # of numbers that are made up
@@ -255,13 +253,6 @@ def numbers_told(added: int) -> int:
     """
     chance = 0.15 if added < 4 else 0.25 if added < 8 else 0.5 if added < 24 else 0.7
     return math.ceil(math.log(MISSED) / math.log(1.0 - chance))
-
-
-def wild(shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
-    """Made-up numbers of very unlike size, some of them 0, in float32."""
-    sizes = torch.randint(-SPREAD, SPREAD + 1, shape, generator=dice).float().exp2()
-    held = torch.rand(shape, generator=dice) < 0.9
-    return torch.randn(shape, generator=dice) * sizes * held
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from torch import Tensor
 from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
 from abfed.learning.parts import Part, gaps
-from abfed.learning.products import NARROW, product
+from abfed.learning.products import is_turned, product
 from abfed.learning.stacks import FLATTEN, Layer, Linear, Pointwise, Stack, Table
 from abfed.learning.steady import Scratch, block_sizes, is_steady_layer, stride_of
 
@@ -264,18 +264,17 @@ def _laid_at_once(
     Returns:
         Which parameter goes where, and that memory.
     """
-    turned = [1 < each.shape[1] < NARROW for _, _, each in orders]
+    turned = [is_turned(*each.shape) for _, _, each in orders]
     parts, starts, end = list[Integers](), list[int](), 0
-    for (_, _, each), is_turned in zip(orders, turned, strict=True):
-        flat = (each.T if is_turned else each).ravel()
+    for (_, _, each), turn in zip(orders, turned, strict=True):
+        flat = (each.T if turn else each).ravel()
         starts.append(end)
         parts += [flat, np.zeros(-flat.size % LINE, dtype=np.int64)]
         end += flat.size + parts[-1].size
     memory = torch.empty(end)
-    for (into, place, each), is_turned, start in zip(orders, turned, starts, strict=True):
-        shape = each.shape[::-1] if is_turned else each.shape
-        matrix = memory[start : start + each.size].view(shape)
-        into[place] = matrix.t() if is_turned else matrix
+    for (into, place, each), turn, start in zip(orders, turned, starts, strict=True):
+        matrix = memory[start : start + each.size].view(each.shape[::-1] if turn else each.shape)
+        into[place] = matrix.t() if turn else matrix
     return np.concatenate(parts), memory.numpy()
 
 

@@ -90,8 +90,7 @@ def add_steady(
         else:
             kept = passes.kept_of(block, theirs, loss)
         sums.make_room(size)
-        with np.errstate(over="ignore", invalid="ignore"):  # what isn't finite is silenced
-            kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
+        kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
         for one in kept:  # never the inputs: those of the first layer may be the data's
             one.signals.mul_(weights)
             sums.add(one, terms)
