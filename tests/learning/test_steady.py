@@ -19,7 +19,7 @@ from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
-from abfed.learning.products import is_turned, pair_products, piece_alone, wild
+from abfed.learning.products import pair_products, wild
 from abfed.learning.shapes import LARGEST_PARAMETER
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import (
@@ -293,38 +293,6 @@ def test_layers_with_few_outputs_are_steady_here(outputs):
                       nn.Linear(5, 1))
     )  # fmt: skip
     assert sizes_for(stack, 300.0)
-
-
-@pytest.mark.privacy
-@pytest.mark.parametrize("outputs", [5, 32])
-def test_where_lines_of_numpys_pieces_differ_torch_makes_the_products(outputs, monkeypatch):
-    network = nn.Sequential(nn.Linear(24, outputs), nn.ReLU(), nn.Linear(outputs, 1))
-    stack, batch = Stack.of(network), _batch(network, 300, 9)
-    assert stack is not None
-    assert piece_alone(25, outputs)[0] == outputs
-    product, asked = np.matmul, []
-
-    def elsewhere(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        asked.append(a.shape)
-        found = product(a, b, out=out)
-        if a.ndim == 2:  # pieces that are looked at: the last line's numbers are added backwards
-            found[-1] = product(a[-1, ::-1].copy(), b[::-1].copy())
-        return found
-
-    piece_alone.cache_clear()
-    is_steady_layer.cache_clear()
-    monkeypatch.setattr(np, "matmul", elsewhere)
-    assert piece_alone(25, outputs) == (0, 0)
-    assert is_turned(25, outputs) == (outputs == 5)
-    assert sizes_for(stack, 300.0)
-    asked.clear()
-    with torch.no_grad():
-        found = StackSums(stack, LOGISTIC, 300.0).units(batch, 0.7)
-        exact = book_keeping_units(stack, *batch[:3], 0.7, LOGISTIC)
-    assert all(len(shape) == 4 and shape[1] == 1 for shape in asked)  # sums alone
-    assert float((found - exact).double().norm()) < 0.05 * float(exact.double().norm())
-    piece_alone.cache_clear()
-    is_steady_layer.cache_clear()
 
 
 @pytest.mark.privacy
