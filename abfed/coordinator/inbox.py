@@ -75,6 +75,10 @@ class Accepted:
         self._arrays = arrays
         self._envelope = envelope
 
+    def __repr__(self) -> str:
+        """Whose it is, and of which step."""
+        return f"Accepted({self.release.silo!r}, {self.release.step!r})"
+
     @property
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Its noised arrays by name. Released."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
-from abfed.lab.page import STYLE, facts, pill
-from abfed.lab.units import NBSP
+from abfed.lab.page import STYLE, facts, pill, table
+from abfed.lab.units import NBSP, NONE
 
 if TYPE_CHECKING:
     from abfed.coordinator.inbox import Accepted
@@ -93,6 +94,45 @@ def charge(one: Charge) -> str:
     return f"{times}{escape(one.event)} noise, σ{NBSP}={NBSP}{one.noise_multiplier:.3g}{sampled}"
 
 
+class Releases(dict[str, "Mapping[str, Accepted]"]):
+    """Verified releases by silo and step, which show themselves as a table.
+
+    Args:
+        found: the releases.
+        source: what the table is from (`page.table`).
+    """
+
+    def __init__(self, found: Mapping[str, Mapping[str, Accepted]], source: str) -> None:
+        super().__init__(found)
+        self._source = source
+
+    def _repr_html_(self) -> str:
+        head = ["Silo", "Step", "Releases", "Noise", "Budget left"]
+        rows = []
+        for silo, steps in self.items():
+            kinds: dict[str, list[Release]] = {}
+            for step, one in steps.items():
+                kinds.setdefault(step.rstrip("0123456789-"), []).append(one.release)
+            for kind, releases in kinds.items():
+                noises = (", ".join(map(setting, one.noise.items())) for one in releases)
+                noise = "; ".join(dict.fromkeys(filter(None, noises))) or "none"
+                rows.append(
+                    [escape(silo), escape(kind), str(len(releases)), noise, _left(releases)]
+                )
+        shown = table(head, rows, source=self._source, numeric=(2, 4), counts=())
+        return _in_card("abfed releases", "What silos let out", shown)
+
+
+def _left(releases: list[Release]) -> str:
+    """What the last of them left of the budget."""
+    budgets = [one.budget for one in releases if one.budget is not None]
+    left = [(max(0.0, one.epsilon_total - one.epsilon_spent), one) for one in budgets]
+    if not left:
+        return NONE
+    least, budget = min(left, key=lambda one: one[0])
+    return f"ε {least:.2f} of {budget.epsilon_total:.2f}"
+
+
 def accepted_card(accepted: Accepted) -> str:
     """A release that was verified."""
     return release_card(accepted.release)
@@ -103,7 +143,11 @@ def _code(digest: str) -> str:
 
 
 def _card(kicker: str, heading: str, pairs: list[tuple[str, str]]) -> str:
+    return _in_card(kicker, heading, facts(pairs))
+
+
+def _in_card(kicker: str, heading: str, body: str) -> str:
     return (
         f'<style>{STYLE}</style><div class="abfed card"><div class="kicker">{escape(kicker)}</div>'
-        f"<h2>{escape(heading)}</h2>{facts(pairs)}</div>"
+        f"<h2>{escape(heading)}</h2>{body}</div>"
     )

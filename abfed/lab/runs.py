@@ -18,6 +18,7 @@ import pandas as pd
 
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
+from abfed.lab.cards import Releases
 from abfed.lab.finished import PINNED, Finished, open_finished
 from abfed.lab.frames import in_parts, marked
 from abfed.lab.together import counted, pooled
@@ -87,7 +88,7 @@ class Run(Finished):
         if coordinator_key is None:
             coordinator_key = _pinned_key(folder)
         one = open_finished(folder, coordinator_key)
-        releases = _verified(folder, one.plan, one.manifest)
+        releases = Releases(_verified(folder, one.plan, one.manifest), one.source)
         return cls(folder, one.plan, one.report, one.manifest, releases, found, missing)
 
     def __repr__(self) -> str:

@@ -143,6 +143,14 @@ def test_a_ledger_and_a_figure_show_themselves(run, shell):
     assert 'class="abfed card"' in shell.display_formatter.format(run)[0]["text/html"]
 
 
+def test_releases_show_themselves_and_no_figure_of_theirs(run, shell):
+    formats, _ = shell.display_formatter.format(run.releases)
+    assert f'data-source="{run.source}"' in formats["text/html"]
+    assert '>aurora</th><td>totals</td><td class="n">1</td>' in formats["text/html"]
+    assert repr(run.releases["aurora"]).startswith("{'")
+    assert "'totals': Accepted('aurora', 'totals')" in repr(run.releases["aurora"])
+
+
 def test_what_an_error_repeats_is_no_markup():
     assert "<b>" not in error_card(PlanError("a <b>name</b>", where="x", do="y"))
 
