@@ -130,7 +130,7 @@ def _left(releases: list[Release]) -> str:
     if not left:
         return NONE
     least, budget = min(left, key=lambda one: one[0])
-    return f"ε {least:.2f} of {budget.epsilon_total:.2f}"
+    return f"ε {least:.2f} of {budget.epsilon_total:.2f}".replace(" ", NBSP)
 
 
 def accepted_card(accepted: Accepted) -> str:

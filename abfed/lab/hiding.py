@@ -27,7 +27,7 @@ from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
 from abfed.lab.paragraphs import hidden_in_blocks
 from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, packed_in
-from abfed.lab.written import Told, shows_small
+from abfed.lab.written import Told, digest_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -73,6 +73,7 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
         counted: which names count people.
         told: what is written in its pictures; one in which a small count is goes as a whole.
     """
+    small = (told or Told()).small(counted)
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -81,18 +82,18 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
                 case "error":
                     _in_error(output, counted)
                 case _:
-                    _in_pictures(output.get("data", {}), counted, told or Told())
+                    _in_pictures(output.get("data", {}), small)
                     _in_bundle(output.get("data", {}), counted)
     return document
 
 
-def _in_pictures(data: dict[str, Any], counted: Counted, told: Told) -> None:
+def _in_pictures(data: dict[str, Any], small: frozenset[str]) -> None:
     """Leave out the pictures in which a small count is written, and say so in their place."""
-    if not told.by_digest:
+    if not small:
         return
 
     def tells(picture: bytes, depth: int = 0) -> bool:
-        if (written := told.of(picture)) is not None and shows_small(written, counted):
+        if digest_of(picture) in small:
             return True
         if depth == DEEPEST or b"data:" not in picture:
             return False

@@ -110,7 +110,17 @@ class Told:
 
     def of(self, picture: bytes) -> Written | None:
         """What is written in a picture; None where the kernel didn't draw it."""
-        return self.by_digest.get(hashlib.sha256(picture).hexdigest())
+        return self.by_digest.get(digest_of(picture))
+
+    def small(self, counted: Counted) -> frozenset[str]:
+        """The digests of pictures in which a small count is written."""
+        told = self.by_digest.items()
+        return frozenset(one for one, written in told if shows_small(written, counted))
+
+
+def digest_of(picture: bytes) -> str:
+    """What a picture is known by, here and where it is drawn."""
+    return hashlib.sha256(picture).hexdigest()
 
 
 def _written(said: Mapping[str, Any]) -> Written:

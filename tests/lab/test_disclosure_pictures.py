@@ -243,6 +243,14 @@ def test_a_kernel_that_tells_nonsense_has_told_nothing(tmp_path, line):
     assert Told.read(tmp_path / "none").by_digest == {}
 
 
+def test_a_kernel_that_tells_without_end_has_told_nothing(tmp_path, monkeypatch):
+    said = json.dumps({"digests": ["a"], "texts": [], "scales": [], "table": False})
+    (tmp_path / "told").write_text(said)
+    assert Told.read(tmp_path / "told").by_digest
+    monkeypatch.setattr("abfed.lab.written.MOST_TOLD", len(said) - 1)
+    assert Told.read(tmp_path / "told").by_digest == {}
+
+
 @pytest.mark.parametrize(
     ("ticks", "small"),
     [
