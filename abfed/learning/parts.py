@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from abfed.learning.bookkeeping import Group
 
+LEAST = 64  # lines: so many are worth a part of their own
 START = 16  # lines: as 32 bits each, 64 bytes at least
 
 
@@ -88,37 +89,51 @@ def _size(
         if many:
             start = _aligned(rows)
             rows = start + group.rows * many
-            needed = max(needed, start + group.rows * _least(many, tried))
+            needed = max(needed, start + _lines(group.rows, many, tried))
     share = math.ceil(rows / math.ceil(rows / sizes[0]))
     wanted = needed if share == rows else share
     return min((size for size in sizes if size >= wanted), default=sizes[0])
 
 
-def _least(many: int, tried: Sequence[int]) -> int:
-    """The least number that was tried of at least so many; or the most there is."""
-    return min((count for count in tried if count >= many), default=tried[0])
+def _lines(rows: int, many: int, tried: Sequence[int]) -> int:
+    """What so many recipients need at the end of a block, in as many parts as `_parts` makes."""
+    line = 0
+    while many:
+        count = _least(rows, many, tried)
+        line = _aligned(line) + rows * count
+        many -= min(many, count)
+    return line
+
+
+def _least(rows: int, many: int, tried: Sequence[int]) -> int:
+    """The least number that was tried of at least so many, or a lesser one if few lines fit it."""
+    count = min((each for each in tried if each >= many), default=tried[0])
+    if rows * (count - many) > LEAST:
+        count = max(each for each in tried if each <= many)
+    return count
 
 
 def _parts(
     groups: Sequence[Group], left: Sequence[int], size: int, counts: Sequence[Sequence[int]]
 ) -> Iterator[Part]:
     """Whom a block of this size holds of those who are left."""
-    line = first = 0
+    line = first = taken = 0
+    rest = sum(group.rows * many for group, many in zip(groups, left, strict=True))
     for place, (group, many, tried) in enumerate(zip(groups, left, counts, strict=True)):
-        if many == 0:
-            continue
-        start, before = _aligned(line), group.recipients - many
-        room = (size - start) // group.rows
-        fitting = [count for count in tried if count <= room]
-        if not fitting:
-            return
-        count = min((each for each in fitting if each >= many), default=fitting[0])
-        here = min(many, count)
-        taken = sum(each.rows * each.recipients for each in groups[:place]) + group.rows * before
-        yield Part(place, group.rows, here, count, taken, start, first)
-        line, first = start + group.rows * here, first + here
-        if here < many:
-            return
+        end = taken + group.rows * group.recipients
+        taken = end - group.rows * many
+        while many:
+            start = _aligned(line)
+            room = (size - start) // group.rows
+            fitting = [count for count in tried if count <= room]
+            if not fitting or (size - start < LEAST and rest > size - start):
+                return
+            count = min((each for each in fitting if each >= many), default=fitting[0])
+            here = min(many, count)
+            yield Part(place, group.rows, here, count, taken, start, first)
+            line, first = start + group.rows * here, first + here
+            taken, many, rest = taken + group.rows * here, many - here, rest - group.rows * here
+        taken = end
 
 
 def _aligned(line: int) -> int:
