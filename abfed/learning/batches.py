@@ -19,7 +19,8 @@ from torch import Tensor
 
 from abfed.learning.bookkeeping import Group
 from abfed.learning.design_matrix import Integers, RecipientRows
-from abfed.learning.steady import SMALLEST, line_norms, stride_of
+from abfed.learning.steady import SMALLEST, line_norms, line_pairs, stride_of
+from abfed.learning.steady_groups import MOST_ROWS
 from abfed.learning.steady_passes import Laid
 
 EXPANDED = 1 << 28  # bytes of lines that may be kept ready
@@ -34,12 +35,14 @@ class Batch(NamedTuple):
         labels: `(rows,)` float32.
         groups: whose the rows are, fewest rows first.
         laid: the same lines as the first layer takes them, where each recipient has one row.
+        pairs: for each group what doesn't change from step to step (`steady.line_pairs`), if known.
     """
 
     lines: Tensor
     labels: Tensor
     groups: tuple[Group, ...]
     laid: Laid | None = None
+    pairs: tuple[Tensor | None, ...] = ()
 
 
 class TrainingRows(Protocol):
@@ -126,7 +129,7 @@ class InMemory:
             return self._lying.batch(chosen)
         if self._places is not None:
             chosen = np.sort(self._places[chosen])
-        groups, gathered = [], []
+        groups, gathered, pairs = [], [], list[Tensor | None]()
         for block in self._blocks:
             low, high = np.searchsorted(chosen, (block.first, block.end))
             if low == high:
@@ -134,21 +137,24 @@ class InMemory:
             places = chosen[low:high] - block.first
             groups.append(Group(block.rows, int(high - low)))
             gathered.append(block.of(places))
+            pairs.append(block.pairs_of(places))
         if not gathered:
             return Batch(torch.empty(0, self._design.width), torch.empty(0), ())
         parts = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*gathered, strict=True)]
         lines, labels = parts[:2]
         if len(parts) == 3:
             lines = torch.from_numpy(self._design.expand(lines.numpy(), parts[2].numpy()))
-        return Batch(lines, labels, tuple(groups))
+        return Batch(lines, labels, tuple(groups), pairs=tuple(pairs))
 
     def _block(self, rows: int, first: int, end: int, start: int) -> _Block:
         span = slice(start, start + rows * (end - first))
         columns = (self._features, self._labels, self._arms)
-        parts = [part[span] for part in columns if part is not None]
+        parts, pairs = [part[span] for part in columns if part is not None], None
         if rows > 1:
+            if rows <= MOST_ROWS and self._arms is None:
+                pairs = line_pairs(parts[0], rows)
             parts = [part.unflatten(0, (-1, rows)) for part in parts]
-        return _Block(rows, first, end, parts)
+        return _Block(rows, first, end, parts, pairs)
 
 
 class _Block(NamedTuple):
@@ -161,6 +167,13 @@ class _Block(NamedTuple):
     first: int
     end: int
     parts: list[Tensor]
+    pairs: Tensor | None
+
+    def pairs_of(self, places: Integers) -> Tensor | None:
+        """Products of pairs of their rows, `(recipients, rows²)`, if they are known."""
+        if self.pairs is None:
+            return None
+        return torch.from_numpy(self.pairs.numpy().take(places, axis=0))
 
     def of(self, places: Integers) -> list[Tensor]:
         """All rows of some of them, `(rows, …)`."""

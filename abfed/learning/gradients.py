@@ -38,6 +38,7 @@ from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch, counts_for
 from abfed.learning.steady_groups import (
     MOST_ROWS,
+    Run,
     add_steady_groups,
     are_paired,
     longest,
@@ -159,26 +160,28 @@ class StackSums:
 
     def units(self, batch: Batch, clip: float) -> Tensor:
         """The sum, `(size,)` int64, in 2⁻⁴⁰ of the clip. Sensitive."""
-        lines, labels, groups, laid = batch
+        lines, labels, groups, laid, pairs = batch
         stack, loss, single = self._stack, self._loss, lines.dtype is torch.float32
         passes, sums, exact, start = self._passes, self._sums, None, 0
         sums.clear()
         if not passes.read():
             return sums.total()
+        place = 0
         for run, ways in self._runs(groups):
-            theirs, known, way = lines, labels, ways[0]
+            known, place = pairs[place : place + len(run)], place + len(run)
+            theirs, aims, way = lines, labels, ways[0]
             if len(run) < len(groups):
                 rows = slice(start, start + sum(group.rows * group.recipients for group in run))
-                theirs, known, laid, start = lines[rows], labels[rows], None, rows.stop
+                theirs, aims, laid, start = lines[rows], labels[rows], None, rows.stop
             if not (single and way.sizes):
-                found = book_keeping_units(stack, theirs, known, run, clip, loss)
+                found = book_keeping_units(stack, theirs, aims, run, clip, loss)
                 exact = found if exact is None else exact.add_(found)
                 continue
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 if run[0].rows == 1:  # what isn't finite is silenced there
-                    add_steady(sums, passes, theirs, known, clip, loss, way, laid)
+                    add_steady(sums, passes, theirs, aims, clip, loss, way, laid)
                 else:
-                    add_steady_groups(sums, passes, theirs, known, run, clip, loss, ways)
+                    add_steady_groups(sums, passes, theirs, aims, Run(run, ways, known), clip, loss)
         return sums.total() if exact is None else exact.add_(sums.total())
 
     def _runs(self, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Way]]]:

@@ -119,8 +119,8 @@ def _parts(
     """Whom a block of this size holds of those who are left."""
     line = first = taken = 0
     rest = sum(group.rows * many for group, many in zip(groups, left, strict=True))
-    for place, (group, many, tried) in enumerate(zip(groups, left, counts, strict=True)):
-        end = taken + group.rows * group.recipients
+    for place, (group, waiting, tried) in enumerate(zip(groups, left, counts, strict=True)):
+        end, many = taken + group.rows * group.recipients, waiting
         taken = end - group.rows * many
         while many:
             start = _aligned(line)

@@ -169,6 +169,32 @@ def line_norms(block: Tensor, numbers: int) -> Tensor:
     return found
 
 
+def line_pairs(lines: Tensor, together: int) -> Tensor:
+    """Products of pairs of lines with a one behind them, bit for bit what they are in any block.
+
+    For that, as many are made at a time as `is_steady` compares all other numbers with.
+
+    Args:
+        lines: `(rows, numbers)`; as many as fill the groups.
+        together: lines next to each other that belong together.
+
+    Returns:
+        `(groups, together²)`.
+    """
+    rows, numbers = lines.shape
+    some = max(1, SMALLEST // together)
+    block = torch.zeros(some * together + 1, stride_of(numbers))[:-1, : numbers + 1]
+    block[:, numbers] = 1.0
+    room = torch.empty(some, (together + 1) * together)
+    found = torch.empty(rows // together, together**2)
+    for start in range(0, len(found), some):
+        theirs = lines[start * together : (start + some) * together]
+        block[: len(theirs), :numbers] = theirs
+        made = pair_products(block, together, room)[: len(theirs) // together]
+        found[start : start + some] = made[:, : together**2]
+    return found
+
+
 def sums_together(values: Tensor, weights: Tensor, together: int, out: Tensor) -> Tensor:
     """The weighted sum of lines that belong together, number by number, `(groups, numbers)`.
 

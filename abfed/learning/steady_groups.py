@@ -102,12 +102,28 @@ class Block(NamedTuple):
         made: layers whose gradients are made, a line for each recipient in place of inputs.
         parts: whose the rows are.
         size: lines of what was made, of which more may be than recipients.
+        known: for each part products of pairs of its inputs in the stack's first layer, if known.
     """
 
     paired: list[Plain]
     made: list[Plain]
     parts: Sequence[Part]
     size: int
+    known: Sequence[Tensor | None]
+
+
+class Run(NamedTuple):
+    """Groups of recipients who are added together.
+
+    Attributes:
+        groups: whose the rows are; 2 to `MOST_ROWS` each.
+        ways: how, for each group; all in the same rounding.
+        pairs: for each group products of pairs of its lines (`steady.line_pairs`), or nothing.
+    """
+
+    groups: Sequence[Group]
+    ways: Sequence[Way]
+    pairs: Sequence[Tensor | None] = ()
 
 
 def add_steady_groups(
@@ -115,10 +131,9 @@ def add_steady_groups(
     passes: SteadyPasses,
     lines: Tensor,
     labels: Tensor,
-    groups: Sequence[Group],
+    run: Run,
     clip: float,
     loss: Loss,
-    ways: Sequence[Way],
 ) -> None:
     """Add the clipped gradients of recipients with several rows.
 
@@ -127,21 +142,34 @@ def add_steady_groups(
         passes: of the network as it is now.
         lines: `(rows, inputs)`, each recipient's next to each other. Rows: sensitive.
         labels: as the loss wants them. Sensitive.
-        groups: whose the rows are; 2 to `MOST_ROWS` each.
+        run: whose the rows are, and how they are added.
         clip: L2 bound, in the loss's unit.
         loss: gives the signals.
-        ways: how, for each group; all in the same rounding.
     """
+    groups, ways, pairs = run
+    first = passes.stack.layers[0]
+    if not (pairs and passes.takes_laid()):
+        pairs = [None] * len(groups)
     rounding = ways[0].rounding
     lost = Lost(rounding, sum(group.recipients for group in groups))
     sizes = sorted({size for way in ways for size in way.sizes}, reverse=True)
     for size, parts in filled(groups, sizes, [way.counts for way in ways]):
         kept = passes.kept(lines, labels, size, loss, parts)
         sums.make_room(size)
-        block = _block(kept, parts, sizes, passes.scratch)
+        known = [_theirs(part, groups, pairs) for part in parts]
+        block = _block(kept, parts, sizes, known, passes.scratch)
         longests = [ways[part.group].longest for part in parts]
-        first = passes.stack.layers[0]
         _add(sums, block, clip, rounding.share, longests, lost, first, passes.scratch)
+
+
+def _theirs(part: Part, groups: Sequence[Group], pairs: Sequence[Tensor | None]) -> Tensor | None:
+    """What is known of the recipients of a part, of what is known of all."""
+    of_group = pairs[part.group]
+    if of_group is None:
+        return None
+    before = sum(group.rows * group.recipients for group in groups[: part.group])
+    first = (part.taken - before) // part.rows
+    return of_group[first : first + part.recipients]
 
 
 def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
@@ -168,7 +196,11 @@ def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
 
 
 def _block(
-    kept: Sequence[Plain], parts: Sequence[Part], sizes: Sequence[int], scratch: Scratch
+    kept: Sequence[Plain],
+    parts: Sequence[Part],
+    sizes: Sequence[int],
+    known: Sequence[Tensor | None],
+    scratch: Scratch,
 ) -> Block:
     """Gradients of layers with one output, made; the others as they are."""
     paired = [one for one in kept if one.signals.shape[1] > 1]
@@ -194,7 +226,7 @@ def _block(
         found = found[:size]
         found[recipients:] = 0.0
         made.append(one._replace(inputs=found))
-    return Block(paired, made, parts, size)
+    return Block(paired, made, parts, size, known)
 
 
 def _add(
@@ -211,7 +243,7 @@ def _add(
     recipients = block.parts[-1].first + block.parts[-1].recipients
     bound = share * clip
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        norms, lengths_of_all = _norms(block, scratch)
+        norms, lengths_of_all = _norms(block, first, scratch)
         is_sound = math.isfinite(norms[:recipients].sum())
         factors = bound / np.maximum(norms, bound)
         if lengths_of_all is not None:
@@ -267,7 +299,7 @@ def _alive(block: Block, alive: Tensor) -> Block:
     return block._replace(made=made)
 
 
-def _norms(block: Block, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
+def _norms(block: Block, first: Layer, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
     """At least the norm of each recipient's gradient, and at least their L if rows are paired.
 
     `(lines made,)` each; what belongs to nobody is anything.
@@ -279,9 +311,9 @@ def _norms(block: Block, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
     if not block.paired:
         return np.sqrt(squared, out=squared) * ROUNDED_UP, None
     whole = squared.copy()
-    for part in block.parts:
+    for part, known in zip(block.parts, block.known, strict=True):
         theirs = slice(part.first, part.first + part.recipients)
-        square, length = _pair_squares(block.paired, part, scratch)
+        square, length = _pair_squares(block.paired, part, known, first, scratch)
         squared[theirs] += square[: part.recipients]
         whole[theirs] += length[: part.recipients]
     whole = np.sqrt(whole, out=whole) * ROUNDED_UP
@@ -290,7 +322,9 @@ def _norms(block: Block, scratch: Scratch) -> tuple[Doubles, Doubles | None]:
     return norms, whole
 
 
-def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tuple[Doubles, Doubles]:
+def _pair_squares(
+    paired: Sequence[Plain], part: Part, known: Tensor | None, first: Layer, scratch: Scratch
+) -> tuple[Doubles, Doubles]:
     """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L².
 
     In float32, as long as numbers are many: a product of pairs may lose half a rounding, a sum of
@@ -302,10 +336,17 @@ def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tupl
     alone, both = _room(scratch, "alone", 2, count, rows), _room(scratch, "both", 1, count, rows**2)
     roots, found, sides = alone.numpy(), both[0].numpy(), pairs.numpy()[:, :, : rows**2]
     for one in paired:  # one after another: so they stay in the cache
-        pair_products(one.inputs[part.lines_tried], rows, pairs[0])
+        if known is not None and one.layer is first:
+            inner = known.numpy()
+        else:
+            pair_products(one.inputs[part.lines_tried], rows, pairs[0])
+            inner = sides[0]
+        there = len(inner)  # what is behind them is left aside
         pair_products(one.signals[part.lines_tried], rows, pairs[1])
         widest = max(one.inputs.shape[1], one.signals.shape[1])
-        np.add(sides[:, :, :: rows + 1], np.float32(widest * VANISHED / PAIRED), out=roots)
+        least = np.float32(widest * VANISHED / PAIRED)
+        np.add(inner[:, :: rows + 1], least, out=roots[0, :there])
+        np.add(sides[1, :, :: rows + 1], least, out=roots[1])
         np.sqrt(roots, out=roots)
         np.multiply(roots[0], roots[1], out=roots[0])
         length = added(alone[0]).double().numpy()
@@ -313,7 +354,7 @@ def _pair_squares(paired: Sequence[Plain], part: Part, scratch: Scratch) -> tupl
         length *= length
         whole += length
         np.multiply(sides[1], np.float32(PAIRED), out=found)
-        np.multiply(found, sides[0], out=found)
+        np.multiply(found[:there], inner, out=found[:there])
         products = added(both[0]).double().numpy()
         products *= 1.0 / PAIRED
         square += products

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from abfed.learning.batches import Batch
+from abfed.learning.batches import Batch, InMemory
 from abfed.learning.bookkeeping import Group
+from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
@@ -21,9 +22,15 @@ from abfed.learning.parts import START, filled, gaps
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import are_steady_sums, block_sizes, counts_for
 from abfed.learning.steady_groups import MOST_ROWS
+from abfed.protocol.schema import NumericFeature
 from tests.learning.multiplied import multiplied_lines
 
 UNITS = 1 << 40
+DESIGN = Design(
+    tuple(NumericFeature(name=f"x{place}", low=-1.0, high=1.0) for place in range(11)),
+    ("a", "b"),
+    0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +97,37 @@ def test_recipients_with_unlike_numbers_of_rows_share_blocks_and_nothing_else(si
                 assert len(mine) in (1, group.rows)
                 for row in mine:
                     assert (lines == row).all(1).any()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("hidden", [(), (40,), (5, 33)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_pairs_of_lines_that_were_made_before_are_the_same_to_the_last_bit(hidden, biased):
+    generator, sizes = np.random.default_rng(8), (DESIGN.width, *hidden, 2)
+    layers = [nn.Linear(a, b, bias=biased) for a, b in itertools.pairwise(sizes)]
+    stack = Stack.of(nn.Sequential(*[x for each in layers for x in (each, nn.ReLU())][:-1]))
+    assert stack is not None
+    counts = generator.integers(1, MOST_ROWS + 3, 900)
+    rows = InMemory(
+        RecipientRows(
+            DESIGN,
+            generator.uniform(-1, 1, (counts.sum(), 11)).astype(np.float32),
+            np.repeat(generator.integers(0, 2, 900), counts).astype(np.int8),
+            generator.integers(0, 2, counts.sum()).astype(np.float32),
+            np.concatenate([[0], np.cumsum(counts)]),
+        )
+    )
+    for many in (700, 30):
+        batch = rows.batch(np.sort(generator.permutation(900)[:many]))
+        batch = batch._replace(labels=batch.labels[:, None].repeat(1, 2))
+        known = [group.rows for group, each in zip(batch.groups, batch.pairs, strict=True)
+                 if each is not None]  # fmt: skip
+        assert known == [each.rows for each in batch.groups if 2 <= each.rows <= MOST_ROWS]
+        with torch.no_grad():
+            found = StackSums(stack, LOGISTIC, 700.0).units(batch, 0.3)
+            made = StackSums(stack, LOGISTIC, 700.0).units(batch._replace(pairs=()), 0.3)
+        assert torch.equal(found, made)
+        assert found.any()
 
 
 @pytest.mark.privacy
