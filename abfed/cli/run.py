@@ -172,6 +172,10 @@ def _show_cost(done: Run) -> None:
     deltas = sorted({one for one in done.ledger["budget_delta"] if math.isfinite(one)})
     at = " and ".join(f"{one:g}" for one in deltas) or "the budget's own"
     say(f"  This run: at δ = {delta:g}, all that it charged, arrived or not (PLD).")
+    if done.plan.noise_once:
+        from abfed.lab.together import guarantee
+
+        say(f"  {guarantee(done.plan)}")
     say(f"  Budgets: at δ = {at}, over all plans and people (Rényi filter); runs don't simply add.")
 
 
