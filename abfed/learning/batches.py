@@ -185,13 +185,18 @@ class _Lying(NamedTuple):
     """Recipients with one row each, whose lines lie as a block's do (`steady_passes.Laid`).
 
     A batch then is gathered once, into memory that the first layer takes as it is, and what doesn't
-    change from step to step, the norms of lines, is made once.
+    change from step to step, the norms of lines, is made once. A line's norm and label lie in the
+    same memory behind its one, where there is room: so they come with it, or are gathered as well.
+
+    Attributes:
+        width: numbers of a line.
+        table: the lines, `stride_of(width)` numbers each.
+        behind: norms and labels, if they aren't in the table.
     """
 
     width: int
     table: npt.NDArray[np.float32]
-    norms: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
+    behind: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
 
     @classmethod
     def of(cls, data: RecipientRows) -> _Lying:
@@ -204,7 +209,11 @@ class _Lying(NamedTuple):
             filled[start : start + len(lines), :width] = lines
             start += len(lines)
         filled[:, width] = 1.0
-        return cls(width, filled, line_norms(table, width).numpy(), data.labels)
+        norms = line_norms(table, width).numpy()
+        if data.labels.ndim > 1 or table.shape[1] < width + 3:
+            return cls(width, filled, (norms, data.labels))
+        filled[:, -2], filled[:, -1] = norms, data.labels
+        return cls(width, filled, None)
 
     def batch(self, chosen: Integers) -> Batch:
         """See `InMemory.batch`.
@@ -213,17 +222,18 @@ class _Lying(NamedTuple):
             IndexError: a place that isn't there.
         """
         count = len(chosen)
-        if count == 0:
-            return Batch(torch.empty(0, self.width), torch.from_numpy(self.labels[:0]), ())
-        if chosen[0] < 0 or chosen[-1] >= len(self.table):
+        if count and (chosen[0] < 0 or chosen[-1] >= len(self.table)):
             message = f"a batch of places beyond the {len(self.table)} that there are"
             raise IndexError(message)
         block = torch.empty(count + count // 8 + SMALLEST, self.table.shape[1])
         # clipping touches no place, after the look above: else numpy gathers by way of a buffer
         self.table.take(chosen, axis=0, out=block.numpy()[:count], mode="clip")
-        laid = Laid(block, torch.from_numpy(self.norms.take(chosen)))
-        labels = torch.from_numpy(self.labels.take(chosen, axis=0))
-        return Batch(block[:count, : self.width], labels, (Group(1, count),), laid)
+        if self.behind is None:
+            norms, labels = block[:count, -2], block[:count, -1]
+        else:
+            norms, labels = (torch.from_numpy(each.take(chosen, axis=0)) for each in self.behind)
+        lines = block[:count, : self.width]
+        return Batch(lines, labels, (Group(1, count),) if count else (), Laid(block, norms))
 
 
 def owners(groups: Iterable[Group]) -> Tensor:

@@ -38,6 +38,8 @@ from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import LARGEST, Scratch
 from abfed.learning.steady_passes import Plain
 
+Singles = npt.NDArray[np.float32]
+
 MOST_LOST = 1 / 30
 """Of the clip, at most, so that sums may be made in float32."""
 
@@ -249,17 +251,17 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
         scratch: to work in.
     """
     lines, columns = total.shape
-    count, numbers, whole = left.shape[0], lines * columns, total.numpy()
+    theirs, ours, count, numbers = left.numpy(), right.numpy(), left.shape[0], lines * columns
     on_top, rows, beside = parts(lines, columns, terms)
     for start in range(0, count, beside * rows):
         stop = min(start + beside * rows, count)
         full, rest = divmod(stop - start, rows)
-        made = full + (rest > 0)
+        made, middle = full + (rest > 0), stop - rest
         held = scratch.take("products", made, numbers).numpy()
         if full:
-            _products(left[start : stop - rest], right[start : stop - rest], rows, held[:full])
+            _products(theirs[start:middle], ours[start:middle], rows, held[:full])
         if rest:
-            _products(left[stop - rest : stop], right[stop - rest : stop], rest, held[full:])
+            _products(theirs[middle:stop], ours[middle:stop], rest, held[full:])
         groups, single = divmod(made, on_top)
         some = scratch.take("sums", groups + (single > 0), numbers).numpy()
         if groups:
@@ -268,10 +270,11 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
         if single:
             np.add.reduce(held[made - single :], axis=0, out=some[groups])
         added = some[0] if len(some) == 1 else np.add.reduce(some, axis=0, dtype=np.float64)
+        whole = total.numpy()
         whole += added.reshape(lines, columns)
 
 
-def _products(left: Tensor, right: Tensor, rows: int, out: npt.NDArray[np.float32]) -> None:
+def _products(left: Singles, right: Singles, rows: int, out: Singles) -> None:
     """Products of so many rows each, `(products, m * n)`.
 
     By numpy's library where pieces are small enough for one thread: it takes a quarter to a third
@@ -279,15 +282,18 @@ def _products(left: Tensor, right: Tensor, rows: int, out: npt.NDArray[np.float3
     """
     count, lines, columns = len(out), left.shape[1], right.shape[1]
     width = width_alone(rows * lines, columns)
-    if not width:
-        (line, next_one), (other, next_other) = left.stride(), right.stride()
-        theirs = left.as_strided((count, lines, rows), (rows * line, next_one, line))
-        ours = right.as_strided((count, rows, columns), (rows * other, other, next_other))
-        torch.bmm(theirs, ours, out=torch.from_numpy(out).view(count, lines, columns))
-        return
-    sides = left.numpy().reshape(count, 1, rows, lines).transpose(0, 1, 3, 2)
-    others = right.numpy().reshape(count, rows, -1, width).transpose(0, 2, 1, 3)
-    np.matmul(sides, others, out=out.reshape(count, lines, -1, width).transpose(0, 2, 1, 3))
+    turned = left.reshape(count, rows, lines).transpose(0, 2, 1)
+    if width == columns:
+        whole = out.reshape(count, lines, columns)
+        np.matmul(turned, right.reshape(count, rows, columns), out=whole)
+    elif width:
+        pieces = right.reshape(count, rows, -1, width).transpose(0, 2, 1, 3)
+        products = out.reshape(count, lines, -1, width).transpose(0, 2, 1, 3)
+        np.matmul(turned[:, None], pieces, out=products)
+    else:
+        ours = torch.from_numpy(right.reshape(count, rows, columns))
+        found = torch.from_numpy(out).view(count, lines, columns)
+        torch.bmm(torch.from_numpy(turned), ours, out=found)
 
 
 @functools.lru_cache(maxsize=256)

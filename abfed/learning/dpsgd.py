@@ -182,7 +182,8 @@ class Parameters:
             move += pull * (vector - self._start)
         with np.errstate(over="ignore"):  # beyond float32 is beyond ±LARGEST_PARAMETER
             vector -= move.astype(np.float32)
-        np.clip(vector, -LARGEST_PARAMETER, LARGEST_PARAMETER, out=vector)
+        np.minimum(vector, LARGEST_PARAMETER, out=vector)  # `np.clip` takes four times as long
+        np.maximum(vector, -LARGEST_PARAMETER, out=vector)
 
     def part(self) -> None:
         """Give each parameter memory of its own again."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from abfed.learning.bookkeeping import ROUNDED_UP
 from abfed.learning.bounded import CLIP_BITS, SINGLE, Rounding, Sums
 from abfed.learning.losses import Loss
-from abfed.learning.steady import Scratch, blocks, lengths
+from abfed.learning.steady import Scratch, blocks, lengths, stride_of
 from abfed.learning.steady_passes import Laid, Plain, SteadyPasses
 
 ROUNDED_DOWN = 1.0 - 4.0 * SINGLE
@@ -83,7 +83,7 @@ def add_steady(
         theirs, block, norms = labels[start:stop], None, None
         if laid is not None and passes.takes_laid() and start + size <= laid.block.shape[0]:
             block = laid.block[start : start + size]
-            block[stop - start :] = 0.0
+            block.numpy()[stop - start :] = 0.0
             norms = laid.norms[start:stop] if passes.stack.lowest == 0 else None
         if block is None:
             kept = passes.kept(lines[start:stop], theirs, size, loss)
@@ -91,9 +91,8 @@ def add_steady(
             kept = passes.kept_of(block, theirs, loss)
         sums.make_room(size)
         kept, weights = _weighted(kept, norms, clip, way.rounding.share, passes.scratch)
-        for one in kept:  # never the inputs: those of the first layer may be the data's
-            one.signals.mul_(weights)
-            sums.add(one, terms)
+        for one in kept:
+            sums.add(_multiplied(one, weights, passes.scratch), terms)
         start = stop
 
 
@@ -119,6 +118,16 @@ def _weighted(
     np.divide(bound * factor(clip), double, out=double)
     weights.numpy()[:, 0] = double
     return kept, weights
+
+
+def _multiplied(one: Plain, weights: Tensor, scratch: Scratch) -> Plain:
+    """The same with its shorter side weighted: inputs, which may be the data's, elsewhere."""
+    rows, numbers = one.inputs.shape
+    if numbers >= one.signals.shape[1]:
+        one.signals.mul_(weights)
+        return one
+    room = scratch.take("weighted", rows, stride_of(numbers))[:, :numbers]
+    return one._replace(inputs=torch.mul(one.inputs, weights, out=room))
 
 
 def factor(clip: float) -> float:
@@ -165,14 +174,14 @@ def _lengths(kept: Sequence[Plain], first: Tensor | None, out: Tensor, scratch: 
         whole[:] = rows[0]
         whole *= rows[1]
         return more
-    other = scratch.take("layer", 1, rows.shape[1], torch.float64).numpy()[0]
-    for place in range(len(kept)):  # one after another: in the same order for each row
-        here = other if place else whole
-        here[:] = rows[place]
-        here *= rows[place + len(kept)]
-        here *= here
-        if place:
-            whole += here
+    double = scratch.take("lengths", len(rows), rows.shape[1], torch.float64).numpy()
+    double[:] = rows
+    squares = double[: len(kept)]
+    squares *= double[len(kept) :]
+    squares *= squares
+    np.add(squares[0], squares[1], out=whole)
+    for each in squares[2:]:  # one after another: in the same order for each row
+        whole += each
     np.sqrt(whole, out=whole)
     return more
 

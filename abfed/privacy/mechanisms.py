@@ -188,7 +188,7 @@ def _box_muller(stream: _KeyStream, count: int) -> Floats:
     pairs = (count + 1) // 2
     uniforms = stream.uniforms(2 * pairs)
     radius, angle = uniforms[:pairs], uniforms[pairs:]
-    small = np.flatnonzero(radius <= _SMALL)
+    small = (radius <= _SMALL).nonzero()[0]
     if small.size:  # down by up to one step, so that they stay above 0
         radius[small] -= 2.0**-53 * (1.0 - stream.uniforms(small.size))
     np.log(radius, out=radius)
