@@ -31,7 +31,17 @@ from abfed.lab.hiding import hide_small
 from abfed.lab.legible import read_aloud, readings, run_together, settled
 from abfed.lab.loading import reaches_out
 from abfed.lab.page import SYNTHETIC
-from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, only_made_by, unpacked, words_of
+from abfed.lab.pictures import (
+    DEEPEST,
+    PACKED,
+    PNG,
+    SVG,
+    content_of,
+    is_text,
+    only_made_by,
+    unpacked,
+    words_of,
+)
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
 from abfed.lab.written import Told, Written
@@ -40,12 +50,12 @@ from abfed.protocol.errors import Withheld
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"}
+TEXTS = {"text/plain", "text/html", "text/markdown", "text/latex", SVG}
 PICTURES = {PNG}
 DROPPED = {"application/vnd.jupyter.widget-view+json"}
 """A view of something that only lives in a kernel: it has a text beside it."""
 
-_UNREAD_DATA = re.compile(r"(?:src|href)\s*=\s*[\"']?\s*data:(?!,)")
+_UNREAD_DATA = re.compile(r"(?:src|href|background)\s*=\s*[\"']?\s*data:(?!,)")
 _TABLE = re.compile(r"<m?table\b", re.IGNORECASE)
 _SOURCE = re.compile(r"\bdata-source=\"([^\"]*)\"")
 _STYLES = re.compile(r"<style\b[^<>]*>(.*?)(?:</style|$)", re.IGNORECASE | re.DOTALL)
@@ -183,8 +193,7 @@ def _in_form(kind: str, value: Any, allowed: Allowed) -> Iterator[str]:
             yield from _in_markdown(value, allowed)
         case one if one in TEXTS:
             yield from _in_markup(value, allowed)
-            if written := allowed.told.of(value.encode(errors="replace")):
-                yield from _in_written(written, allowed)
+            yield from _in_file(one, value.encode(errors="replace"), allowed)
         case _:
             yield f"an output {_typed_as(kind, allowed)}, which can’t be looked into"
 
@@ -224,9 +233,8 @@ def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
             yield from _in_picture(data, allowed)
         elif kind in TEXTS:
             content = unpacked(data, encoded=encoded)
+            yield from _in_file(kind, content, allowed)
             yield from _in_markup(content.decode(errors="replace"), allowed, depth + 1)
-            if written := allowed.told.of(content):
-                yield from _in_written(written, allowed)
         else:
             yield f"something packed {_typed_as(kind, allowed)}"
     for opened in _TABLE.split(bare)[1:]:
@@ -252,7 +260,8 @@ def _in_words(bare: str, allowed: Allowed) -> Iterator[str]:
     small = plain.lower()
     if reaches_out(plain):
         yield "something that loads or runs: a script, a frame, or a file from outside"
-    if small.count("data:") > small.count("data:,") and _UNREAD_DATA.search(small):
+    whole = small.replace("\t", "").replace("\r", "").replace("\n", "")  # as browsers do
+    if whole.count("data:") > whole.count("data:,") and _UNREAD_DATA.search(whole):
         yield "something packed in a way that can’t be looked into"
     if any(_WRITES.search(one) for one in _STYLES.findall(bare)) or (
         "\\" in small and _STYLED.search(small)
@@ -302,6 +311,14 @@ def _in_picture(data: str, allowed: Allowed) -> Iterator[str]:
     if written is None:
         yield "a picture of pixels that nobody can read: show a figure of matplotlib itself"
     else:
+        yield from _in_written(written, allowed)
+
+
+def _in_file(kind: str, content: bytes, allowed: Allowed) -> Iterator[str]:
+    """Markup as a file: it is what it is called, for a browser shows what it is."""
+    if not is_text(content, drawing=kind == SVG):
+        yield f"something called {kind} that is none"
+    if written := allowed.told.of(content):
         yield from _in_written(written, allowed)
 
 

@@ -26,7 +26,7 @@ from abfed.lab.hidden_text import BOUND, GROUPED, SMALL, are_shares, hidden_in_t
 from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
 from abfed.lab.paragraphs import hidden_in_blocks
-from abfed.lab.pictures import DEEPEST, PACKED, PNG, content_of, packed_in
+from abfed.lab.pictures import DEEPEST, PACKED, PNG, SVG, content_of, packed_in
 from abfed.lab.written import Told, digest_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b))")
 """A cell that is a number, with or without what belongs to it: its error, its share, its whole."""
 _TEXTS = {"text/plain", "text/markdown", "text/latex"}
-_PICTURES = (PNG, "image/svg+xml")
-_MARKUP = {"text/html", "text/markdown", "image/svg+xml"}
+_PICTURES = (PNG, SVG)
+_MARKUP = {"text/html", "text/markdown", SVG}
 _IMAGE = re.compile(r"<img\b[^<>]*>", re.IGNORECASE)
 LEFT_OUT = f'<p class="soft">A picture is left out: a count below {SMALL} is written in it.</p>'
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from html import unescape
 from urllib.parse import unquote_to_bytes
 
-PNG = "image/png"
+PNG, SVG = "image/png", "image/svg+xml"
 DEEPEST = 3
 """How often something may be packed inside something packed: a picture in a picture, once more."""
 
@@ -72,6 +72,15 @@ def packed_in(markup: str) -> Iterator[bytes]:
     """All that is packed in markup, at its first level."""
     for _, how, data in PACKED.findall(markup):
         yield unpacked(data, encoded="base64" in how.lower())
+
+
+def is_text(content: bytes, *, drawing: bool = False) -> bool:
+    """Whether a file is text, and a drawing markup: pixels of any format hold other bytes."""
+    try:
+        said = content.decode()
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in said and (not drawing or said.lstrip("\ufeff \t\r\n")[:1] == "<")
 
 
 def unpacked(data: str, *, encoded: bool) -> bytes:

@@ -202,6 +202,25 @@ def test_a_picture_that_a_notebook_brings_along_cannot_be_read():
         assert any("nobody can read" in what for what in kinds(document))
 
 
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    "markup",
+    ["<img src='data:text/plain;base64,{}'>", "<img src='data:;base64,{}'>",
+     "<img src='data:image/svg+xml;base64,{}'>", "<img src='da\nta:image/png;base64,{}'>",
+     "<img src='da&Tab;ta:image/png;base64,{}'>", "<p background='&#100;ata:image/png;base64,{}'>",
+     "<img src='data:image/svg+xml;base64,R0lGODlhAQABAAAAACw='>", "<img src='data:image/png,{}'>"],
+)  # fmt: skip
+def test_pixels_by_another_name_are_found(markup):
+    told = told_of(png())  # whatever it is
+    assert kinds(html(markup.format(png())), told)
+
+
+@pytest.mark.privacy
+def test_a_drawing_is_markup():
+    assert kinds(shown(**{"image/svg+xml": "GIF89a"}))
+    assert not kinds(shown(**{"image/svg+xml": "\ufeff\n<svg><title>x</title></svg>"}))
+
+
 def _image():
     return f'<image href="data:image/png;base64,{png()}"/>'
 
