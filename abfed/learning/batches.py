@@ -20,7 +20,7 @@ from torch import Tensor
 from abfed.learning.bookkeeping import Group
 from abfed.learning.design_matrix import Integers, RecipientRows
 from abfed.learning.steady import SMALLEST, line_norms, line_pairs, stride_of
-from abfed.learning.steady_groups import MOST_ROWS
+from abfed.learning.steady_groups import MOST_ROWS, Pairs
 from abfed.learning.steady_passes import Laid
 
 EXPANDED = 1 << 28  # bytes of lines that may be kept ready
@@ -35,14 +35,14 @@ class Batch(NamedTuple):
         labels: `(rows,)` float32.
         groups: whose the rows are, fewest rows first.
         laid: the same lines as the first layer takes them, where each recipient has one row.
-        pairs: for each group what doesn't change from step to step (`steady.line_pairs`), if known.
+        pairs: of each group's lines, if they are known.
     """
 
     lines: Tensor
     labels: Tensor
     groups: tuple[Group, ...]
     laid: Laid | None = None
-    pairs: tuple[Tensor | None, ...] = ()
+    pairs: tuple[Pairs | None, ...] = ()
 
 
 class TrainingRows(Protocol):
@@ -129,7 +129,7 @@ class InMemory:
             return self._lying.batch(chosen)
         if self._places is not None:
             chosen = np.sort(self._places[chosen])
-        groups, gathered, pairs = [], [], list[Tensor | None]()
+        groups, gathered, pairs = [], [], list[Pairs | None]()
         for block in self._blocks:
             low, high = np.searchsorted(chosen, (block.first, block.end))
             if low == high:
@@ -137,7 +137,7 @@ class InMemory:
             places = chosen[low:high] - block.first
             groups.append(Group(block.rows, int(high - low)))
             gathered.append(block.of(places))
-            pairs.append(block.pairs_of(places))
+            pairs.append(None if block.pairs is None else Pairs(block.pairs, places))
         if not gathered:
             return Batch(torch.empty(0, self._design.width), torch.empty(0), ())
         parts = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*gathered, strict=True)]
@@ -152,7 +152,7 @@ class InMemory:
         parts, pairs = [part[span] for part in columns if part is not None], None
         if rows > 1:
             if rows <= MOST_ROWS and self._arms is None:
-                pairs = line_pairs(parts[0], rows)
+                pairs = line_pairs(parts[0], rows).numpy()
             parts = [part.unflatten(0, (-1, rows)) for part in parts]
         return _Block(rows, first, end, parts, pairs)
 
@@ -167,13 +167,7 @@ class _Block(NamedTuple):
     first: int
     end: int
     parts: list[Tensor]
-    pairs: Tensor | None
-
-    def pairs_of(self, places: Integers) -> Tensor | None:
-        """Products of pairs of their rows, `(recipients, rows²)`, if they are known."""
-        if self.pairs is None:
-            return None
-        return torch.from_numpy(self.pairs.numpy().take(places, axis=0))
+    pairs: npt.NDArray[np.float32] | None
 
     def of(self, places: Integers) -> list[Tensor]:
         """All rows of some of them, `(rows, …)`."""

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
 from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, ROUNDED, SINGLE, Lost, Sums
+from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
 from abfed.learning.parts import START, Part, filled, gaps
 from abfed.learning.products import pair_products
@@ -109,7 +110,23 @@ class Block(NamedTuple):
     made: list[Plain]
     parts: Sequence[Part]
     size: int
-    known: Sequence[Tensor | None]
+    known: Sequence[Singles | None]
+
+
+class Pairs(NamedTuple):
+    """Products of pairs of recipients' lines, which don't change from step to step. Sensitive.
+
+    Attributes:
+        table: of all recipients with equally many rows, as `steady.line_pairs` makes it.
+        places: of those who are meant.
+    """
+
+    table: Singles
+    places: Integers
+
+    def of(self, span: slice) -> Singles:
+        """Of some of those who are meant; looked up where they are needed."""
+        return self.table.take(self.places[span], axis=0)
 
 
 class Run(NamedTuple):
@@ -118,12 +135,12 @@ class Run(NamedTuple):
     Attributes:
         groups: whose the rows are; 2 to `MOST_ROWS` each.
         ways: how, for each group; all in the same rounding.
-        pairs: for each group products of pairs of its lines (`steady.line_pairs`), or nothing.
+        pairs: for each group products of pairs of its lines, if they are known; or nothing.
     """
 
     groups: Sequence[Group]
     ways: Sequence[Way]
-    pairs: Sequence[Tensor | None] = ()
+    pairs: Sequence[Pairs | None] = ()
 
 
 def add_steady_groups(
@@ -148,7 +165,8 @@ def add_steady_groups(
     """
     groups, ways, pairs = run
     first = passes.stack.layers[0]
-    if not (pairs and passes.takes_laid()):
+    are_used = isinstance(first, Linear) and first.trained and first.weight.shape[0] > 1
+    if not (pairs and are_used and passes.takes_laid()):
         pairs = [None] * len(groups)
     rounding = ways[0].rounding
     lost = Lost(rounding, sum(group.recipients for group in groups))
@@ -162,14 +180,14 @@ def add_steady_groups(
         _add(sums, block, clip, rounding.share, longests, lost, first, passes.scratch)
 
 
-def _theirs(part: Part, groups: Sequence[Group], pairs: Sequence[Tensor | None]) -> Tensor | None:
+def _theirs(part: Part, groups: Sequence[Group], pairs: Sequence[Pairs | None]) -> Singles | None:
     """What is known of the recipients of a part, of what is known of all."""
     of_group = pairs[part.group]
     if of_group is None:
         return None
     before = sum(group.rows * group.recipients for group in groups[: part.group])
     first = (part.taken - before) // part.rows
-    return of_group[first : first + part.recipients]
+    return of_group.of(slice(first, first + part.recipients))
 
 
 def are_paired(stack: Stack, counts: Sequence[int], rows: int) -> bool:
@@ -199,7 +217,7 @@ def _block(
     kept: Sequence[Plain],
     parts: Sequence[Part],
     sizes: Sequence[int],
-    known: Sequence[Tensor | None],
+    known: Sequence[Singles | None],
     scratch: Scratch,
 ) -> Block:
     """Gradients of layers with one output, made; the others as they are."""
@@ -323,7 +341,7 @@ def _norms(block: Block, first: Layer, scratch: Scratch) -> tuple[Doubles, Doubl
 
 
 def _pair_squares(
-    paired: Sequence[Plain], part: Part, known: Tensor | None, first: Layer, scratch: Scratch
+    paired: Sequence[Plain], part: Part, known: Singles | None, first: Layer, scratch: Scratch
 ) -> tuple[Doubles, Doubles]:
     """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L².
 
@@ -337,7 +355,7 @@ def _pair_squares(
     roots, found, sides = alone.numpy(), both[0].numpy(), pairs.numpy()[:, :, : rows**2]
     for one in paired:  # one after another: so they stay in the cache
         if known is not None and one.layer is first:
-            inner = known.numpy()
+            inner = known
         else:
             pair_products(one.inputs[part.lines_tried], rows, pairs[0])
             inner = sides[0]
