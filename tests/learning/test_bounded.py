@@ -194,6 +194,7 @@ def test_however_long_the_rows_of_each_are_no_more_is_lost_than_was_kept(most, l
 
 
 def test_more_is_added_in_float32_where_rows_do_not_cancel_each_other(monkeypatch):
+    torch.manual_seed(3)  # with the weights of one in twenty, even these rows cancel too little
     stack, generator = _stack(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 1)), np.random.default_rng(3)
     lines = torch.from_numpy(generator.normal(size=(300, 5))).float().repeat_interleave(4, 0)
     rounding = rounding_for(stack, 1_020.0, longest(4, 1_020.0), made=True)
