@@ -220,14 +220,15 @@ class _Lying(NamedTuple):
             message = f"a batch of places beyond the {len(self.table)} that there are"
             raise IndexError(message)
         block = torch.empty(count + count // 8 + SMALLEST, self.table.shape[1])
+        rows = block.numpy()[:count]
         # clipping touches no place, after the look above: else numpy gathers by way of a buffer
-        self.table.take(chosen, axis=0, out=block.numpy()[:count], mode="clip")
+        self.table.take(chosen, axis=0, out=rows, mode="clip")
         if self.behind is None:
-            norms, labels = block[:count, -2], block[:count, -1]
+            norms, labels = rows[:, -2], rows[:, -1]
         else:
-            norms, labels = (torch.from_numpy(each.take(chosen, axis=0)) for each in self.behind)
-        lines = block[:count, : self.width]
-        return Batch(lines, labels, (Group(1, count),) if count else (), Laid(block, norms))
+            norms, labels = (each.take(chosen, axis=0) for each in self.behind)
+        laid, groups = Laid(block, torch.from_numpy(norms)), (Group(1, count),) if count else ()
+        return Batch(block[:count, : self.width], torch.from_numpy(labels), groups, laid)
 
 
 def owners(groups: Iterable[Group]) -> Tensor:

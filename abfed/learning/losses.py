@@ -49,7 +49,10 @@ class LogisticLoss:
 
     def signals(self, scores: Tensor, labels: Tensor) -> Tensor:
         """See `Loss.signals`: probability minus label."""
-        return sigmoid(scores).sub_(labels.view_as(scores))
+        found = sigmoid(scores)
+        there = found.numpy()
+        there -= labels.numpy().reshape(there.shape)
+        return found
 
 
 def sigmoid(scores: Tensor) -> Tensor:
