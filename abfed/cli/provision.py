@@ -106,6 +106,10 @@ def admit(
     request: Annotated[Path, typer.Argument(help="A brand's request.")],
     workspace: WorkspaceOption,
     fingerprint: FingerprintOption = "",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Although a silo of its name is admitted with another key."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Coordinator: sign a brand's request; without a fingerprint only to renew the same keys."""
@@ -116,7 +120,9 @@ def admit(
 
     opened = Workspace(workspace)
     opened.authorise("policy.change")
-    pinned = provisioner(opened).admit(read_document(request, "request"), fingerprint=fingerprint)
+    pinned = provisioner(opened).admit(
+        read_document(request, "request"), fingerprint=fingerprint, replace=replace
+    )
     registered = register_nodes(opened.path)
     if as_json:
         say_json({"silo": pinned.site, "registered": pinned.site in registered})

@@ -30,7 +30,7 @@ from abfed.protocol.schema import Frozen, Name
 from abfed.protocol.yamltext import parse_yaml
 from abfed.site.certificates import Pinned, expiry, read_site_certificate
 from abfed.site.clock import Clock, system_clock
-from abfed.site.files import read_private
+from abfed.site.files import check_private, read_private
 
 FOLDER = "federation"  # in a coordinator's workspace
 SETTINGS = "federation.yaml"
@@ -128,6 +128,12 @@ class Places(NamedTuple):
         return self.folder / "withdrawn"
 
     @property
+    def trusted(self) -> tuple[Path, ...]:
+        """Folders in which whoever writes chooses who is trusted, or what runs."""
+        of_trust = (self.folder, self.authority, self.tls, self.admitted, self.withdrawn)
+        return (*of_trust, self.link, self.executors, self.orders)
+
+    @property
     def link(self) -> Path:
         """The SuperLink's database and the SuperExec's secret."""
         return self.folder / "link"
@@ -167,6 +173,7 @@ class House:
 
     Raises:
         WorkspaceError: there is no federation here.
+        IntegrityError: others could change who is trusted here.
     """
 
     def __init__(self, folder: Path, clock: Clock = system_clock) -> None:
@@ -177,6 +184,8 @@ class House:
                 where=str(folder),
                 do="run `abfed provision federation.yaml` first",
             )
+        for one in self.places.trusted:
+            check_private(one)
         self.settings = Settings.load(self.places.settings)
         self._clock = clock
 

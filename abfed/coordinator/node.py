@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
@@ -29,7 +30,14 @@ from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
 from abfed.protocol.identity import Hex64
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.certificates import check_authority, node_point
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import (
+    check_private,
+    make_own_folder,
+    make_private_folder,
+    read_private,
+    sweep,
+    write_private,
+)
 
 NODE_FILE = "node.json"
 PIN_FILE = "bundle.sha256"
@@ -73,6 +81,7 @@ class Node:
 
     Raises:
         WorkspaceError: it isn't one.
+        IntegrityError: it is open to others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,6 +90,8 @@ class Node:
             raise WorkspaceError(
                 "not a node's folder", where=str(folder), do="run `abfed provision join` first"
             )
+        for one in (folder, folder / "bin"):  # whoever writes there chooses what the node runs
+            check_private(one)
         where = str(folder / NODE_FILE)
         values = parse_canonical(read_private(folder / NODE_FILE), where=where)
         self.settings = parse_record(NodeSettings, values, where=where, error=WorkspaceError)
@@ -95,12 +106,15 @@ class Node:
             authority: the federation's certificate, PEM.
             bundle: digest of the bundle that is installed here.
         """
-        make_private_folder(folder)
-        make_private_folder(folder / "bin")
-        make_private_folder(folder / "log")
+        make = make_own_folder if (folder / NODE_FILE).exists() else make_private_folder
+        for one in (folder, folder / "bin", folder / "log"):
+            make(one)
+            sweep(one)
         if not (folder / "node.key").exists():
             _make_key(folder)
-            write_private(folder / "exec.secret", secrets.token_bytes(32))
+        secret = folder / "exec.secret"  # by itself: a crash may have come between the two
+        if not secret.exists():
+            write_private(secret, secrets.token_bytes(32))
         write_private(folder / "ca.crt", authority)
         if not (folder / PIN_FILE).exists():  # a node that runs may take a neighbour's too
             write_private(folder / PIN_FILE, bundle.encode())
@@ -129,16 +143,24 @@ class Node:
 
     def change_key(self) -> None:
         """Make a new key for the SuperNode, which takes it at its next start."""
+        sweep(self.folder)
         _make_key(self.folder)
 
     @property
     def point(self) -> bytes:
         """The public point of the node's key."""
-        key = serialization.load_ssh_private_key(
-            read_private(self.folder / "node.key"), password=None
-        )
+        path = self.folder / "node.key"
+        try:
+            key = serialization.load_ssh_private_key(read_private(path), password=None)
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise WorkspaceError("not a node's key", where=str(self.folder / "node.key"))
+            raise WorkspaceError(
+                "not a node's key",
+                where=str(path),
+                why="the file was cut short or changed",
+                do="restore it, or: abfed provision renew --new-node-key; then have it admitted",
+            )
         return node_point(key.public_key())
 
 

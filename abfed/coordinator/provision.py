@@ -30,7 +30,7 @@ from abfed.site.certificates import (
     spoken,
 )
 from abfed.site.clock import Clock, stamp
-from abfed.site.files import make_private_folder, read_private, write_private
+from abfed.site.files import make_own_folder, read_private, sweep, write_private
 from abfed.site.keys import SiteKeys
 
 _SEALED_NAME = "federation authority"
@@ -55,19 +55,9 @@ class Provisioner:
     def found(self, settings: Settings, text: bytes) -> str:
         """Found the federation, or renew what runs out; returns the invitation's fingerprint."""
         places = self._places
-        for folder in (
-            places.folder,
-            places.authority,
-            places.tls,
-            places.admitted,
-            places.withdrawn,
-            places.link,
-            places.proxy,
-            places.executors,
-            places.orders,
-            places.log,
-        ):
-            make_private_folder(folder)
+        for folder in (*places.trusted, places.proxy, places.log):
+            make_own_folder(folder)
+            sweep(folder)
         write_private(places.settings, text)
         if not places.authority_certificate.exists():
             made = make_authority(settings.name, self._clock(), settings.authority_days)
@@ -108,16 +98,18 @@ class Provisioner:
         self._renew("proxy", [settings.host], settings.certificate_days)
         self._renew("superlink", ["localhost", "127.0.0.1"], settings.authority_days)
 
-    def admit(self, request: bytes, *, fingerprint: str) -> Pinned:
+    def admit(self, request: bytes, *, fingerprint: str, replace: bool = False) -> Pinned:
         """Sign a silo's request.
 
         Args:
             request: the request, PEM.
             fingerprint: as the silo's people read it out; not needed to renew the same keys.
+            replace: admit it also where a silo of this name has another signing key: a fingerprint
+                tells that the request is of whoever was called, not that the name is theirs.
 
         Raises:
-            IntegrityError: the request was changed.
-            InputError: the fingerprint is another one.
+            IntegrityError: the request was changed, or folders here are open to others.
+            InputError: the fingerprint is another one, or another silo has this name.
         """
         pinned = read_site_request(request)
         if pinned.site == self._keys.site:
@@ -126,13 +118,21 @@ class Provisioner:
                 where=pinned.site,
                 do="found it under its brand's name",
             )
-        known = House(self._places.folder, self._clock).admitted(pinned.site)
+        known = self._house().admitted(pinned.site)
         if known != pinned and _plain(fingerprint) != _plain(pinned.fingerprint):
             raise InputError(
                 "the fingerprint is not that of the request",
                 where=pinned.site,
                 why=f"the request's is {pinned.fingerprint}",
                 do="call the silo's people and compare it with theirs; then give it",
+            )
+        if known is not None and known.signing != pinned.signing and not replace:
+            raise InputError(
+                f"a silo named {pinned.site!r} is admitted, with another key",
+                where=pinned.site,
+                why=f"its fingerprint: {known.fingerprint}; the request's: {pinned.fingerprint}",
+                do="call the people of the silo that is admitted; where it is theirs, and they "
+                "changed its keys, give --replace; else let the other choose another name",
             )
         if pinned.node in self._let_go():
             raise InputError(
@@ -144,10 +144,10 @@ class Provisioner:
         certificate = issue_site_certificate(
             self._authority(), request, self._clock(), settings.certificate_days
         )
-        write_private(self._places.admitted / f"{pinned.site}.pem", certificate)
-        self._audit.append(
+        self._audit.append(  # first: nobody takes part whose admission is not on record
             "silo.admitted", silo=pinned.site, fingerprint=pinned.fingerprint.replace(" ", "")
         )
+        write_private(self._places.admitted / f"{pinned.site}.pem", certificate)
         return pinned
 
     def revoke(self, silo: str) -> None:
@@ -156,10 +156,13 @@ class Provisioner:
         Raises:
             InputError: it was not admitted.
         """
+        self._house()
         path = self._places.admitted / f"{silo}.pem"
         known = [one.stem for one in self._places.admitted.glob("*.pem")]
         if silo not in known:  # a path such as ../admitted/aurora would revoke nothing
-            raise InputError(f"silo {silo!r} was not admitted", where=str(self._places.admitted))
+            raise InputError(
+                f"silo {silo[:60]!r} was not admitted", where=str(self._places.admitted)
+            )
         certificate = read_private(path)
         kept = self._places.withdrawn / f"{silo}-{sha256_hex(certificate)[:12]}.pem"
         write_private(kept, certificate)
@@ -168,6 +171,13 @@ class Provisioner:
         listed = revocation_list(self._authority(), gone, self._clock(), settings.authority_days)
         write_private(self._places.revoked, listed)
         self._audit.append("silo.revoked", silo=silo)
+
+    def _house(self) -> House:
+        """What is founded here, without what a killed command left half written."""
+        house = House(self._places.folder, self._clock)
+        for folder in self._places.trusted:
+            sweep(folder)
+        return house
 
     def _let_go(self) -> set[bytes]:
         """Node keys of revoked certificates: a SuperLink registers none of them a second time."""

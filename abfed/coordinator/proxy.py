@@ -92,6 +92,7 @@ http {{
       proxy_ssl_name localhost;
       proxy_ssl_server_name on;
       proxy_ssl_protocols TLSv1.3;
+      proxy_pass_header Date;
       proxy_read_timeout 120s;
     }}
   }}

@@ -9,17 +9,33 @@ An executor announces a reply, and then hands over its parts. One that is killed
 parts that never come, and Flower's loop would wait for them for ever: nothing would reach this silo
 any more. Such a reply is let go of after `WHOLE_WITHIN`; the coordinator asks again.
 
+A SuperLink believes no signature whose time, by its own clock, is more than five seconds ahead or
+five minutes old. Where it says no, the time in its answer is looked at: a node signs by the
+coordinator's clock from then on, and logs by how much the two differ. So a wrong clock, whosever,
+cuts nobody off; silos compare times by their own clocks and say what they find.
+
 This stands on half private parts of Flower; tests/coordinator/test_supernode.py names them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore import date
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supernode import fleet_http_connection as connection
+from flwr.supernode import node_auth_http_interceptor as signing
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.cli import flower_supernode
+
+from abfed.site.processes import log_line
 
 OWED = 0
 """Returned in a message's run's stead: all that the loop looks at is that there is one."""
@@ -27,6 +43,13 @@ OWED = 0
 WHOLE_WITHIN = 20.0
 """Seconds for the next part of a reply to come; on this machine, so they take milliseconds."""
 LOOKS = 0.2  # seconds between two looks for it
+
+FOLLOWED = timedelta(days=1)
+"""Between the two clocks, at most: a signature for a later time would be of use until then."""
+SAME = timedelta(
+    seconds=4
+)  # what a SuperLink bears with, and the time in an answer is whole seconds
+_SIGNED = (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
 
 _give = loop._push_messages  # noqa: SLF001 - what is wrapped
 _take = loop._pull_and_store_message  # noqa: SLF001 - what is wrapped
@@ -68,8 +91,56 @@ def give(*, object_store: Any, send: Any, **rest: Any) -> None:
     _give(object_store=object_store, send=send_whole, **rest)
 
 
+class TheirClock:
+    """The coordinator's clock, as far as it was seen that it isn't ours."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def now(self) -> datetime:
+        """The time there."""
+        return date.now() + self._ahead
+
+    def learn(self, told: str) -> bool:
+        """Set it by the time that an answer bears; whether it is another than was thought.
+
+        Args:
+            told: of the form that HTTP has for it.
+        """
+        try:
+            ahead = parsedate_to_datetime(told) - date.now()
+        except (TypeError, ValueError):  # none, or one without a zone
+            return False
+        if abs(ahead - self._ahead) < SAME:
+            return False
+        log_line("clock.differs", coordinator_ahead_seconds=round(ahead.total_seconds()))
+        if abs(ahead) > FOLLOWED:
+            return False
+        self._ahead = ahead
+        return True
+
+
+class SignsByTheirClock(signing.NodeAuthHttpInterceptor):
+    """Flower's own, which signs again where the coordinator's clock was seen to be another."""
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        """Sign and send a request, and if need be once more."""
+        answer = super().intercept(context, call_next)
+        refused = answer.status_code == httpx.codes.UNAUTHORIZED
+        if not refused or not THEIRS.learn(answer.headers.get("date", "")):
+            return answer
+        for header in _SIGNED:
+            del context.request.headers[header]
+        return super().intercept(context, call_next)
+
+
+THEIRS = TheirClock()
+
+
 def main() -> None:
     """Run the SuperNode."""
+    vars(signing)["now"] = THEIRS.now
+    vars(connection)["NodeAuthHttpInterceptor"] = SignsByTheirClock
     vars(loop)["_push_messages"] = give
     vars(loop)["_pull_and_store_message"] = take
     flower_supernode()

@@ -241,6 +241,7 @@ class Gate:
             code=refused.code,
             step=request.step if request else "",
             plan=_plan_digest(request),
+            **({"why": refused.why} if refused.code == "stale" and refused.why else {}),
         )
         refusal = Refusal.model_validate(
             {

@@ -158,11 +158,14 @@ class Judge:
             raise Refused("another version of the protocol", code="version")
         now = self._clock()  # 3
         try:
-            age = abs(now - moment_of(request.issued_at))
+            ahead = moment_of(request.issued_at) - now
         except ValueError as cause:  # such as a 13th month
             raise Refused("the request has no time", code="stale") from cause
-        if age > FRESHNESS or request.nonce in self._seen:
-            raise Refused("the request is not fresh", code="stale")
+        if abs(ahead) > FRESHNESS:
+            why = f"its time is {ahead.total_seconds() / 60:+.1f} minutes from this site's"
+            raise Refused("the request is not fresh", code="stale", why=why)
+        if request.nonce in self._seen:
+            raise Refused("the request is not fresh", code="stale", why="it was seen before")
         horizon = stamp(now - 2 * FRESHNESS)
         self._seen = {nonce: at for nonce, at in self._seen.items() if at > horizon}
         self._seen[request.nonce] = request.issued_at

@@ -141,14 +141,10 @@ def make_site_request(keys: SiteKeys, node: bytes) -> bytes:
         keys: the site's keys.
         node: the public point of its SuperNode's key, uncompressed.
     """
-    names = [_EXCHANGE + keys.exchange_key.hex(), _NODE + node.hex()]
     builder = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(_name(keys.site))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(one) for one in names]),
-            critical=False,
-        )
+        .add_extension(_keys_of(keys.exchange_key, node), critical=False)
     )
     return keys.sign_request(builder).public_bytes(serialization.Encoding.PEM)
 
@@ -178,11 +174,10 @@ def issue_site_certificate(authority: Authority, pem: bytes, now: datetime, days
     pinned = read_site_request(pem)
     request = x509.load_pem_x509_csr(pem)
     issuer = x509.load_pem_x509_certificate(authority.certificate)
-    alternative = request.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     built = (
         _builder(_name(pinned.site), issuer.subject, now, days)
         .public_key(request.public_key())
-        .add_extension(alternative.value, critical=False)
+        .add_extension(_keys_of(pinned.exchange, pinned.node), critical=False)  # and nothing else
         .add_extension(_key_of(issuer), critical=False)
         .sign(_load(authority.key), hashes.SHA256())
     )
@@ -289,6 +284,12 @@ def _pinned(signed: x509.CertificateSigningRequest | x509.Certificate) -> Pinned
         raise IntegrityError("it does not name a site's keys", where=where)
     node_key_from(node)
     return Pinned(site, key.public_bytes_raw(), exchange, node)
+
+
+def _keys_of(exchange: bytes, node: bytes) -> x509.SubjectAlternativeName:
+    """Keys that are not the subject's own, as names."""
+    names = (_EXCHANGE + exchange.hex(), _NODE + node.hex())
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(one) for one in names])
 
 
 def _builder(

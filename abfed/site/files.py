@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ FILE_MODE = 0o600
 TOGETHER = 4  # files that are flushed at once: more gained nothing on the disks that were tried
 ASIDE = ".aside-"
 """Prefix of files that are being written; one that is found at rest was left by a crash."""
+AT_REST = 60.0  # seconds; no file takes so long to be written
 
 
 def make_private_folder(path: Path) -> None:
@@ -144,6 +146,13 @@ def write_private(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_private` was killed at in this folder; it may hold a key."""
+    for one in folder.glob(f"{ASIDE}*"):
+        if one.is_file() and time.time() - one.lstat().st_mtime > AT_REST:
+            destroy_file(one)
 
 
 def _give_to_the_folders_owner(path: Path, descriptor: int) -> None:

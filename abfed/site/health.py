@@ -18,6 +18,9 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from abfed.protocol.errors import WorkspaceError
+from abfed.site.ports import held_by
+
 FRESH_SECONDS = 2.0  # what was seen so lately is not looked for again
 SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 
@@ -95,6 +98,9 @@ def served(
 
     Yields:
         The port.
+
+    Raises:
+        WorkspaceError: something else has the port.
     """
     if port is None:
         yield None
@@ -127,7 +133,14 @@ def served(
                 self.end_headers()
                 self.wfile.write(content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as cause:
+        raise WorkspaceError(
+            f"health and metrics can't listen on port {port} ({cause.strerror}{held_by(port)})",
+            where="--metrics",
+            do="name a port that is free",
+        ) from cause
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

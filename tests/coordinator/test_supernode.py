@@ -1,15 +1,28 @@
-"""A SuperNode holds no reply back: what is owed is sent before more is asked for."""
+"""A SuperNode holds no reply back, and signs by the clock of whoever judges its signature."""
 
+import base64
 import contextlib
 import hashlib
+import json
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
+import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, RecordDict
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.primitives.asymmetric import verify_signature
+from flwr.supercore.protobuf.client import ProtobufRequestContext
+from flwr.supernode import fleet_http_connection as connection
+from flwr.supernode import node_auth_http_interceptor as signing
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.nodestate.nodestate_factory import NodeStateFactory
 
@@ -136,3 +149,82 @@ def test_a_question_and_a_reply_that_is_being_sent_are_not_owed(reply):
 def test_it_is_what_a_node_runs():
     assert flower("supernode")[:2] == [sys.executable, "-c"]
     assert "from abfed.coordinator.supernode import main" in flower("supernode")[2]
+
+
+class Judge:
+    """A SuperLink whose clock is `ahead` of ours: it refuses other times, and tells its own."""
+
+    def __init__(self, key, ahead, *, told=True, believes=True):
+        self.key, self.ahead, self.told, self.believes = (
+            key,
+            timedelta(seconds=ahead),
+            told,
+            believes,
+        )
+        self.asked = 0
+
+    def __call__(self, context):
+        self.asked += 1
+        sent = context.request.headers
+        time = sent[TIMESTAMP_HEADER]
+        signature = base64.b64decode(sent[FLEET_HTTP_SIGNATURE_HEADER])
+        assert verify_signature(self.key.public_key(), time.encode(), signature)
+        now = datetime.now(UTC) + self.ahead
+        age = (now - datetime.fromisoformat(time)).total_seconds()
+        date = {"date": format_datetime(now, usegmt=True)} if self.told else {}
+        return httpx.Response(200 if -5 < age < 305 and self.believes else 401, headers=date)
+
+
+@pytest.fixture
+def signs(monkeypatch):
+    """A node's signing, as `main` sets it up, and its key."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    monkeypatch.setattr(supernode, "THEIRS", supernode.TheirClock())
+    monkeypatch.setattr(supernode, "flower_supernode", lambda: None)
+    for module, name in (
+        (signing, "now"),
+        (connection, "NodeAuthHttpInterceptor"),
+        (loop, "_push_messages"),
+        (loop, "_pull_and_store_message"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    supernode.main()
+    signer = connection.NodeAuthHttpInterceptor(key, key.public_key())
+
+    def ask(judge):
+        request = httpx.Request("POST", "https://localhost/v1/fleet/activate-node")
+        context = ProtobufRequestContext("Activate", ActivateNodeRequest(), request)
+        return signer.intercept(context, judge).status_code
+
+    return ask, key
+
+
+@pytest.mark.parametrize("ahead", [-600, -60, 600, 80_000])
+def test_a_node_signs_by_the_clock_of_whoever_judges_its_signature(signs, capsys, ahead):
+    ask, key = signs
+    judge = Judge(key, ahead)
+    assert ask(judge) == 200
+    assert judge.asked == 2
+    assert ask(judge) == 200
+    assert judge.asked == 3, "what was learnt is kept"
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert told["event"] == "clock.differs"
+    assert abs(told["coordinator_ahead_seconds"] - ahead) <= 2
+    assert ask(Judge(key, 0)) == 200  # and the clock is set right there
+
+
+@pytest.mark.parametrize(
+    ("judge", "asked"),
+    [
+        ({"ahead": 0, "believes": False}, 1),  # a stranger's: the clocks are not why
+        ({"ahead": 600, "told": False}, 1),
+        ({"ahead": 90_000}, 1),  # no signature for a time more than a day away
+        ({"ahead": 600, "believes": False}, 2),
+    ],
+)
+def test_it_signs_again_for_no_other_reason_and_once(signs, judge, asked):
+    ask, key = signs
+    judge = Judge(key, **judge)
+    assert ask(judge) == 401
+    assert judge.asked == asked

@@ -67,6 +67,10 @@ def test_a_silo_whose_clock_is_wrong_is_left_out_and_the_run_ends(founded):
         for service in services.values():
             service.close()
     assert outcome.missing_now["borealis"] == ("refused", "stale")
+    with workspace.silo("borealis") as silo:
+        last = [entry["body"] for entry in silo.audit.entries()][-1]
+    assert last["event"] == "request.refused"
+    assert last["facts"]["why"] == "its time is -10.0 minutes from this site's"
     assert "clock" in REFUSAL_TEXT["stale"]
     assert timedelta(minutes=5) == FRESHNESS  # as the text says
     assert set(outcome.manifest["epochs"]) == {"aurora"}

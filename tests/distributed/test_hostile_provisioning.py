@@ -3,14 +3,27 @@
 import json
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from abfed.cli.main import main
-from abfed.coordinator.house import Settings
-from abfed.lab.provisioning import found_federation, join, provisioner
+from abfed.coordinator.house import House, Settings
+from abfed.coordinator.node import Node
+from abfed.lab.provisioning import (
+    fingerprint_of,
+    found_federation,
+    join,
+    provisioner,
+    renew,
+)
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
-from abfed.protocol.errors import InputError, WorkspaceError
-from abfed.site.certificates import spoken
+from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
+from abfed.site import certificates
+from abfed.site.certificates import make_site_request, node_point, read_site_request, spoken
+from abfed.site.keys import SiteKeys
+from abfed.site.kms import FileKms
 
 HOSTILE = {
     "not-json": b"{",
@@ -92,6 +105,115 @@ def test_who_is_revoked_is_named_not_a_path(sides):
         with pytest.raises(InputError, match="was not admitted"):
             provisioner(coordinator).revoke(name)
     assert sorted(house.places.folder.rglob("*.pem")) == before
+
+
+@pytest.fixture(scope="module")
+def joined(sides):
+    """The brand, admitted."""
+    coordinator, house, fingerprint, brand = sides
+    joined = join(brand, "aurora", house.places.invitation.read_bytes(), fingerprint=fingerprint)
+    provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=joined.fingerprint)
+    return joined
+
+
+def request_of(name):
+    """A request of somebody who calls themselves so, with keys of their own."""
+    keys = SiteKeys(name, b"x" * 32, Ed25519PrivateKey.generate(), FileKms())
+    return make_site_request(keys, node_point(ec.generate_private_key(ec.SECP384R1()).public_key()))
+
+
+def test_nobody_takes_the_name_of_a_silo_that_is_admitted(sides, joined):
+    """Whoever is called reads out their own fingerprint, which is that of their own request."""
+    coordinator, house = sides[:2]
+    request = request_of("aurora")
+    with pytest.raises(InputError, match="is admitted, with another key") as refused:
+        provisioner(coordinator).admit(request, fingerprint=fingerprint_of(request))
+    assert joined.fingerprint in refused.value.why
+    assert "--replace" in refused.value.do
+    pinned = House(house.places.folder).admitted("aurora")
+    assert pinned.fingerprint == joined.fingerprint
+    provisioner(coordinator).admit(request, fingerprint=fingerprint_of(request), replace=True)
+    assert House(house.places.folder).admitted("aurora") == read_site_request(request)
+    again = joined.request.read_bytes()
+    provisioner(coordinator).admit(again, fingerprint=joined.fingerprint, replace=True)
+
+
+def test_a_certificate_says_no_more_than_the_keys_whatever_was_asked(sides, monkeypatch):
+    coordinator, house = sides[:2]
+    many = [x509.UniformResourceIdentifier(f"https://localhost/{n}") for n in range(2000)]
+    honest = certificates._keys_of
+
+    def more(exchange, node):
+        names = [*honest(exchange, node), *many, x509.DNSName("localhost")]
+        return x509.SubjectAlternativeName(names)
+
+    monkeypatch.setattr(certificates, "_keys_of", more)
+    request = request_of("corvid")
+    monkeypatch.undo()
+    assert len(request) > 50_000
+    pinned = provisioner(coordinator).admit(request, fingerprint=fingerprint_of(request))
+    made = x509.load_pem_x509_certificate((house.places.admitted / "corvid.pem").read_bytes())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == list(honest(pinned.exchange, pinned.node))
+
+
+@pytest.mark.parametrize("folder", ["", "authority", "admitted", "withdrawn", "tls", "link", "bin"])
+def test_a_federation_that_others_may_have_changed_is_refused_not_narrowed(sides, joined, folder):
+    coordinator, house = sides[:2]
+    text = house.places.settings.read_bytes()
+    place = house.places.folder / folder
+    place.chmod(0o777)
+    try:
+        for act in (
+            lambda: provisioner(coordinator).found(house.settings, text),
+            lambda: provisioner(coordinator).admit(joined.request.read_bytes(), fingerprint=""),
+            lambda: provisioner(coordinator).revoke("aurora"),
+            lambda: House(house.places.folder),
+        ):
+            with pytest.raises(IntegrityError, match="its mode is 0777"):
+                act()
+            assert place.stat().st_mode & 0o777 == 0o777
+    finally:
+        place.chmod(0o700)
+
+
+@pytest.mark.parametrize("folder", ["", "bin"])
+def test_a_node_that_others_may_have_changed_is_refused_not_narrowed(sides, joined, folder):
+    _, house, fingerprint, brand = sides
+    invitation = house.places.invitation.read_bytes()
+    place = joined.node / folder
+    place.chmod(0o770)
+    try:
+        for act in (
+            lambda: Node(joined.node),
+            lambda: renew(brand, "aurora"),
+            lambda: join(brand, "aurora", invitation, fingerprint=fingerprint),
+        ):
+            with pytest.raises(IntegrityError, match="its mode is 0770"):
+                act()
+    finally:
+        place.chmod(0o700)
+
+
+def test_a_nodes_key_that_was_cut_short_is_said_so(sides, joined):
+    brand, path = sides[3], joined.node / "node.key"
+    kept = path.read_bytes()
+    try:
+        for cut in (b"", kept[: len(kept) // 2]):
+            path.write_bytes(cut)
+            with pytest.raises(WorkspaceError, match="not a node's key") as told:
+                renew(brand, "aurora")
+            assert "--new-node-key" in told.value.do
+    finally:
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["exec.secret", "node.key", "ca.crt", "bundle.sha256"])
+def test_what_a_crash_kept_from_a_nodes_folder_is_made_by_joining_again(sides, joined, name):
+    _, house, fingerprint, brand = sides
+    (joined.node / name).unlink()
+    join(brand, "aurora", house.places.invitation.read_bytes(), fingerprint=fingerprint)
+    assert (joined.node / name).stat().st_size >= 32
 
 
 def test_proxy_and_superlink_have_a_port_each(tmp_path):

@@ -23,6 +23,13 @@ from tests.distributed.test_operations import TOTALS_ONLY, status
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), needs_nginx]
 
+# As `faketime` does it, but in the program's own process: that one is ended by its id.
+WRONG = ["env", "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1", "FAKETIME=+10m"]
+WRONG += ["DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]  # as in life
+needs_faketime = pytest.mark.skipif(
+    shutil.which("faketime") is None, reason="faketime is not installed"
+)
+
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
@@ -72,23 +79,20 @@ def test_a_node_whose_disk_is_full_ends_no_run_and_is_itself_again_when_there_is
     assert json.loads(done.stdout)["silos"] == list(BRANDS)
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
-def test_a_node_whose_clock_is_ten_minutes_ahead_is_left_out_and_comes_back_by_itself(rig):
+@needs_faketime
+def test_a_nodes_wrong_clock_changes_nothing(rig):
     rig.end("aurora.node")
-    # As `faketime` does it, but in the node's own process: that one is ended by its id.
-    library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1"
-    rig.hosts["aurora.node"] = ["env", library, "FAKETIME=+10m"]
+    rig.hosts["aurora.node"] = WRONG
     rig.connect("aurora")
-    rig.wait_for("aurora.node", "process.ended")  # the SuperLink believes no such signature
-    done = asked(rig, "ahead", minimum_silos=1)
+    rig.wait_until(lambda: '"coordinator_ahead_seconds":-' in rig.node_log("aurora"))
+    status(rig, "--wait", "120")
+    done = asked(rig, "ahead", minimum_silos=2)
     assert done.returncode == 0, done.stdout + done.stderr + rig.told()
-    told = json.loads(done.stdout)
-    assert told["silos"] == ["borealis"]
-    assert set(told["missing"]) == {"aurora"}
+    assert json.loads(done.stdout)["silos"] == list(BRANDS)
     rig.end("aurora.node")
     del rig.hosts["aurora.node"]
     rig.connect("aurora")
-    rig.wait_until(lambda: all(row["node"] == "online" for row in status(rig)["silos"]), 150)
+    status(rig, "--wait", "120")
 
 
 def test_a_link_that_is_slow_cut_and_silent_in_each_direction_changes_nothing_of_a_run(rig):
@@ -126,3 +130,19 @@ def test_a_link_that_is_slow_cut_and_silent_in_each_direction_changes_nothing_of
     assert all(relay.carried[way] - before[way] > 10_000 for way in before), "it went elsewhere"
     assert json.loads(finished.stdout)["silos"] == list(BRANDS)
     check_whole(rig, json.loads(finished.stdout)["run"], plan, 4)
+
+
+@needs_faketime
+def test_a_coordinators_wrong_clock_turns_nobody_away_and_is_what_its_run_says(rig):
+    """The last of the file: nothing is set right again."""
+    rig.end("coordinator")
+    rig.hosts["coordinator"] = WRONG
+    rig.start("coordinator", "federation", "up", "-w", str(rig.folder / "c"))
+    status(rig, "--wait", "150")
+    done = asked(rig, "elsewhen", minimum_silos=1)
+    assert done.returncode == 3, done.stdout + done.stderr + rig.told()
+    told = json.loads(done.stdout)
+    assert told["do"].startswith("compare the clocks of both sites")
+    assert "by this site's clock the request is over five minutes old or ahead" in told["why"]
+    last = [one for one in rig.told_by("aurora") if one["event"] == "request.refused"][-1]
+    assert last["facts"]["why"].startswith(("its time is +10.", "its time is +9.9"))

@@ -1,5 +1,6 @@
 """Health, readiness and metrics: on loopback, in counts only."""
 
+import os
 import socket
 import struct
 import threading
@@ -9,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from abfed.protocol.errors import WorkspaceError
 from abfed.site.health import Look, Metrics, served
 
 
@@ -76,6 +78,17 @@ def test_who_hangs_up_leaves_no_traceback(capfd):
         time.sleep(0.3)
         assert get(port, "/healthz")[0] == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_port_that_another_has_is_said_so_with_its_holder():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(WorkspaceError, match=f"port {port} .*process {os.getpid()}") as told,
+            served(port, Metrics(), list, lambda: None),
+        ):
+            pass
+    assert told.value.where == "--metrics"
 
 
 def test_without_a_port_nothing_listens():
