@@ -20,7 +20,7 @@ from torch import Tensor
 from abfed.learning.bookkeeping import Group
 from abfed.learning.design_matrix import Integers, RecipientRows
 from abfed.learning.steady import SMALLEST, line_norms, line_pairs, stride_of
-from abfed.learning.steady_groups import MOST_ROWS, Pairs
+from abfed.learning.steady_pairs import MOST_ROWS, Pairs
 from abfed.learning.steady_passes import Laid
 
 EXPANDED = 1 << 28  # bytes of lines that may be kept ready

@@ -37,13 +37,13 @@ from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import Scratch, counts_for
 from abfed.learning.steady_groups import (
-    MOST_ROWS,
     Run,
     add_steady_groups,
     are_paired,
     longest,
     longest_beside,
 )
+from abfed.learning.steady_pairs import MOST_ROWS
 from abfed.learning.steady_passes import SteadyPasses, sizes_for
 from abfed.learning.steady_sums import EXACT, Way, add_steady
 

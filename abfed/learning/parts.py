@@ -11,7 +11,9 @@ recipients from a certain line on, hence:
 
 from __future__ import annotations
 
+import bisect
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -92,7 +94,7 @@ def _size(
             needed = max(needed, start + _lines(group.rows, many, tried))
     share = math.ceil(rows / math.ceil(rows / sizes[0]))
     wanted = needed if share == rows else share
-    return min((size for size in sizes if size >= wanted), default=sizes[0])
+    return _enough(wanted, sizes) or sizes[0]
 
 
 def _lines(rows: int, many: int, tried: Sequence[int]) -> int:
@@ -107,10 +109,20 @@ def _lines(rows: int, many: int, tried: Sequence[int]) -> int:
 
 def _least(rows: int, many: int, tried: Sequence[int]) -> int:
     """The least number that was tried of at least so many, or a lesser one if few lines fit it."""
-    count = min((each for each in tried if each >= many), default=tried[0])
-    if rows * (count - many) > LEAST:
-        count = max(each for each in tried if each <= many)
-    return count
+    count = _enough(many, tried) or tried[0]
+    return _most(many, tried) if rows * (count - many) > LEAST else count
+
+
+def _enough(many: int, tried: Sequence[int]) -> int:
+    """The least of these, the most first, of at least so many; 0 if there is none."""
+    place = bisect.bisect_right(tried, -many, key=operator.neg)
+    return tried[place - 1] if place else 0
+
+
+def _most(many: int, tried: Sequence[int]) -> int:
+    """The most of these of at most so many; 0 if there is none."""
+    place = bisect.bisect_left(tried, -many, key=operator.neg)
+    return tried[place] if place < len(tried) else 0
 
 
 def _parts(
@@ -125,10 +137,11 @@ def _parts(
         while many:
             start = _aligned(line)
             room = (size - start) // group.rows
-            fitting = [count for count in tried if count <= room]
-            if not fitting or (size - start < LEAST and rest > size - start):
+            count = _enough(many, tried)
+            if count == 0 or count > room:
+                count = _most(room, tried)
+            if count == 0 or (size - start < LEAST and rest > size - start):
                 return
-            count = min((each for each in fitting if each >= many), default=fitting[0])
             here = min(many, count)
             yield Part(place, group.rows, here, count, taken, start, first)
             line, first = start + group.rows * here, first + here

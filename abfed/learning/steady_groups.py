@@ -11,9 +11,9 @@ many rows (`Part`).
    inputs a (and 1 for the bias) and signals g (Li et al. 2022): two small matrix products for each
    recipient and layer.
 3. L = Σ_j ‖g_j‖‖a_j‖ over those layers is at least the norm, and more where rows cancel each other.
-   What float32 loses is a share of L, whatever the order of its sums: (m + n and a few) 2⁻²⁴ L² of
-   a layer's square, m and n the layer's inputs and outputs, and 2⁻²⁴ L where rows are multiplied by
-   their factor. So much is added to the norm.
+   What float32 loses is a share of L, whatever the order of its sums: of squares
+   (`abfed.learning.steady_pairs`), and 2⁻²⁴ L where rows are multiplied by their factor. So much is
+   added to the norm. Where rows are multiplied, gradients that were made count in L, too.
 4. No factor is so large that L counts more than `longest` clips: what adding loses is a share of L
    (`abfed.learning.bounded`). Recipients with 2 to 16 rows are added together, so that each of
    them is held to the share of the longest.
@@ -26,38 +26,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from abfed.learning.bookkeeping import ROUNDED_UP, Group
 from abfed.learning.bounded import LEAST_TERMS, MOST_LOST, ROUNDED, SINGLE, Lost, Sums
-from abfed.learning.design_matrix import Integers
 from abfed.learning.losses import Loss
-from abfed.learning.parts import START, Part, filled, gaps
-from abfed.learning.products import pair_products
+from abfed.learning.parts import Part, filled, gaps
 from abfed.learning.stacks import Layer, Linear, Stack
 from abfed.learning.steady import (
     Scratch,
-    added,
     are_steady_pairs,
     are_steady_sums,
     lengths,
     stride_of,
     sums_together,
 )
+from abfed.learning.steady_pairs import MOST_ROWS, Doubles, Pairs, Singles, pair_squares
 from abfed.learning.steady_passes import Plain, SteadyPasses, last_linear
-from abfed.learning.steady_sums import VANISHED, Way, at_least, factor, silenced
-
-Doubles = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-
-MOST_ROWS = 16
-"""Of a recipient here: with more, pairs cost more than the exact path does."""
-
-
-PAIRED = 2.0**-60
-"""Of products of two pairs: so float32 holds them for rows' gradients of up to 2⁹⁴."""
+from abfed.learning.steady_sums import Way, at_least, factor, silenced
 
 
 def longest(rows: int, most: float) -> float:
@@ -111,22 +98,6 @@ class Block(NamedTuple):
     parts: Sequence[Part]
     size: int
     known: Sequence[Singles | None]
-
-
-class Pairs(NamedTuple):
-    """Products of pairs of recipients' lines, which don't change from step to step. Sensitive.
-
-    Attributes:
-        table: of all recipients with equally many rows, as `steady.line_pairs` makes it.
-        places: of those who are meant.
-    """
-
-    table: Singles
-    places: Integers
-
-    def of(self, span: slice) -> Singles:
-        """Of some of those who are meant; looked up where they are needed."""
-        return self.table.take(self.places[span], axis=0)
 
 
 class Run(NamedTuple):
@@ -328,62 +299,10 @@ def _norms(block: Block, first: Layer, scratch: Scratch) -> tuple[Doubles, Doubl
         squared += at_least(found.double().square_(), one.inputs.shape[1]).numpy()
     if not block.paired:
         return np.sqrt(squared, out=squared) * ROUNDED_UP, None
-    whole = squared.copy()
-    for part, known in zip(block.parts, block.known, strict=True):
-        theirs = slice(part.first, part.first + part.recipients)
-        square, length = _pair_squares(block.paired, part, known, first, scratch)
-        squared[theirs] += square[: part.recipients]
-        whole[theirs] += length[: part.recipients]
+    pairs, length = pair_squares(block.paired, block.parts, block.known, first, block.size, scratch)
+    whole = squared + length
+    squared += pairs
     whole = np.sqrt(whole, out=whole) * ROUNDED_UP
     norms = np.sqrt(squared, out=squared) + whole * (2.0 * SINGLE)
     norms *= ROUNDED_UP
     return norms, whole
-
-
-def _pair_squares(
-    paired: Sequence[Plain], part: Part, known: Singles | None, first: Layer, scratch: Scratch
-) -> tuple[Doubles, Doubles]:
-    """At least Σ (g_j·g_j')(a_j·a_j') over pairs of rows by recipient, and at least their L².
-
-    In float32, as long as numbers are many: a product of pairs may lose half a rounding, a sum of
-    them one for each, and what is below its smallest number.
-    """
-    count, rows = part.tried, part.rows
-    square, whole = np.full(count, rows**2 * 2.0**-149 / PAIRED), np.zeros(count)
-    pairs = _room(scratch, "pairs", 2, count, (rows + 1) * rows)
-    alone, both = _room(scratch, "alone", 2, count, rows), _room(scratch, "both", 1, count, rows**2)
-    roots, found, sides = alone.numpy(), both[0].numpy(), pairs.numpy()[:, :, : rows**2]
-    for one in paired:  # one after another: so they stay in the cache
-        if known is not None and one.layer is first:
-            inner = known
-        else:
-            pair_products(one.inputs[part.lines_tried], rows, pairs[0])
-            inner = sides[0]
-        there = len(inner)  # what is behind them is left aside
-        pair_products(one.signals[part.lines_tried], rows, pairs[1])
-        widest = max(one.inputs.shape[1], one.signals.shape[1])
-        least = np.float32(widest * VANISHED / PAIRED)
-        np.add(inner[:, :: rows + 1], least, out=roots[0, :there])
-        np.add(sides[1, :, :: rows + 1], least, out=roots[1])
-        np.sqrt(roots, out=roots)
-        np.multiply(roots[0], roots[1], out=roots[0])
-        length = added(alone[0]).double().numpy()
-        length *= 1.0 + (1.05 * widest + rows + 32.0) * SINGLE
-        length *= length
-        whole += length
-        np.multiply(sides[1], np.float32(PAIRED), out=found)
-        np.multiply(found[:there], inner, out=found[:there])
-        products = added(both[0]).double().numpy()
-        products *= 1.0 / PAIRED
-        square += products
-        numbers = one.inputs.shape[1] + one.signals.shape[1] + rows**2
-        length *= (1.05 * numbers + 32.0) * SINGLE
-        square += length
-    return np.maximum(square, 0.0, out=square), whole
-
-
-def _room(scratch: Scratch, name: str, layers: int, count: int, numbers: int) -> Tensor:
-    """`(layers, count, numbers)`, each layer's as if it were memory of its own."""
-    room = scratch.take(name, layers, math.ceil(count * numbers / START) * START)
-    found: Tensor = room[:, : count * numbers].unflatten(1, (count, numbers))
-    return found

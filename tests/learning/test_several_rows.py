@@ -22,7 +22,7 @@ from abfed.learning.networks import one_thread
 from abfed.learning.parts import START, filled, gaps
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import are_steady_sums, block_sizes, counts_for
-from abfed.learning.steady_groups import MOST_ROWS
+from abfed.learning.steady_pairs import MOST_ROWS
 from abfed.protocol.schema import NumericFeature
 from tests.learning.multiplied import multiplied_lines
 

@@ -33,7 +33,7 @@ from abfed.learning.steady import (
     is_steady_layer,
     numbers_told,
 )
-from abfed.learning.steady_groups import MOST_ROWS
+from abfed.learning.steady_pairs import MOST_ROWS
 from abfed.learning.steady_passes import WIDEST, sizes_for
 from abfed.protocol.schema import NumericFeature
 from tests.learning.multiplied import multiplied_lines
