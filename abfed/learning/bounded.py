@@ -57,7 +57,8 @@ DOUBLE = 2.0**-53  # of float64
 ROUNDED = 2.0**-30  # more than adding up lengths in float64 gains
 AT_ONCE = 1 << 8  # rows of a product in float64, and such products; or of float32, added there
 MOST_LENGTH = 16.0  # of the rows of a recipient with 16
-ON_TOP = 8  # products that are added onto each other in float32, at most
+ON_TOP = 8  # products that are added to each other in float32, at most
+FEW = 1 << 9  # numbers of a product: with fewer, all are added in float64, as quickly
 FEW_TERMS, FEW_ON_TOP = 56, 4  # with fewer terms, fewer are left for that
 HELD = 1 << 17  # numbers of products that are made at a time, about: 512 KiB
 MOST_TERMS = 200  # more would be divided, on the way, into parts that are added one by one
@@ -262,14 +263,16 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, terms: int, scratch:
             _products(theirs[start:middle], ours[start:middle], rows, held[:full])
         if rest:
             _products(theirs[middle:stop], ours[middle:stop], rest, held[full:])
-        groups, single = divmod(made, on_top)
-        some = scratch.take("sums", groups + (single > 0), numbers).numpy()
-        if groups:
-            parted = held[: made - single].reshape(groups, on_top, numbers)
-            np.add.reduce(parted, axis=1, out=some[:groups])
-        if single:
-            np.add.reduce(held[made - single :], axis=0, out=some[groups])
-        added = some[0] if len(some) == 1 else np.add.reduce(some, axis=0, dtype=np.float64)
+        if on_top > 1:
+            groups, single = divmod(made, on_top)
+            some = scratch.take("sums", groups + (single > 0), numbers).numpy()
+            if groups:
+                parted = held[: made - single].reshape(groups, on_top, numbers)
+                np.add.reduce(parted, axis=1, out=some[:groups])
+            if single:
+                np.add.reduce(held[made - single :], axis=0, out=some[groups])
+            held = some
+        added = held[0] if len(held) == 1 else np.add.reduce(held, axis=0, dtype=np.float64)
         whole = total.numpy()
         whole += added.reshape(lines, columns)
 
@@ -309,10 +312,11 @@ def parts(left: int, right: int, terms: int) -> tuple[int, int, int]:
         How many products are added to each other in float32, at most; the rows of one; and how
         many are made at a time.
     """
-    on_top = ON_TOP if terms >= FEW_TERMS else FEW_ON_TOP
-    rows = (terms - on_top) // 8 * 8
-    if right == 1:  # a line's kernel shares out less than a matrix's
-        rows = max(8, min(rows, LINE_ALONE // left // 8 * 8))
+    most = terms if right > 1 else min(terms, LINE_ALONE // left)  # a line's kernel shares out less
+    on_top, rows = 1, most // 8 * 8
+    if left * right > FEW or rows < LEAST_TERMS // 8 * 8:
+        on_top = ON_TOP if terms >= FEW_TERMS else FEW_ON_TOP
+        rows = max(8, min(most, terms - on_top) // 8 * 8)
     return on_top, rows, on_top * max(1, HELD // (left * right * on_top))
 
 
