@@ -51,7 +51,10 @@ def make(
     workspace: WorkspaceOption,
     notebook: Annotated[str, typer.Option(help="Another notebook than the plan's.")] = "",
     parameter: ParameterOption = None,
-    to: Annotated[str, typer.Option(help="Formats: html, pdf, ipynb, md.")] = "html",
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="Formats: html (if left out), pdf, ipynb, md; --to html,pdf for two."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for all cells.")] = 1800,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,7 +67,9 @@ def make(
     opened = Workspace(workspace)
     subject = find_subject(opened, about, notebook=notebook)
     values = texts_for(notebook or subject.notebook, parameter or [])
-    formats = tuple(one.strip() for one in to.split(","))
+    formats = tuple(
+        dict.fromkeys(one.strip() for given in to or ["html"] for one in given.split(","))
+    )
     asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
     from abfed.lab.execution import Limits  # what is refused doesn't wait for it
 

@@ -47,7 +47,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         options = ["-w", str(places["workspace"])]
         with overheard(folder / "messages", places["tmp"]):
             assert main(["run", str(places["plan"]), *options]) == 0
-        formats = ["--to", "html,ipynb,md"]
+        formats = ["--to", "html,ipynb", "--to", "md"]
         assert main(["report", str(places["plan"]), *formats, *options]) == 0
     finally:
         tempfile.tempdir = before
