@@ -21,7 +21,7 @@ from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
 from abfed.learning.parts import START, filled, gaps
 from abfed.learning.stacks import Stack
-from abfed.learning.steady import are_steady_sums, block_sizes, counts_for
+from abfed.learning.steady import are_steady_sums, block_sizes, counts_for, sums_together
 from abfed.learning.steady_pairs import MOST_ROWS
 from abfed.protocol.schema import NumericFeature
 from tests.learning.multiplied import multiplied_lines
@@ -76,6 +76,16 @@ def test_sums_in_another_order_at_one_place_are_found(monkeypatch):
     monkeypatch.setattr(np, "matmul", elsewhere)
     assert not are_steady_sums(3, 32, 4, 1)
     are_steady_sums.cache_clear()
+
+
+@pytest.mark.parametrize("numbers", [1, 24, 5_000])
+@pytest.mark.parametrize("rows", [2, 3, 16])
+def test_weighted_sums_of_lines_that_belong_together(numbers, rows):
+    dice = torch.Generator().manual_seed(2)
+    lines, weights = (torch.randn(5 * rows, each, generator=dice) for each in (numbers, 1))
+    found = sums_together(lines, weights, rows, torch.empty(5, numbers))
+    exact = (lines.double() * weights.double()).unflatten(0, (5, rows)).sum(1)
+    assert torch.allclose(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.privacy
