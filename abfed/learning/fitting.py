@@ -1,8 +1,9 @@
 """Whether a network of one's own can be trained on these rows, said before a step is taken.
 
 What doesn't fit would end in an error of torch's deep inside a product, or, where a stack takes
-other columns than there are, in a model of columns that nobody has. Nothing here looks at a value:
-what is refused follows from the network, the design and the loss.
+other columns than there are, in a model of columns that nobody has. What a silo has prepared is
+refused by nothing that depends on a row: network, design and loss decide. Rows that somebody gives
+in memory, their own, must agree with one another and with their design besides.
 """
 
 from __future__ import annotations
