@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from abfed.coordinator.commands import SOCKET as WARM
 from abfed.coordinator.house import FOLDER, House, Settings
 from abfed.coordinator.node import Node, NodeSettings, read_invitation
 from abfed.coordinator.units import (
@@ -23,6 +24,7 @@ from abfed.protocol.errors import InputError
 from abfed.site.certificates import make_site_request, read_site_request, spoken
 from abfed.site.clock import system_clock
 from abfed.site.files import as_owner_of, make_private_folder, write_private
+from abfed.site.ports import check_socket_path
 
 if TYPE_CHECKING:  # these load Flower and accountants; a fingerprint is read without them
     from abfed.coordinator.provision import Provisioner
@@ -51,9 +53,11 @@ def found_federation(workspace: Workspace, settings: Path) -> tuple[House, str]:
 
     Raises:
         Refused: nobody is signed in who may change what the coordinator trusts.
+        WorkspaceError: the workspace lies too deep for a socket.
     """
     read = Settings.load(settings)
     workspace.authorise("policy.change")
+    check_socket_path(workspace.path.resolve() / FOLDER / WARM)
     fingerprint = provisioner(workspace).found(read, settings.read_bytes())
     folder = workspace.path / FOLDER
     write_private(folder / "abfed-coordinator.service", coordinator_unit(workspace.path).encode())
@@ -91,7 +95,7 @@ def join(
     Raises:
         Refused: nobody is signed in at the silo who may change whom it hears.
         InputError: the fingerprint is another one.
-        WorkspaceError: it isn't an invitation.
+        WorkspaceError: it isn't an invitation, or the node would lie too deep for its sockets.
     """
     from abfed.coordinator.bundle import bundle_digest
     from abfed.lab.workspace import COORDINATOR
@@ -108,11 +112,10 @@ def join(
             do="call the coordinator's people and compare it with theirs; then give it",
         )
     folder = node or _starts(workspace, silo)
-    settings = NodeSettings(
-        silo=silo,
-        address=given.address,
-        socket=str(Path(socket).absolute() if socket else folder.resolve() / "silo.sock"),
-    )
+    listening = Path(socket).absolute() if socket else folder.resolve() / "silo.sock"
+    for one in (listening, folder.resolve() / WARM):
+        check_socket_path(one)
+    settings = NodeSettings(silo=silo, address=given.address, socket=str(listening))
     with workspace.silo(silo) as service:
         keys = service.keys
         coordinator = bytes.fromhex(given.coordinator)

@@ -40,10 +40,10 @@ from abfed.protocol.framing import frame, read_frame
 from abfed.silo.service import SiloService
 from abfed.site.disk import storage_error
 from abfed.site.health import Metrics, served
+from abfed.site.ports import MAX_PATH
 from abfed.site.processes import log_line
 
 MAX_CONNECTIONS = 8
-MAX_PATH = 107  # bytes, of a socket
 READ_SECONDS = 60.0  # for a whole frame
 LARGE = 1 << 20  # bytes; requests without a model, and small models, are below
 TRICKLE_SECONDS = 0.5  # between answers to somebody who isn't believed

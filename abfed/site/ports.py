@@ -1,13 +1,32 @@
-"""Ports of this machine: whether something listens on one, and what, as far as that can be seen."""
+"""Where programs listen: ports of this machine, and who has them; paths of sockets."""
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
+from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.printable import printable
 
+MAX_PATH = 107  # bytes, of a Unix socket
 _LISTENING = "0A"  # state of a socket in /proc/net/tcp, linux/tcp_states.h
+
+
+def check_socket_path(path: Path) -> None:
+    """See that a socket can have this path, before anything is made that would listen there.
+
+    Raises:
+        WorkspaceError: it is too long.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_PATH:
+        raise WorkspaceError(
+            "the path is too long for a socket",
+            where=str(path),
+            why=f"it may have {MAX_PATH} bytes, and this one has {length}",
+            do="take a folder with a shorter path",
+        )
 
 
 def listens(port: int) -> bool:

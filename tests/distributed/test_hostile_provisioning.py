@@ -216,6 +216,24 @@ def test_what_a_crash_kept_from_a_nodes_folder_is_made_by_joining_again(sides, j
     assert (joined.node / name).stat().st_size >= 32
 
 
+def test_who_lies_too_deep_for_a_socket_is_told_before_anything_is_made(sides, tmp_path):
+    """Where it wasn't, the silo service ended at its start and a run waited an hour for it."""
+    _, house, fingerprint, brand = sides
+    invitation = house.places.invitation.read_bytes()
+    deep = tmp_path / ("d" * 100)
+    with pytest.raises(WorkspaceError, match="too long for a socket"):
+        join(brand, "aurora", invitation, fingerprint=fingerprint, node=deep)
+    with pytest.raises(WorkspaceError, match="too long for a socket"):
+        join(brand, "aurora", invitation, fingerprint=fingerprint, socket=str(deep / "s"))
+    assert not deep.exists()
+    settings = tmp_path / "federation.yaml"
+    settings.write_text("name: spring\nport: 19443\nlink_port: 19444\n")
+    coordinator = Workspace.create(tmp_path / ("c" * 100))
+    with pytest.raises(WorkspaceError, match="too long for a socket"):
+        found_federation(coordinator, settings)
+    assert not (coordinator.path / "federation").exists()
+
+
 def test_proxy_and_superlink_have_a_port_each(tmp_path):
     (tmp_path / "federation.yaml").write_text("name: spring\nport: 9443\nlink_port: 9443\n")
     with pytest.raises(InputError, match="port and link_port must differ"):

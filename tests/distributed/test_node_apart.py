@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from abfed.lab.provisioning import join, renew
+from abfed.protocol.errors import IntegrityError
 from tests.distributed.test_provisioning import sides
 
 __all__ = ["sides"]  # a fixture
@@ -55,7 +56,7 @@ def test_root_follows_no_link_that_sent_code_laid_in_the_nodes_folder(apart, tmp
     theirs.mkdir(mode=0o755)
     shutil.rmtree(joined.node / "bin")
     (joined.node / "bin").symlink_to(theirs)
-    with pytest.raises(PermissionError):
+    with pytest.raises(IntegrityError, match="its mode is 0755"):  # of the folder that it names
         again()
     assert os.geteuid() == 0
     assert not list(theirs.iterdir())
