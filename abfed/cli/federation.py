@@ -61,7 +61,7 @@ def status(
 
     Ends with exit code 5 where SuperLink or proxy doesn't answer.
     """
-    from abfed.coordinator.control import HANGS
+    from abfed.coordinator.control import DOWN, HANGS
     from abfed.lab.operations import status as look
     from abfed.lab.operations import wait_until_connected
 
@@ -73,7 +73,7 @@ def status(
         for name, why in facts["unanswered"].items():
             complain(f"{name} does not answer: {why}")
         if facts["unanswered"]:
-            complain(f"  do:  {HANGS}")
+            complain(f"  do:  {DOWN if facts['superlink'] == 'down' else HANGS}")
     if facts["unanswered"]:
         raise typer.Exit(UNANSWERED)
 

@@ -32,6 +32,7 @@ from abfed.protocol.errors import InputError, RunFailed
 from abfed.site.ports import holder, listens
 
 ANSWER_SECONDS = 30.0  # as Flower has it; a look at what may hang takes less
+DOWN = "start it with `abfed federation up`"
 HANGS = (
     "see `abfed federation logs`; what hangs for good is ended with kill -9 and its id: it is "
     "started again, and runs go on"
@@ -194,12 +195,11 @@ def control(port: int, authority: Path, seconds: float = ANSWER_SECONDS) -> Iter
         ) from cause
     except httpx.TransportError as cause:
         why = silence(port, seconds, cause)
-        down = "start it with `abfed federation up`"
         raise RunFailed(
             "the SuperLink does not answer",
             where=f"127.0.0.1:{port}",
             why=why,
-            do=HANGS if listens(port) else down,
+            do=HANGS if listens(port) else DOWN,
         ) from cause
     finally:
         opened.close()

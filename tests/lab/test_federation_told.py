@@ -99,6 +99,7 @@ def test_where_nothing_listens_it_is_down(
     told = capsys.readouterr()
     assert "SuperLink down" in told.out
     assert "nothing listens on port" in told.err
+    assert "do:  start it with `abfed federation up" in told.err
 
 
 @pytest.mark.parametrize("up", [True, False])
