@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from abfed.learning.design_matrix import Integers
-from abfed.learning.products import LINE_ALONE, width_alone, wild
+from abfed.learning.products import LINE_ALONE, has_small_kernels, width_alone, wild
 from abfed.learning.shapes import UNIT_BITS
 from abfed.learning.stacks import Linear, Stack
 from abfed.learning.steady import LARGEST, Scratch
@@ -284,7 +284,7 @@ def _products(left: Singles, right: Singles, rows: int, out: Singles) -> None:
     less than torch's for them.
     """
     count, lines, columns = len(out), left.shape[1], right.shape[1]
-    width = width_alone(rows * lines, columns)
+    width = width_alone(rows * lines, columns) if has_small_kernels() else 0
     turned = left.reshape(count, rows, lines).transpose(0, 2, 1)
     if width == columns:
         whole = out.reshape(count, lines, columns)

@@ -74,11 +74,21 @@ def piece_alone(inputs: int, outputs: int) -> tuple[int, int]:
     No columns where torch makes it: if no piece is small enough, or numpy's library (OpenBLAS for
     processors without AVX-512) gives a line other bits where it stands elsewhere in a piece.
     """
-    for some in ROWS:
+    for some in ROWS if has_small_kernels() else ():
         width, rows = max((width_alone(rows * inputs, outputs), rows) for rows in some)
         if width:
             return (width, rows) if _is_alike(inputs, width, rows) else (0, 0)
     return 0, 0
+
+
+@functools.lru_cache(maxsize=1)
+def has_small_kernels() -> bool:
+    """Whether numpy's library seems to have kernels for small matrices, which are quick.
+
+    OpenBLAS has none without AVX-512: it packs each piece, takes half as long again, and gives the
+    lines of this one other bits.
+    """
+    return _is_alike(25, 64, ROWS[0][0])
 
 
 def _is_alike(inputs: int, width: int, rows: int) -> bool:

@@ -12,7 +12,15 @@ from abfed.learning.bookkeeping import Group
 from abfed.learning.gradients import StackSums
 from abfed.learning.losses import LOGISTIC
 from abfed.learning.networks import one_thread
-from abfed.learning.products import ALONE, is_turned, laid, piece_alone, product, wild
+from abfed.learning.products import (
+    ALONE,
+    has_small_kernels,
+    is_turned,
+    laid,
+    piece_alone,
+    product,
+    wild,
+)
 from abfed.learning.stacks import Stack
 from abfed.learning.steady import is_steady_layer, stride_of
 from abfed.learning.steady_passes import sizes_for
@@ -63,10 +71,13 @@ def test_where_lines_of_numpys_pieces_differ_torch_makes_the_products(outputs, m
             found[-1] = matmul(a[-1, ::-1].copy(), b[::-1].copy())
         return found
 
+    def forget() -> None:
+        for each in (has_small_kernels, piece_alone, is_steady_layer):
+            each.cache_clear()
+
     with one_thread(), torch.no_grad():
         usual = StackSums(stack, LOGISTIC, 300.0).units(batch, 0.7).double()
-        piece_alone.cache_clear()
-        is_steady_layer.cache_clear()
+        forget()
         with monkeypatch.context() as patch:
             patch.setattr(np, "matmul", elsewhere)
             assert piece_alone(25, outputs) == (0, 0)
@@ -74,7 +85,6 @@ def test_where_lines_of_numpys_pieces_differ_torch_makes_the_products(outputs, m
             assert sizes_for(stack, 300.0)
             asked.clear()
             found = StackSums(stack, LOGISTIC, 300.0).units(batch, 0.7).double()
-        piece_alone.cache_clear()
-        is_steady_layer.cache_clear()
-    assert all(len(shape) == 3 for shape in asked)  # sums alone
+        forget()
+    assert not asked
     assert float((found - usual).norm()) < 1e-4 * float(usual.norm())
