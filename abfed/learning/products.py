@@ -124,8 +124,9 @@ def width_alone(sides: int, columns: int) -> int:
 def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     """Products of each line with those that belong together with it, `(groups, lines each, …)`.
 
-    numpy's library is twice as quick as torch's, but for a matrix times itself, which it makes in
-    another way. So the line behind a group is taken, too; what comes of it is left aside.
+    numpy's library is twice as quick as torch's where it has small kernels, and half as quick where
+    it has none. A matrix times itself it makes in another way, which is slow. So the line behind a
+    group is taken, too; what comes of it is left aside.
 
     Args:
         values: `(rows, numbers)`; memory must have one line more behind them, whatever that holds.
@@ -136,7 +137,8 @@ def pair_products(values: Tensor, together: int, out: Tensor) -> Tensor:
     numbers, apart = values.shape[1], together * line
     ours = values.as_strided((groups, numbers, together), (apart, one, line))
     found = out.view(groups, together + 1, together)
-    if 1 < numbers <= ALONE // (together * (together + 1)):
+    alone = 1 < numbers <= ALONE // (together * (together + 1))
+    if alone and has_small_kernels():
         theirs = values.as_strided((groups, together + 1, numbers), (apart, line, one))
         np.matmul(theirs.numpy(), ours.numpy(), out=found.numpy())
     else:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from abfed.learning import products
 from abfed.learning.batches import Batch
 from abfed.learning.bookkeeping import Group
 from abfed.learning.gradients import StackSums
@@ -17,6 +18,7 @@ from abfed.learning.products import (
     has_small_kernels,
     is_turned,
     laid,
+    pair_products,
     piece_alone,
     product,
     wild,
@@ -50,6 +52,23 @@ def test_pieces_stay_on_the_thread_that_asks():
         width, rows = piece_alone(inputs, outputs)
         assert rows * inputs * width <= ALONE
         assert width == 0 or outputs % width == 0 == 64 % rows
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_pairs_are_made_by_the_library_that_is_quick_at_them(small, monkeypatch):
+    lines = torch.zeros(25, 48)[:, :33].copy_(wild((25, 33), torch.Generator().manual_seed(3)))
+    matmul, asked = np.matmul, []
+
+    def watched(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        asked.append(a.shape)
+        return matmul(a, b, out=out)
+
+    monkeypatch.setattr(products, "has_small_kernels", lambda: small)
+    monkeypatch.setattr(np, "matmul", watched)
+    found = pair_products(lines[:24], 4, torch.zeros(6, 20)).view(6, 5, 4)[:, :4]
+    assert bool(asked) is small
+    people = lines[:24].double().view(6, 4, 33)
+    assert torch.allclose(found.double(), people @ people.transpose(1, 2), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.privacy
