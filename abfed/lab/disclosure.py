@@ -327,6 +327,8 @@ def _in_written(written: Written, allowed: Allowed) -> Iterator[str]:
     words = list(written.words())
     for what in _in_text("\n".join(words), allowed):
         yield f"{what}, written in a picture"
+    if written.pixels:
+        yield "pixels within a picture that nobody can read: draw into its axes, not an image of it"
     if written.table:
         yield "a table that was drawn, not made from a release"
     elif any(map(is_printed, words)):

@@ -47,6 +47,7 @@ class _Heard:
         self.texts: list[dict[str, Any]] = []
         self.scales: list[dict[str, Any]] = []
         self.table = False
+        self.pixels = False
         self._axis: object = None
 
     def text(self, said: str, under: list[str]) -> None:
@@ -99,6 +100,7 @@ class _Watch:
         line = {
             "digests": [hashlib.sha256(one).hexdigest() for one in pictures],
             "texts": heard.texts, "scales": heard.scales, "table": heard.table,
+            "pixels": heard.pixels,
         }  # fmt: skip
         with self._told.open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
@@ -142,6 +144,13 @@ class _Watch:
         for heard in self._drawing:
             heard.table = heard.table or table.get_visible()
         return draw(table, *given, **more)
+
+    def on_image(self, draw: Callable[..., Any], image: Any, *given: Any, **more: Any) -> Any:
+        """An image in a figure: one that isn't a map of values to colours may be of words."""
+        if getattr(getattr(image, "_A", None), "ndim", 2) > 2:
+            for heard in self._drawing:
+                heard.pixels = True
+        return draw(image, *given, **more)
 
     def on_shape(self, make: Callable[..., Any], path: Any, *given: Any, **more: Any) -> Any:
         """`TextPath(xy, s, …)`."""
@@ -197,6 +206,7 @@ def _hook(owner: Any, name: str, hear: Callable[..., Any]) -> None:
 def _hooks(watch: _Watch) -> dict[str, Callable[[ModuleType], None]]:
     """What is hooked in each of matplotlib's modules, when it has been imported."""
     own: dict[str, tuple[str, str, Callable[..., Any]]] = {
+        "image": ("_ImageBase", "_make_image", watch.on_image),
         "text": ("Text", "draw", watch.on_text),
         "axis": ("Tick", "draw", watch.on_tick),
         "legend": ("Legend", "draw", watch.on_legend),

@@ -65,11 +65,13 @@ class Written:
         texts: words, each where it stands.
         scales: the ticks of each axis.
         table: whether a table is drawn in it.
+        pixels: whether a picture of colours stands in it, such as one that was drawn before.
     """
 
     texts: tuple[Text, ...] = ()
     scales: tuple[Scale, ...] = ()
     table: bool = False
+    pixels: bool = False
 
     def words(self) -> Iterator[str]:
         """All words, as they were given and as they are set."""
@@ -81,7 +83,10 @@ class Written:
     def __add__(self, other: Written) -> Written:
         """The same pixels can be drawn twice, with and without words that nobody sees."""
         return Written(
-            self.texts + other.texts, self.scales + other.scales, self.table or other.table
+            self.texts + other.texts,
+            self.scales + other.scales,
+            self.table or other.table,
+            self.pixels or other.pixels,
         )
 
 
@@ -129,7 +134,7 @@ def _written(said: Mapping[str, Any]) -> Written:
         Scale(str(one["name"]), tuple((str(said), float(at)) for said, at in one["ticks"]))
         for one in said["scales"]
     ]
-    return Written(tuple(texts), tuple(scales), bool(said["table"]))
+    return Written(tuple(texts), tuple(scales), bool(said["table"]), bool(said.get("pixels")))
 
 
 def as_set(said: str) -> str:

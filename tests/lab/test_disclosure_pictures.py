@@ -78,6 +78,23 @@ WRITTEN = {
             "Image(target.getvalue())"
         ),
     ),
+    "a picture of a picture": (
+        "nobody can read", "plt.title(jane); plt.imshow(plt.imread(io.BytesIO(saved())));",
+    ),
+    "a canvas in a picture": (
+        "nobody can read",
+        (
+            "canvas = plt.figure().canvas; plt.title(jane); canvas.draw(); plt.close()\n"
+            "plt.figimage(np.asarray(canvas.buffer_rgba())); plt.axes();"
+        ),
+    ),
+    "two pictures in an SVG": (
+        "nobody can read",
+        (
+            "forms('svg'); plt.title(jane); one = plt.imread(io.BytesIO(saved()))\n"
+            "plt.imshow(one); plt.imshow(one, alpha=.5);"
+        ),
+    ),
     "words in the file": ("words inside", "plt.title('x'); Image(saved(metadata={'Title': 'x'}))"),
     "an SVG": ("e-mail", "forms('svg'); plt.title(jane);"),
     "an SVG's outline": ("e-mail", "forms('svg'); plt.title(jane, path_effects=stroke);"),
