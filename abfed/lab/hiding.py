@@ -51,6 +51,8 @@ _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b
 _TEXTS = {"text/plain", "text/markdown", "text/latex"}
 _PICTURES = (PNG, SVG)
 _MARKUP = {"text/html", "text/markdown", SVG}
+_NOTE = re.compile(r"<!-- ([^<]*?) -->")
+_OF_CODE = re.compile(r"\s*(?:-+>\s*)?\d+\s|\s*(?:Cell In|File\b|Input In)")
 _IMAGE = re.compile(r"<img\b[^<>]*>", re.IGNORECASE)
 LEFT_OUT = f'<p class="soft">A picture is left out: a count below {SMALL} is written in it.</p>'
 
@@ -73,7 +75,9 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
         counted: which names count people.
         told: what is written in its pictures; one in which a small count is goes as a whole.
     """
-    small = (told or Told()).small(counted)
+    told = told or Told()
+    small = told.small(counted)
+    said = [set(told.by_digest[one].lines()) for one in small]
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -82,18 +86,25 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
                 case "error":
                     _in_error(output, counted)
                 case _:
-                    _in_pictures(output.get("data", {}), small)
+                    _in_pictures(output.get("data", {}), small, said)
                     _in_bundle(output.get("data", {}), counted)
     return document
 
 
-def _in_pictures(data: dict[str, Any], small: frozenset[str]) -> None:
-    """Leave out the pictures in which a small count is written, and say so in their place."""
+def _in_pictures(data: dict[str, Any], small: frozenset[str], said: Sequence[set[str]]) -> None:
+    """Leave out the pictures in which a small count is written, and say so in their place.
+
+    Args:
+        data: is changed.
+        small: their digests.
+        said: their words: a drawing that was written anew, as IPython's `SVG` does, has another
+            digest and the same comments.
+    """
     if not small:
         return
 
     def tells(picture: bytes, depth: int = 0) -> bool:
-        if digest_of(picture) in small:
+        if digest_of(picture) in small or _is_written_anew(picture, said):
             return True
         if depth == DEEPEST or b"data:" not in picture:
             return False
@@ -118,6 +129,14 @@ def _in_pictures(data: dict[str, Any], small: frozenset[str]) -> None:
         data[kind] = PACKED.sub(packed, _IMAGE.sub(image, data[kind]))
 
 
+def _is_written_anew(picture: bytes, said: Sequence[set[str]]) -> bool:
+    """Whether a drawing has all words of one of those in its comments."""
+    if b"<svg" not in picture:
+        return False
+    notes = {unescape(one) for one in _NOTE.findall(picture.decode(errors="replace"))}
+    return any(words <= notes for words in said)
+
+
 def _in_bundle(data: dict[str, Any], counted: Counted) -> None:
     for kind in _TEXTS & set(data):
         data[kind] = hidden_in_text(data[kind], counted)
@@ -129,12 +148,19 @@ def _in_bundle(data: dict[str, Any], counted: Counted) -> None:
 
 
 def _in_error(output: NotebookNode, counted: Counted) -> None:
-    """An error's own words; the lines of code above them are the notebook's."""
+    """An error's words, its notes and what it came from; lines of code are the notebook's."""
     said = output.evalue
     hidden = hidden_in_text(said, counted)
     if hidden != said:
         output.evalue = hidden
         output.traceback = [line.replace(said, hidden) for line in output.traceback]
+    output.traceback = [
+        "\n".join(
+            line if _OF_CODE.match(settled(line)) else hidden_in_text(line, counted)
+            for line in part.split("\n")
+        )
+        for part in output.traceback
+    ]
 
 
 def hidden_in_markup(markup: str, counted: Counted) -> str:

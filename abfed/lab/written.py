@@ -75,10 +75,17 @@ class Written:
 
     def words(self) -> Iterator[str]:
         """All words, as they were given and as they are set."""
-        given = [one.said for one in self.texts]
-        given += [said for scale in self.scales for said, _ in scale.ticks]
+        given = list(self._given())
         yield from given
         yield from (said for one in given if (said := as_set(one)) != one)
+
+    def lines(self) -> Iterator[str]:
+        """Each line of them, as a drawing has them in its comments."""
+        yield from (line for one in self._given() for line in one.splitlines() if line.strip())
+
+    def _given(self) -> Iterator[str]:
+        yield from (one.said for one in self.texts)
+        yield from (said for scale in self.scales for said, _ in scale.ticks)
 
     def __add__(self, other: Written) -> Written:
         """The same pixels can be drawn twice, with and without words that nobody sees."""

@@ -127,6 +127,7 @@ SMALL = {
     "two forms": "forms('svg', 'png'); plt.bar_label(plt.bar(['a', 'b'], [3, 40]));",
     "markup": "plt.bar_label(plt.bar(['a', 'b'], [3, 40])); within(saved())",
     "an SVG in markup": "plt.bar_label(plt.bar([1, 2], [3, 40])); within(saved('svg'), 'svg+xml')",
+    "an SVG written anew": "plt.bar_label(plt.bar(['a', 'b'], [3, 41])); SVG(saved('svg'))",
     "pixels beside markup": (
         "plt.text(0, 0, three); display({'text/html': '<p>x</p>', 'image/png': "
         "base64.b64encode(saved()).decode()}, raw=True)"

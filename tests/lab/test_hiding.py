@@ -267,3 +267,13 @@ def test_a_large_count_is_no_small_one_however_it_is_written():
     markup = hidden_in_markup(table(["a", "b"], rows, source=SOURCE, counts=[1]), COUNTED)
     assert "1.094e+04" in markup
     assert markup.count(HIDDEN) == 1
+
+
+@pytest.mark.privacy
+def test_what_an_error_came_from_and_its_notes_are_hidden_too():
+    lines = ["ValueError: opened: 3", "Cell In[3], line 1", "----> 1 n = 3", "E: no", "buyers: 4"]
+    error = new_output("error", ename="E", evalue="no", traceback=["\n".join(lines)])
+    document = hide_small(new_notebook(cells=[new_code_cell("x", outputs=[error])]), Counted())
+    assert document.cells[0].outputs[0].traceback[0].split("\n") == [
+        "ValueError: opened: < 10", *lines[1:4], "buyers: < 10",
+    ]  # fmt: skip
