@@ -186,7 +186,9 @@ class SteadyPasses:
         for place in reversed(range(self.stack.lowest, len(rooms))):
             layer, here = self.stack.layers[place], rooms[place]
             if here is None or not isinstance(layer, Linear):
-                signals = _pointwise(layer).backward(signals, passed[place])
+                found = _pointwise(layer).backward(signals, passed[place])
+                if found.data_ptr() != signals.data_ptr():
+                    signals.copy_(found)  # behind whose memory is one more line
                 continue
             theirs = here.signals if signals is here.back else signals[:, : layer.weight.shape[0]]
             if layer.trained:

@@ -28,8 +28,7 @@ def _by_book_keeping(network: nn.Module, batch: Batch, clip: float, loss: Loss) 
     stack = Stack.of(network)
     assert stack is not None
     assert stack.takes(batch.lines)
-    lines, labels, groups, _ = batch
-    return book_keeping_units(stack, lines, labels, groups, clip, loss)
+    return book_keeping_units(stack, batch.lines, batch.labels, batch.groups, clip, loss)
 
 
 class TestBookKeeping(ClippedSums):
@@ -53,7 +52,9 @@ def _as_trained(network: nn.Module, batch: Batch, clip: float, loss: Loss) -> Te
 
 class TestAsTrained(ClippedSums):
     way = staticmethod(_as_trained)
-    tolerance = 2e-4  # what rounding may add is taken off the bound
+    # what rounding may add is taken off the bound: half a rounding for each pair of 16 rows, of
+    # (Σ_j ‖g_j‖‖a_j‖)², which here is up to some forty times the square of what unlike rows leave
+    tolerance = 5e-4
     unlike = 1 << 20  # units: 2⁻²⁰ of the clip
 
 
