@@ -36,7 +36,11 @@ _MATH = re.compile(r"(?<!\\)\$")
 _TEN_TO = re.compile(r"10\^\{?([-−]?\d+)\}?")
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?|(?<!\\)[{}$]")
 _QUOTED = re.compile(r"\\(.)")
-_ALONE = re.compile(rf"({GROUPED}\.?(?:e[-+−]?\d{{1,2}})?)")
+_ALONE = re.compile(
+    rf"({GROUPED}\.?(?:e[-+−]?\d{{1,2}})?)"
+    rf"(?:\s?(?:/|(?:out )?of)\s?{GROUPED})?(?:\s?\([^()%]{{0,20}}%\))?\s?[*+!†‡]{{0,3}}"
+)
+"""A number, with or without what belongs to it: its whole, its share, a mark."""
 _TICK = re.compile(
     r"[^\d\s.+−-]{0,3}\s?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-−]?\d{1,2})?)\s?[^\d\s]{0,3}"
 )

@@ -312,7 +312,8 @@ def test_a_scale_is_told_from_figures_that_somebody_typed(ticks, small):
         ("3", ("epoch", "rounds"), False), ("3", ("Wave",), False), ("3.27", ("", "buyers"), True),
         ("3.27", ("", "revenue"), False), ("0.3", ("", "opened"), False), ("12", (), False),
         ("3 silos took part", (), False), ("n = 3", ("epoch", "rounds"), True), ("3 %", (), False),
-        ("−3", (), True), ("Day 3", (), False),
+        ("−3", (), True), ("Day 3", (), False), ("3/120", (), True), ("3 of 120", (), True),
+        ("3 (2.5 %)", (), True), ("3*", (), True), ("12/120", (), False), ("3/4", ("wave",), False),
     ],
 )  # fmt: skip
 def test_a_number_alone_is_judged_by_the_names_it_stands_under(said, under, small):

@@ -1,0 +1,16 @@
+"""What cells print is gathered in time that grows with it."""
+
+from nbformat.v4 import new_code_cell, new_notebook
+
+from abfed.lab.engine import execute
+from abfed.lab.kernels import Place, Spawned
+
+
+def test_a_long_line_takes_no_longer_for_its_length_and_what_is_printed_over_goes(tmp_path):
+    """With a search from each character to the end it takes hours: the suite's time-out ends it."""
+    printed = "print('x' * 10_000_000); print('half\\rwhole'); print('1\\r2\\r3\\r')"
+    document = new_notebook(cells=[new_code_cell(printed)])
+    done = execute(document, {}, Place(cwd=tmp_path), Spawned())
+    assert done.failure is None
+    (output,) = done.document.cells[0].outputs
+    assert output.text == "x" * 10_000_000 + "\nwhole\n3\r\n"
