@@ -110,7 +110,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONSAFEPATH": "1",  # the run's folder holds nothing to import
         "PYTHONDONTWRITEBYTECODE": "1",
-        "MPLBACKEND": "Agg",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as any Jupyter kernel has it
         "MPLCONFIGDIR": str(font_cache()),
         "MATPLOTLIBRC": str(_settings_of_matplotlib()),
         # One thread: sums come out the same whatever the machine's number of cores.
