@@ -3,9 +3,9 @@
 1. What a page could never carry isn't gathered: a cell that prints without end, or hundreds of
    megabytes, is stopped as soon as the notebook has shown `MOST` characters.
 2. Nothing of the cell that went over it is kept, and nothing that comes after is.
-3. What was printed over (`\\r`) is taken away in time that grows with the text: nbclient's own
-   pattern searches each line from each of its characters to its end. A line of 200,000 characters
-   took it 17 s, and one of ten million would take half a day, in which no time-out and no interrupt
+3. What was printed over (a carriage return) is taken away in time that grows with the text. The
+   pattern of nbclient searches each line from each of its characters to its end: 200,000 in one
+   line took it 17 s, and ten million would take half a day, in which no time-out and no interrupt
    is heard.
 """
 
