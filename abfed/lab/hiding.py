@@ -23,11 +23,11 @@ from html import escape, unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from abfed.lab.hidden_text import BOUND, GROUPED, SMALL, are_shares, hidden_in_text, read
+from abfed.lab.left_out import leave_out
 from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
 from abfed.lab.paragraphs import hidden_in_blocks
-from abfed.lab.pictures import DEEPEST, PACKED, PNG, SVG, content_of, packed_in
-from abfed.lab.written import Told, digest_of
+from abfed.lab.written import Told
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -49,12 +49,7 @@ _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b))")
 """A cell that is a number, with or without what belongs to it: its error, its share, its whole."""
 _TEXTS = {"text/plain", "text/markdown", "text/latex"}
-_PICTURES = (PNG, SVG)
-_MARKUP = {"text/html", "text/markdown", SVG}
-_NOTE = re.compile(r"<!-- ([^<]*?) -->")
 _OF_CODE = re.compile(r"\s*(?:-+>\s*)?\d+\s|\s*(?:Cell In|File\b|Input In)")
-_IMAGE = re.compile(r"<img\b[^<>]*>", re.IGNORECASE)
-LEFT_OUT = f'<p class="soft">A picture is left out: a count below {SMALL} is written in it.</p>'
 
 
 class _Cell(NamedTuple):
@@ -77,7 +72,6 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
     """
     told = told or Told()
     small = told.small(counted)
-    said = [set(told.by_digest[one].lines()) for one in small]
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -86,55 +80,9 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
                 case "error":
                     _in_error(output, counted)
                 case _:
-                    _in_pictures(output.get("data", {}), small, said)
+                    leave_out(output.get("data", {}), small, told)
                     _in_bundle(output.get("data", {}), counted)
     return document
-
-
-def _in_pictures(data: dict[str, Any], small: frozenset[str], said: Sequence[set[str]]) -> None:
-    """Leave out the pictures in which a small count is written, and say so in their place.
-
-    Args:
-        data: is changed.
-        small: their digests.
-        said: their words: a drawing that was written anew, as IPython's `SVG` does, has another
-            digest and the same comments.
-    """
-    if not small:
-        return
-
-    def tells(picture: bytes, depth: int = 0) -> bool:
-        if digest_of(picture) in small or _is_written_anew(picture, said):
-            return True
-        if depth == DEEPEST or b"data:" not in picture:
-            return False
-        return any(tells(one, depth + 1) for one in packed_in(picture.decode(errors="replace")))
-
-    def image(tag: re.Match[str]) -> str:
-        return LEFT_OUT if any(map(tells, packed_in(tag[0]))) else tag[0]
-
-    def packed(found: re.Match[str]) -> str:
-        return "data:," if any(map(tells, packed_in(found[0]))) else found[0]
-
-    shown = {kind: data[kind] for kind in _PICTURES if kind in data}
-    files = [
-        content_of(one) if kind == PNG else one.encode(errors="replace")
-        for kind, one in shown.items()
-    ]
-    if any(map(tells, files)):
-        for kind in {*shown, "text/plain"} & set(data):
-            del data[kind]
-        data.setdefault("text/html", LEFT_OUT)
-    for kind in _MARKUP & set(data):
-        data[kind] = PACKED.sub(packed, _IMAGE.sub(image, data[kind]))
-
-
-def _is_written_anew(picture: bytes, said: Sequence[set[str]]) -> bool:
-    """Whether a drawing has all words of one of those in its comments."""
-    if b"<svg" not in picture:
-        return False
-    notes = {unescape(one) for one in _NOTE.findall(picture.decode(errors="replace"))}
-    return any(words <= notes for words in said)
 
 
 def _in_bundle(data: dict[str, Any], counted: Counted) -> None:

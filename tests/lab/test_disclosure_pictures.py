@@ -12,8 +12,9 @@ from abfed.lab.counted import Counted
 from abfed.lab.disclosure import Allowed, findings
 from abfed.lab.engine import execute
 from abfed.lab.exporting import readable
-from abfed.lab.hiding import LEFT_OUT, hide_small
+from abfed.lab.hiding import hide_small
 from abfed.lab.kernels import Place, Spawned
+from abfed.lab.left_out import LEFT_OUT
 from abfed.lab.written import Scale, Text, Told, Written, as_set, shows_small
 from tests.lab.test_disclosure import html, kinds, png, shown, told_of
 
