@@ -2,8 +2,9 @@
 
 The square of a layer's gradient is Σ_jj' (g_j·g_j')(a_j·a_j') over pairs of a recipient's k rows,
 with inputs a (and 1 for the bias) and signals g (Li et al. 2022). It is made in float32, as long as
-numbers are many; what that may lose is a share of L² = (Σ_j ‖g_j‖‖a_j‖)², in whatever order sums
-are made: half a rounding for each number of an input and a signal, and for each of the k² terms.
+numbers are many; what that may lose is a share of L² = (Σ_j ‖g_j‖‖a_j‖)²: half a rounding for each
+number of an input and a signal, in whatever order those are added, and for each addition that one
+of the k² terms goes through (`steady.added_pairs`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from abfed.learning.design_matrix import Integers
 from abfed.learning.parts import START, Part
 from abfed.learning.products import pair_products
 from abfed.learning.stacks import Layer
-from abfed.learning.steady import Scratch, added
+from abfed.learning.steady import Scratch, added, added_pairs
 from abfed.learning.steady_passes import Plain
 from abfed.learning.steady_sums import VANISHED
 
@@ -81,7 +82,7 @@ def pair_squares(
         length *= 1.0 + (1.05 * max(numbers) + MOST_ROWS + 32.0) * SINGLE
         length *= length
         whole += length
-        length *= (1.05 * (sum(numbers) + MOST_ROWS**2) + 32.0) * SINGLE
+        length *= (1.05 * (sum(numbers) + 2 * MOST_ROWS) + 32.0) * SINGLE
         square *= 1.0 / PAIRED
         squared += square
         squared += length
@@ -126,7 +127,7 @@ def _sums_of_pairs(
         out[0, place] = added(alone[0]).numpy()[:many]
         np.multiply(sides[1], np.float32(PAIRED), out=found)
         np.multiply(found[:there], inner, out=found[:there])
-        out[1, place] = added(both[0]).numpy()[:many]
+        out[1, place] = added_pairs(both[0], rows).numpy()[:many]
 
 
 def _room(scratch: Scratch, name: str, layers: int, count: int, numbers: int) -> Tensor:

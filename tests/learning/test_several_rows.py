@@ -89,6 +89,20 @@ def test_weighted_sums_of_lines_that_belong_together(numbers, rows):
 
 
 @pytest.mark.privacy
+@pytest.mark.parametrize("rows", [5, 7, 16])
+def test_what_stands_in_other_lines_is_added_after_a_lines_own_pairs(rows):
+    """Two huge numbers that cancel swallow a one of another line, if that comes between them."""
+    places = list(itertools.product(range(rows), repeat=2))
+    pairs = torch.zeros(len(places), len(places), rows, rows)
+    for turn, (line, ones) in enumerate(places):
+        for other, (first, second) in enumerate(places):
+            pairs[turn, other, first, line] += 2.0**60
+            pairs[turn, other, second, line] -= 2.0**60
+            pairs[turn, other, ones, line - 1] = 1.0
+    assert bool((steady.added_pairs(pairs.flatten(2).flatten(0, 1), rows) == 1.0).all())
+
+
+@pytest.mark.privacy
 @pytest.mark.parametrize("sizes", [(24, 1), (24, 64, 2), (9, 12, 1)])
 def test_recipients_with_unlike_numbers_of_rows_share_blocks_and_nothing_else(sizes, monkeypatch):
     """What is added for each is what it would be alone, whoever has other numbers of rows."""
