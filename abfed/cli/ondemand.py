@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
+from typer.utils import get_params_from_function
 
 
 class Command(NamedTuple):
@@ -66,6 +67,18 @@ def _let_click_hint(group: Any) -> None:
             _let_click_hint(command)
 
 
+def _describe_arguments(command: Any) -> None:
+    """Say again what arguments are: click 8.5 has a `help` of its own, and empties Typer's."""
+    for verb in getattr(command, "commands", {}).values():
+        _describe_arguments(verb)
+    arguments = [one for one in command.params if isinstance(one, TyperArgument)]
+    if arguments and command.callback is not None:
+        said = get_params_from_function(command.callback)
+        for one in arguments:
+            if one.name in said:
+                one.help = said[one.name].default.help
+
+
 def load(name: str, command: Command) -> Any:
     """A command of the table: its module's `app`, or its function of this name."""
     module = import_module(f"abfed.cli.{command.module}")
@@ -73,8 +86,11 @@ def load(name: str, command: Command) -> Any:
         group = typer.main.get_group(module.app)  # also where it has one verb
         group.name = name
         _let_click_hint(group)
+        _describe_arguments(group)
         return group
     found = getattr(module, name.replace("-", "_"))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(found)
-    return typer.main.get_command(single)
+    made = typer.main.get_command(single)
+    _describe_arguments(made)
+    return made

@@ -64,7 +64,8 @@ def check_bounds(
         raise InputError(
             f"parameter {name!r} is out of range",
             where=where,
-            why=f"it must be {comment.partition(':')[0]}",
+            why=f"{'each of its numbers' if told['each'] else 'it'} must be "
+            f"{told[0].rstrip(':').removeprefix('each ')}",
             do="give numbers with commas between them" if told["each"] else "give such a number",
         )
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from abfed.lab.page import paragraph, table
-from abfed.lab.units import percent
+from abfed.lab.units import NBSP, percent
 from abfed.privacy.attack import most_found, surest
 from abfed.protocol.modelling import MultiKrum, TrimmedMean
 from abfed.protocol.printable import counted
@@ -39,8 +39,8 @@ def attacks_on(run: Run) -> list[Attack]:
         Attack(
             "Finding out whether one person is in the data, from all that was released",
             f"noise on every figure, for {plan.privacy.unit.sentence}",
-            f"who knows all else, and thinks it as likely as not, is at most "
-            f"{_up(surest(epsilon))} sure (but for a chance of {delta:g}); a test with "
+            f"who knows all else, and thinks it as likely as not, is "
+            f"{_sure(epsilon)} (but for a chance of {delta:g}); a test with "
             f"{percent(FALSE_ALARMS)} of false alarms finds them in at most "
             f"{_up(most_found(epsilon, delta, FALSE_ALARMS))} of cases",
         ),
@@ -72,7 +72,7 @@ def attacks_on(run: Run) -> list[Attack]:
         Attack(
             "Knowing somebody to be with several of the brands",
             "nothing: each brand answers for its own people",
-            f"costs add: with all {brands}, at most {_up(surest(len(run.silos) * epsilon))} sure",
+            f"costs add: with all {brands}, {_sure(len(run.silos) * epsilon)}",
         ),
     ]
     return known
@@ -96,7 +96,7 @@ def _of_all_plans(run: Run) -> str:
     budgets = run.ledger["epsilon_total"]
     if budgets.notna().all():
         whole = float(budgets.max())
-        return f"over all plans for ever at most {_up(surest(whole))} sure (ε = {whole:g})"
+        return f"over all plans for ever {_sure(whole)} (ε{NBSP}={NBSP}{whole:g})"
     return "over all plans for ever what the brands' budgets allow, which not all of them show"
 
 
@@ -129,6 +129,16 @@ def _together(run: Run) -> tuple[str, str]:
         f"noise that counts on at most {counted(colluders, 'brand')} telling what they added",
         "with more of them, less noise than was promised, down to each brand's own share of it",
     )
+
+
+def _sure(epsilon: float) -> str:
+    """How sure somebody becomes at most, with the digits that tell it from certainty."""
+    doubt = 1.0 - surest(epsilon)
+    if doubt < 1e-6:
+        return "as good as sure"
+    places = max(1, math.ceil(-math.log10(doubt)) - 2)
+    whole = math.ceil(100 * (1.0 - doubt) * 10**places) / 10**places
+    return f"at most {percent(whole / 100, places)} sure"
 
 
 def _up(share: float) -> str:

@@ -31,10 +31,16 @@ from abfed.protocol.errors import InputError
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-OURS = ("run_folder", "plan_file", "runs_folder", "review_file")
-"""Parameters that follow from what the report is about: a run, a plan, all runs, a review."""
+OURS = {
+    "run_folder": ("a run", "RUN"),
+    "plan_file": ("a plan", "PLAN"),
+    "runs_folder": ("all runs", "all"),
+    "review_file": ("a security review", "security"),
+}
+"""Parameters that follow from what the report is about: what that is, and how it is typed."""
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 FORMAT = 4  # nbformat's major version
 LONGEST = 200  # characters of a text; longer ones are data, not parameters
 LARGEST = (1 << 53) - 1  # a whole number; larger ones aren't the same in each reader of JSON
@@ -250,9 +256,11 @@ def _typed(name: str, kind: str, value: Any, where: str) -> Any:
         return float(value)
     if type(value) is not TYPES[kind] or not finite:
         raise InputError(
-            f"parameter {name!r} must be a {'finite ' if kind == 'float' else ''}{kind}",
+            f"parameter {name!r} must be {KINDS[kind]}",
             where=where,
-            why=f"a {type(value).__name__} was given{'' if finite else ', too big'}",
+            why=f"{KINDS.get(type(value).__name__, 'something else')} was given"
+            if finite
+            else "it is too large, infinite, or no number at all",
         )
     if isinstance(value, str):
         looks = secret_shape(value)
@@ -326,7 +334,5 @@ def _read_text(name: str, kind: str, text: str, where: str) -> Any:
                 return text
     except (ValueError, KeyError) as cause:
         raise InputError(
-            f"parameter {name!r} must be a {kind}",
-            where=where,
-            do=f"give {'true or false' if kind == 'bool' else 'a number'}",
+            f"parameter {name!r} must be {KINDS[kind]}", where=where, do=f"give {KINDS[kind]}"
         ) from cause

@@ -35,6 +35,7 @@ from abfed.privacy.accounting import gaussian_multiplier
 from abfed.protocol.errors import InputError
 from abfed.protocol.metrics import Proportion
 from abfed.protocol.plan import Plan
+from abfed.protocol.printable import counted
 from abfed.stats.readouts import read_arms
 from abfed.stats.totals import SCALE, Layout, SiloTotals
 
@@ -222,7 +223,8 @@ def headline(plan: Plan, grid: Grid, found: pd.DataFrame, *, alpha: float = 0.05
     return (
         '<section class="first"><div class="kicker">Privacy and utility</div>'
         f"<h1>{escape(plan.report.title or plan.name)}: what privacy costs</h1>"
-        f'<div class="soft">{len(found)} settings, {grid.repetitions:,} experiments each</div>'
+        f'<div class="soft">{counted(len(found), "setting")}, {grid.repetitions:,} experiments '
+        "each</div>"
         f'<div class="warn">{paragraph(note)}</div>'
         f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
     )
@@ -233,9 +235,9 @@ def reading(found: pd.DataFrame, grid: Grid, alpha: float) -> str:
     spread = 1.96 * math.sqrt(alpha * (1 - alpha) / grid.repetitions)
     enough = found[found["power"] >= 0.8].sort_values(["epsilon", "brands", "size"])
     start = (
-        f"Intervals covered the truth in {percent(found['coverage'].min())} to "
-        f"{percent(found['coverage'].max())} of experiments ({level(alpha)} is due; "
-        f"{grid.repetitions:,} of them tell each setting’s share to {100 * spread:.1f} points)."
+        f"Intervals covered the truth in {percent(found['coverage'].mean(), 1)} of experiments "
+        f"({level(alpha)} is due), {_ends(found['coverage'])}; {grid.repetitions:,} experiments "
+        f"tell a setting’s share to {100 * spread:.1f} points."
     )
     if enough.empty:
         return f"{start} In no setting was the effect found in four of five experiments."
@@ -245,6 +247,12 @@ def reading(found: pd.DataFrame, grid: Grid, alpha: float) -> str:
         f"{best['epsilon']:g} on, there with {int(best['brands'])} "
         f"brand{'s' if best['brands'] != 1 else ''} of about {count(best['size'])} recipients."
     )
+
+
+def _ends(shares: pd.Series[float]) -> str:
+    """The lowest and the highest of some shares, where they can be told apart."""
+    low, high = percent(shares.min()), percent(shares.max())
+    return f"{low} in each setting" if low == high else f"{low} to {high} by setting"
 
 
 def results(found: pd.DataFrame) -> str:

@@ -131,12 +131,17 @@ def order(
     declared = declared_parameters(document, where=path.name)
     needed = [one for one in OURS if one in declared]
     if not set(needed) & set(subject.set_by_us):
+        about = [OURS[one][0] for one in needed]
+        typed = [
+            f"`abfed report {OURS[one][1]} --notebook {notebook or subject.notebook}`"
+            for one in needed
+        ]
+        is_about = next(OURS[one][0] for one in OURS if one in subject.set_by_us)
         raise InputError(
-            f"the notebook needs {' and '.join(needed)}",
+            f"the notebook is about {' or '.join(about) or 'nothing'}",
             where=path.name,
-            why=f"this report is about a {subject.facts['kind']}",
-            do="name a run where it needs run_folder, a plan's file where it needs plan_file, "
-            "`all` where it needs runs_folder, `security` where it needs review_file",
+            why=f"this report would be about {is_about}",
+            do=" or ".join(typed) or f"declare one of {', '.join(OURS)} among its parameters",
         )
     given = checked_parameters(
         declared, parameters or {}, where=path.name, choices=subject.choices

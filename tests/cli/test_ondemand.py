@@ -83,3 +83,19 @@ def test_the_package_runs_as_the_console_script_does():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "PLAN" in done.stderr
+
+
+def _arguments(command, name):
+    """Every argument of a command and of those below it, with what is said of it."""
+    for verb, one in getattr(command, "commands", {}).items():
+        yield from _arguments(one, f"{name} {verb}")
+    for one in command.params:
+        if isinstance(one, click.Argument):
+            yield f"{name} {one.name}", one.help
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_help_says_what_each_argument_is(name):
+    """click 8.5 emptied Typer's words for all of them."""
+    told = dict(_arguments(load(name, entry.COMMANDS[name]), name))
+    assert not [argument for argument, said in told.items() if not said]

@@ -38,6 +38,16 @@ def test_a_comment_says_what_is_allowed(comment, good, bad):
         assert caught.value.do
 
 
+def test_a_refusal_says_of_what_the_range_is():
+    for comment, value, why in [
+        ("each from 0.1 to 10: sizes", "0", "each of its numbers must be from 0.1 to 10"),
+        ("between 0 and 1: a level", 2.0, "it must be between 0 and 1"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            check_bounds("value", value, comment, BRANDS, where="test")
+        assert caught.value.why == why
+
+
 def test_the_nearest_brand_is_named_and_none_where_noise_was_added_once():
     with pytest.raises(InputError) as caught:
         check_bounds("brand", "aurra", "one of brands", BRANDS, where="test")
@@ -76,6 +86,24 @@ def test_the_command_refuses_them_and_starts_nothing(tmp_path, name, value):
     loaded = {one.rpartition("|")[2].strip() for one in done.stderr.splitlines()}
     assert not loaded & {"papermill", "numpy", "pandas", "jupyter_client"}
     assert not list((workspace / "reports").iterdir())
+
+
+def test_a_notebook_about_something_else_says_how_it_is_asked_for(tmp_path):
+    run = make_run(tmp_path / "workspace", statistics_only())
+    subject = of_run(run)
+    with pytest.raises(InputError) as caught:
+        order(subject, notebook="security_review")
+    assert "a security review" in caught.value.what
+    assert caught.value.why == "this report would be about a run"
+    assert caught.value.do == "`abfed report security --notebook security_review`"
+    alone = tmp_path / "alone.ipynb"
+    source = json.loads(find_notebook("ab_readout").read_text())
+    (cell,) = [one for one in source["cells"] if "parameters" in str(one["metadata"])]
+    cell["source"] = "alpha: float = 0.05"
+    alone.write_text(json.dumps(source))
+    with pytest.raises(InputError, match="about nothing") as caught:
+        order(subject, notebook=str(alone))
+    assert "run_folder" in caught.value.do
 
 
 def test_a_plans_file_cannot_change_for_whom_a_run_is(tmp_path):

@@ -44,7 +44,11 @@ def test_what_is_left_follows_from_what_was_charged(
     assert "at most 75.0% sure (but for a chance of 1e-06)" in told["Finding"]
     assert "in at most 3.1% of cases" in told["Finding"]  # 3 × 1 % and δ, rounded against us
     assert "at most 96.5% sure" in told["Knowing"]
-    assert "at most 95.3% sure (ε = 3)" in told["Taking"]
+    assert "at most 95.3% sure (ε=3)" in told["Taking"]
+    large = left(costing(monkeypatch, run, 4.0, 10.0))  # certainty is nobody's "at most"
+    assert "at most 99.996% sure (ε=10)" in large["Taking"]
+    assert "at most 99.9994% sure" in large["Knowing"]
+    assert "as good as sure (ε=50)" in left(costing(monkeypatch, run, 4.0, 50.0))["Taking"]
     hidden = left(costing(monkeypatch, run, 1.0, math.nan))
     assert "which not all of them show" in hidden["Taking"]
 

@@ -52,6 +52,21 @@ def test_values_of_another_type_are_refused(name, value):
         checked_parameters(DECLARED, {name: value}, where="test")
 
 
+def test_a_refusal_of_a_type_says_it_in_words():
+    for name, value, what, why in [
+        ("alpha", float("nan"), "a number", "it is too large, infinite, or no number at all"),
+        ("alpha", "0.05", "a number", "a text was given"),
+        ("rounds", 1.5, "a whole number", "a number was given"),
+        ("short", None, "true or false", "something else was given"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            checked_parameters(DECLARED, {name: value}, where="test")
+        assert (caught.value.what, caught.value.why) == (f"parameter {name!r} must be {what}", why)
+    with pytest.raises(InputError) as caught:
+        read_texts([("rounds", "7.5")], DECLARED, where="test")
+    assert caught.value.do == "give a whole number"
+
+
 def test_values_of_the_type_pass():
     values = {"alpha": 1, "rounds": 5, "short": True, "brand": "aurora-spring-0a1b2c3d4e"}
     checked = checked_parameters(DECLARED, values, where="test")

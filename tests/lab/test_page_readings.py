@@ -286,10 +286,12 @@ def test_what_is_due_to_intervals_follows_from_their_level():
                           "coverage": [0.78, 0.83], "power": [0.1, 0.2]})  # fmt: skip
     grid = Grid((1.0,), (1,), (500,), 400, 1)
     assert pages_utility.reading(cells, grid, 0.2) == (
-        "Intervals covered the truth in 78\xa0% to 83\xa0% of experiments (80\xa0% is due; 400 of "
-        "them tell each setting’s share to 3.9 points). "
+        "Intervals covered the truth in 80.5\xa0% of experiments (80\xa0% is due), 78\xa0% to "
+        "83\xa0% by setting; 400 experiments tell a setting’s share to 3.9 points. "
         "In no setting was the effect found in four of five experiments."
     )
+    alone = pages_utility.reading(cells.tail(1), grid, 0.2)
+    assert "83.0\xa0% of experiments (80\xa0% is due), 83\xa0% in each setting;" in alone
 
 
 @pytest.mark.parametrize("drowned", ["auc", "log_loss", None])
