@@ -28,6 +28,7 @@ from bench_utility import (  # type: ignore[import-not-found]  # it lies beside
     DESIGN,
     NUMBERS,
     Floats,
+    at_least,
     auc,
     optimum,
     part,
@@ -124,6 +125,13 @@ def models(silos: list[RecipientRows], asked: Schedule, multiplier: float) -> li
     return found
 
 
+def told(gaps: list[float]) -> str:
+    """Their mean and its standard error, which one split alone doesn't have."""
+    if len(gaps) < 2:
+        return f"{np.mean(gaps):+.4f} (one split: no standard error)"
+    return f"{np.mean(gaps):+.4f} ± {np.std(gaps, ddof=1) / len(gaps) ** 0.5:.4f}"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,7 +139,7 @@ def main() -> None:
         Path(__file__).resolve().parents[2] / "shared/data/hillstrom.csv"
     )
     parser.add_argument("--file", type=Path, default=Path(default))
-    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--splits", type=at_least(1), default=5)
     parser.add_argument("--epsilon", type=float, default=1.0)
     options = parser.parse_args()
     for name in ("made-up brands", "Hillstrom"):
@@ -159,10 +167,9 @@ def main() -> None:
                     lost.setdefault((asked, kind), []).append(gap)
         print(f"\n{name}, ε = {options.epsilon:g}: pooled AUC {np.mean(pooled):.4f}")
         for (asked, kind), gaps in lost.items():
-            error = np.std(gaps, ddof=1) / len(gaps) ** 0.5
             print(
                 f"  {asked.rounds:2d} × {asked.local_steps}, rate {asked.rate:g}, learning rate"
-                f" {asked.learning_rate:g}, {kind:12s} {np.mean(gaps):+.4f} ± {error:.4f}"
+                f" {asked.learning_rate:g}, {kind:12s} {told(gaps)}"
             )
 
 

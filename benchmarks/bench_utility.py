@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -160,6 +161,18 @@ def private(silos: list[RecipientRows], multiplier: float, *, once: bool) -> tup
     return parameters.vector.double().numpy(), mean.numpy()
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """For argparse: a whole number from there on."""
+
+    def whole(text: str) -> int:
+        if (number := int(text)) < least:
+            message = f"must be at least {least}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return whole
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -167,7 +180,7 @@ def main() -> None:
         Path(__file__).resolve().parents[2] / "shared/data/hillstrom.csv"
     )
     parser.add_argument("--file", type=Path, default=Path(default))
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=at_least(2), default=10, help="an sd takes two")
     parser.add_argument("--first", type=int, default=0, help="seed of the first split")
     parser.add_argument("--epsilon", type=float, default=1.0)
     options = parser.parse_args()

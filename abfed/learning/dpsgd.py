@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from abfed.learning.batches import Batch, InMemory, TrainingRows
 from abfed.learning.design_matrix import RecipientRows
-from abfed.learning.fitting import check_fits, check_given
+from abfed.learning.fitting import check_fits, check_given, check_kept, check_number
 from abfed.learning.gradients import BatchGradients
 from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
@@ -79,9 +79,12 @@ def train_round(
 
     Raises:
         ValueError: a noise multiplier or expected batch that would leave the release unprotected,
-            or a network that draws random numbers of its own, or doesn't fit these rows.
-        TypeError: something else stands in the place of network, data, settings or noise.
+            a network or loss that doesn't fit these rows, a network that draws random numbers of
+            its own, or a checkpoint that no step of this round left.
+        TypeError: something else stands in an argument's place.
     """
+    check_number("noise_multiplier", noise_multiplier)
+    check_number("expected_batch", expected_batch)
     if not 0 < noise_multiplier <= LARGEST_MULTIPLIER:
         message = (
             f"the noise multiplier must be positive and at most {LARGEST_MULTIPLIER:g}, "
@@ -91,7 +94,7 @@ def train_round(
     if not (math.isfinite(expected_batch) and expected_batch >= 1):
         message = f"the expected batch must be at least 1, not {expected_batch}"
         raise ValueError(message)
-    check_given(network, data, settings, noise)
+    check_given(network, data, settings, noise, loss, checkpoint)
     rows = InMemory(data) if isinstance(data, RecipientRows) else data
     before = parameters_of(network)
     with one_thread(), torch.no_grad():
@@ -99,7 +102,7 @@ def train_round(
         gradients = BatchGradients(network, loss, expected=expected_batch)
         rate = settings.learning_rate / expected_batch
         pull = settings.learning_rate * settings.proximal
-        progress = _Progress(checkpoint, parameters)
+        progress = _Progress(checkpoint, parameters, settings.local_steps)
         with progress:
             for step, batch in _steps(rows, settings, noise, first=progress.taken):
                 if step == progress.first:
@@ -141,10 +144,11 @@ def summed_step(
 
     Raises:
         ValueError: a share that is no noise, a plan of more than one step a round, or a network
-            that doesn't fit these rows.
-        TypeError: something else stands in the place of network, data, settings or noise.
+            or loss that doesn't fit these rows.
+        TypeError: something else stands in an argument's place.
     """
-    check_given(network, data, settings, noise)
+    check_number("share", share)
+    check_given(network, data, settings, noise, loss)
     if not 0 < share <= LARGEST_MULTIPLIER or settings.local_steps != 1:
         message = f"one step with a share of noise, not {settings.local_steps} with {share}"
         raise ValueError(message)
@@ -214,17 +218,15 @@ class _Progress:
 
     __slots__ = ("_checkpoint", "_kept", "_parameters", "_since", "first", "taken")
 
-    def __init__(self, checkpoint: Checkpoint | None, parameters: Parameters) -> None:
+    def __init__(self, checkpoint: Checkpoint | None, parameters: Parameters, steps: int) -> None:
         self._checkpoint = checkpoint
         self._parameters = parameters
         self.taken = 0
         found = None if checkpoint is None else checkpoint.load()
         if found is not None:
-            self.taken = found[0]
-            if found[1].size != parameters.vector.numel():
-                message = "the checkpoint is of another round"
-                raise ValueError(message)
-            parameters.vector.copy_(torch.from_numpy(found[1]))
+            numbers = parameters.vector.numel()
+            self.taken, kept = check_kept(found, steps=steps, numbers=numbers)
+            parameters.vector.copy_(torch.from_numpy(kept))
         self._kept = self.first = self.taken
         self._since = time.monotonic()
 

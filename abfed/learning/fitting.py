@@ -9,10 +9,12 @@ in memory, their own, must agree with one another and with their design besides.
 from __future__ import annotations
 
 import copy
+from numbers import Real
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
 from abfed.learning.design_matrix import RecipientRows
@@ -20,14 +22,23 @@ from abfed.learning.losses import HeadsLoss, Loss
 from abfed.protocol.modelling import Training
 
 
-def check_given(network: object, data: object, settings: object, noise: object) -> None:
-    """Refuse what isn't a network, rows, settings and a source of noise, and rows that don't agree.
+def check_given(
+    network: object,
+    data: object,
+    settings: object,
+    noise: object,
+    loss: object,
+    checkpoint: object = None,
+) -> None:
+    """Refuse what can't be what its name says, and rows that don't agree.
 
     Args:
         network: looked at by `check_trainable` too.
         data: rows in memory are looked over as a whole; what a silo has prepared is as it made it.
         settings: of the training.
         noise: where batches and noise come from.
+        loss: what is made small; tried by `check_fits` too.
+        checkpoint: where a round is taken up again, or None.
 
     Raises:
         TypeError: one of them is something else; says which, and what is wanted.
@@ -39,7 +50,10 @@ def check_given(network: object, data: object, settings: object, noise: object) 
         ("data", data, kept or isinstance(data, RecipientRows), "RecipientRows or TrainingRows"),
         ("settings", settings, isinstance(settings, Training), "abfed.protocol.modelling.Training"),
         ("noise", noise, hasattr(noise, "poisson_batch"), "a source of noise, as SystemNoise()"),
-    )
+        ("loss", loss, _has(loss, "total", "signals"), "a loss, as LOGISTIC of learning.losses"),
+        ("checkpoint", checkpoint, checkpoint is None or _has(checkpoint, "load", "save"),
+         "None or a Checkpoint, with load() and save()"),
+    )  # fmt: skip
     for name, given, fits, what in wanted:
         if isinstance(given, type):
             message = f"{name} must be {what}, not the class {given.__name__}"
@@ -51,6 +65,47 @@ def check_given(network: object, data: object, settings: object, noise: object) 
         check_rows(data)
     if isinstance(network, nn.Module):
         check_trainable(network)
+
+
+def check_number(name: str, given: object) -> None:
+    """Refuse what can't be compared with a bound.
+
+    Raises:
+        TypeError: says which argument it is.
+    """
+    if isinstance(given, bool) or not isinstance(given, Real):
+        message = f"{name} must be a number, not {type(given).__name__}"
+        raise TypeError(message)
+
+
+def _has(given: object, *names: str) -> bool:
+    return all(callable(getattr(given, name, None)) for name in names)
+
+
+def check_kept(found: object, *, steps: int, numbers: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """What a checkpoint holds, if a round of so many steps and parameters can go on from there.
+
+    Raises:
+        ValueError: says what is wrong with it, and what to do.
+    """
+    wrong = ""
+    match found:
+        case (int() | np.integer() as taken, np.ndarray() as kept) if kept.dtype.kind == "f":
+            if not 0 <= taken <= steps:
+                wrong = f"it says that {taken} steps were taken, and the round has {steps}"
+            elif kept.size != numbers:
+                wrong = f"it holds {kept.size} parameters, and {numbers} are trained"
+            elif not np.isfinite(kept).all():
+                wrong = "it holds a number that is not finite"
+            else:
+                return int(taken), kept.astype(np.float32).ravel()
+        case _:
+            wrong = "its load() gives no number of steps with an array of floats"
+    message = (
+        f"the checkpoint is damaged, or of another round: {wrong}; "
+        "train the round without it, from its first step"
+    )
+    raise ValueError(message)
 
 
 def check_rows(data: RecipientRows) -> None:
@@ -129,6 +184,12 @@ def check_fits(network: nn.Module, batch: Batch, loss: Loss) -> None:
         )
         raise ValueError(message) from error
     told = 1 if labels.dim() == 1 else int(labels.shape[1])
+    if isinstance(loss, HeadsLoss) and told != loss.heads.labels:
+        message = (
+            f"rows have {told} labels each, and the loss reads {loss.heads.labels}: "
+            "outcomes, then what was bought, then the arm's code, as its heads say"
+        )
+        raise ValueError(message)
     wanted = loss.heads.outputs if isinstance(loss, HeadsLoss) else told
     if given != wanted:
         message = (
@@ -136,3 +197,25 @@ def check_fits(network: nn.Module, batch: Batch, loss: Loss) -> None:
             f"labels for: make its last layer nn.Linear(…, {wanted})"
         )
         raise ValueError(message)
+    _check_tells(loss, torch.zeros_like(found), torch.zeros(1, *labels.shape[1:]))
+
+
+def _check_tells(loss: Loss, scores: Tensor, labels: Tensor) -> None:
+    """Refuse a loss whose two sides can't be had of a row of zeros.
+
+    Raises:
+        ValueError: says which, and what it should be.
+    """
+    for name, shape in (("total", ()), ("signals", scores.shape)):
+        try:
+            found = getattr(loss, name)(scores, labels)
+        except (RuntimeError, IndexError, TypeError, AttributeError, ValueError, KeyError) as error:
+            message = f"the loss's {name}(scores, labels) ends in an error: {error}"
+            raise ValueError(message) from error
+        if not isinstance(found, Tensor) or found.shape != shape:
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found)
+            message = (
+                f"the loss's {name}(scores, labels) must be a tensor of shape {tuple(shape)}, "
+                f"not {what}"
+            )
+            raise ValueError(message)

@@ -11,6 +11,8 @@ from torch import nn
 
 from abfed.learning.design_matrix import Design, RecipientRows
 from abfed.learning.dpsgd import summed_step, train_round
+from abfed.learning.heads import Heads
+from abfed.learning.losses import LOGISTIC, HeadsLoss, LogisticLoss
 from abfed.privacy.mechanisms import SystemNoise
 from abfed.protocol.modelling import Training
 from abfed.protocol.schema import NumericFeature
@@ -81,6 +83,9 @@ OTHERS = [
     ({"data": ROWS.features}, "data must be RecipientRows or TrainingRows, not ndarray"),
     ({"settings": {"local_steps": 1}}, "settings must be .*Training, not dict"),
     ({"noise": None}, "noise must be a source of noise, .* not NoneType"),
+    ({"loss": "logistic"}, "loss must be a loss, as LOGISTIC .* not str"),
+    ({"loss": LogisticLoss}, "loss must be .* not the class LogisticLoss"),
+    ({"loss": nn.BCEWithLogitsLoss()}, "loss must be .* not BCEWithLogitsLoss"),
 ]
 
 
@@ -95,6 +100,96 @@ def refused(kind: type[Exception], changes: dict[str, object], words: str) -> No
 @pytest.mark.parametrize(("changes", "words"), OTHERS)
 def test_something_else_in_its_place_is_named(changes, words):
     refused(TypeError, changes, words)
+
+
+class Telling(LogisticLoss):
+    """A loss of one's own that tells something else."""
+
+    def __init__(self, side: str, told: object) -> None:
+        object.__setattr__(self, "side", side)
+        object.__setattr__(self, "told", told)
+
+    def _tell(self, side: str, scores, labels) -> object:
+        if side != self.side:
+            return getattr(LOGISTIC, side)(scores, labels)
+        return self.told(scores) if callable(self.told) else self.told
+
+    def total(self, scores, labels):
+        return self._tell("total", scores, labels)
+
+    def signals(self, scores, labels):
+        return self._tell("signals", scores, labels)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.GELU])
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (
+            Telling("total", 1.0),
+            r"total\(scores, labels\) must be a tensor of shape \(\), not .*float",
+        ),
+        (Telling("total", lambda scores: scores), r"total.* of shape \(\), not shape \(1, 1\)"),
+        (Telling("signals", None), r"signals.* a tensor of shape \(1, 1\), not .*NoneType"),
+        (
+            Telling("signals", lambda scores: scores.nothing),
+            "signals.* in an error: .*nothing",
+        ),
+        (HeadsLoss(Heads(outcomes=("a", "b"))), "rows have 1 labels each, and the loss reads 2"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused_before_a_step(loss, words, act):
+    refused(ValueError, {"loss": loss, "network": perceptron(act=act)}, words)
+
+
+@pytest.mark.parametrize("amount", ["1.0", None, True, np.ones(1)])
+def test_what_is_no_number_is_named(amount):
+    given = GIVEN | {"noise": SystemNoise()}
+    with pytest.raises(TypeError, match="noise_multiplier must be a number, not "):
+        train_round(**given, noise_multiplier=amount, expected_batch=6.0)
+    with pytest.raises(TypeError, match="expected_batch must be a number, not "):
+        train_round(**given, noise_multiplier=1.0, expected_batch=amount)
+    with pytest.raises(TypeError, match="share must be a number, not "):
+        summed_step(**given, share=amount)
+
+
+class Holding:
+    """A checkpoint that holds this."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def load(self) -> object:
+        return self.found
+
+    def save(self, taken: int, parameters: object) -> None:
+        raise AssertionError(taken)
+
+
+NUMBERS = sum(each.numel() for each in GIVEN["network"].parameters())
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("1", "checkpoint must be None or a Checkpoint"),
+        (Holding, "checkpoint must be .* not the class Holding"),
+        (Holding(3), r"its load\(\) gives no number of steps"),
+        (Holding((1, None)), r"its load\(\) gives no number of steps"),
+        (Holding(("1", np.zeros(NUMBERS))), r"its load\(\) gives no number of steps"),
+        (Holding((0, np.zeros(NUMBERS, dtype=object))), r"its load\(\) gives no number of steps"),
+        (Holding((2, np.zeros(NUMBERS))), "2 steps were taken, and the round has 1"),
+        (Holding((-1, np.zeros(NUMBERS))), "-1 steps were taken"),
+        (Holding((0, np.zeros(NUMBERS + 1))), f"parameters, and {NUMBERS} are trained"),
+        (Holding((0, np.full(NUMBERS, np.nan))), "a number that is not finite"),
+    ],
+)
+def test_a_checkpoint_that_is_none_or_damaged_is_refused(kept, words):
+    given = GIVEN | {"noise": SystemNoise(), "checkpoint": kept}
+    before = [each.clone() for each in GIVEN["network"].parameters()]
+    with pytest.raises((TypeError, ValueError), match=words):
+        train_round(**given, noise_multiplier=1.0, expected_batch=6.0)
+    assert all(map(torch.equal, before, GIVEN["network"].parameters()))
 
 
 @pytest.mark.parametrize(
