@@ -138,10 +138,10 @@ def order(
         ]
         is_about = next(OURS[one][0] for one in OURS if one in subject.set_by_us)
         raise InputError(
-            f"the notebook is about {' or '.join(about) or 'nothing'}",
+            f"the notebook is about {' or '.join(about)}",
             where=path.name,
             why=f"this report would be about {is_about}",
-            do=" or ".join(typed) or f"declare one of {', '.join(OURS)} among its parameters",
+            do=" or ".join(typed),
         )
     given = checked_parameters(
         declared, parameters or {}, where=path.name, choices=subject.choices

@@ -96,14 +96,6 @@ def test_a_notebook_about_something_else_says_how_it_is_asked_for(tmp_path):
     assert "a security review" in caught.value.what
     assert caught.value.why == "this report would be about a run"
     assert caught.value.do == "`abfed report security --notebook security_review`"
-    alone = tmp_path / "alone.ipynb"
-    source = json.loads(find_notebook("ab_readout").read_text())
-    (cell,) = [one for one in source["cells"] if "parameters" in str(one["metadata"])]
-    cell["source"] = "alpha: float = 0.05"
-    alone.write_text(json.dumps(source))
-    with pytest.raises(InputError, match="about nothing") as caught:
-        order(subject, notebook=str(alone))
-    assert "run_folder" in caught.value.do
 
 
 def test_a_plans_file_cannot_change_for_whom_a_run_is(tmp_path):
