@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from abfed.protocol.plan import Plan
 
 
-def _listed(words: str) -> frozenset[str]:
+def listed(words: str) -> frozenset[str]:
+    """Words in a line."""
     return frozenset(words.split())
 
 
 _WORD = re.compile(r"[^\W_]+|[%ε]")
-_COUNTING = _listed(
+_COUNTING = listed(
     "recipient recipients people person persons customer customers user users subscriber "
     "subscribers buyer buyers opener openers clicker clickers visitor visitors member members "
     "household households individual individuals client clients account accounts address "
@@ -33,27 +34,37 @@ _COUNTING = _listed(
     "opened click clicks clicked visit visits visited buy buys bought purchase purchases "
     "purchased orders convert converts converted conversion conversions unsubscribe "
     "unsubscribes unsubscribed optout optouts bounce bounces bounced complaint complaints "
-    "complained complain reply replies replied response responses responded event events"
+    "complained complain reply replies replied response responses responded event events "
+    "reader readers shopper shoppers guest guests patient patients women men children adult "
+    "adults leads prospect prospects donor donors contacts employee employees student students "
+    "participant participants respondent respondents follower followers resident residents "
+    "citizen citizens human humans signup signups registration registrations subscribed "
+    "subscriptions cancelled canceled churned returned reordered booked forwarded "
+    "opt-out opt-outs optouts sign-up sign-ups"
 ) | {*BINARY_OUTCOMES}
 """Words for people, for what they do, and for counting."""
-_SHARES = _listed(
+_SHARES = listed(
     "rate rates share shares ratio percent percentage pct % proportion probability chance p "
     "p_value pvalue lift uplift relative effect estimate difference se sd std stderr error "
-    "sigma variance noise epsilon ε delta alpha power auc auuc qini loss slope score scores"
+    "interval ci sigma variance noise epsilon ε delta alpha power auc auuc qini loss slope score "
+    "scores"
 )
 """Words for what is no count, whatever it is of: `opened_rate`."""
-_SINGULAR = _listed(
+_SINGULAR = listed(
     "row round step epoch iteration silo brand site arm metric feature segment day weekday hour "
     "week month quarter year date wave look seed layer level rank place position decile model "
     "df q tau budget version repetition release charge alarm run plan experiment report page "
     "second minute millisecond part i_squared chi_squared local_steps training_rounds "
-    "minimum_silos sends_per_recipient sends_per_person"
+    "minimum_silos sends_per_recipient sends_per_person k fold batch batch_size degree depth width "
+    "height dimension column line figure table chapter section page decimal digit precision bin "
+    "component worker thread core process job retry attempt chunk lag tree estimator learner "
+    "iteration_limit patience"
 )
 """Names of parameters, as they stand alone."""
 _PLURAL = frozenset(f"{one}s" for one in _SINGULAR) | {"series", "branches"}
 _HOW_MANY = frozenset({"n", "number", "num", "no", "count", "of", "the"})
 """Words beside a parameter's plural that change nothing: `n_silos`, `number of rounds`."""
-_OURS = _listed(
+_OURS = listed(
     "estimate ci_low ci_high rel_low rel_high p_adjusted privacy_share n_effective mean_arm "
     "mean_control se_sampling se_privacy shrunk var_control control parts over"
 )
@@ -101,6 +112,14 @@ class Counted:
         """
         said = {name.strip().casefold(), *_words(name)}
         return bool(said & (_COUNTING | self.outcomes)) and not self.spares(name)
+
+    def numbers(self, word: str) -> bool:
+        """Whether a word numbers what stands behind it: `step 3`.
+
+        >>> [Counted().numbers(one) for one in ("step", "steps", "k", "opened")]
+        [True, False, False, False]
+        """
+        return len(word) > 1 and word in _SINGULAR and word not in self.names | self.outcomes
 
     def spares(self, name: str) -> bool:
         """Whether a name says that its figures count nobody: a parameter, a share, an estimate.

@@ -17,6 +17,16 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from abfed.lab.legible import settled
+from abfed.lab.phrases import (
+    as_read,
+    counts_before,
+    counts_behind,
+    harmless,
+    in_usual_digits,
+    is_part,
+    small_words,
+    undecorated,
+)
 
 if TYPE_CHECKING:
     from abfed.lab.counted import Counted
@@ -29,20 +39,31 @@ GROUPED = r"[-−+]?\d++(?:,\d{3}(?!\d))*+(?:\.\d++)?+"
 """A number, in groups of three digits or not."""
 _PLAIN = r"[-−+]?\d++(?:\.\d*+)?+"
 _IN_TEXT = re.compile(
-    rf"(?<![\w.:]){GROUPED}(?![\w%]|\s?%|:\d)|(?<=[A-Za-z\"']:){GROUPED}(?![\w%:])"
+    rf"(?<![\w.:]){GROUPED}(?:e[-+]?\d{{1,3}})?+(?![\w%]|\s?%|:\d)"
+    rf"|(?<=[A-Za-z\"']:){GROUPED}(?![\w%:])"
+    r"|(?<![\w.:-])\d++(?=[x×]\s|[^\W\d_]{4,41}(?!\w))|(?<=[^\W\d_]{4})\d++(?![\w%.:])"
 )
+"""A number by itself, behind a letter or a colon, or with a word right beside it."""
 _LIST = re.compile(rf"[\[({{]\s{{0,9}}{_PLAIN}(?:[\s,]++{_PLAIN})*+[\s,]*+[\])}}]")
 _WRAP = re.compile(r"(?:np\.)?(?:u?int|float|Int|UInt|Float|Decimal)\d{0,2}\(['\"]?$")
 _UNWRAP = re.compile(r"['\"]?\)")
-_ENDS = re.compile(r"\.?['\"]?(?:\s{0,9}(?:$|[,;)}\]|&│┃\\±(\n])|\s{2}|\t)|\.\s")
+_ENDS = re.compile(
+    r"\.?['\"]?[*†‡§!?`~]{0,3}(?:\s{0,9}(?:$|[,;)}\]|&│┃\\±(–—\n])|\s{2}|\s-\s|\t)|\.\s"
+    r"|\s{1,3}[\w-]{1,40}\s?[=:]|\s[^\W\d_]{1,40}\s\d"
+)
 """What stands behind a number that is a whole item: the end, a comma, a bracket, a gap."""
+_TIMES = re.compile(r"\stimes\b")
+_DECIMALS = re.compile(r"^,\d{1,2}(?![\d,])")
+"""Decimals behind a comma: `3,0 buyers`."""
 _QUOTED = re.compile(r"(['\"])([^'\"\n]{0,60})\1$")
 _BEHIND = re.compile(r"\s{0,3}(?:of\s(?:the\s)?)?(?:\d[\d,]*\s)?([^\W\d_][\w-]{0,40})")
 _BEFORE_NAMES = ",;|&│┃{['\"=:\t"
-_PARTING = ":=|&│┃;→>"
+_PARTING = ":=|&│┃;→>⇒➔➜⟶≈~≃≅≤≥<·•–—-."
 """What stands between a name and its value, besides a comma and a gap."""
 _DIGITS = frozenset("0123456789")
 _AROUND = " \t\r'\"."
+_MARKS = f"{_AROUND}*•·#>_`~≈→⇒=≤≥+±:|!?()[]{{}}–—-"
+"""What may stand around a number that is alone in its line: a bullet, a mark of Markdown."""
 _WINDOW = 80  # characters before a number in which its name is looked for
 
 
@@ -53,17 +74,27 @@ def hidden_in_text(text: str, counted: Counted) -> str:
     >>> hidden_in_text("Counter({'warm': 12, 'urgent': 3}); rounds: 5; 4 buyers", Counted())
     "Counter({'warm': 12, 'urgent': < 10}); rounds: 5; < 10 buyers"
     """
-    said = settled(text)
+    said = in_usual_digits(settled(text))
+    hidden = _hidden(said, counted)
+    if "$" in hidden or "\\" in hidden:
+        plain = as_read(hidden)
+        if (bounded := _hidden(plain, counted)) != plain:
+            return bounded
+    return text if hidden == said else hidden
+
+
+def _hidden(said: str, counted: Counted) -> str:
     small = set(_in_lists(said, counted))
     lists = [one.span() for one in _LIST.finditer(said)]
     for number in _outside(_IN_TEXT.finditer(said), lists):
         if _is_small(number, counted):
             small.add(number.span())
+    small.update(small_words(said, counted))
     parts, at = [], 0
     for start, end in sorted(small):
         parts += [said[at:start], BOUND]
         at = end
-    return "".join([*parts, said[at:]]) if small else text
+    return "".join([*parts, said[at:]])
 
 
 def read(number: str) -> float:
@@ -109,20 +140,55 @@ def _is_small(number: re.Match[str], counted: Counted) -> bool:
     value = read(number[0])
     if value >= SMALL:
         return False
-    whole = value.is_integer()
     left, right = _around(number)
-    behind = _BEHIND.match(right)
-    if whole and behind and counted.counts(behind[1]):
+    before, after = undecorated(left), undecorated(_DECIMALS.sub("", right))
+    behind = _BEHIND.match(after)
+    if value.is_integer() and behind and counted.counts(behind[1]):
         return True
-    if not _ENDS.match(right):
+    if left[-1:].isalpha() or (right[:1].isalpha() and right[0] not in "x×"):  # within a word
+        return left[-1:].isalpha() and counted.counts(_last_word(left))
+    if not left.strip(_MARKS) and not right.partition("\n")[0].strip(_MARKS):
+        return value.is_integer()
+    if harmless(before, after, counted):
         return False
-    if not left.strip(_AROUND):
-        return whole and not right.partition("\n")[0].strip(_AROUND)
+    named = _is_named(value, left, right, counted)
+    in_words = value.is_integer() and _in_words(value, before, after, counted)
+    return in_words if named is None else named
+
+
+def _is_named(value: float, left: str, right: str, counted: Counted) -> bool | None:
+    """Whether the name that a number stands behind makes it a small count; None: no name does."""
     name, beside = _before(left)
-    if name:
-        return not counted.spares(name) and (whole or (abs(value) > 1 and counted.counts(name)))
-    word = left.rstrip()[left.rstrip().rfind(" ") + 1 :]
-    return whole and (beside or (left[-1:].isspace() and counted.counts(word)))
+    ends = bool(_ENDS.match(right))
+    counts = counted.counts(name) or name.casefold() in counted.names
+    if name and counted.spares(name):
+        return False
+    if name and (ends or (value.is_integer() and counts)):
+        return value.is_integer() or (abs(value) > 1 and counts)
+    if not name and (
+        (ends and beside) or ((ends or _TIMES.match(right)) and _is_next_to_its_name(left, counted))
+    ):
+        return value.is_integer()
+    return None
+
+
+def _in_words(value: float, before: str, after: str, counted: Counted) -> bool:
+    """Whether words around a number say that it counts people."""
+    return (
+        is_part(value, before, after, counted)
+        or counts_behind(after, counted)
+        or counts_before(before, counted)
+    )
+
+
+def _is_next_to_its_name(left: str, counted: Counted) -> bool:
+    word = _last_word(left)
+    return left[-1:].isspace() and (counted.counts(word) or word.casefold() in counted.names)
+
+
+def _last_word(left: str) -> str:
+    said = left.rstrip()
+    return said[said.rfind(" ") + 1 :]
 
 
 def _around(number: re.Match[str]) -> tuple[str, str]:
@@ -140,8 +206,8 @@ def _before(left: str) -> tuple[str, bool]:
     """The name that a value stands behind, if any, and whether it stands beside a figure."""
     bare = left.rstrip(" \t'\"") if left[-1:] in {"'", '"'} else left.rstrip()
     gap, parting = left[len(bare) :], bare[-1:]
-    if parting and parting in _PARTING:
-        held = bare[:-1].rstrip("-= \t")
+    if parting and parting in _PARTING and not _is_within(bare, gap):
+        held = bare[:-1].rstrip("-=<.· \t")
     elif parting == "," and (not gap or bare[-2:-1] in {"'", '"'}):
         held = bare[:-1].rstrip()
     elif "\t" in gap or len(gap) > 1:
@@ -159,3 +225,13 @@ def _before(left: str) -> tuple[str, bool]:
     if any(letter.isalpha() for letter in name):
         return name, False
     return "", held[-1:] in _DIGITS and parting != "="
+
+
+def _is_within(bare: str, gap: str) -> bool:
+    """Whether a dash or a point parts no name from a value: it stands in a word, or in a range."""
+    parting, rest = bare[-1], bare[:-1]
+    if parting == ".":
+        return not rest.endswith(".")
+    if parting not in "-–—":
+        return False
+    return rest.rstrip()[-1:] in _DIGITS or not (gap and rest[-1:].isspace())

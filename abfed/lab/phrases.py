@@ -1,0 +1,225 @@
+"""What the words around a number in a sentence say of it: that it counts people, or doesn't.
+
+1. Behind a number, the first noun that is known within a few words says what it is of: `3 new
+   buyers`, `3 of them`, `3 silos`, `3 days`. A unit, a month or money says that it is of no people.
+2. Before it, a word that counts does, if nothing but words such as `were only` stands between; so
+   does an arm's, a brand's or a segment's name. A parameter's name beside a number numbers it:
+   `step 3`, `Python 3`, `figure 2`.
+3. A part of a whole (`3 of 20`, `3 / 20`) counts people, unless 1 or 2 says something else.
+
+What stands between is looked at for a few words only: time grows with the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from abfed.lab.counted import listed
+
+if TYPE_CHECKING:
+    from abfed.lab.counted import Counted
+
+_REACH = 4  # words between a number and its noun
+_WORD = re.compile(r"[^\W\d_](?:[\w\u2019'-]{0,40}\w)?")
+_TOKEN = re.compile(rf"{_WORD.pattern}|\d[\d,.]*|\s{{2,}}|[^\w\s]")
+_RANGE = re.compile(r"\s?(?:[-–—]|to|or|and)\s?(?=\d)")
+"""Between the two ends of a range: `3 to 5 buyers`."""
+_ASIDE = re.compile(r"\([^()\n]{0,40}\)")
+"""What is said in brackets between a number and its noun: `3 (three) buyers`."""
+_DECORATED = re.compile(r"[*`~\u2018“”\"]+|(?<!\w)['\u2019_]+|['\u2019_]+(?!\w)")
+"""Marks of Markdown and quotes: nobody reads them aloud."""
+_UNIT = re.compile(
+    r"\s?(?:[%‰°€£¥]|\$(?!\w)|[µμnm]?s\b|min\b|hrs?\b|h\b|secs?\b|mins?\b|points?\b|pp\b|bits?\b"
+    r"|bytes?\b|[kKMGT]i?B\b|[kMG]?Hz\b|[mck]?m\b|px\b|pt\b|[ap]\.?m\b|[Ss][De]\b|sd\b|σ|ε)"
+    r"|\s?(?:January|February|March|April|May|June|July|August|September|October|November"
+    r"|December|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b"
+)
+_MONTH_BEFORE = re.compile(
+    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?\s$"
+)
+_MONEY = re.compile(r"[€£¥$]\s?$")
+_NUMBERED = re.compile(r"(?:\b([^\W\d_]{1,40})\s)?\b([^\W\d_]{1,40})[\s#№]{1,3}$")
+_EACH = listed("per each every a an")
+_PART = re.compile(r"\s{0,3}(?:/|(?:out\s)?of\s(?:the\s|all\s)?)\s{0,3}(\d[\d,]*)(?![\d/.])")
+_WHOLE = re.compile(r"(?<![\d/.])(\d[\d,]*)\s{0,3}(?:/|(?:out\s)?of\s(?:the\s|all\s)?)\s{0,3}$")
+_PEOPLE = listed(
+    "who whom whose them us anybody everybody somebody folks paid left came took non-null entries"
+)
+"""Words that count in a sentence, and name no column of counts."""
+_PLAIN = listed(
+    "columns lines pages tables figures plots charts models items digits decimals places "
+    "characters letters words files folders versions layers parameters features folds batches "
+    "trees threads cores workers processes jobs attempts retries tries chunks bins clusters "
+    "components neighbours neighbors degrees dimensions sections chapters points steps tests "
+    "hypotheses comparisons intervals quantiles moments interactions predictors"
+)
+"""Nouns of no people, besides parameters."""
+_ORDINALS = listed(
+    "python version v pandas numpy figure fig table tab section chapter part page line column "
+    "step fold layer point question note footnote appendix equation eq case option item no nr "
+    "phase stage task cell block release model type class grade kind "
+    "rule java node torch sklearn scipy matplotlib debian "
+    "ubuntu linux http ipv tls sha article annex decision issue"
+)
+"""Words that number what stands behind them, besides parameters: `figure 2`."""
+_LINKING = listed(
+    "is are was were be been being has have had got gets get now then only just about around "
+    "roughly approximately nearly almost exactly at most least to totals totalled totaled "
+    "of numbers numbered counted came reached amount amounts amounted equal "
+    "equals than fewer less more merely still stands stood remain remained remains the a it by "
+    "them there all both also even below under over above up down fell rose dropped"
+)
+"""Words that may stand between what is counted and its number: `buyers were only 3`."""
+_PREPOSITIONS = listed("in on at to and or but by as is are was were")
+_DIGITS = frozenset("0123456789")
+_STOPS = listed(
+    "for with per when if than from into about while because since where which whereas after "
+    "before until between during without within"
+)
+"""Words behind which another thing is spoken of."""
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+IN_WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_WORDS)})(?![\w-])", re.IGNORECASE)
+"""A small number that is spelled out."""
+_ONLY = re.compile(r"\b(?:only|just|exactly|merely)\s{1,3}$", re.IGNORECASE)
+_MARKED = re.compile(r"(?<=[0-9])[\u0300-\u036f\u20d0-\u20ff]+")
+"""What is set over or around a digit: the frame of a key."""
+_COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?\s?|[,;:!()\[\] ])|(?<!\\)[{}$]|~")
+
+
+def in_usual_digits(said: str) -> str:
+    """A text whose digits are 0 to 9, whatever they were: in circles, Arabic, Devanagari.
+
+    >>> in_usual_digits("❸ of ٣, ३")
+    '3 of 3, 3'
+    """
+    if said.isascii():
+        return said
+    digits = {one: unicodedata.digit(one, None) for one in set(said) if not one.isascii()}
+    known = {ord(one): str(digit) for one, digit in digits.items() if digit is not None}
+    return _MARKED.sub("", said.translate(known))
+
+
+def as_read(said: str) -> str:
+    r"""A text of TeX as it is read, without what says how it looks; one `$` alone is money.
+
+    >>> as_read(r"$n = \mathbf{3}$ buyers")
+    'n = 3 buyers'
+    """
+    money = "$" if said.count("$") % 2 else ""
+    return _COMMAND.sub(lambda found: _as_read(found[0], money), said)
+
+
+def _as_read(command: str, money: str) -> str:
+    if command == "$":
+        return money
+    return " " if command[-1] in " ,;:~" else ""
+
+
+def undecorated(said: str) -> str:
+    """Without quotes and marks of Markdown."""
+    return _DECORATED.sub("", said)
+
+
+def harmless(left: str, right: str, counted: Counted) -> bool:
+    """Whether what stands around a number says that it is of no people."""
+    if _UNIT.match(right) or _MONTH_BEFORE.search(left):
+        return True
+    if _MONEY.search(left) and not right.startswith("$"):
+        return True
+    return _is_numbered(left, counted) or _noun(right, counted) is False
+
+
+def _is_numbered(left: str, counted: Counted) -> bool:
+    """Whether a number is the name of something: `step 3`, but not `per step 3`."""
+    before = _NUMBERED.search(left)
+    if before is None:
+        return False
+    word = before[2].casefold()
+    if word in counted.names | counted.outcomes:
+        return False
+    return word in _ORDINALS or (
+        counted.numbers(word) and (before[1] or "").casefold() not in _EACH
+    )
+
+
+def counts_behind(right: str, counted: Counted) -> bool:
+    """Whether what stands behind a number says that it counts people."""
+    return bool(_noun(right, counted))
+
+
+def _noun(right: str, counted: Counted) -> bool | None:
+    """Whether the first noun that is known counts people; None where there is none.
+
+    Behind a preposition, a parameter is no longer what the number is of: `3 in 2 silos`.
+    """
+    beyond = False
+    for word in _words_behind(right):
+        if word in _PLAIN:
+            return None if beyond else False
+        if word in _PEOPLE or word in counted.names or counted.counts(word):
+            return True
+        if counted.spares(word):
+            return None if beyond else False
+        beyond = beyond or word in _PREPOSITIONS
+    return None
+
+
+def _words_behind(right: str) -> Iterator[str]:
+    said = _ASIDE.sub("", _RANGE.sub("", right) if _RANGE.match(right) else right)
+    said = re.sub(r"^\s?[x×](?=\s)|^[)\]]", "", said).lstrip(" ")
+    words = 0
+    for token in _TOKEN.finditer(said):
+        word = token[0].casefold().removesuffix("\u2019s").removesuffix("'s")
+        if not (word[0].isalpha() or word[0] in _DIGITS) or word in _STOPS or words > _REACH:
+            return
+        if word[0].isalpha():
+            words += 1
+            yield word
+
+
+def counts_before(left: str, counted: Counted) -> bool:
+    """Whether what stands before a number, in words alone, says that it counts people."""
+    words = left.rstrip(" \t(≈~").casefold()[-_FAR:].split()
+    for place, word in enumerate(reversed(words)):
+        if place > 0 and (word in counted.names or (word not in _LINKING and counted.counts(word))):
+            return True
+        if word not in _LINKING:
+            return False
+    return False
+
+
+_FAR = 60  # characters before a number in which its words are looked for
+
+
+def is_part(value: float, left: str, right: str, counted: Counted) -> bool:
+    """Whether a number is a part of a whole, or a whole that has parts, of no known thing else."""
+    if behind := _PART.match(right):
+        rest = right[behind.end() :]
+        return value <= _of(behind[1]) and not (_UNIT.match(rest) or _noun(rest, counted) is False)
+    if before := _WHOLE.search(left):
+        numbered = _is_numbered(left[: before.start()], counted)
+        return not numbered and _of(before[1]) <= value
+    return False
+
+
+def _of(number: str) -> float:
+    return float(number.replace(",", "") or "0")
+
+
+def small_words(said: str, counted: Counted) -> Iterator[tuple[int, int]]:
+    """Small numbers that are spelled out, before what counts people.
+
+    `One` is a pronoun, too: it has to be said that it is no more than one.
+    """
+    for found in IN_WORDS.finditer(said):
+        left = said[max(0, found.start() - _FAR) : found.start()]
+        right = said[found.end() : found.end() + 2 * _FAR]
+        if found[0].casefold() == "one" and not _ONLY.search(left):
+            continue
+        value = float(_WORDS.index(found[0].casefold()))
+        if counts_behind(right, counted) or is_part(value, left, right, counted):
+            yield found.span()
