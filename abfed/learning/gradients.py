@@ -184,6 +184,11 @@ class StackSums:
                     add_steady_groups(sums, passes, theirs, aims, Run(run, ways, known), clip, loss)
         return sums.total() if exact is None else exact.add_(sums.total())
 
+    def share(self, rows: int) -> float:
+        """Of the clip, to which a recipient with so many rows is held; anybody may know it."""
+        way = self._way(rows)
+        return way.rounding.share if way.sizes else 1.0
+
     def _runs(self, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Way]]]:
         """Groups that are added together, and how each is."""
         found = [(group, self._way(group.rows)) for group in groups]

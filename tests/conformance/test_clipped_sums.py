@@ -6,15 +6,18 @@ import pytest
 from torch import Tensor, nn
 
 from abfed.learning.batches import Batch
-from abfed.learning.bookkeeping import book_keeping_units
-from abfed.learning.gradients import StackSums, one_by_one
-from abfed.learning.losses import Loss
+from abfed.learning.bookkeeping import Group, book_keeping_units
+from abfed.learning.bounded import MOST_LOST
+from abfed.learning.gradients import StackSums, in_losses_unit, one_by_one
+from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread
 from abfed.learning.stacks import Stack
 from tests.conformance.clipped_sums import (
     CLIP,
     GENERAL,
     OTHERS,
+    SHAPES,
+    STACKED,
     ClippedSums,
     batch_of,
     distance,
@@ -54,6 +57,22 @@ class TestAsTrained(ClippedSums):
     way = staticmethod(_as_trained)
     tolerance = 1.5e-4  # what rounding may add is taken off the bound
     unlike = 1 << 20  # units: 2⁻²⁰ of the clip
+
+
+@pytest.mark.parametrize("name", [*STACKED, *SHAPES])
+@pytest.mark.parametrize("groups", [(Group(1, 60),), (Group(4, 20),), (Group(16, 8),)])
+def test_of_thousands_it_is_the_sum_that_opacus_makes_within_a_known_share_of_the_clip(
+    name, groups
+):
+    """What adding so many may lose is taken off the clip, of each, and nothing else is (0171)."""
+    network = network_of(name)
+    batch, stack = batch_of(network, groups), Stack.of(network)
+    with one_thread():
+        sums = StackSums(stack, LOGISTIC, 4096.0)
+        share = sums.share(groups[0].rows)
+        found = in_losses_unit(sums.units(batch, CLIP), CLIP)
+    assert 1.0 - 1.01 * MOST_LOST < share <= 1.0
+    assert distance(found, opacus_sum(network, batch, share * CLIP)) < TestAsTrained.tolerance
 
 
 class TestOneByOne(ClippedSums):
