@@ -42,7 +42,20 @@ SYSTEM = (
     "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/os-release",
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
 )  # fmt: skip
+REASONS = (
+    "a report’s kernel reads runs and its own folder only",
+    "a report’s kernel changes files in its own folder only",
+    "a report’s kernel can’t connect to anything",
+    "a report’s kernel starts no process and signals none",
+    "a report’s kernel can’t open a silo",
+)
+"""What it says when it refuses: to read, to change, to connect, to start, to import."""
 FORBIDDEN_IMPORTS = ("abfed.silo",)
+REACHING = frozenset({
+    "socket.connect", "socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname",
+    "socket.getnameinfo",
+})  # fmt: skip
+"""What Python calls it when it reaches for another process or machine."""
 PROCESSES = frozenset({
     "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn", "os.spawn",
     "os.system", "pty.spawn", "subprocess.Popen",
@@ -231,6 +244,13 @@ def _paths(
     return [one for one in paths if one.startswith("/") or not below]
 
 
+def _is_foreign_socket(
+    _made: Any, family: int, kind: int, *_: Any, datagram: int = _SOCK_DGRAM, local: int = _AF_UNIX
+) -> bool:
+    """Whether a new socket is any but a local stream; of one that was there both are -1."""
+    return family not in {local, -1} or (kind & 0xF) == datagram
+
+
 def _watcher(readable: Iterable[Path], own: Path) -> Any:
     """A hook that refuses the same in Python itself, and says why.
 
@@ -241,6 +261,8 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
     mine = f"{own}/"
     real, fsdecode = os.path.realpath, os.fsdecode
     silo, starting, changing = FORBIDDEN_IMPORTS, PROCESSES, CHANGES
+    reads, changes, connects, starts, opens = REASONS
+    reaching, is_foreign_socket = REACHING, _is_foreign_socket
     paths_of = _paths
 
     def is_foreign(path: str) -> bool:
@@ -257,19 +279,14 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
             writes = bool(flags and flags & writing) and not full.startswith("/dev/")
             if full.startswith(mine) or (not writes and (full in roots or full.startswith(under))):
                 return
-            message = "a report’s kernel reads runs and its own folder only"
-            raise PermissionError(message)
+            raise PermissionError(reads)
         if event in changing and any(map(is_foreign, paths_of(arguments, changing[event]))):
-            message = "a report’s kernel changes files in its own folder only"
-            raise PermissionError(message)
-        if event == "socket.connect":
-            message = "a report’s kernel can’t connect to anything"
-            raise PermissionError(message)
+            raise PermissionError(changes)
+        if event in reaching or (event == "socket.__new__" and is_foreign_socket(*arguments)):
+            raise PermissionError(connects)
         if event in starting:
-            message = "a report’s kernel starts no process and signals none"
-            raise PermissionError(message)
+            raise PermissionError(starts)
         if event == "import" and arguments[0].startswith(silo):
-            message = "a report’s kernel can’t open a silo"
-            raise ImportError(message)
+            raise ImportError(opens)
 
     return watch

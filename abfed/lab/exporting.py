@@ -46,12 +46,22 @@ def readable(document: NotebookNode) -> tuple[NotebookNode, tuple[int, ...]]:
         cell["id"] = cell.get("id") or f"cell-{place}"
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = [one for one in cell.outputs if _is_shown(one)]
             for output in cell.outputs:
                 _settle(output)
         cells.append(cell)
     made: NotebookNode = nbformat().v4.new_notebook(cells=cells)
     return made, tuple(numbers)
+
+
+def _is_shown(output: NotebookNode) -> bool:
+    """Not warnings, nor what lives in a kernel alone: a widget's text is how it once began."""
+    from abfed.lab.disclosure import DROPPED
+
+    kinds = set(output.get("data", ()))
+    return output.get("name") != "stderr" and not (
+        kinds & DROPPED and kinds <= {*DROPPED, "text/plain"}
+    )
 
 
 def _settle(output: NotebookNode) -> None:

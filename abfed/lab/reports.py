@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.confinement import REASONS
 from abfed.lab.notebooks import (
     OURS,
     check_papermill_agrees,
@@ -266,8 +267,9 @@ def _unfinished(asked: Order, done: Executed) -> Made:
             cell["id"] = f"cell-{place}"
             _leave_out(cell, allowed)
     reason = hidden_in_text(without_folders(failure.reason), allowed.counted)
-    if withheld or holds_back(reason, allowed):
-        reason = reason.partition(":")[0]
+    kind, _, said = reason.partition(": ")
+    if said not in REASONS and (withheld or holds_back(reason, allowed)):
+        reason = kind
     failure = replace(failure, reason=reason)
     said = f"{failure}: {reason}" if reason else str(failure)
     text = "This report is not complete. What stands below was made before it stopped."

@@ -57,6 +57,31 @@ def test_a_failed_page_holds_nothing_that_would_be_withheld(run, tmp_path):
         assert "left out" in text
 
 
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("open('/home/ada/customers.csv')", "reads runs and its own folder only"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", "can’t connect to anything"),
+    ],
+)
+def test_what_the_kernel_refused_is_said_where_the_cell_is_left_out(run, tmp_path, cell, why):
+    made = make_report(order(of_run(run), notebook=write(tmp_path, new_code_cell(cell))))
+    assert made.failure is not None
+    assert made.failure.reason == f"PermissionError: a report’s kernel {why}"
+    for content in made.files.values():
+        assert b"customers" not in content
+        assert why.encode() in content
+
+
+def test_a_notebooks_progress_bar_is_on_no_page(run, tmp_path):
+    """As text it would say for ever what a bar in a browser says first: 0 %."""
+    cell = new_code_cell("from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass\nprint('done')")
+    made = make_report(order(of_run(run), notebook=write(tmp_path, cell)))
+    (page,) = (content for name, content in made.files.items() if name.endswith(".html"))
+    assert b"done" in page
+    assert b"it/s" not in page
+
+
 def test_why_it_failed_names_no_folder(run, tmp_path):
     path = write(
         tmp_path, new_code_cell("raise ValueError('/'.join(['no ', 'home', 'ada', 'a.csv here']))")
