@@ -16,11 +16,11 @@ from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from abfed.coordinator.courier import failure
+from abfed.coordinator.superexec import PatientRuntime
 from abfed.protocol.errors import AbfedError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run_clientapp(task: Task, check_bundle: CheckBundle) -> None:
     Raises:
         UnpinnedBundle: the bundle is not the pinned one; the other side is told by type.
     """
-    client = RuntimeHttpClient.from_server_address(
+    client = PatientRuntime.from_server_address(
         server_address=task.address,
         insecure=task.certificates is None,
         root_certificates=task.certificates,

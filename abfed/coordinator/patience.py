@@ -9,7 +9,8 @@ for all of them or for the end, and takes a failed delivery for an answer. Here:
    as the plan says. What a silo itself answers, a refusal too, stands.
    One whose node isn't connected, or whose message wasn't taken because its node or the SuperLink
    had just gone, was not asked: it is looked for as often, and for `silent_seconds` at least, since
-   whatever was restarted needs a while to come back. Looking uses up none of its tries.
+   whatever was restarted needs a while to come back. Looking uses up none of its tries, and costs
+   little: pauses between looks stay short, so that who is back is soon found.
 3. Once the quorum has answered, the rest has the plan's straggler seconds.
 4. When the step's time is over, what there is counts. So a step always ends.
 5. Answers are handed on as they come, at most `TOGETHER` in memory.
@@ -44,6 +45,7 @@ FIRST_LOOK = 0.05  # seconds
 SLOWEST_LOOK = 2.0
 LOOK_FOR_ONE = 0.005  # seconds between looks, for each open message
 LONGEST_PAUSE = 60.0
+LONGEST_UNTIL_LOOK = 10.0  # for a node that isn't there
 TOGETHER = 16  # messages
 OUTAGES = (httpx.HTTPError, ObjectPushError)
 """What Flower raises when a SuperLink goes, or has just come back, in the middle of a call."""
@@ -254,7 +256,7 @@ class _Step:
         if tried > self._grid.waiting.retries:
             self._due.pop(silo, None)
         else:
-            self._wait(silo, tried)
+            self._wait(silo, tried, LONGEST_PAUSE)
 
     def _absent(self, silo: str) -> None:
         """Plan the next look for a node that isn't there, unless it was looked for long enough."""
@@ -263,10 +265,10 @@ class _Step:
         if self._grid.gone_for(silo) >= rules.silent_seconds and looks > rules.retries + 1:
             self._due.pop(silo, None)
         else:
-            self._wait(silo, looks)
+            self._wait(silo, looks, LONGEST_UNTIL_LOOK)
 
-    def _wait(self, silo: str, times: int) -> None:
-        pause = min(self._grid.waiting.retry_seconds * 2 ** (times - 1), LONGEST_PAUSE)
+    def _wait(self, silo: str, times: int, longest: float) -> None:
+        pause = min(self._grid.waiting.retry_seconds * 2 ** (times - 1), longest)
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
         self._due[silo] = time.monotonic() + pause * jitter
 

@@ -107,7 +107,7 @@ def warm_program(folder: Path, role: str, environment: dict[str, str]) -> Progra
 
 _FLOWER = {
     "superlink": ("flwr.superlink.cli", "flower_superlink"),
-    "superexec": ("flwr.supercore.cli", "flower_superexec"),
+    "superexec": ("abfed.coordinator.superexec", "main"),
     "supernode": ("abfed.coordinator.supernode", "main"),
 }
 

@@ -7,7 +7,12 @@ until another message comes: from then on every step takes as long as the plan l
 
 An executor announces a reply, and then hands over its parts. One that is killed in between leaves
 parts that never come, and Flower's loop would wait for them for ever: nothing would reach this silo
-any more. Such a reply is let go of after `WHOLE_WITHIN`; the coordinator asks again.
+any more. Such a reply is let go of after `WHOLE_WITHIN`; the coordinator asks again. That time is
+told by looks: in a node that was paused it has not run on.
+
+A task whose executor ends before it has fetched its question is given up by Flower without a word,
+and the loop would wait for that reply for ever, too. Where nobody is at work and nothing is owed,
+the question gets the answer that Flower has for one whose executor ends later.
 
 A SuperLink believes no signature whose time, by its own clock, is more than five seconds ahead or
 five minutes old. Where it says no, the time in its answer is looked at: a node signs by the
@@ -26,7 +31,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.common.constant import TIMESTAMP_HEADER, Status
 from flwr.supercore import date
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
@@ -34,6 +39,7 @@ from flwr.supernode import fleet_http_connection as connection
 from flwr.supernode import node_auth_http_interceptor as signing
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.nodestate.in_memory_nodestate import CLIENT_APP_CRASHED_ERROR
 
 from abfed.site.processes import log_line
 
@@ -73,22 +79,46 @@ class Unfinished(Exception):
     """A reply of which parts never came; Flower's loop logs it and forgets the reply."""
 
 
-def give(*, object_store: Any, send: Any, **rest: Any) -> None:
+def at_work(state: Any) -> bool:
+    """Whether a task waits for an executor, or has one that was heard of."""
+    statuses = [Status.PENDING, Status.STARTING, Status.RUNNING]
+    return bool(state.get_tasks(statuses=statuses))
+
+
+def await_reply(state: Any) -> None:
+    """Wait until a reply lies in a node's state: an executor's, or that there will be none."""
+    while True:
+        working = at_work(state)  # before the look: a reply lies there before its task is finished
+        if owes(state):
+            return
+        if not working:
+            asked = state.get_messages_legacy(is_reply=False)  # they count as fetched from here on
+            runs = {message.metadata.run_id for message in asked}
+            state._store_error_replies(runs, CLIENT_APP_CRASHED_ERROR)  # noqa: SLF001 - its own way
+            return
+        time.sleep(LOOKS)
+
+
+def give(*, state: Any, object_store: Any, send: Any, **rest: Any) -> None:
     """Flower's own, which sends a reply once all of it is there."""
+    await_reply(state)
+    if not owes(state):
+        return  # nothing was asked that isn't answered
 
     def send_whole(message: Any, tree: Any, seconds: float) -> Any:
         parts = [part.object_id for part in iterate_object_tree(tree)]
-        missing, end = len(parts) + 1, 0.0
+        missing, looks = len(parts) + 1, 0
         while left := sum(object_store.get(part) == b"" for part in parts):
+            looks += 1
             if left < missing:
-                missing, end = left, time.monotonic() + WHOLE_WITHIN
-            if time.monotonic() > end:
+                missing, looks = left, 0
+            if looks * LOOKS > WHOLE_WITHIN:
                 what = f"{left} of {len(parts)} parts never came: its executor may have been killed"
                 raise Unfinished(what)
             time.sleep(LOOKS)
         return send(message, tree, seconds)
 
-    _give(object_store=object_store, send=send_whole, **rest)
+    _give(state=state, object_store=object_store, send=send_whole, **rest)
 
 
 class TheirClock:

@@ -92,6 +92,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(patience, "FIRST_LOOK", 0.01)
     monkeypatch.setattr(patience, "SLOWEST_LOOK", 0.02)
     monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(patience, "LONGEST_UNTIL_LOOK", 0.05)
 
 
 def carry(federation, grid, minimum=2, **rules):
@@ -253,12 +254,27 @@ def test_by_default_all_are_waited_for():
     assert Waiting().quorum == 1
 
 
-def test_pauses_are_not_all_alike(monkeypatch):
-    """Jitter: many coordinators, or many silos, don't ask again in step."""
+def bare_step(rules):
     step = patience._Step.__new__(patience._Step)
     step._grid = PatientGrid.__new__(PatientGrid)
-    step._grid._waiting = Waiting(retry_seconds=1)
-    step._tries, step._due = {str(n): 1 for n in range(50)}, {}
+    step._grid._waiting, step._grid._gone = rules, {}
+    step._tries, step._looks, step._due = {str(n): 1 for n in range(50)}, {}, {}
+    return step
+
+
+def test_a_node_that_is_away_is_looked_for_every_few_seconds(monkeypatch):
+    """Back after a pause, it was found up to a minute later: pauses doubled, as between tries."""
+    monkeypatch.setattr(patience, "LONGEST_UNTIL_LOOK", 10.0)
+    step, silo = bare_step(Waiting()), "1"
+    for _ in range(12):
+        now = time.monotonic()
+        step._absent(silo)
+    assert step._due[silo] - now <= 15.1
+
+
+def test_pauses_are_not_all_alike(monkeypatch):
+    """Jitter: many coordinators, or many silos, don't ask again in step."""
+    step = bare_step(Waiting(retry_seconds=1))
     monkeypatch.setattr(patience, "LONGEST_PAUSE", 60.0)
     now = time.monotonic()
     for silo in step._tries:

@@ -8,27 +8,31 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, RecordDict
-from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.common.constant import TIMESTAMP_HEADER, SubStatus
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore import cli
+from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER, TaskType
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.primitives.asymmetric import verify_signature
 from flwr.supercore.protobuf.client import ProtobufRequestContext
+from flwr.supercore.superexec.run_superexec import run_superexec
 from flwr.supernode import fleet_http_connection as connection
 from flwr.supernode import node_auth_http_interceptor as signing
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.nodestate.nodestate_factory import NodeStateFactory
 
-from abfed.coordinator import supernode
+from abfed.coordinator import executing, superexec, supernode
 from abfed.coordinator.grid import EmbeddedGrid
 from abfed.coordinator.programs import flower
+from abfed.protocol.waiting import Waiting
 
 CONTENT = RecordDict().deflate()  # what stands for all of a reply
 
@@ -128,6 +132,67 @@ def test_a_reply_that_comes_slowly_is_sent_whole(node, reply):
     supernode.main()
     late.join()
     assert sent == ["asked"]
+
+
+@pytest.mark.timeout(30)
+def test_a_question_that_its_executor_never_fetched_is_answered_with_an_error(node, reply):
+    """The loop waited for its reply until the step was over, and nothing reached this silo."""
+    state = node[0].state()
+    asked, sent = reply, []
+    asked.metadata.__dict__["_reply_to_message_id"] = ""  # a question, as far as the node knows
+    state.store_message(asked)
+    task = state.create_task(
+        task_type=TaskType.CLIENT_APP, run_id=asked.metadata.run_id, fab_hash="00"
+    )
+    assert supernode.at_work(state)
+    state.finish_task(task, SubStatus.FAILED, "no heartbeat")
+
+    def send(message, _tree, _seconds):
+        sent.append((message.metadata.reply_to_message_id, message.has_error()))
+        return set(), ""
+
+    store = node[0].objectstore_factory.store()
+    supernode.give(state=state, object_store=store, send=send, push_object=None)
+    assert sent == [(asked.metadata.message_id, True)]
+    supernode.give(state=state, object_store=store, send=send, push_object=None)
+    assert len(sent) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_reply_is_waited_for_when_the_node_itself_was_paused(node, reply, monkeypatch):
+    """SIGSTOP in between: its executor had handed all over, and nobody had looked yet."""
+    factory, sent = node
+    owed(factory, reply, content=b"")
+    store, clock = factory.objectstore_factory.store(), [0.0]
+
+    def paused(_seconds):
+        if clock[0]:
+            store.put(reply.metadata.message_id, CONTENT)
+        clock[0] += 60.0
+
+    monkeypatch.setattr(
+        supernode, "time", SimpleNamespace(sleep=paused, monotonic=lambda: clock[0])
+    )
+    supernode.main()
+    assert sent == ["asked"]
+
+
+def test_what_asks_a_node_for_work_waits_for_the_answer_while_it_is_paused(monkeypatch):
+    """Asking again would leave a task with somebody who no longer listens."""
+    given = []
+
+    def runs():
+        module = sys.modules[run_superexec.__module__]
+        given.append(module.RuntimeHttpClient.from_server_address("localhost:1", True, None, []))
+
+    monkeypatch.setattr(cli, "flower_superexec", runs)
+    module = sys.modules[run_superexec.__module__]
+    monkeypatch.setattr(module, "RuntimeHttpClient", module.RuntimeHttpClient)
+    superexec.main()
+    given.append(executing.PatientRuntime.from_server_address("localhost:1", True, None, []))
+    for client in given:
+        assert 120 <= client._client.timeout.read < Waiting().silent_seconds
+    assert "from abfed.coordinator.superexec import main" in flower("superexec")[2]
 
 
 def test_where_nothing_is_owed_it_asks(node):
