@@ -42,14 +42,19 @@ SYSTEM = (
     "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/os-release",
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
 )  # fmt: skip
+SAVE_ELSEWHERE = (
+    "a report’s kernel writes to its own folder only: a figure that is shown (plt.show()) is on "
+    "the page without being saved; keep a file in io.BytesIO() or below tempfile.gettempdir()"
+)
 REASONS = (
     "a report’s kernel reads runs and its own folder only",
+    SAVE_ELSEWHERE,
     "a report’s kernel changes files in its own folder only",
     "a report’s kernel can’t connect to anything",
     "a report’s kernel starts no process and signals none",
     "a report’s kernel can’t open a silo",
 )
-"""What it says when it refuses: to read, to change, to connect, to start, to import."""
+"""What it says when it refuses: to read, to write, to change, to connect, to start, to import."""
 FORBIDDEN_IMPORTS = ("abfed.silo",)
 REACHING = frozenset({
     "socket.connect", "socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname",
@@ -261,7 +266,7 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
     mine = f"{own}/"
     real, fsdecode = os.path.realpath, os.fsdecode
     silo, starting, changing = FORBIDDEN_IMPORTS, PROCESSES, CHANGES
-    reads, changes, connects, starts, opens = REASONS
+    reads, writes_here, changes, connects, starts, opens = REASONS
     reaching, is_foreign_socket = REACHING, _is_foreign_socket
     paths_of = _paths
 
@@ -279,7 +284,7 @@ def _watcher(readable: Iterable[Path], own: Path) -> Any:
             writes = bool(flags and flags & writing) and not full.startswith("/dev/")
             if full.startswith(mine) or (not writes and (full in roots or full.startswith(under))):
                 return
-            raise PermissionError(reads)
+            raise PermissionError(writes_here if writes else reads)
         if event in changing and any(map(is_foreign, paths_of(arguments, changing[event]))):
             raise PermissionError(changes)
         if event in reaching or (event == "socket.__new__" and is_foreign_socket(*arguments)):

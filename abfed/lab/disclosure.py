@@ -27,6 +27,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from abfed.lab.counted import Counted
+from abfed.lab.drawings import drawings_in
 from abfed.lab.hiding import hide_small
 from abfed.lab.legible import read_aloud, readings, run_together, settled
 from abfed.lab.loading import reaches_out
@@ -44,7 +45,7 @@ from abfed.lab.pictures import (
 )
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
-from abfed.lab.written import Told, Written
+from abfed.lab.written import MOST_CELLS, Told, Written
 from abfed.protocol.errors import Withheld
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _in_form(kind: str, value: Any, allowed: Allowed) -> Iterator[str]:
             yield from _in_markdown(value, allowed)
         case one if one in TEXTS:
             yield from _in_markup(value, allowed)
-            yield from _in_file(one, value.encode(errors="replace"), allowed)
+            yield from _in_file(one, value.encode(errors="replace"))
         case _:
             yield f"an output {_typed_as(kind, allowed)}, which can’t be looked into"
 
@@ -226,6 +227,7 @@ def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
         packed.append(((match[1] or "text/plain").lower(), "base64" in match[2].lower(), match[3]))
         return "data:,"
 
+    yield from _in_drawings(markup, allowed)
     bare = PACKED.sub(out, markup)
     yield from _in_words(bare, allowed)
     for kind, encoded, data in packed:
@@ -233,7 +235,7 @@ def _in_markup(markup: str, allowed: Allowed, depth: int = 0) -> Iterator[str]:
             yield from _in_picture(data, allowed)
         elif kind in TEXTS:
             content = unpacked(data, encoded=encoded)
-            yield from _in_file(kind, content, allowed)
+            yield from _in_file(kind, content)
             yield from _in_markup(content.decode(errors="replace"), allowed, depth + 1)
         else:
             yield f"something packed {_typed_as(kind, allowed)}"
@@ -314,12 +316,17 @@ def _in_picture(data: str, allowed: Allowed) -> Iterator[str]:
         yield from _in_written(written, allowed)
 
 
-def _in_file(kind: str, content: bytes, allowed: Allowed) -> Iterator[str]:
+def _in_file(kind: str, content: bytes) -> Iterator[str]:
     """Markup as a file: it is what it is called, for a browser shows what it is."""
     if not is_text(content, drawing=kind == SVG):
         yield f"something called {kind} that is none"
-    if written := allowed.told.of(content):
-        yield from _in_written(written, allowed)
+
+
+def _in_drawings(markup: str, allowed: Allowed) -> Iterator[str]:
+    """What the kernel told of drawings, wherever they stand; the others are markup alone."""
+    for start, end in drawings_in(markup):
+        if written := allowed.told.of_drawing(markup[start:end]):
+            yield from _in_written(written, allowed)
 
 
 def _in_written(written: Written, allowed: Allowed) -> Iterator[str]:
@@ -329,6 +336,11 @@ def _in_written(written: Written, allowed: Allowed) -> Iterator[str]:
         yield f"{what}, written in a picture"
     if written.pixels:
         yield "pixels within a picture that nobody can read: draw into its axes, not an image of it"
+    if written.cells > MOST_CELLS:
+        yield (
+            f"an image, a mesh or marks of more than {MOST_CELLS} cells within a picture, which may"
+            " be letters that nobody can read: draw fewer cells (bins=, gridsize=), or lines"
+        )
     if written.table:
         yield "a table that was drawn, not made from a release"
     elif any(map(is_printed, words)):

@@ -71,7 +71,6 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
         told: what is written in its pictures; one in which a small count is goes as a whole.
     """
     told = told or Told()
-    small = told.small(counted)
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -80,7 +79,7 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
                 case "error":
                     _in_error(output, counted)
                 case _:
-                    leave_out(output.get("data", {}), small, told)
+                    leave_out(output.get("data", {}), counted, told)
                     _in_bundle(output.get("data", {}), counted)
     return document
 

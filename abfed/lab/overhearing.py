@@ -6,11 +6,15 @@ lets a picture of pixels through only where it is one of these, and judges what 
 
 1. A text is noted when it is drawn (`Text.draw`): titles, labels, ticks, legends, annotations,
    tables, of each axes and each figure within a figure, whatever the picture is shown by.
-2. With it goes what a number in it would be called by: the names of its axes or of its legend.
-   Ticks are noted with their places, so that a scale is told from figures that somebody typed.
-3. Text that becomes a shape (`TextPath`, a `$…$` as a mark) belongs to every picture after it.
-4. Words that an SVG has as shapes only, such as those with an outline, stand in it as a comment, as
-   matplotlib's other words do: they stay readable wherever the drawing goes.
+2. With it goes what a number in it would be called by: the names of its axes or of its legend; of
+   one axis where `bar_label` writes how long a bar is. Ticks are noted with their places, and
+   whether matplotlib itself says them, so that a scale is told from figures that somebody typed.
+3. Of what is drawn cell by cell (an image, a mesh, marks on a grid) it is noted how many cells it
+   has: letters can be written in many (`raster`).
+4. Text that becomes a shape (`TextPath`, a `$…$` as a mark) belongs to every picture after it.
+5. Words that an SVG has as shapes only, such as those with an outline, stand in it as a comment, as
+   matplotlib's other words do: they stay readable wherever the drawing goes, and are a part of what
+   it is known by (`drawings`). What its file says besides, as it was given, is noted too.
 
 It watches from inside the process that it watches: against what slips, not against a notebook that
 sets out to lie (decision 198).
@@ -34,6 +38,11 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from abfed.lab.drawings import attributes_of, drawings_in, print_of
+from abfed.lab.places import says_places
+from abfed.lab.raster import cells_of, is_of_colours
 
 FILE = "written.jsonl"
 """In a kernel's private folder: a line of JSON for each picture that was drawn."""
@@ -48,6 +57,7 @@ class _Heard:
         self.scales: list[dict[str, Any]] = []
         self.table = False
         self.pixels = False
+        self.cells = 0
         self._axis: object = None
 
     def text(self, said: str, under: list[str]) -> None:
@@ -57,15 +67,24 @@ class _Heard:
             self.texts.append({"said": said, "under": under})
 
     def tick(self, said: str, tick: Any) -> None:
-        """The label of a tick, and where it stands on its axis."""
-        upright = tick.__name__ == "ytick"
-        axis = (id(tick.axes), upright)
+        """The label of a tick, and where it stands on its axis; some are smaller than others."""
+        upright, major = tick.__name__ == "ytick", tick._major  # noqa: SLF001 - said nowhere else
+        axis = (id(tick.axes), upright, major)
         if axis != self._axis:
             along = tick.axes.yaxis if upright else tick.axes.xaxis
-            self.scales.append({"name": along.label.get_text(), "ticks": []})
+            writes = along.get_major_formatter() if major else along.get_minor_formatter()
+            name = along.label.get_text()
+            self.scales.append({"name": name, "ticks": [], "own": says_places(writes)})
             self._axis = axis
         if said.strip():
             self.scales[-1]["ticks"].append([said, float(tick.get_loc())])
+
+    def common(self, said: str, axis: Any) -> None:
+        """What is common to all ticks of an axis, at its end: a power of ten, a month."""
+        own = says_places(axis.get_major_formatter())
+        if said.strip():
+            name = axis.label.get_text()
+            self.scales.append({"name": name, "ticks": [[said, 0.0]], "own": own})
 
     def words(self) -> Iterator[str]:
         """All of it."""
@@ -82,6 +101,7 @@ class _Watch:
         self._shapes: dict[str, None] = {}
         self._tick: Any = None
         self._legend: str | None = None
+        self._lengths: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
     @contextmanager
     def drawing(self) -> Iterator[_Heard]:
@@ -95,12 +115,12 @@ class _Watch:
             for said in self._shapes:
                 heard.text(said, [])
 
-    def tell(self, heard: _Heard, pictures: Sequence[bytes]) -> None:
+    def tell(self, heard: _Heard, digests: Sequence[str]) -> None:
         """Note it."""
         line = {
-            "digests": [hashlib.sha256(one).hexdigest() for one in pictures],
+            "digests": digests,
             "texts": heard.texts, "scales": heard.scales, "table": heard.table,
-            "pixels": heard.pixels,
+            "pixels": heard.pixels, "cells": heard.cells,
         }  # fmt: skip
         with self._told.open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
@@ -118,10 +138,23 @@ class _Watch:
             heard.tick(said, self._tick)
         elif self._legend is not None:
             heard.text(said, [self._legend])
-        elif (axes := getattr(text, "axes", None)) is not None:
-            heard.text(said, [axes.xaxis.label.get_text(), axes.yaxis.label.get_text()])
-        else:
+        elif (axes := getattr(text, "axes", None)) is None:
             heard.text(said, [])
+        elif text in self._lengths:
+            heard.text(said, [getattr(axes, self._lengths[text]).label.get_text()])
+        elif (axis := _at_the_end_of(axes, text)) is not None:
+            heard.common(said, axis)
+        else:
+            heard.text(said, [axes.xaxis.label.get_text(), axes.yaxis.label.get_text()])
+
+    def on_lengths(self, make: Callable[..., Any], axes: Any, *given: Any, **more: Any) -> Any:
+        """`Axes.bar_label`: without words of its author's, it writes how long each bar is."""
+        texts, said = make(axes, *given, **more), inspect.signature(make).bind(axes, *given, **more)
+        if said.arguments.get("labels") is None:
+            along = getattr(said.arguments["container"], "orientation", None)
+            for text in texts if along in {"vertical", "horizontal"} else ():
+                self._lengths[text] = "yaxis" if along == "vertical" else "xaxis"
+        return texts
 
     def on_tick(self, draw: Callable[..., Any], tick: Any, *given: Any, **more: Any) -> Any:
         """`Tick.draw`."""
@@ -145,12 +178,13 @@ class _Watch:
             heard.table = heard.table or table.get_visible()
         return draw(table, *given, **more)
 
-    def on_image(self, draw: Callable[..., Any], image: Any, *given: Any, **more: Any) -> Any:
-        """An image in a figure: one that isn't a map of values to colours may be of words."""
-        if getattr(getattr(image, "_A", None), "ndim", 2) > 2:
+    def on_cells(self, draw: Callable[..., Any], drawn: Any, *given: Any, **more: Any) -> Any:
+        """What may be drawn cell by cell; a map of colours, not of values, is one of pixels."""
+        if self._drawing and drawn.get_visible():
+            of_colours, cells = is_of_colours(drawn), cells_of(drawn)
             for heard in self._drawing:
-                heard.pixels = True
-        return draw(image, *given, **more)
+                heard.pixels, heard.cells = heard.pixels or of_colours, max(heard.cells, cells)
+        return draw(drawn, *given, **more)
 
     def on_shape(self, make: Callable[..., Any], path: Any, *given: Any, **more: Any) -> Any:
         """`TextPath(xy, s, …)`."""
@@ -167,12 +201,44 @@ class _Watch:
         with self.drawing() as heard:
             result = draw(*bound.args, **bound.kwargs)
         content = made.getvalue()
-        if draw.__name__ == "print_svg":
+        drawing = draw.__name__ == "print_svg"
+        if drawing:
             content = _with_comments(content, heard.words())
+            for said in (
+                *_given(bound.arguments.get("metadata")),
+                *attributes_of(content.decode()),
+            ):
+                heard.text(said, [])
         inside = [base64.b64decode(one[1]) for one in _INSIDE.finditer(content)]
-        self.tell(heard, [content, *inside])
+        known = [hashlib.sha256(one).hexdigest() for one in (content, *inside)]
+        self.tell(heard, [*known, *(_prints(content.decode()) if drawing else ())])
         _write(content, wanted)
         return result
+
+
+def _at_the_end_of(axes: Any, text: Any) -> Any:
+    """The axis that says by this text what its ticks have in common."""
+    every = [getattr(axes, one, None) for one in ("xaxis", "yaxis", "zaxis")]
+    return next((one for one in every if getattr(one, "offsetText", None) is text), None)
+
+
+def _given(metadata: Any) -> Iterator[str]:
+    """What an SVG's file is to say of itself, as `savefig(metadata=…)` has it."""
+    left = [metadata]
+    while left:
+        match left.pop():
+            case None:
+                pass
+            case dict() as held:
+                left += held.values()
+            case list() | tuple() as held:
+                left += held
+            case said:
+                yield str(said)
+
+
+def _prints(drawing: str) -> Iterator[str]:
+    return (print_of(drawing[start:end]) for start, end in drawings_in(drawing))
 
 
 def _with_comments(drawing: bytes, words: Iterator[str]) -> bytes:
@@ -203,23 +269,33 @@ def _hook(owner: Any, name: str, hear: Callable[..., Any]) -> None:
     setattr(owner, name, heard)
 
 
-def _hooks(watch: _Watch) -> dict[str, Callable[[ModuleType], None]]:
+def _hooks(watch: _Watch) -> dict[str, list[Callable[[ModuleType], None]]]:
     """What is hooked in each of matplotlib's modules, when it has been imported."""
-    own: dict[str, tuple[str, str, Callable[..., Any]]] = {
-        "image": ("_ImageBase", "_make_image", watch.on_image),
-        "text": ("Text", "draw", watch.on_text),
-        "axis": ("Tick", "draw", watch.on_tick),
-        "legend": ("Legend", "draw", watch.on_legend),
-        "table": ("Table", "draw", watch.on_table),
-        "textpath": ("TextPath", "__init__", watch.on_shape),
-        "backends.backend_agg": ("FigureCanvasAgg", "print_png", watch.on_print),
-        "backends.backend_svg": ("FigureCanvasSVG", "print_svg", watch.on_print),
-    }
+    own: list[tuple[str, str, str, Callable[..., Any]]] = [
+        ("image", "_ImageBase", "_make_image", watch.on_cells),
+        ("image", "NonUniformImage", "make_image", watch.on_cells),
+        ("image", "PcolorImage", "make_image", watch.on_cells),
+        ("collections", "Collection", "draw", watch.on_cells),
+        ("collections", "QuadMesh", "draw", watch.on_cells),
+        ("collections", "TriMesh", "draw", watch.on_cells),
+        ("lines", "Line2D", "draw", watch.on_cells),
+        ("text", "Text", "draw", watch.on_text),
+        ("axes._axes", "Axes", "bar_label", watch.on_lengths),
+        ("axis", "Tick", "draw", watch.on_tick),
+        ("legend", "Legend", "draw", watch.on_legend),
+        ("table", "Table", "draw", watch.on_table),
+        ("textpath", "TextPath", "__init__", watch.on_shape),
+        ("backends.backend_agg", "FigureCanvasAgg", "print_png", watch.on_print),
+        ("backends.backend_svg", "FigureCanvasSVG", "print_svg", watch.on_print),
+    ]
+    hooks: dict[str, list[Callable[[ModuleType], None]]] = {}
 
     def hooking(owner: str, name: str, hear: Callable[..., Any]) -> Callable[[ModuleType], None]:
         return lambda module: _hook(getattr(module, owner), name, hear)
 
-    return {f"matplotlib.{module}": hooking(*what) for module, what in own.items()}
+    for module, owner, name, hear in own:
+        hooks.setdefault(f"matplotlib.{module}", []).append(hooking(owner, name, hear))
+    return hooks
 
 
 class _Afterwards(MetaPathFinder):
@@ -228,7 +304,7 @@ class _Afterwards(MetaPathFinder):
     Importing them beforehand would take half of a new kernel's start where nothing is drawn.
     """
 
-    def __init__(self, hooks: dict[str, Callable[[ModuleType], None]]) -> None:
+    def __init__(self, hooks: dict[str, list[Callable[[ModuleType], None]]]) -> None:
         self._hooks = hooks
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
@@ -243,13 +319,15 @@ class _Afterwards(MetaPathFinder):
 
     def _executed(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         execute(module)
-        self._hooks[module.__name__](module)
+        for hook in self._hooks[module.__name__]:
+            hook(module)
 
 
 def watch(folder: Path) -> None:
     """From now on, note what is written in each picture that this process draws."""
     hooks = _hooks(_Watch(folder / FILE))
-    for name, hook in hooks.items():
+    for name, own in hooks.items():
         if module := sys.modules.get(name):
-            hook(module)
+            for hook in own:
+                hook(module)
     sys.meta_path.insert(0, _Afterwards(hooks))

@@ -7,9 +7,12 @@ names that it stands under:
 
 1. a number alone (on a bar, at a point) counts people, unless all names it stands under (of both
    axes, of its legend) are a parameter's, a share's or an estimate's, or all such are shares;
-2. the ticks of an axis count nobody where they are its scale: each says its own place, or three and
-   more stand evenly apart. Others are judged by the axis' name, as a column is by its heading;
+2. the ticks of an axis count nobody where they are its scale: matplotlib itself says their places
+   (`places`), each says its own, or three and more stand evenly apart. Others are judged by the
+   axis' name, as a column is by its heading;
 3. marks, such as the height of a bar, say nothing here: only what is written is judged.
+
+A drawing that the kernel didn't draw has no places: what is said in it is judged as words alone.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from abfed.lab.drawings import print_of, said_in
 from abfed.lab.hidden_text import GROUPED, SMALL, are_shares, hidden_in_text, read
 from abfed.lab.legible import settled
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from abfed.lab.counted import Counted
 
 MOST_TOLD = 64 << 20  # bytes: a report of a hundred drawings tells a megabyte
+MOST_CELLS = 400
+"""Of an image, a mesh, or marks on a grid: 20 × 20. A week's hours are 168, a year's days 371. The
+smallest letters that PIL has at hand take 42 cells each, so that nine go in as many."""
 _EVENLY = 3  # ticks from which on even distances say that they are a scale
 _ROUNDED, _EXACTLY = 0.51, 0.01  # of one in the last place
 _MATH = re.compile(r"(?<!\\)\$")
@@ -55,10 +62,11 @@ class Text(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """An axis: its name, and what its ticks say at which places."""
+    """An axis: its name, what its ticks say at which places, whether matplotlib itself says it."""
 
     name: str
     ticks: tuple[tuple[str, float], ...]
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +78,20 @@ class Written:
         scales: the ticks of each axis.
         table: whether a table is drawn in it.
         pixels: whether a picture of colours stands in it, such as one that was drawn before.
+        cells: how many the largest has of what is drawn cell by cell.
     """
 
     texts: tuple[Text, ...] = ()
     scales: tuple[Scale, ...] = ()
     table: bool = False
     pixels: bool = False
+    cells: int = 0
 
     def words(self) -> Iterator[str]:
         """All words, as they were given and as they are set."""
         given = list(self._given())
         yield from given
         yield from (said for one in given if (said := as_set(one)) != one)
-
-    def lines(self) -> Iterator[str]:
-        """Each line of them, as a drawing has them in its comments."""
-        yield from (line for one in self._given() for line in one.splitlines() if line.strip())
 
     def _given(self) -> Iterator[str]:
         yield from (one.said for one in self.texts)
@@ -98,6 +104,7 @@ class Written:
             self.scales + other.scales,
             self.table or other.table,
             self.pixels or other.pixels,
+            max(self.cells, other.cells),
         )
 
 
@@ -128,10 +135,9 @@ class Told:
         """What is written in a picture; None where the kernel didn't draw it."""
         return self.by_digest.get(digest_of(picture))
 
-    def small(self, counted: Counted) -> frozenset[str]:
-        """The digests of pictures in which a small count is written."""
-        told = self.by_digest.items()
-        return frozenset(one for one, written in told if shows_small(written, counted))
+    def of_drawing(self, drawing: str) -> Written | None:
+        """What is written in a drawing (SVG), wherever it stands and however it is written anew."""
+        return self.by_digest.get(print_of(drawing))
 
 
 def digest_of(picture: bytes) -> str:
@@ -142,10 +148,15 @@ def digest_of(picture: bytes) -> str:
 def _written(said: Mapping[str, Any]) -> Written:
     texts = [Text(str(one["said"]), tuple(map(str, one["under"]))) for one in said["texts"]]
     scales = [
-        Scale(str(one["name"]), tuple((str(said), float(at)) for said, at in one["ticks"]))
+        Scale(
+            str(one["name"]),
+            tuple((str(said), float(at)) for said, at in one["ticks"]),
+            bool(one.get("own")),
+        )
         for one in said["scales"]
     ]
-    return Written(tuple(texts), tuple(scales), bool(said["table"]), bool(said.get("pixels")))
+    flags = bool(said["table"]), bool(said.get("pixels")), int(said.get("cells", 0))
+    return Written(tuple(texts), tuple(scales), *flags)
 
 
 def as_set(said: str) -> str:
@@ -158,6 +169,11 @@ def as_set(said: str) -> str:
     if len(_MATH.findall(said)) % 2 or "$" not in said:
         return said.replace(r"\$", "$")
     return _QUOTED.sub(r"\1", _COMMAND.sub("", _TEN_TO.sub(r"1e\1", said)))
+
+
+def made_by_hand(drawing: str) -> Written:
+    """What is written in a drawing that the kernel didn't draw: words without places."""
+    return Written(tuple(map(Text, said_in(drawing))))
 
 
 def shows_small(written: Written, counted: Counted) -> bool:
@@ -191,6 +207,8 @@ def _alone_is_small(texts: Sequence[Text], counted: Counted) -> Iterator[bool]:
 
 def _is_scale(scale: Scale) -> bool:
     """Whether the ticks say where they stand."""
+    if scale.own:
+        return True
     found = [_TICK.fullmatch(as_set(said).strip()) for said, _ in scale.ticks]
     if not all(found):
         return False

@@ -15,20 +15,35 @@ from abfed.lab.exporting import readable
 from abfed.lab.hiding import hide_small
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.left_out import LEFT_OUT
-from abfed.lab.written import Scale, Text, Told, Written, as_set, shows_small
+from abfed.lab.written import Text
 from tests.lab.test_disclosure import html, kinds, png, shown, told_of
 
 START = """
 import base64, io, tempfile
 import matplotlib.pyplot as plt, matplotlib.patheffects as effects, numpy as np, pandas as pd
+import matplotlib.dates as dates
 from IPython.display import HTML, SVG, Image, display
 from matplotlib.patches import PathPatch
 from matplotlib.textpath import TextPath
-from PIL import Image as Pixels
+from matplotlib.ticker import EngFormatter, MultipleLocator
+from PIL import Image as Pixels, ImageDraw
 %matplotlib inline
 plt.rcParams.update({'figure.figsize': (2, 1.5), 'figure.dpi': 50})
 jane, word = 'jane.doe' + chr(64) + 'example.org', 'planted' + '-word'
 place, token, three = '/'.join(['', 'home', 'jane', 'x']), 'gh' + 'p_' + 'a1B2' * 9, str(2 + 1)
+grey = Pixels.new('L', (200, 24), 255)
+ImageDraw.Draw(grey).text((2, 2), jane, fill=0)
+grey = np.asarray(grey)
+inked = np.nonzero(grey < 128)[::-1]
+days = pd.date_range('2026-05-01', periods=9)
+def by_day(form=None):
+    plt.plot(days, range(20, 29))
+    if form:
+        plt.gca().xaxis.set_major_formatter(form)
+def drawn(inner):
+    return f'<svg xmlns="http://www.w3.org/2000/svg">{inner}</svg>'
+def inner(picture):
+    return '<svg' + picture.decode().partition('<svg')[2].strip()
 stroke = [effects.withStroke(linewidth=2)]
 def forms(*kinds):
     get_ipython().run_line_magic('config', f'InlineBackend.figure_formats = {list(kinds)}')
@@ -96,6 +111,30 @@ WRITTEN = {
             "plt.imshow(one); plt.imshow(one, alpha=.5);"
         ),
     ),
+    **{name: ("400 cells", source) for name, source in {
+        "a grey image": "plt.imshow(grey, cmap='gray');",
+        "a grey image in a figure": "plt.figimage(grey); plt.axes();",
+        "a grey image in an SVG": "forms('svg'); plt.matshow(grey);",
+        "uneven pixels": "plt.gca().pcolorfast(np.arange(201) ** 2, np.arange(25), grey);",
+        "a mesh": "plt.pcolormesh(grey[::-1]);",
+        "a mesh of patches": "plt.pcolor(grey[::-1]);",
+        "a histogram of places": "plt.hist2d(*inked, bins=(200, 24));",
+        "hexagons": "plt.hexbin(*inked, gridsize=60);",
+        "triangles": "plt.tripcolor(*inked, inked[0]);",
+        "where a matrix isn't empty": "plt.spy(grey < 128);",
+        "marks where it isn't": "plt.spy(grey < 128, markersize=1);",
+        "points on a grid": "plt.scatter(*inked, s=1);",
+    }.items()},
+    "a mesh of colours": ("pixels within", "plt.pcolormesh(np.dstack([grey / 255] * 3));"),
+    "an SVG's drawing in markup": (
+        "written in a picture",
+        "plt.title(jane, path_effects=stroke); HTML(inner(saved('svg')))",
+    ),
+    "a name of a mark": ("e-mail", "forms('svg'); plt.plot([0, 1])[0].set_gid(jane);"),
+    "an address of a mark": (
+        "e-mail", "forms('svg'); plt.scatter([0], [1]).set_urls(['https://x.org/?' + jane]);",
+    ),
+    "an SVG's title": ("e-mail", "plt.axes(); SVG(saved('svg', metadata={'Title': jane}))"),
     "words in the file": ("words inside", "plt.title('x'); Image(saved(metadata={'Title': 'x'}))"),
     "an SVG": ("e-mail", "forms('svg'); plt.title(jane);"),
     "an SVG's outline": ("e-mail", "forms('svg'); plt.title(jane, path_effects=stroke);"),
@@ -129,6 +168,27 @@ SMALL = {
     "markup": "plt.bar_label(plt.bar(['a', 'b'], [3, 40])); within(saved())",
     "an SVG in markup": "plt.bar_label(plt.bar([1, 2], [3, 40])); within(saved('svg'), 'svg+xml')",
     "an SVG written anew": "plt.bar_label(plt.bar(['a', 'b'], [3, 41])); SVG(saved('svg'))",
+    "an SVG as markup": "plt.bar_label(plt.bar(['a', 'b'], [3, 41])); HTML(inner(saved('svg')))",
+    "an SVG's own words": "plt.axes(); SVG(saved('svg', metadata={'Description': '3 buyers'}))",
+    "a name of a mark": "forms('svg'); plt.plot([0, 1])[0].set_gid('3 buyers');",
+    "a drawing by hand": "SVG(drawn(f'<text>{three}</text>'))",
+    "a drawing by hand in markup": "HTML(drawn(f'<text>{three} buyers</text>'))",
+    "a drawing by hand in an image": "within(drawn(f'<text>{three}</text>').encode(), 'svg+xml')",
+    "days, and a count": "by_day(dates.DateFormatter('%d')); plt.text(days[0], 22, three);",
+    "days, and a count among them": (
+        "by_day(dates.DateFormatter('%d')); plt.xticks([days[2], days[5]], [three, '8']);"
+    ),
+    "a format with words": "by_day(dates.DateFormatter('3 buyers on %d'));",
+    "powers, and a count": "plt.plot([0, 3e-4]); plt.text(0, 0, three);",
+    "logarithms, and a count": "plt.loglog([1, 10, 1000]); plt.legend(title=f'{three} buyers');",
+    "ticks between ticks": (
+        "plt.plot([20, 90]); plt.gca().set_yticks([32, 35], [three, '8'], minor=True);"
+    ),
+    "bars of a count": "plt.bar_label(plt.bar([1, 2], [3, 40])); plt.xlabel('round');",
+    "bars with words of one's own": (
+        "plt.bar_label(plt.bar(['a', 'b'], [40, 50]), ['3', '8']); plt.ylabel('rounds');"
+    ),
+    "a histogram's": "plt.bar_label(plt.hist([1, 1, 2, 3, 3, 3])[2]);",
     "pixels beside markup": (
         "plt.text(0, 0, three); display({'text/html': '<p>x</p>', 'image/png': "
         "base64.b64encode(saved()).decode()}, raw=True)"
@@ -143,6 +203,37 @@ FINE = {
     "large": "plt.bar_label(plt.bar(['a', 'b'], [30, 40])); plt.ylabel('opened');",
     "logarithms": "plt.loglog([1, 10, 1000], [1, 10, 1000]);",
     "deciles": "plt.bar(list('12345678'), range(20, 28));",
+    "days": "by_day(dates.DateFormatter('%d')); plt.xticks([days[2], days[6]]);",
+    "days as matplotlib sets them": "by_day();",
+    "days, set shortly": "by_day(dates.ConciseDateFormatter(dates.AutoDateLocator()));",
+    "days of a frame": "pd.Series(range(20, 29), index=days).plot();",
+    "hours": "by_day(dates.DateFormatter('%H')); plt.xlim(days[0], days[1]);",
+    "powers": "plt.plot([0, 3e-5, 5e-5]); plt.yticks([3e-5]);",
+    "millions": "plt.plot([0, 5e6]); plt.yticks([3e6]); plt.ylabel('opened');",
+    "far from nought": "plt.plot([1e6 + 3, 1e6 + 5]); plt.yticks([1e6 + 3]);",
+    "in formulas": "plt.plot([0, 5e6]); plt.ticklabel_format(useMathText=True);",
+    "logarithms of few": "plt.plot([1.5, 3, 8]); plt.yscale('log');",
+    "logarithms by their letters": (
+        "plt.loglog([1, 5e6]); plt.gca().yaxis.set_major_formatter(EngFormatter());"
+    ),
+    "ticks between": (
+        "plt.plot([0, 9]); axis = plt.gca().yaxis; axis.set_minor_locator(MultipleLocator(1));"
+        "axis.set_minor_formatter('{x:.0f}');"
+    ),
+    "bars of rounds": "plt.bar_label(plt.bar(['a', 'b'], [3, 40])); plt.ylabel('rounds');",
+    "bars that lie": "plt.bar_label(plt.barh(['a', 'b'], [3, 40])); plt.xlabel('lift (%)');",
+    "a histogram": "plt.hist([1, 1, 2, 3, 3, 3]); plt.ylabel('opened');",
+    "another's words": (
+        "forms('svg'); plt.bar_label(plt.bar(['a', 'b'], [41, 42])); plt.ylabel('rounds: 3');"
+    ),
+    "a drawing by hand": "HTML(drawn('<text>3 rounds</text><!-- a logo --><path d=\"M 3 4\"/>'))",
+    "a heat map": "plt.pcolormesh(np.arange(371.).reshape(7, 53)); plt.colorbar();",
+    "a stripe": "plt.imshow(np.arange(999.)[None], aspect='auto');",
+    "few hexagons": "plt.hexbin(*np.random.rand(2, 999), gridsize=15);",
+    "a cloud": "plt.scatter(*np.random.rand(2, 2000));",
+    "points by arm": "plt.plot(np.arange(999) % 3, np.random.rand(999), 'o');",
+    "a line with marks": "plt.plot(np.arange(999), np.arange(999) // 100, '.-');",
+    "levels": "plt.contourf(np.add.outer(np.arange(60), np.arange(60)));",
     "a frame": "pd.DataFrame({'opened': [300, 40]}).plot.bar();",
     "a map of colours": "plt.imshow(np.arange(16.).reshape(4, 4)); plt.colorbar();",
     "one in an SVG": "forms('svg'); plt.imshow(np.arange(16.).reshape(4, 4));",
@@ -256,72 +347,3 @@ def test_what_a_picture_says_is_looked_for_wherever_it_is_packed():
 
 def _data():
     return f"data:image/png;base64,{png()}"
-
-
-def test_the_same_pixels_carry_all_that_was_ever_written_in_them(tmp_path):
-    said = {"digests": ["a"], "texts": [], "scales": [], "table": False}
-    texts = [{"said": "of the second", "under": []}]
-    file = tmp_path / "told"
-    lines = [said, said | {"texts": texts, "table": True}, said]
-    file.write_text("\n".join(map(json.dumps, lines)))
-    assert Told.read(file).by_digest == {"a": Written((Text("of the second"),), (), table=True)}
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["", "{", "[]", "3", "[" * 100_000, '{"digests": ["a"]}', "\xff",
-     '{"digests": 3, "texts": [], "scales": [], "table": 0}',
-     '{"digests": ["a"], "texts": [3], "scales": [], "table": 0}',
-     '{"digests": ["a"], "texts": [], "scales": [{"name": "", "ticks": [3]}], "table": 0}'],
-)  # fmt: skip
-def test_a_kernel_that_tells_nonsense_has_told_nothing(tmp_path, line):
-    file = tmp_path / "told"
-    file.write_bytes(line.encode("latin-1"))
-    assert Told.read(file).by_digest == {}
-    assert Told.read(tmp_path / "none").by_digest == {}
-
-
-def test_a_kernel_that_tells_without_end_has_told_nothing(tmp_path, monkeypatch):
-    said = json.dumps({"digests": ["a"], "texts": [], "scales": [], "table": False})
-    (tmp_path / "told").write_text(said)
-    assert Told.read(tmp_path / "told").by_digest
-    monkeypatch.setattr("abfed.lab.written.MOST_TOLD", len(said) - 1)
-    assert Told.read(tmp_path / "told").by_digest == {}
-
-
-@pytest.mark.parametrize(
-    ("ticks", "small"),
-    [
-        ([("0", 0.0), ("2", 2.0), ("4", 4.0)], False), ([("−2", -2.0), ("0", 0.0)], False),
-        ([("0", 0.0), ("50", 0.5), ("100", 1.0)], False), ([("€ 2", 2.0), ("€ 4", 4.0)], False),
-        ([(r"$\mathdefault{10^{0}}$", 1.0), (r"$\mathdefault{10^{1}}$", 10.0)], False),
-        ([("3", 0.0), ("8", 1.0)], True), ([("3", 0.0), ("5", 1.0), ("8", 2.0)], True),
-        ([("3", 0.0), ("3", 1.0), ("3", 2.0)], True), ([("3", float("nan"))], True),
-        ([("warm", 0.0), ("3", 1.0)], True), ([("2 buyers", 2.0), ("4 buyers", 4.0)], True),
-        ([("30", 0.0), ("80", 1.0)], False), ([("0.1", 0.0), ("0.7", 1.0)], False),
-        ([("-" + "9" * 400, 0.0), ("1e99", 1.0)], False),
-    ],
-)  # fmt: skip
-def test_a_scale_is_told_from_figures_that_somebody_typed(ticks, small):
-    assert shows_small(Written(scales=(Scale("", tuple(ticks)),)), Counted()) is small
-
-
-@pytest.mark.parametrize(
-    ("said", "under", "small"),
-    [
-        ("3", (), True), ("3", ("arm", ""), True), ("3", ("epoch", "buyers"), True),
-        ("3", ("epoch", "rounds"), False), ("3", ("Wave",), False), ("3.27", ("", "buyers"), True),
-        ("3.27", ("", "revenue"), False), ("0.3", ("", "opened"), False), ("12", (), False),
-        ("3 silos took part", (), False), ("n = 3", ("epoch", "rounds"), True), ("3 %", (), False),
-        ("−3", (), True), ("Day 3", (), False), ("3/120", (), True), ("3 of 120", (), True),
-        ("3 (2.5 %)", (), True), ("3*", (), True), ("12/120", (), False), ("3/4", ("wave",), False),
-    ],
-)  # fmt: skip
-def test_a_number_alone_is_judged_by_the_names_it_stands_under(said, under, small):
-    assert shows_small(Written((Text(said, under),)), Counted()) is small
-
-
-def test_a_text_is_read_as_it_is_set():
-    assert as_set(r"cost \$3, \$4") == "cost $3, $4"
-    assert as_set(r"$a\_b$ $\mathbf{3}$ buyers") == "a_b 3 buyers"
-    assert as_set("one $ alone") == "one $ alone"

@@ -13,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import abfed
+from abfed.lab.confinement import SAVE_ELSEWHERE
 from abfed.lab.engine import execute
 from abfed.lab.execution import Executed, Failure
 from abfed.lab.kernels import Place, Spawned
@@ -167,6 +168,17 @@ def test_a_failing_notebook_leaves_the_page_before(run, tmp_path):
     notebook(tmp_path, "print('fine')")
     write_report(run, tmp_path, notebook=str(path))
     assert {one.name for one in tmp_path.iterdir()} == {"small.ipynb", page.name}
+
+
+def test_who_saves_a_figure_where_nothing_may_be_written_hears_what_to_do(run, tmp_path):
+    path = notebook(tmp_path, "import matplotlib.pyplot as plt", "plt.savefig('out.png')")
+    with pytest.raises(ReportFailed) as caught:
+        write_report(run, tmp_path, notebook=str(path))
+    assert caught.value.why == f"PermissionError: {SAVE_ELSEWHERE}"
+    html = (tmp_path / f"{run.name}-small.failed.html").read_text()
+    banner = html[html.index('role="alert"') :].partition("</div>")[0]
+    for way in ("plt.show()", "io.BytesIO()", "tempfile.gettempdir()"):
+        assert way in banner
 
 
 def test_a_title_that_says_too_much_withholds_the_page(run, tmp_path):
