@@ -31,8 +31,8 @@ LARGEST = 1 << 13  # the same
 CACHED = 1 << 19  # numbers of one layer that a block holds, about: 2 MiB
 DRAWN = (4.0, 1.5, 0.0, -1.5)  # standard deviations from what is expected
 
-FEW_TOGETHER = 4
-"""Lines of a group, whose sixteen pairs are added in one go: `added_pairs`."""
+FEW_TOGETHER = 8
+"""Lines of a group, whose pairs are added in one go: `added_pairs`."""
 
 MISSED = 1e-9
 """Chance, at most, that another order at one place is missed: `numbers_told`."""
@@ -230,7 +230,7 @@ def added_pairs(values: Tensor, together: int) -> Tensor:
     """The sum of each group's pairs, `(groups,)`, each of which goes through few additions.
 
     Pairs with each line are added first, and then what comes of those, in whatever order torch
-    does either. So it is at most 2 (together - 1) additions, or 15 for the few.
+    does either; where they are few, all at once, which is quicker. `additions` says how many.
 
     Args:
         values: `(groups, together²)` float32, one group right behind the other.
@@ -239,6 +239,11 @@ def added_pairs(values: Tensor, together: int) -> Tensor:
     if together <= FEW_TOGETHER:
         return added(values)
     return added(values.unflatten(1, (together, together)).sum(1))
+
+
+def additions(together: int) -> int:
+    """How many of them one of a group's pairs goes through, at most, in `added_pairs`."""
+    return together**2 - 1 if together <= FEW_TOGETHER else 2 * (together - 1)
 
 
 def is_steady(

@@ -22,7 +22,7 @@ from abfed.learning.design_matrix import Integers
 from abfed.learning.parts import START, Part
 from abfed.learning.products import pair_products
 from abfed.learning.stacks import Layer
-from abfed.learning.steady import Scratch, added, added_pairs
+from abfed.learning.steady import Scratch, added, added_pairs, additions
 from abfed.learning.steady_passes import Plain
 from abfed.learning.steady_sums import VANISHED
 
@@ -70,9 +70,10 @@ def pair_squares(
         size: of what is returned; what belongs to nobody is anything.
         scratch: to work in.
     """
-    found = np.zeros((2, len(paired), size), dtype=np.float32)
+    found, sums = np.zeros((2, len(paired), size), dtype=np.float32), np.zeros(size)
     for part, pairs in zip(parts, known, strict=True):
         theirs = slice(part.first, part.first + part.recipients)
+        sums[theirs] = 1.05 * additions(part.rows) + 34.0
         _sums_of_pairs(paired, part, pairs, first, scratch, found[:, :, theirs])
     squared, whole = np.full(size, MOST_ROWS**2 * 2.0**-149 / PAIRED), np.zeros(size)
     doubles = found.astype(np.float64)
@@ -82,7 +83,7 @@ def pair_squares(
         length *= 1.0 + (1.05 * max(numbers) + MOST_ROWS + 32.0) * SINGLE
         length *= length
         whole += length
-        length *= (1.05 * (sum(numbers) + 2 * MOST_ROWS) + 32.0) * SINGLE
+        length *= (1.05 * sum(numbers) + sums) * SINGLE
         square *= 1.0 / PAIRED
         squared += square
         squared += length

@@ -89,7 +89,7 @@ def test_weighted_sums_of_lines_that_belong_together(numbers, rows):
 
 
 @pytest.mark.privacy
-@pytest.mark.parametrize("rows", [5, 7, 16])
+@pytest.mark.parametrize("rows", [9, 13])
 def test_what_stands_in_other_lines_is_added_after_a_lines_own_pairs(rows):
     """Two huge numbers that cancel swallow a one of another line, if that comes between them."""
     places = list(itertools.product(range(rows), repeat=2))
