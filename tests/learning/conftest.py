@@ -1,4 +1,4 @@
-"""Weights that a test doesn't choose: in CI they follow from the test alone (as its examples do)."""
+"""Weights that a test does not choose: in CI they follow from the test alone, as examples do."""
 
 from __future__ import annotations
 
