@@ -19,7 +19,7 @@ BENCHES := $(sort $(wildcard benchmarks/bench_*.py))
 # Settings to change on the command line, as in `make test WORKERS=4 ARGS="-k gate"`.
 WORKERS       ?= auto
 ARGS          ?=
-BENCH_TIMEOUT ?= 600
+BENCH_TIMEOUT ?= 1200
 WORKSPACE     ?= workspace
 
 # JupyterLab refuses to run as root unless it is told to; nobody else is given the flag.

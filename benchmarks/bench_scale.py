@@ -26,7 +26,7 @@ RAY_ADDRESS, and run this script on the head: Flower's simulation takes the clus
 
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -330,6 +330,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ray is ended on the way out
     sizes = [int(one) for one in sys.argv[1:] if one.isdigit()] or list(SIZES)
     embedded = "1" if "--embedded" in sys.argv else ""
+    if not embedded and importlib.util.find_spec("ray") is None:
+        print("not measured: Ray isn't here; pip install -e '.[ray]', or --embedded without it")
+        return
     with tempfile.TemporaryDirectory() as quick, contextlib.ExitStack() as stack:
         (Path(quick) / "sitecustomize.py").write_text(UNNEEDED)
         paths = [quick, str(Path(__file__).parent), str(ROOT)]
