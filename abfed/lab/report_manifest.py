@@ -70,9 +70,16 @@ def read_manifest(path: Path, public_key: bytes) -> dict[str, Any]:
 
     Raises:
         WorkspaceError: there is none.
-        IntegrityError: it was changed, or another key signed it.
+        IntegrityError: it was changed, another key signed it, or it is another report's: beside
+            that, files that nobody looks at would pass for this one's.
     """
-    return manifest_of(read_private(path), public_key, where=path.name)
+    found = manifest_of(read_private(path), public_key, where=path.name)
+    if path.name != f"{found['report']}{SUFFIX}":
+        raise IntegrityError(
+            "another report's manifest lies under this one's name", where=path.name,
+            do="make the report again",
+        )  # fmt: skip
+    return found
 
 
 def damaged(manifest: Mapping[str, Any], folder: Path) -> list[str]:

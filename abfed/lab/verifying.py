@@ -1,6 +1,7 @@
 """Making a report again, to see whether it still follows from its run.
 
-1. The manifest's signature holds, and each file has the bytes that it names.
+1. The manifest's signature holds, it is this report's own, and each file has the bytes that it
+   names.
 2. A batch's index follows from its reports: each one's own manifest and files must be those that
    it was made beside, and the page comes out the same again. To make a report again, name it.
 3. The run (or plan) and the notebook are the very ones: their digests are compared first, so that
@@ -136,7 +137,8 @@ def verify_report(
         verdict.differences[manifest["report"]] = [f"not made: {made.failure}"]
         return verdict
     for name, content in made.files.items():
-        if sha256_hex(content) != manifest["files"][name]:
+        changed = name in verdict.damaged and path.with_name(name).is_file()
+        if changed or sha256_hex(content) != manifest["files"][name]:
             verdict.differences[name] = _lines(_content(path.with_name(name)), content, name)
     return verdict
 

@@ -48,7 +48,10 @@ def test_a_changed_page_is_found_and_the_change_is_shown(made, capsys):
     page.write_bytes(whole.replace(b"A/B read-out", b"A/B read-0ut", 1))
     try:
         assert main(["report", "verify", run.name, "-w", str(workspace.path)]) == 4
-        assert f"changed on disk since it was made: {page.name}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"changed on disk since it was made: {page.name}" in said
+        assert "-A/B read-0ut" in said.replace('-<div class="kicker">', "-")
+        assert "+A/B read-out" in said.replace('+<div class="kicker">', "+")
     finally:
         page.write_bytes(whole)
 
@@ -63,6 +66,27 @@ def test_a_changed_manifest_is_no_manifest(made):
             verify_report(workspace, run.name)
     finally:
         manifest.write_bytes(whole)
+
+
+def test_another_reports_manifest_is_not_taken_for_this_ones(made):
+    """It holds by itself, and says nothing of the page beside it, which was changed."""
+    workspace, run, page = made
+    other = write_report(
+        run, workspace.reports_folder, notebook="experiment_design", formats=("md",),
+        signer=workspace.keys,
+    )  # fmt: skip
+    manifest, whole = page.with_suffix(".report"), page.read_bytes()
+    kept = manifest.read_bytes()
+    try:
+        page.write_bytes(whole.replace(b"A/B read-out", b"A/B read-0ut", 1))
+        manifest.write_bytes(other.with_suffix(".report").read_bytes())
+        with pytest.raises(IntegrityError, match="another report's manifest"):
+            verify_report(workspace, str(page))
+    finally:
+        page.write_bytes(whole)
+        manifest.write_bytes(kept)
+        for file in workspace.reports_folder.glob(f"{other.stem}.*"):
+            file.unlink()
 
 
 @pytest.mark.slow
