@@ -63,6 +63,8 @@ _STYLES = re.compile(r"<style\b[^<>]*>(.*?)(?:</style|$)", re.IGNORECASE | re.DO
 _WRITES = re.compile(r"(?<![\w-])content\s*:|\\|@counter-style", re.IGNORECASE)
 _STYLED = re.compile(r"style\s*=\s*(?:\"[^\"]*\\|'[^']*\\)")
 """Styles that write words, or spell them in a way that nobody reads."""
+_SPELLS = ("<!entity", "<?xml-stylesheet")
+"""Words that stand for others in a drawing's text, and rules that change it."""
 _TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
 
@@ -269,6 +271,8 @@ def _in_words(bare: str, allowed: Allowed) -> Iterator[str]:
         "\\" in small and _STYLED.search(small)
     ):
         yield "words that a style writes"
+    if any(one in small for one in _SPELLS):
+        yield "words that a document’s head writes"
     usual = read_aloud(bare)
     yield from _in_text(plain, allowed)
     yield from _in_text(usual, allowed)

@@ -14,17 +14,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from html import unescape
+from html import escape, unescape
 
-_DRAWING = re.compile(r"<(/?)svg\b[^<>]*>", re.IGNORECASE)
-_SAYS = re.compile(r"<!--(.*?)(?:-->|$)|\bd=[\"']([^\"']*)|>([^<]*)", re.DOTALL)
+_OF = r"(?:[^\s<>/:]{1,40}:)?"
+"""A name space's short name, as in `<s:svg>`."""
+_DRAWING = re.compile(rf"<(/?){_OF}svg\b[^<>]*>", re.IGNORECASE)
+_SAYS = re.compile(
+    r"<!--(.*?)(?:-->|$)|<!\[CDATA\[(.*?)(?:\]\]>|$)|\bd=[\"']([^\"']*)|>([^<]*)", re.DOTALL
+)
 """What makes a print: comments, outlines, and text."""
+_VERBATIM = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|$)", re.DOTALL)
 _UNSAID = re.compile(r"<(style|script)\b[^<>]*>.*?(?:</\1[^<>]*>?|$)", re.IGNORECASE | re.DOTALL)
 _NOTE = re.compile(r"<!--(.*?)(?:-->|$)", re.DOTALL)
 _TEXT = re.compile(
-    r"<text\b[^<>]*>(.*?)(?:</text\b|(?=<text\b)|</svg\b|$)", re.IGNORECASE | re.DOTALL
+    rf"<{_OF}text\b[^<>]*>(.*?)(?:</{_OF}text\b|(?=<{_OF}text\b)|</{_OF}svg\b|$)",
+    re.IGNORECASE | re.DOTALL,
 )
-_APART = re.compile(r"<(?:tspan\b[^<>]*\b(?:x|y|dx|dy)\s*=|/?textpath\b)[^<>]*>", re.IGNORECASE)
+_APART = re.compile(
+    rf"<(?:{_OF}tspan\b[^<>]*\b(?:x|y|dx|dy)\s*=|/?{_OF}textpath\b)[^<>]*>", re.IGNORECASE
+)
 """Where the words of a text begin at another place."""
 _TAG = re.compile(r"<[^<>]*>")
 _BETWEEN = re.compile(r">([^<]+)")
@@ -70,7 +78,7 @@ def said_in(drawing: str) -> Iterator[str]:
 
 
 def _said_in(drawing: str) -> Iterator[str]:
-    bare = _UNSAID.sub("", drawing)
+    bare = _VERBATIM.sub(lambda held: escape(held[1]), _UNSAID.sub("", drawing))
     yield from _NOTE.findall(bare)
     bare = _NOTE.sub("", bare)
     for text in _TEXT.findall(bare):

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from abfed.lab.drawings import drawings_in
+from abfed.lab.drawings import attributes_of, drawings_in
 from abfed.lab.hidden_text import SMALL
 from abfed.lab.pictures import DEEPEST, PACKED, PNG, SVG, content_of, packed_in
-from abfed.lab.written import Told, made_by_hand, shows_small
+from abfed.lab.written import Text, Told, Written, made_by_hand, shows_small
 
 if TYPE_CHECKING:
     from abfed.lab.counted import Counted
@@ -58,15 +58,24 @@ class _Judge:
         if written := self.told.of(picture):
             return shows_small(written, self.counted)
         markup = picture.decode(errors="replace")
-        if any(self._draws(markup[start:end]) for start, end in drawings_in(markup)):
+        if self._is_drawing_of_one(markup):
             return True
         if depth == DEEPEST or "data:" not in markup:
             return False
         return any(self.tells(one, depth + 1) for one in packed_in(markup))
 
+    def _is_drawing_of_one(self, file: str) -> bool:
+        """Whether a file is a drawing that tells one: it goes to its end, whatever comes before."""
+        found = drawings_in(file)
+        if len(found) > 1 or (found and file[found[0][1] :].strip()):
+            found = [(found[0][0], len(file))]
+        return any(self._draws(file[start:end]) for start, end in found)
+
     def _draws(self, drawing: str) -> bool:
-        written = self.told.of_drawing(drawing) or made_by_hand(drawing)
-        return shows_small(written, self.counted)
+        if written := self.told.of_drawing(drawing):
+            beside = Written(tuple(map(Text, attributes_of(drawing))))  # these make no print
+            return shows_small(written, self.counted) or shows_small(beside, self.counted)
+        return shows_small(made_by_hand(drawing), self.counted)
 
     def without(self, markup: str) -> str:
         """Markup without drawings, images and anything packed that tells one."""

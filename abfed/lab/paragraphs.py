@@ -63,7 +63,8 @@ def _pieces(markup: str) -> Iterator[tuple[str | None, str]]:
         closes, tag = bool(token[1]), (token[2] or "").lower()
         if apart:
             yield None, text + token[0]
-            depth += (-1 if closes else 1) if tag == apart else 0
+            if tag == apart and not (tag == "svg" and token[3].endswith("/")):
+                depth += -1 if closes else 1
             apart = apart if depth else ""
         elif not tag or tag in INLINE:
             block += [text, token[0]]

@@ -41,6 +41,9 @@ _EVENLY = 3  # ticks from which on even distances say that they are a scale
 _ROUNDED, _EXACTLY = 0.51, 0.01  # of one in the last place
 _MATH = re.compile(r"(?<!\\)\$")
 _TEN_TO = re.compile(r"10\^\{?([-−]?\d+)\}?")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_SPACE = re.compile(r"\\(?:q?quad(?![a-zA-Z]) ?|[,:;> ])|~")
+_NO_SPACE = re.compile(r"\\!")
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?|(?<!\\)[{}$]")
 _QUOTED = re.compile(r"\\(.)")
 _ALONE = re.compile(
@@ -168,7 +171,9 @@ def as_set(said: str) -> str:
     said = settled(said)
     if len(_MATH.findall(said)) % 2 or "$" not in said:
         return said.replace(r"\$", "$")
-    return _QUOTED.sub(r"\1", _COMMAND.sub("", _TEN_TO.sub(r"1e\1", said)))
+    said = _FRACTION.sub(r"\1/\2", _TEN_TO.sub(r"1e\1", said))
+    said = _NO_SPACE.sub("", _SPACE.sub(" ", said))
+    return _QUOTED.sub(r"\1", _COMMAND.sub("", said))
 
 
 def made_by_hand(drawing: str) -> Written:
@@ -180,7 +185,9 @@ def shows_small(written: Written, counted: Counted) -> bool:
     """Whether a count of fewer people than `SMALL` is written in a picture."""
     texts = [Text(as_set(one.said).strip(), one.under) for one in written.texts]
     for scale in written.scales:
-        if not _is_scale(scale):
+        if scale.own:
+            texts += [Text(one, (scale.name,)) for one in _beside_numbers(scale)]
+        elif not _is_scale(scale):
             texts += [Text(as_set(said).strip(), (scale.name,)) for said, _ in scale.ticks]
     return any(_alone_is_small(texts, counted)) or any(
         hidden_in_text(one.said, counted) != one.said
@@ -205,10 +212,15 @@ def _alone_is_small(texts: Sequence[Text], counted: Counted) -> Iterator[bool]:
             yield value < SMALL and (value.is_integer() or (counts and abs(value) > 1))
 
 
+def _beside_numbers(scale: Scale) -> Iterator[str]:
+    """What matplotlib says at ticks besides numbers: months, and what it shouldn't."""
+    for said, _ in scale.ticks:
+        lines = map(str.strip, as_set(said).splitlines())
+        yield from (one for one in lines if one and not _ALONE.fullmatch(one))
+
+
 def _is_scale(scale: Scale) -> bool:
     """Whether the ticks say where they stand."""
-    if scale.own:
-        return True
     found = [_TICK.fullmatch(as_set(said).strip()) for said, _ in scale.ticks]
     if not all(found):
         return False

@@ -71,6 +71,8 @@ def attached(name):
         html(f"<a href='data:text/plain,{quote(ADDRESS)}'>x</a>"),
         html("<style>.a::after{content:'jane.doe\\40 example.org'}</style>"),
         html("<li style='list-style-type:\"jane.doe\\40 example.org\"'>x</li>"),
+        shown(**{"image/svg+xml": f"<!DOCTYPE svg [<!ENTITY a '{ADDRESS[:5]}'>]><svg>&a;</svg>"}),
+        html("<img src='data:image/svg+xml,%3C!ENTITY a 3%3E%3Csvg/%3E'>"),
         shown(**{"image/svg+xml": "<svg><text>jane.doe<tspan>@example.org</tspan></text></svg>"}),
         printed("jane.doe\u200b\uff20example.org"),
         printed("jane.doe\x1b[0K@example.org"),

@@ -181,6 +181,7 @@ OURS = '<div class="abfed card"><div>3 buyers</div>4 buyers</div>'
         ("<h3>3 of the<!-- x --> recipients</h3>", "<h3>&lt; 10 of the recipients</h3>"),
         (f"{OURS}<p>3 buyers</p>", f"{OURS}<p>&lt; 10 buyers</p>"),
         ("<svg/><p>3 buyers", "<svg/><p>&lt; 10 buyers"),
+        ("<svg><svg/></svg><p>3 buyers", "<svg><svg/></svg><p>&lt; 10 buyers"),
     ],
 )
 def test_a_small_count_in_a_paragraph_of_markup_is_hidden(markup, shown):

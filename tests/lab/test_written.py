@@ -1,5 +1,6 @@
 """What a kernel tells of its pictures, how it is read, and which figures in it are small counts."""
 
+import base64
 import json
 import time
 
@@ -7,6 +8,8 @@ import pytest
 
 from abfed.lab.counted import Counted
 from abfed.lab.drawings import drawings_in, print_of, said_in
+from abfed.lab.left_out import LEFT_OUT, leave_out
+from abfed.lab.pictures import SVG
 from abfed.lab.places import says_places
 from abfed.lab.written import (
     Scale,
@@ -86,6 +89,7 @@ def test_a_text_is_read_as_it_is_set():
     assert as_set(r"cost \$3, \$4") == "cost $3, $4"
     assert as_set(r"$a\_b$ $\mathbf{3}$ buyers") == "a_b 3 buyers"
     assert as_set("one $ alone") == "one $ alone"
+    assert as_set(r"$\frac{3}{40}$ of $3\,\mathrm{buyers}\quad x~y\!z$") == "3/40 of 3 buyers x yz"
 
 
 @pytest.mark.privacy
@@ -103,6 +107,8 @@ def test_a_text_is_read_as_it_is_set():
         ("<!-- 3 buyers -->", True), ("<text>3 buyers", True), ("<TEXT>3</TEXT>", True),
         ("<svg><text>3</text></svg>", True), ("<text>5 rounds</text><text>3</text>", True),
         ("<text>3 rounds</text>", False), ("<g id='a3'/><path d='M 3 4'/>", False),
+        ("<text><![CDATA[3 buyers]]></text>", True), ("<s:text>3</s:text>", True),
+        ("<s:text><s:tspan>1</s:tspan>2</s:text>", False), ("<text><![CDATA[a]]></text>", False),
         ("<style>a{x:3}</style><text>a</text>", False), ("<text x='3' y='4'>warm</text>", False),
         ("<text>0.3</text><text>0.5</text>", False), ("<use href='#a3'/>", False),
     ],
@@ -115,12 +121,34 @@ def test_a_drawing_keeps_its_print_until_another_word_or_outline_stands_in_it():
     drawing = '<svg width="9"><!-- a "b" & c --><path d="M 1 2 \nL 3"/><text>x</text></svg>'
     anew = "<svg  width='3'>\n<!-- a &quot;b&quot; &amp; c --><path d='M 1 2  L 3' id='p'/>"
     assert print_of(drawing) == print_of(anew + "<text >x</text></svg>")
-    for part, other in (("x<", "y<"), ("b", "d"), ("L 3", "L 4"), ("<text>", "<!-- 3 --><text>")):
+    for part, other in (("x<", "y<"), ("b", "d"), ("L 3", "L 4"), ("<text>", "<!-- 3 --><text>"),
+                        ("<text>", "<text><![CDATA[3]]>")):  # fmt: skip
         assert print_of(drawing.replace(part, other)) != print_of(drawing)
 
 
+@pytest.mark.privacy
+def test_what_is_added_to_a_known_drawing_is_judged():
+    drawing = '<svg id="a"><text>x</text></svg>'
+    told = Told({print_of(drawing): Written()})
+    for shown, stays in (
+        (drawing, True),
+        (drawing.replace('"a"', '"a" aria-label="3 buyers"'), False),
+        (drawing.replace("x<", "3<"), False),
+        (f"<svg><!-- </svg> -->{drawing}3 buyers</svg>", False),
+    ):
+        for kind, markup in ((SVG, shown), ("text/html", _image_of(shown))):
+            data = {kind: markup}
+            leave_out(data, Counted(), told)
+            assert (data == {kind: markup}) is stays
+            assert stays or data["text/html"] == LEFT_OUT
+
+
+def _image_of(drawing):
+    return f'<img src="data:image/svg+xml;base64,{base64.b64encode(drawing.encode()).decode()}">'
+
+
 def test_drawings_are_found_in_markup():
-    first, second = "<svg><svg a='/'/><svg></svg></svg>", "<SVG>x</SVG>"
+    first, second = "<svg><svg a='/'/><svg></svg></svg>", "<s:SVG>x</s:SVG>"
     markup = f"<p>{first}<svg/></svg>b{second}</p><svg>no end"
     found = [markup[start:end] for start, end in drawings_in(markup)]
     assert found == [first, second, "<svg>no end"]
