@@ -99,7 +99,7 @@ def finished_runs(runs: Path, coordinator_key: bytes) -> list[Finished]:
 
 
 def find_folder(runs: Path, name: str | Path) -> Path:
-    """The folder of a run by its path or name; a prefix does where it is the only one.
+    """The folder of a run by its path or name, its plan's name, or a prefix that no other has.
 
     Of the waves of one design it is the last.
 
@@ -112,7 +112,8 @@ def find_folder(runs: Path, name: str | Path) -> Path:
         return Path(name)
     known = sorted(one.parent for one in runs.glob(f"*/{SIGNATURE}"))
     exact = [one for one in known if one.name == str(name)]
-    found = exact or [one for one in known if one.name.startswith(str(name))]
+    of_plan = [one for one in known if one.name.rpartition("-")[0] == str(name)]
+    found = exact or of_plan or [one for one in known if one.name.startswith(str(name))]
     only = last_wave(found)
     if only is not None:
         return only

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.finished import SIGNATURE, find_folder
 from abfed.lab.workspace import FILE, LOCK, Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.files import write_private
@@ -130,3 +131,12 @@ def test_an_unknown_run_is_told_with_those_that_are_there(
         said = capsys.readouterr().err
         assert "no complete runs" in said
         assert "run a plan first" in said
+
+
+def test_a_plans_own_name_is_not_taken_for_a_prefix_of_anothers(tmp_path):
+    """`abfed evaluate mean` was refused where a run of the plan `mean-of-two` lay beside."""
+    for name in ("mean-0123456789", "mean-of-two-0123456789", "meant-0123456789"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SIGNATURE).touch()
+    assert find_folder(tmp_path, "mean").name == "mean-0123456789"
+    assert find_folder(tmp_path, "mean-o").name == "mean-of-two-0123456789"
