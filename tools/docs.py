@@ -1,8 +1,9 @@
 """Fill build/docs and build the documentation's site, offline and strictly.
 
 `make docs` runs this. Beside the pages in docs/ it makes: each command's own --help, a page of
-public names from their docstrings, and the notebooks that need no run, executed as reports. A link
-that leads nowhere, inside the site or to a file of the repository, ends it with an error.
+public names from their docstrings, and the notebooks, executed as reports over what `abfed demo`
+makes up. A link that leads nowhere, inside the site or to a file of the repository, ends it with an
+error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import typer
@@ -22,9 +24,10 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from abfed.cli.main import app
+from abfed.cli.main import main as run_command
 from abfed.lab.reports import make_report, order
-from abfed.lab.subjects import of_plan
-from abfed.protocol.plan import Plan
+from abfed.lab.subjects import find_subject
+from abfed.lab.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "build" / "docs"
@@ -35,11 +38,17 @@ PUBLIC = (
     "abfed.protocol.errors", "abfed.lab.reports", "abfed.lab.batches", "abfed.lab.extension",
     "abfed.lab.mock", "abfed.lab.evaluating",
 )  # fmt: skip
-EXECUTED = {
-    "experiment_design": {},
-    "privacy_utility": {"repetitions": 200},
-}
 PLAN = ROOT / "experiments" / "spring-waves.yaml"
+RUN = "spring-subject-lines"  # the demo's
+EXECUTED: dict[str, tuple[str, dict[str, int | str]]] = {
+    "experiment_design": (str(PLAN), {}),
+    "ab_readout": (RUN, {}),
+    "engagement_training": (RUN, {}),
+    "brand_profile": (RUN, {"brand": "aurora"}),
+    "privacy_utility": (str(PLAN), {"repetitions": 200}),
+    "portfolio": ("all", {}),
+}
+"""What each notebook is executed about, and its parameters. A security review takes a review."""
 
 
 def main() -> int:
@@ -118,22 +127,29 @@ def walk(
 
 
 def notebooks(folder: Path) -> str:
-    """Execute those that need no run, as reports; returns the page that links them."""
+    """Execute them as reports, about a plan and about a run; returns the page that links them."""
     folder.mkdir()
-    subject = of_plan(Plan.load(PLAN), PLAN.read_bytes(), PLAN.parent)
     how = (
-        f"Made by this build over `{PLAN.relative_to(ROOT)}`, as `abfed report` makes them. Those "
-        "about a run are made by `make demo` and by the batch in `experiments/grid.yaml`."
+        f"Made by this build as `abfed report` makes them: over `{PLAN.relative_to(ROOT)}`, and "
+        "over the run of `abfed demo` on three made-up brands. `security_review` is about a review "
+        "of your own sites: `abfed review`, then `abfed report security`."
     )
     lines = ["# Notebooks, executed", "", how, ""]
-    for name, parameters in EXECUTED.items():
-        made = make_report(order(subject, notebook=name, parameters=parameters, name=name))
-        if made.failure is not None:
-            message = f"{name}: {made.failure} ({made.failure.reason})"
-            raise RuntimeError(message)
-        for file, content in made.files.items():
-            (folder / file).write_bytes(content)
-        lines.append(f"- [{name.replace('_', ' ')}](executed/{name}.html)")
+    with TemporaryDirectory(prefix="abfed-docs-") as place:
+        workspace = Path(place) / "workspace"
+        with contextlib.redirect_stdout(io.StringIO()):
+            if code := run_command(["demo", "--workspace", str(workspace), "--json"]):
+                message = f"abfed demo ended with {code}"
+                raise RuntimeError(message)
+        for name, (about, parameters) in EXECUTED.items():
+            subject = find_subject(Workspace(workspace), about, notebook=name)
+            made = make_report(order(subject, notebook=name, parameters=parameters, name=name))
+            if made.failure is not None:
+                message = f"{name}: {made.failure} ({made.failure.reason})"
+                raise RuntimeError(message)
+            for file, content in made.files.items():
+                (folder / file).write_bytes(content)
+            lines.append(f"- [{name.replace('_', ' ')}](executed/{name}.html)")
     return "\n".join(lines) + "\n"
 
 

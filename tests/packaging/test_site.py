@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs import build_site
+from abfed.lab.notebooks import known_notebooks
+from tools.docs import EXECUTED, build_site
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +25,10 @@ def test_a_link_that_leads_nowhere_ends_the_build_and_is_named(tmp_path, capsys)
     page.write_text("# Small\n")
     build_site(settings)
     assert capsys.readouterr().err == ""
+
+
+def test_each_notebook_is_executed_for_the_site_but_the_one_about_a_review():
+    assert {*EXECUTED, "security_review"} == set(known_notebooks())
 
 
 def test_a_second_checkout_uses_the_environment_that_it_links_to(tmp_path):
