@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.page import STYLE, facts, pill, table
 from abfed.lab.units import NBSP, NONE
+from abfed.lab.vouched import vouched
 
 if TYPE_CHECKING:
     from abfed.coordinator.inbox import Accepted
@@ -147,7 +148,8 @@ def _card(kicker: str, heading: str, pairs: list[tuple[str, str]]) -> str:
 
 
 def _in_card(kicker: str, heading: str, body: str) -> str:
-    return (
-        f'<style>{STYLE}</style><div class="abfed card"><div class="kicker">{escape(kicker)}</div>'
+    card = (
+        f'<div class="abfed card"><div class="kicker">{escape(kicker)}</div>'
         f"<h2>{escape(heading)}</h2>{body}</div>"
     )
+    return f"<style>{STYLE}</style>{vouched(card)}"

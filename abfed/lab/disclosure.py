@@ -45,6 +45,7 @@ from abfed.lab.pictures import (
 )
 from abfed.lab.printed import is_printed, is_set_as_rows, is_typed
 from abfed.lab.shapes import ADDRESS, found_in
+from abfed.lab.vouched import Vouched
 from abfed.lab.written import MOST_CELLS, Told, Written
 from abfed.protocol.errors import Withheld
 
@@ -88,12 +89,14 @@ class Allowed:
         never: words of this workspace that no page shows, such as its folders and canaries.
         counted: which names of its figures count people.
         told: the pictures that its kernel drew, and what is written in them.
+        made: the sections and cards of this package that it showed.
     """
 
     sources: frozenset[str]
     never: tuple[str, ...] = ()
     counted: Counted = field(default_factory=Counted)
     told: Told = field(default_factory=Told)
+    made: Vouched = field(default_factory=Vouched)
 
 
 def cleared(
@@ -120,7 +123,7 @@ def cleared(
             why="; ".join(f"{named[one.place]}: {one.what}" for one in found[:8]),
             do="take it out of the notebook; tables come from a run’s own frames or sections",
         )
-    return hide_small(document, allowed.counted, allowed.told)
+    return hide_small(document, allowed.counted, allowed.told, allowed.made)
 
 
 def findings(document: NotebookNode, allowed: Allowed) -> Iterator[Finding]:

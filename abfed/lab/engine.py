@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab import vouched
 from abfed.lab.execution import (
     DEFAULT_LIMITS,
     Executed,
@@ -32,6 +33,7 @@ from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import papermill
 from abfed.lab.kernel import STATE
 from abfed.lab.overhearing import FILE
+from abfed.lab.vouched import Vouched
 from abfed.lab.written import Told
 
 if TYPE_CHECKING:
@@ -97,8 +99,10 @@ class ReportEngine(_Engine):  # type: ignore[misc]
         _fix_ids(nb_man.nb)
         with kernels.opened(place) as manager:
             done = asyncio.run(under_way.held(carried_out(nb_man, manager, limits, tell)))
-            told = Told.read(Path(manager.connection_file).with_name(FILE))
-            found.append(replace(done, confinement=_confinement(manager), told=told))
+            file = Path(manager.connection_file)
+            told = Told.read(file.with_name(FILE))
+            made = Vouched.read(file.with_name(vouched.FILE))
+            found.append(replace(done, confinement=_confinement(manager), told=told, made=made))
 
 
 def _confinement(manager: Any) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import nbclient
+from abfed.lab.vouched import Vouched
 from abfed.lab.written import Told
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ class Executed:
         failure: why it stopped; None where it came to its end.
         confinement: who confined the kernel (see `confinement`); empty where none started.
         told: the pictures that the kernel drew, and what is written in them.
+        made: the sections and cards of this package that it showed.
     """
 
     document: NotebookNode
     failure: Failure | None
     confinement: str = ""
     told: Told = field(default_factory=Told)
+    made: Vouched = field(default_factory=Vouched)
 
 
 Tell = Callable[[int, int], None]

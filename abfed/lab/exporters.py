@@ -99,12 +99,12 @@ def cell_words(cell: NotebookNode) -> str:
     return words(source)
 
 
-def words(source: str) -> str:
-    """Markdown as markup; raw markup in it stands as it was typed."""
+def words(source: str, *, raw: bool = False) -> str:
+    """Markdown as markup; raw markup in it stands as it was typed, or is markup, as in Jupyter."""
     import mistune
 
     render = mistune.create_markdown(
-        renderer=mistune.HTMLRenderer(escape=True, allow_harmful_protocols=["data:image/"]),
+        renderer=mistune.HTMLRenderer(escape=not raw, allow_harmful_protocols=["data:image/"]),
         plugins=["table", "strikethrough"],
     )
     return str(render(source)).strip()

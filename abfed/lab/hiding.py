@@ -22,11 +22,13 @@ from collections.abc import Iterator, Sequence
 from html import escape, unescape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from abfed.lab.attributes import hidden_in_attributes
 from abfed.lab.hidden_text import BOUND, GROUPED, SMALL, are_shares, hidden_in_text, read
 from abfed.lab.left_out import leave_out
 from abfed.lab.legible import settled
 from abfed.lab.page import COUNT, COUNTS_NAMED
 from abfed.lab.paragraphs import hidden_in_blocks
+from abfed.lab.vouched import Vouched
 from abfed.lab.written import Told
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ _PRE = re.compile(r"<pre\b[^<>]*>", re.IGNORECASE)
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b))")
 """A cell that is a number, with or without what belongs to it: its error, its share, its whole."""
-_TEXTS = {"text/plain", "text/markdown", "text/latex"}
+MARKDOWN = "text/markdown"
+_TEXTS = {"text/plain", MARKDOWN, "text/latex"}
 _OF_CODE = re.compile(r"\s*(?:-+>\s*)?\d+\s|\s*(?:Cell In|File\b|Input In)")
 
 
@@ -62,15 +65,21 @@ class _Cell(NamedTuple):
     said: str
 
 
-def hide_small(document: NotebookNode, counted: Counted, told: Told | None = None) -> NotebookNode:
+def hide_small(
+    document: NotebookNode,
+    counted: Counted,
+    told: Told | None = None,
+    made: Vouched | None = None,
+) -> NotebookNode:
     """Counts of fewer people than `SMALL` become a bound, wherever a notebook shows them.
 
     Args:
         document: is changed.
         counted: which names count people.
         told: what is written in its pictures; one in which a small count is goes as a whole.
+        made: the sections and cards of this package in it, whose sentences are their maker's.
     """
-    told = told or Told()
+    told, made = told or Told(), made or Vouched()
     for cell in document.cells:
         for output in cell.get("outputs", []):
             match output.output_type:
@@ -79,19 +88,51 @@ def hide_small(document: NotebookNode, counted: Counted, told: Told | None = Non
                 case "error":
                     _in_error(output, counted)
                 case _:
+                    _in_bundle(output.get("data", {}), counted, made)
+                    _in_metadata(output, counted)
                     leave_out(output.get("data", {}), counted, told)
-                    _in_bundle(output.get("data", {}), counted)
     return document
 
 
-def _in_bundle(data: dict[str, Any], counted: Counted) -> None:
+def _in_bundle(data: dict[str, Any], counted: Counted, made: Vouched) -> None:
     for kind in _TEXTS & set(data):
         data[kind] = hidden_in_text(data[kind], counted)
+    if MARKDOWN in data:
+        _in_markdown(data, counted)
     if "text/html" in data:
-        hidden = hidden_in_blocks(hidden_in_markup(data["text/html"], counted), counted)
+        hidden = "".join(
+            hidden_in_markup(part, counted) if ours else _hidden(part, counted)
+            for ours, part in made.parted(data["text/html"])
+        )
         if hidden != data["text/html"]:
             data["text/html"] = hidden
             data.pop("text/plain", None)  # it may show the same counts
+
+
+def _hidden(markup: str, counted: Counted) -> str:
+    """Markup of a notebook's own."""
+    plain = hidden_in_attributes(markup, counted)
+    return hidden_in_blocks(hidden_in_markup(plain, counted), counted)
+
+
+def _in_markdown(data: dict[str, Any], counted: Counted) -> None:
+    """Markdown whose words are hidden; as markup, where a small count is only seen in that."""
+    from abfed.lab.exporters import words
+
+    said = unescape(data[MARKDOWN])
+    if (hidden := hidden_in_text(said, counted)) != said:
+        data[MARKDOWN] = hidden
+    shown = words(data[MARKDOWN], raw=True)
+    if (hidden := _hidden(shown, counted)) != shown:
+        del data[MARKDOWN]
+        data.setdefault("text/html", hidden)
+
+
+def _in_metadata(output: NotebookNode, counted: Counted) -> None:
+    """What is said of an output, such as how wide it is, goes where a small count is in it."""
+    said = str(dict(output.get("metadata", {})))
+    if hidden_in_text(said, counted) != said:
+        output.metadata = type(output)()
 
 
 def _in_error(output: NotebookNode, counted: Counted) -> None:
@@ -117,7 +158,7 @@ def hidden_in_markup(markup: str, counted: Counted) -> str:
     for one in rest:
         tag, body = one[: one.find(">") + 1], one[one.find(">") + 1 :]
         named = COUNTS_NAMED in tag
-        parts += ["<table", tag, _marked(body) if named else _judged(body, counted)]
+        parts += ["<table", tag, _marked(body, counted) if named else _judged(body, counted)]
     return _in_lines("".join(parts), counted)
 
 
@@ -151,18 +192,25 @@ def _cells(markup: str) -> Iterator[_Cell]:
         column += 1
 
 
-def _marked(markup: str) -> str:
+def _between(markup: str, counted: Counted) -> str:
+    """What stands in a table and in none of its cells, such as its caption."""
+    ends = markup.lower().rfind("</table")
+    within, behind = (markup, "") if ends < 0 else (markup[:ends], markup[ends:])
+    return hidden_in_blocks(within, counted) + behind
+
+
+def _marked(markup: str, counted: Counted) -> str:
     """A table whose columns of counts are marked."""
     parts, at = [], 0
     while opened := _CELL.search(markup, at):
         ended = _CELL_ENDS.search(markup, opened.end())
         if ended is None:
             break  # no cell of what is left has an end
-        parts.append(markup[at : opened.end()])
+        parts.append(_between(markup[at : opened.end()], counted))
         held = markup[opened.end() : ended.start()]
         parts.append(_bounded(held) if _COUNTED.search(opened[2]) else held)
         at = ended.start()
-    return "".join([*parts, markup[at:]])
+    return "".join([*parts, _between(markup[at:], counted)])
 
 
 def _bounded(held: str) -> str:
@@ -179,7 +227,7 @@ def _judged(markup: str, counted: Counted) -> str:
     shares = _columns_of_shares(body)
     parts, at = [], 0
     for one in cells:
-        parts.append(markup[at : one.start])
+        parts.append(_between(markup[at : one.start], counted))
         held, at = markup[one.start : one.end], one.end
         name, row = heads.get(one.column, ""), first.get(one.row, "")
         if one.row <= 0 and one.heading:  # a number by itself is one of pandas' own
@@ -187,7 +235,7 @@ def _judged(markup: str, counted: Counted) -> str:
             parts.append(held if hidden == one.said else escape(hidden))
             continue
         parts.append(_judged_cell(one, held, name, row, counted, shares=one.column in shares))
-    return "".join([*parts, markup[at:]])
+    return "".join([*parts, _between(markup[at:], counted)])
 
 
 def _judged_cell(

@@ -5,7 +5,8 @@
 2. What an import decided because it saw no IPython yet is decided again.
 3. matplotlib is imported before the kernel goes to where it works: a `matplotlibrc` that lies there
    would change the page.
-4. What is written in pictures is noted for the disclosure gate, which can't read pixels.
+4. What is written in pictures is noted for the disclosure gate, which can't read pixels; so is what
+   sections and cards of this package say.
 5. The kernel confines itself. Only then does it listen. It has no debugger, which would take half
    of its start, and would open a port if it were asked.
 """
@@ -23,6 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from abfed.lab import vouched
 from abfed.lab.confinement import confine
 from abfed.lab.overhearing import watch
 
@@ -45,6 +47,7 @@ def run(folder: Path) -> None:
     end_with_parent()
     _make_font_list(Path(os.environ["MPLCONFIGDIR"]))
     watch(folder)
+    vouched.begin(folder)
     os.chdir(start["cwd"])
     tempfile.tempdir = None  # a parent's idea of it
     state = confine(folder, [*map(Path, start["read"]), Path(os.environ["MPLCONFIGDIR"])])

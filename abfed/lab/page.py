@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from abfed.lab.vouched import vouched
+
 if TYPE_CHECKING:
     from abfed.lab.finished import Finished
     from abfed.protocol.plan import Plan
@@ -164,10 +166,15 @@ class Fragment(str):
         return f'<style>{STYLE}</style><div class="abfed">{self}</div>' if self else ""
 
 
-def section(heading: str, *parts: str, first: bool = False) -> str:
+def section(heading: str, *parts: str) -> str:
     """A section with its heading."""
-    kind = ' class="first"' if first else ""
-    return f"<section{kind}><h2>{escape(heading)}</h2>{''.join(parts)}</section>"
+    return vouched(f"<section><h2>{escape(heading)}</h2>{''.join(parts)}</section>")
+
+
+def opening(kicker: str, *parts: str) -> str:
+    """A page's first section: what kind of page it is, and markup."""
+    above = f'<div class="kicker">{escape(kicker)}</div>'
+    return vouched(f'<section class="first">{above}{"".join(parts)}</section>')
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -17,6 +17,7 @@ from abfed.lab.page import (
     RULE,
     SOFT_INK,
     facts,
+    opening,
     paragraph,
     picture,
     roomy,
@@ -77,11 +78,11 @@ def headline(run: Run, brand: str) -> str:
         )
 
     said = [f"{brand}: {size} in “{run.plan.experiment}”.", budget]
-    return (
-        '<section class="first"><div class="kicker">Brand profile</div>'
+    return opening(
+        "Brand profile",
         f"<h1>{escape(brand)}</h1>"
         f'<div class="soft">from {escape(title(run))} · run <code>{escape(run.name)}</code></div>'
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.designing import design_notes, design_rows, plots_by_metric
-from abfed.lab.page import facts, paragraph, picture, plan_source, section, table
+from abfed.lab.page import facts, opening, paragraph, picture, plan_source, section, table
 from abfed.lab.plots import as_svg
 from abfed.lab.together import guarantee
 from abfed.lab.units import NBSP, NONE, count, percent, plain
@@ -45,12 +45,12 @@ def headline(plan: Plan, *, alpha: float = 0.05) -> str:
         if plan.simulation
         else ""
     )
-    return (
-        '<section class="first"><div class="kicker">Experiment design</div>'
+    return opening(
+        "Experiment design",
         f"<h1>{escape(plan.report.title or plan.name)}</h1>"
         f'<div class="soft">{len(plan.silos)} brands · ε = {plan.privacy.epsilon:g} for each '
         f"recipient · before any silo was asked</div>{simulated}"
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

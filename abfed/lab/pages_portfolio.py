@@ -18,6 +18,7 @@ from abfed.lab.page import (
     RULE,
     SOFT_INK,
     VERMILLION,
+    opening,
     paragraph,
     picture,
     pill,
@@ -83,12 +84,12 @@ def headline(runs: Sequence[Run], period: str, *, alpha: float = DEFAULT_ALPHA) 
     said = [counted, budget_reading(runs)] if runs else ["No experiment was completed in it."]
     simulated = any(run.plan.simulation is not None for run in runs)
     note = paragraph("Some of these are simulations on made-up brands.")
-    return (
-        '<section class="first"><div class="kicker">Portfolio</div>'
+    return opening(
+        "Portfolio",
         f"<h1>Experiments{f' of {escape(period)}' if period else ''}</h1>"
         f'<div class="soft">{escape(", ".join(brands))}</div>'
         f"{f'<div class=warn>{note}</div>' if simulated else ''}"
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

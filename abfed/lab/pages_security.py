@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from abfed.lab.page import SOURCE_HEX, paragraph, pill, roomy, section, table
+from abfed.lab.page import SOURCE_HEX, opening, paragraph, pill, roomy, section, table
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 
 WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
@@ -47,11 +47,12 @@ def headline(review: Mapping[str, Any]) -> str:
     elif states["look"]:
         near = f" {states['look']} hold today and ask for a decision."
     how = "Every state follows from facts that were checked; what was not checked counts as not so."
-    return (
-        '<section class="first"><div class="kicker">For the board</div><h1>Security review</h1>'
+    return opening(
+        "For the board",
+        "<h1>Security review</h1>"
         f'<div class="soft">{escape(sites)} · {escape(review["at"][:10])}</div>'
         f'<div class="{"warn" if red else "key"}">{paragraph(f"{said}{near}")}</div>'
-        f"{paragraph(how, 'soft')}</section>"
+        f"{paragraph(how, 'soft')}",
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from abfed.lab.curves import plot_training
 from abfed.lab.frames import in_parts
-from abfed.lab.page import BLUE, INK, RULE, paragraph, picture, section, table, title
+from abfed.lab.page import BLUE, INK, RULE, opening, paragraph, picture, section, table, title
 from abfed.lab.pages_model import LAST, SURE, calibrated_in_short, histograms
 from abfed.lab.plots import (
     as_svg,
@@ -47,12 +47,12 @@ def headline(run: Run) -> str:
     """Title, and how good the model is."""
     model = require_model(run)
     said = [training_reading(run), calibrated_in_short(run)]
-    return (
-        '<section class="first"><div class="kicker">Engagement model</div>'
+    return opening(
+        "Engagement model",
         f"<h1>{escape(title(run))}</h1>"
         f'<div class="soft">predicts “{escape(model.outcome)}” · {len(run.silos)} brands · '
         f"run <code>{escape(run.name)}</code></div>"
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

@@ -24,6 +24,7 @@ from abfed.lab.page import (
     INK,
     RULE,
     SYNTHETIC,
+    opening,
     paragraph,
     picture,
     section,
@@ -220,13 +221,13 @@ def headline(plan: Plan, grid: Grid, found: pd.DataFrame, *, alpha: float = 0.05
     """Title, and what the grid says."""
     said = [reading(found, grid, alpha)]
     note = "Made-up brands with known truth. No figure here says anything about real people."
-    return (
-        '<section class="first"><div class="kicker">Privacy and utility</div>'
+    return opening(
+        "Privacy and utility",
         f"<h1>{escape(plan.report.title or plan.name)}: what privacy costs</h1>"
         f'<div class="soft">{counted(len(found), "setting")}, {grid.repetitions:,} experiments '
         "each</div>"
         f'<div class="warn">{paragraph(note)}</div>'
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

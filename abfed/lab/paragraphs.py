@@ -2,8 +2,7 @@
 
 Each block is judged as a line of printed text is (`hidden_text`): by the words around a number, or
 as a number alone; what a `<dd>` says by the name in its `<dt>`. Left to their own rules are tables,
-preformatted lines and drawings, and what a section or a card of this package says, whose numbers of
-people its maker knows: it stands in a `<div class="abfed…">`. Time grows with the markup.
+preformatted lines and drawings. Time grows with the markup.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from abfed.lab.counted import Counted
 
 _TOKEN = re.compile(r"<!--[^<]*?-->|<(/?)([a-zA-Z][\w:-]*)([^<>]*)>")
-_OURS = re.compile(r"\bclass=\"abfed\b")
-_APART = frozenset({"table", "pre", "svg", "style", "script", "textarea"})
+_APART = frozenset({"table", "pre", "svg", "style", "script"})
 _NAMING, _NAMED = "dt", "dd"
 
 
@@ -79,6 +77,4 @@ def _pieces(markup: str) -> Iterator[tuple[str | None, str]]:
 
 
 def _stands_apart(tag: str, attributes: str) -> bool:
-    if tag == "div":
-        return bool(_OURS.search(attributes))
     return tag in _APART and not (tag == "svg" and attributes.endswith("/"))

@@ -87,7 +87,13 @@ IN_WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_WORDS)})(?![\w-])", re.IGNORECA
 _ONLY = re.compile(r"\b(?:only|just|exactly|merely)\s{1,3}$", re.IGNORECASE)
 _MARKED = re.compile(r"(?<=[0-9])[\u0300-\u036f\u20d0-\u20ff]+")
 """What is set over or around a digit: the frame of a key."""
-_COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?\s?|[,;:!()\[\] ])|(?<!\\)[{}$]|~")
+_COMMAND = re.compile(r"\\(?:([a-zA-Z]+)\*?\s?|[,;:!()\[\] ])|(?<!\\)[{}$]|~")
+_LOOKS = re.compile(
+    r"(?:math|text|bold|display|script|operator)[a-z]*|emph|bf|it|rm|sf|tt|[bB]ig+[lr]?|left|right"
+    r"|(?:tiny|small|large|Large|LARGE|huge|Huge|normalsize)|q?quad|underline|overline|hat|bar"
+)
+"""What says how something looks."""
+_EQUALS = re.compile(r"approx|sim(?:eq)?|l?eq|le|geq?|equiv|to|colon|[a-zA-Z]*arrow|mapsto|cong")
 
 
 def in_usual_digits(said: str) -> str:
@@ -110,13 +116,15 @@ def as_read(said: str) -> str:
     'n = 3 buyers'
     """
     money = "$" if said.count("$") % 2 else ""
-    return _COMMAND.sub(lambda found: _as_read(found[0], money), said)
+    return _COMMAND.sub(lambda found: _as_read(found, money), said)
 
 
-def _as_read(command: str, money: str) -> str:
-    if command == "$":
-        return money
-    return " " if command[-1] in " ,;:~" else ""
+def _as_read(command: re.Match[str], money: str) -> str:
+    if (name := command[1]) is None:
+        return money if command[0] == "$" else " " if command[0][-1] in " ,;:~" else ""
+    if _LOOKS.fullmatch(name):
+        return " " if name.endswith("quad") else ""
+    return " = " if _EQUALS.fullmatch(name) else f" {name.removeprefix('var')} "
 
 
 def undecorated(said: str) -> str:

@@ -198,7 +198,7 @@ def _finished(asked: Order, done: Executed, seed: int) -> Made:
     from abfed.lab.exporting import export, readable
 
     subject = asked.subject
-    allowed = replace(subject.allowed(), told=done.told)
+    allowed = replace(subject.allowed(), told=done.told, made=done.made)
     if holds_back(subject.title, allowed):
         raise Withheld(
             "the page is withheld: its title would show what must not leave",
@@ -260,7 +260,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         message = "a notebook that didn't fail is no unfinished one"
         raise ValueError(message)
     document, _ = readable(done.document)
-    allowed = replace(asked.subject.allowed(), told=done.told)
+    allowed = replace(asked.subject.allowed(), told=done.told, made=done.made)
     withheld = {one.place for one in findings(document, allowed)}
     for place, cell in enumerate(document.cells, start=1):
         if place in withheld:
@@ -277,7 +277,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
         f'<div class="warn" role="alert"><p><strong>{escape(said[:1].upper() + said[1:])}</strong>'
         f"</p><p>{text}</p></div>"
     )
-    shown = hide_small(document, allowed.counted, allowed.told)
+    shown = hide_small(document, allowed.counted, allowed.told, allowed.made)
     title = f"INCOMPLETE: {asked.subject.title}"
     files = {
         f"{asked.name}{FAILED}.html": as_html(shown, title, banner=banner).encode(),

@@ -13,7 +13,7 @@ from abfed.lab.curves import plot_training
 from abfed.lab.display import effects_by_scope, effects_table, title
 from abfed.lab.figures import left_out_rows
 from abfed.lab.known_attacks import known_attacks
-from abfed.lab.page import facts, paragraph, picture, section, table
+from abfed.lab.page import facts, opening, paragraph, picture, section, table
 from abfed.lab.plots import as_svg, plot_budget, plot_effects
 from abfed.lab.readings import (
     gaps_reading,
@@ -60,12 +60,12 @@ def headline(run: Run, *, alpha: float = DEFAULT_ALPHA) -> str:
     if alarm:
         notes += f'<div class="warn">{paragraph(sample_ratio_reading(run))}</div>'
     brands = f"{len(run.silos)} brand{'s' if len(run.silos) != 1 else ''}{_wave(run)}"
-    return (
-        '<section class="first"><div class="kicker">A/B read-out</div>'
+    return opening(
+        "A/B read-out",
         f"<h1>{escape(title(run))}</h1>"
         f'<div class="soft">{brands} · {day} · ε = {plan.privacy.epsilon:g} for each recipient · '
         f"run <code>{escape(run.name)}</code></div>{notes}"
-        f'<div class="key">{"".join(map(paragraph, said))}</div></section>'
+        f'<div class="key">{"".join(map(paragraph, said))}</div>',
     )
 
 

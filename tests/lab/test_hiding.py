@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from abfed.lab.hidden_text import hidden_in_text
 from abfed.lab.hiding import HIDDEN, hidden_in_markup, hide_small
 from abfed.lab.page import table
 from abfed.lab.paragraphs import hidden_in_blocks
+from abfed.lab.vouched import Vouched
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values
 from tests.lab.test_disclosure import SOURCE, html, kinds
@@ -180,6 +182,9 @@ OURS = '<div class="abfed card"><div>3 buyers</div>4 buyers</div>'
         ("<dl><dt>3 buyers<dd>4</dl>", "<dl><dt>&lt; 10 buyers<dd>&lt; 10</dl>"),
         ("<h3>3 of the<!-- x --> recipients</h3>", "<h3>&lt; 10 of the recipients</h3>"),
         (f"{OURS}<p>3 buyers</p>", f"{OURS}<p>&lt; 10 buyers</p>"),
+        (f"<div>3<p>{OURS}</p>4 silos</div>", f"<div>&lt; 10<p>{OURS}</p>4 silos</div>"),
+        (OURS.replace("4", "5"), OURS.replace("3", "&lt; 10").replace("4", "&lt; 10")),
+        ("<textarea>3 buyers</textarea>", "<textarea>&lt; 10 buyers</textarea>"),
         ("<svg/><p>3 buyers", "<svg/><p>&lt; 10 buyers"),
         ("<svg><svg/></svg><p>3 buyers", "<svg><svg/></svg><p>&lt; 10 buyers"),
     ],
@@ -187,13 +192,15 @@ OURS = '<div class="abfed card"><div>3 buyers</div>4 buyers</div>'
 def test_a_small_count_in_a_paragraph_of_markup_is_hidden(markup, shown):
     output = new_output("display_data", data={"text/html": markup, "text/plain": "x"})
     document = new_notebook(cells=[new_code_cell("x", outputs=[output])])
-    assert hide_small(document, COUNTED).cells[0].outputs[0].data == {"text/html": shown}
+    made = Vouched(frozenset({(len(OURS), sha256(OURS.encode()).hexdigest())}))
+    hidden = hide_small(document, COUNTED, made=made).cells[0].outputs[0].data
+    assert hidden == {"text/html": shown}
 
 
 @pytest.mark.parametrize(
     "markup",
     [
-        OURS, "<p>3 silos took part</p>", "<dl><dt>rounds</dt><dd>3</dd></dl>", "<p>12 buyers</p>",
+        "<p>3 silos took part</p>", "<dl><dt>rounds</dt><dd>3</dd></dl>", "<p>12 buyers</p>",
         "<svg><text>3</text></svg>", "<style>a{b:3 buyers}</style>", "<p>on 2026-05-03, 3 %</p>",
         "<dl><dt>silos</dt><dd><b>3</b></dd></dl>", "<p>rounds: 3</p>", "<p title='3 buyers'>x</p>",
     ],
