@@ -1,9 +1,9 @@
 """Small counts in what markup says besides its text: in attributes, comments and styles.
 
 An attribute's number is judged by the attribute's name, as printed text is by a name before it;
-those that say how something looks or where it leads are left alone. A comment with a figure goes,
-and so does a style that writes a small count (`list-style-type: "3 buyers"`). Drawings keep the
-rules of their own. Time grows with the markup.
+those that say how something looks or where it leads are left alone. A comment with a figure or
+markup in it goes, and so does a style that writes a small count (`list-style-type: "3 buyers"`).
+Drawings keep the rules of their own. Time grows with the markup.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COMMENT = re.compile(r"<!--")
 _DRAWING = re.compile(r"(<svg\b[^<>]*(?<!/)>.*?(?:</svg\s*>|$))", re.IGNORECASE | re.DOTALL)
 _STYLES = re.compile(r"(<style\b[^<>]*>)(.*?)(?=</style|$)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[a-zA-Z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+>")
+_TAG = re.compile(r"</?[a-zA-Z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+>")
 _GIVEN = re.compile(r"(?<=[\s\"'/])([^\s\"'<>/=]++)\s*+=\s*+(\"[^\"]*+\"|'[^']*+'|[^\s\"'<>]++)")
 _QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 _SILENT = listed(
@@ -30,7 +30,7 @@ _SILENT = listed(
     "open color face size bgcolor data-source http-equiv charset media"
 )
 """Attributes that nobody reads."""
-_FIGURE = re.compile(r"\d")
+_FIGURE = re.compile(r"[\d<]")
 
 
 def hidden_in_attributes(markup: str, counted: Counted) -> str:
@@ -79,7 +79,7 @@ def _writes_small(style: str, counted: Counted) -> bool:
 
 
 def _without_notes(markup: str) -> str:
-    """Without comments in which there is a figure; one that nobody closed goes on to the end."""
+    """Without comments that hold a figure or markup; one that nobody closed goes on to the end."""
     if not _COMMENT.search(markup):
         return markup
     first, *notes = _COMMENT.split(markup)

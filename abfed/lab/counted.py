@@ -40,7 +40,7 @@ _COUNTING = listed(
     "participant participants respondent respondents follower followers resident residents "
     "citizen citizens human humans signup signups registration registrations subscribed "
     "subscriptions cancelled canceled churned returned reordered booked forwarded "
-    "opt-out opt-outs optouts sign-up sign-ups"
+    "opt-out opt-outs optouts sign-up sign-ups qty quantity"
 ) | {*BINARY_OUTCOMES}
 """Words for people, for what they do, and for counting."""
 _SHARES = listed(

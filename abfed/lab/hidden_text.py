@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from abfed.lab.legible import settled
 from abfed.lab.phrases import (
+    IN_WORDS,
     as_read,
     counts_before,
     counts_behind,
+    digit_of,
     harmless,
     in_usual_digits,
+    is_alone,
     is_part,
-    small_words,
     undecorated,
 )
 
@@ -40,7 +42,7 @@ GROUPED = r"[-−+]?\d++(?:,\d{3}(?!\d))*+(?:\.\d++)?+"
 _PLAIN = r"[-−+]?\d++(?:\.\d*+)?+"
 _IN_TEXT = re.compile(
     rf"(?<![\w.:]){GROUPED}(?:e[-+]?\d{{1,3}})?+(?![\w%]|\s?%|:\d)"
-    rf"|(?<=[A-Za-z\"']:){GROUPED}(?![\w%:])"
+    rf"|(?:(?<=[A-Za-z\"']:)|(?<=\.\.)){GROUPED}(?![\w%:])"
     r"|(?<![\w.:-])\d++(?=[x×]\s|[^\W\d_]{4,41}(?!\w))|(?<=[^\W\d_]{4})\d++(?![\w%.:])"
 )
 """A number by itself, behind a letter or a colon, or with a word right beside it."""
@@ -52,6 +54,8 @@ _ENDS = re.compile(
     r"|\s{1,3}[\w-]{1,40}\s?[=:]|\s[^\W\d_]{1,40}\s\d"
 )
 """What stands behind a number that is a whole item: the end, a comma, a bracket, a gap."""
+_PAIRED = re.compile(r"[,;]\s{1,3}[^\W\d_][\w-]{0,40}\s\d")
+_PAIRED_BEFORE = re.compile(r"\d[,;]\s{1,3}[^\W\d_][\w-]{0,40}\s$")
 _TIMES = re.compile(r"\stimes\b")
 _DECIMALS = re.compile(r"^,\d{1,2}(?![\d,])")
 """Decimals behind a comma: `3,0 buyers`."""
@@ -62,8 +66,7 @@ _PARTING = ":=|&│┃;→>⇒➔➜⟶≈~≃≅≤≥<·•–—-."
 """What stands between a name and its value, besides a comma and a gap."""
 _DIGITS = frozenset("0123456789")
 _AROUND = " \t\r'\"."
-_MARKS = f"{_AROUND}*•·#>_`~≈→⇒=≤≥+±:|!?()[]{{}}–—-"
-"""What may stand around a number that is alone in its line: a bullet, a mark of Markdown."""
+_NUMBER = re.compile(GROUPED)
 _WINDOW = 80  # characters before a number in which its name is looked for
 
 
@@ -89,12 +92,22 @@ def _hidden(said: str, counted: Counted) -> str:
     for number in _outside(_IN_TEXT.finditer(said), lists):
         if _is_small(number, counted):
             small.add(number.span())
-    small.update(small_words(said, counted))
+    small.update(_in_words_of_their_own(said, counted))
     parts, at = [], 0
     for start, end in sorted(small):
         parts += [said[at:start], BOUND]
         at = end
     return "".join([*parts, said[at:]])
+
+
+def _in_words_of_their_own(said: str, counted: Counted) -> Iterator[tuple[int, int]]:
+    """Small numbers that are spelled out: each is judged as its digit in the same place."""
+    for word in IN_WORDS.finditer(said):
+        left = said[max(0, word.start() - _WINDOW) : word.start()]
+        right = said[word.end() : word.end() + _WINDOW]
+        number = _IN_TEXT.match(f"{left}{digit_of(word)}{right}", len(left))
+        if number is not None and _is_small(number, counted):
+            yield word.span()
 
 
 def read(number: str) -> float:
@@ -147,11 +160,11 @@ def _is_small(number: re.Match[str], counted: Counted) -> bool:
         return True
     if left[-1:].isalpha() or (right[:1].isalpha() and right[0] not in "x×"):  # within a word
         return left[-1:].isalpha() and counted.counts(_last_word(left))
-    if not left.strip(_MARKS) and not right.partition("\n")[0].strip(_MARKS):
-        return value.is_integer()
     if harmless(before, after, counted):
         return False
-    named = _is_named(value, left, right, counted)
+    if is_alone(left, right.partition("\n")[0]):
+        return value.is_integer() and not are_shares(map(read, _NUMBER.findall(left + right)))
+    named = _is_named(value, before if left[-1:] == "`" else left, right, counted)
     in_words = value.is_integer() and _in_words(value, before, after, counted)
     return in_words if named is None else named
 
@@ -166,7 +179,8 @@ def _is_named(value: float, left: str, right: str, counted: Counted) -> bool | N
     if name and (ends or (value.is_integer() and counts)):
         return value.is_integer() or (abs(value) > 1 and counts)
     if not name and (
-        (ends and beside) or ((ends or _TIMES.match(right)) and _is_next_to_its_name(left, counted))
+        (ends and (beside or _is_paired(left, right, counted)))
+        or ((ends or _TIMES.match(right)) and _is_next_to_its_name(left, counted))
     ):
         return value.is_integer()
     return None
@@ -184,6 +198,12 @@ def _in_words(value: float, before: str, after: str, counted: Counted) -> bool:
 def _is_next_to_its_name(left: str, counted: Counted) -> bool:
     word = _last_word(left)
     return left[-1:].isspace() and (counted.counts(word) or word.casefold() in counted.names)
+
+
+def _is_paired(left: str, right: str, counted: Counted) -> bool:
+    """Whether names and numbers take turns in a line: `gold 3, silver 4`."""
+    paired = _PAIRED.match(right) or _PAIRED_BEFORE.search(left)
+    return paired is not None and left[-1:].isspace() and not counted.spares(_last_word(left))
 
 
 def _last_word(left: str) -> str:
@@ -208,6 +228,7 @@ def _before(left: str) -> tuple[str, bool]:
     gap, parting = left[len(bare) :], bare[-1:]
     if parting and parting in _PARTING and not _is_within(bare, gap):
         held = bare[:-1].rstrip("-=<.· \t")
+        held = held.rstrip("|& ") if parting == "=" else held
     elif parting == "," and (not gap or bare[-2:-1] in {"'", '"'}):
         held = bare[:-1].rstrip()
     elif "\t" in gap or len(gap) > 1:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"<!--[^<]*?-->|<(/?)([a-zA-Z][\w:-]*)([^<>]*)>")
 _APART = frozenset({"table", "pre", "svg", "style", "script"})
+_MARK = re.compile(r"<(su[bp])\b[^<>]*>[^<>\d]{0,3}</\1>", re.IGNORECASE)
+"""A footnote's mark, which would be a letter of a number."""
 _NAMING, _NAMED = "dt", "dd"
 
 
@@ -36,7 +38,7 @@ def hidden_in_blocks(markup: str, counted: Counted) -> str:
         if within is None:
             parts.append(held)
             continue
-        said = " ".join(settled(unescape(_TOKEN.sub("", held))).split())
+        said = " ".join(settled(unescape(_TOKEN.sub("", _MARK.sub("", held)))).split())
         hidden = _judged(said, name if within == _NAMED else "", counted)
         parts.append(held if hidden == said else escape(hidden))
         if within:

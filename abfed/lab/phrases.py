@@ -44,8 +44,14 @@ _MONTH_BEFORE = re.compile(
 _MONEY = re.compile(r"[€£¥$]\s?$")
 _NUMBERED = re.compile(r"(?:\b([^\W\d_]{1,40})\s)?\b([^\W\d_]{1,40})[\s#№]{1,3}$")
 _EACH = listed("per each every a an")
-_PART = re.compile(r"\s{0,3}(?:/|(?:out\s)?of\s(?:the\s|all\s)?)\s{0,3}(\d[\d,]*)(?![\d/.])")
-_WHOLE = re.compile(r"(?<![\d/.])(\d[\d,]*)\s{0,3}(?:/|(?:out\s)?of\s(?:the\s|all\s)?)\s{0,3}$")
+_OF = r"\s{0,3}(?:[/\u2044\u2215÷]|(?:out\s)?of\s(?:the\s|all\s)?|in\severy\s|from\s|per\s)\s{0,3}"
+_PART = re.compile(rf"{_OF}(\d[\d,]*)(?![\d/.])")
+_WHOLE = re.compile(rf"(?<![\d/.])(\d[\d,]*){_OF}$")
+_AGAINST = re.compile(r"\s(?:vs\.?|versus|against)\s\d")
+_AGAINST_BEFORE = re.compile(r"(?<!\d)\d[\d,]{0,12}\s(?:vs\.?|versus|against)\s$")
+_VALUE_OF = re.compile(r"\s{0,2}(?:[-=:–—@|→⇒·]|[=-]>|\.{2,9})\s{0,2}([^\W\d_][\w-]{0,40})")
+"""Between a value and the name behind it: `3 -> opened`."""
+_TIED = " \t(≈~×*/@"
 _PEOPLE = listed(
     "who whom whose them us anybody everybody somebody folks paid left came took non-null entries"
 )
@@ -71,7 +77,8 @@ _LINKING = listed(
     "roughly approximately nearly almost exactly at most least to totals totalled totaled "
     "of numbers numbered counted came reached amount amounts amounted equal "
     "equals than fewer less more merely still stands stood remain remained remains the a it by "
-    "them there all both also even below under over above up down fell rose dropped"
+    "them there all both also even below under over above up down fell rose dropped went from no "
+    "not ca approx circa others additional remaining sum i e ie"
 )
 """Words that may stand between what is counted and its number: `buyers were only 3`."""
 _PREPOSITIONS = listed("in on at to and or but by as is are was were")
@@ -84,10 +91,11 @@ _STOPS = listed(
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IN_WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_WORDS)})(?![\w-])", re.IGNORECASE)
 """A small number that is spelled out."""
+_TOGETHER = re.compile(r"[-−+]?\d[\d,.]*(?:\s?%)?|[^\W\d_]+|[€£¥$‰°]")
 _ONLY = re.compile(r"\b(?:only|just|exactly|merely)\s{1,3}$", re.IGNORECASE)
 _MARKED = re.compile(r"(?<=[0-9])[\u0300-\u036f\u20d0-\u20ff]+")
 """What is set over or around a digit: the frame of a key."""
-_COMMAND = re.compile(r"\\(?:([a-zA-Z]+)\*?\s?|[,;:!()\[\] ])|(?<!\\)[{}$]|~")
+_COMMAND = re.compile(r"\\(?:([a-zA-Z]+)\*?\s?|[,;:!()\[\]{} ])|[{}$]|~")
 _LOOKS = re.compile(
     r"(?:math|text|bold|display|script|operator)[a-z]*|emph|bf|it|rm|sf|tt|[bB]ig+[lr]?|left|right"
     r"|(?:tiny|small|large|Large|LARGE|huge|Huge|normalsize)|q?quad|underline|overline|hat|bar"
@@ -156,6 +164,8 @@ def _is_numbered(left: str, counted: Counted) -> bool:
 
 def counts_behind(right: str, counted: Counted) -> bool:
     """Whether what stands behind a number says that it counts people."""
+    if name := _VALUE_OF.match(right):
+        return counted.counts(name[1]) or name[1].casefold() in counted.names
     return bool(_noun(right, counted))
 
 
@@ -178,7 +188,7 @@ def _noun(right: str, counted: Counted) -> bool | None:
 
 def _words_behind(right: str) -> Iterator[str]:
     said = _ASIDE.sub("", _RANGE.sub("", right) if _RANGE.match(right) else right)
-    said = re.sub(r"^\s?[x×](?=\s)|^[)\]]", "", said).lstrip(" ")
+    said = re.sub(r"^\s?[x×](?=\s)|^[)\]+]", "", said).lstrip(" ")
     words = 0
     for token in _TOKEN.finditer(said):
         word = token[0].casefold().removesuffix("\u2019s").removesuffix("'s")
@@ -191,43 +201,60 @@ def _words_behind(right: str) -> Iterator[str]:
 
 def counts_before(left: str, counted: Counted) -> bool:
     """Whether what stands before a number, in words alone, says that it counts people."""
-    words = left.rstrip(" \t(≈~").casefold()[-_FAR:].split()
+    bare = left.rstrip(_TIED)
+    words = bare.casefold()[-_FAR:].split()
+    tied = bool(left[len(bare) :].strip())
     for place, word in enumerate(reversed(words)):
-        if place > 0 and (word in counted.names or (word not in _LINKING and counted.counts(word))):
+        linking = word in _LINKING or word[0] in _DIGITS
+        if (place > 0 or tied) and (
+            word in counted.names or (not linking and counted.counts(word))
+        ):
             return True
-        if word not in _LINKING:
+        if not linking:
             return False
     return False
 
 
+def is_alone(left: str, right: str) -> bool:
+    """Whether a line says nothing but a number, others beside it, and words such as `only`.
+
+    >>> [is_alone("only ", " (15 %)"), is_alone("", " 4"), is_alone("2026-11-", "")]
+    [True, True, False]
+    """
+    if _JOINED_BEFORE.search(left) or _JOINED.match(right):
+        return False
+    said = _TOGETHER.findall(f"{left} {right}")
+    return all(one[0] in _SIGNED or one.casefold() in _LINKING for one in said)
+
+
+_JOINED_BEFORE = re.compile(r"\d[-/]$")
+_JOINED = re.compile(r"[-/.:]\d")
+_SIGNED = _DIGITS | {"-", "−", "+"}
 _FAR = 60  # characters before a number in which its words are looked for
 
 
 def is_part(value: float, left: str, right: str, counted: Counted) -> bool:
     """Whether a number is a part of a whole, or a whole that has parts, of no known thing else."""
-    if behind := _PART.match(right):
+    behind, before = _PART.match(right), _WHOLE.search(left)
+    if behind:
         rest = right[behind.end() :]
         return value <= _of(behind[1]) and not (_UNIT.match(rest) or _noun(rest, counted) is False)
-    if before := _WHOLE.search(left):
-        numbered = _is_numbered(left[: before.start()], counted)
-        return not numbered and _of(before[1]) <= value
-    return False
+    if before:
+        return not _is_numbered(left[: before.start()], counted) and _of(before[1]) <= value
+    if (against := _AGAINST_BEFORE.search(left)) is not None:
+        return not _is_numbered(left[: against.start()], counted)
+    return _AGAINST.match(right) is not None
 
 
 def _of(number: str) -> float:
     return float(number.replace(",", "") or "0")
 
 
-def small_words(said: str, counted: Counted) -> Iterator[tuple[int, int]]:
-    """Small numbers that are spelled out, before what counts people.
+def digit_of(word: re.Match[str]) -> str:
+    """A number in words as a digit. `One` is a pronoun, too: only where it is said to be no more.
 
-    `One` is a pronoun, too: it has to be said that it is no more than one.
+    >>> [digit_of(one) for one in IN_WORDS.finditer("one or three, only one")]
+    ['', '3', '1']
     """
-    for found in IN_WORDS.finditer(said):
-        left = said[max(0, found.start() - _FAR) : found.start()]
-        right = said[found.end() : found.end() + 2 * _FAR]
-        if found[0].casefold() == "one" and not _ONLY.search(left):
-            continue
-        value = float(_WORDS.index(found[0].casefold()))
-        if counts_behind(right, counted) or is_part(value, left, right, counted):
-            yield found.span()
+    said, left = word[0].casefold(), word.string[max(0, word.start() - _FAR) : word.start()]
+    return "" if said == "one" and not _ONLY.search(left) else str(_WORDS.index(said))

@@ -221,13 +221,13 @@ def test_every_form_of_an_output_is_looked_at(form):
     shown = new_output("execute_result", data={form: "opened: 3"})
     stream = new_output("stream", name="stdout", text="opened: 3")
     error = new_output("error", ename="E", evalue="opened: 3", traceback=["E: opened: 3"])
-    packed = new_output("display_data", data={"text/html": "<pre>opened: 3\n&lt; 4</pre>"})
+    packed = new_output("display_data", data={"text/html": "<pre>opened: 3\n&lt; 40</pre>"})
     cells = [new_code_cell("opened = 3", outputs=[one]) for one in (shown, stream, error, packed)]
     document = hide_small(new_notebook(cells=cells), COUNTED)
     first, second, third, fourth = (cell.outputs[0] for cell in document.cells)
     assert first.data[form] == second.text == third.evalue == "opened: < 10"
     assert third.traceback == ["E: opened: < 10"]
-    assert fourth.data["text/html"] == "<pre>opened: &lt; 10\n&lt; 4</pre>"
+    assert fourth.data["text/html"] == "<pre>opened: &lt; 10\n&lt; 40</pre>"
     assert document.cells[0].source == "opened = 3"
 
 
