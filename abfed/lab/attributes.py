@@ -13,23 +13,25 @@ from html import escape, unescape
 from typing import TYPE_CHECKING
 
 from abfed.lab.counted import listed
+from abfed.lab.drawings import drawings_in
 from abfed.lab.hidden_text import hidden_in_text
 
 if TYPE_CHECKING:
     from abfed.lab.counted import Counted
 
 _COMMENT = re.compile(r"<!--")
-_DRAWING = re.compile(r"(<svg\b[^<>]*(?<!/)>.*?(?:</svg\s*>|$))", re.IGNORECASE | re.DOTALL)
 _STYLES = re.compile(r"(<style\b[^<>]*>)(.*?)(?=</style|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+>")
 _GIVEN = re.compile(r"(?<=[\s\"'/])([^\s\"'<>/=]++)\s*+=\s*+(\"[^\"]*+\"|'[^']*+'|[^\s\"'<>]++)")
 _QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 _SILENT = listed(
-    "class id style href src srcset width height colspan rowspan cols rows span tabindex lang dir "
-    "type role scope headers border cellpadding cellspacing align valign for name rel target xmlns "
+    "style src srcset width height colspan rowspan cols rows span tabindex lang dir "
+    "type role scope headers border cellpadding cellspacing align valign for rel target xmlns "
     "open color face size bgcolor data-source http-equiv charset media"
 )
 """Attributes that nobody reads."""
+_NAMING = listed("class href id name")
+"""Attributes that nobody reads, unless there are words in them."""
 _FIGURE = re.compile(r"[\d<]")
 
 
@@ -40,13 +42,11 @@ def hidden_in_attributes(markup: str, counted: Counted) -> str:
     >>> hidden_in_attributes('<p title="3 buyers" data-round=3>x<!-- 3 --></p>', Counted())
     '<p title="&lt; 10 buyers" data-round=3>x</p>'
     """
-    parts = []
-    for place, part in enumerate(_DRAWING.split(markup)):
-        if place % 2:
-            parts.append(part)
-            continue
-        plain = _STYLES.sub(lambda found: _style(found, counted), _without_notes(part))
-        parts.append(_TAG.sub(lambda tag: _tag(tag[0], counted), plain))
+    parts, at = [], 0
+    for start, end in [*drawings_in(markup), (len(markup), len(markup))]:
+        plain = _STYLES.sub(lambda found: _style(found, counted), _without_notes(markup[at:start]))
+        parts += [_TAG.sub(lambda tag: _tag(tag[0], counted), plain), markup[start:end]]
+        at = end
     return "".join(parts)
 
 
@@ -59,7 +59,7 @@ def _attribute(given: re.Match[str], counted: Counted) -> str:
     value = unescape(given[2][1:-1] if quoted else given[2])
     if name == "style":
         return "" if _writes_small(value, counted) else given[0]
-    if name in _SILENT:
+    if name in _SILENT or (name in _NAMING and " " not in value):
         return given[0]
     before = f"{name.removeprefix('data-').removeprefix('aria-')}: "
     hidden = hidden_in_text(before + value, counted)

@@ -82,6 +82,7 @@ SMALL = {
     "a mark of a list": "HTML(f'<ul style=\"list-style-type: \\'{n} buyers\\'\"><li>x</ul>')",
     "a style": "HTML(f'<style>ul{{list-style-type:\"{n} buyers\"}}</style><ul><li>x</ul>')",
     "a template": "HTML(f'<template>{n} buyers</template><noscript>{n} buyers</noscript>')",
+    "names": "HTML(f'<p id=\"{n} buyers\">x</p><a href=\"#{n} buyers\">x</a>')",
     "a mark of a note": "HTML(f'<p>{n}<sup>a</sup> buyers, {n}<!-- < --> buyers</p>')",
     "a caption of a table": "HTML(f'<p>x</p><table data-source=\"plan:x\"><caption>{n} buyers'"
     "f'</caption>{n} buyers<tr><td title=\"{n} buyers\">x</td></tr>{n} of 20</table>')",
