@@ -233,6 +233,10 @@ FINE = {
     "a cloud": "plt.scatter(*np.random.rand(2, 2000));",
     "points by arm": "plt.plot(np.arange(999) % 3, np.random.rand(999), 'o');",
     "a line with marks": "plt.plot(np.arange(999), np.arange(999) // 100, '.-');",
+    "a surface": (
+        "plt.figure().add_subplot(projection='3d').plot_surface("
+        "*np.mgrid[:30, :30], np.add.outer(np.arange(30), np.arange(30)), cmap='viridis');"
+    ),
     "levels": "plt.contourf(np.add.outer(np.arange(60), np.arange(60)));",
     "a frame": "pd.DataFrame({'opened': [300, 40]}).plot.bar();",
     "a map of colours": "plt.imshow(np.arange(16.).reshape(4, 4)); plt.colorbar();",
