@@ -20,9 +20,10 @@ _OF = r"(?:[^\s<>/:]{1,40}:)?"
 """A name space's short name, as in `<s:svg>`."""
 _DRAWING = re.compile(rf"<(/?){_OF}svg\b[^<>]*>", re.IGNORECASE)
 _SAYS = re.compile(
-    r"<!--(.*?)(?:-->|$)|<!\[CDATA\[(.*?)(?:\]\]>|$)|\bd=[\"']([^\"']*)|>([^<]*)", re.DOTALL
+    r"<!--(.*?)(?:-->|$)|<!\[CDATA\[(.*?)(?:\]\]>|$)|\b(?:d|href)=[\"']([^\"']*)|>([^<]*)",
+    re.DOTALL,
 )
-"""What makes a print: comments, outlines, and text."""
+"""What makes a print: comments, text, outlines, and which of them stand for letters."""
 _VERBATIM = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|$)", re.DOTALL)
 _UNSAID = re.compile(r"<(style|script)\b[^<>]*>.*?(?:</\1[^<>]*>?|$)", re.IGNORECASE | re.DOTALL)
 _NOTE = re.compile(r"<!--(.*?)(?:-->|$)", re.DOTALL)

@@ -116,6 +116,11 @@ WRITTEN = {
         "a grey image in a figure": "plt.figimage(grey); plt.axes();",
         "a grey image in an SVG": "forms('svg'); plt.matshow(grey);",
         "uneven pixels": "plt.gca().pcolorfast(np.arange(201) ** 2, np.arange(25), grey);",
+        "an uneven image": (
+            "from matplotlib.image import NonUniformImage\nuneven = NonUniformImage("
+            "plt.gca(), extent=(0, 200, 0, 24))\n"
+            "uneven.set_data(np.arange(200), np.arange(24), grey); plt.gca().add_image(uneven);"
+        ),
         "a mesh": "plt.pcolormesh(grey[::-1]);",
         "a mesh of patches": "plt.pcolor(grey[::-1]);",
         "a histogram of places": "plt.hist2d(*inked, bins=(200, 24));",
@@ -223,8 +228,8 @@ FINE = {
     "bars of rounds": "plt.bar_label(plt.bar(['a', 'b'], [3, 40])); plt.ylabel('rounds');",
     "bars that lie": "plt.bar_label(plt.barh(['a', 'b'], [3, 40])); plt.xlabel('lift (%)');",
     "a histogram": "plt.hist([1, 1, 2, 3, 3, 3]); plt.ylabel('opened');",
-    "another's words": (
-        "forms('svg'); plt.bar_label(plt.bar(['a', 'b'], [41, 42])); plt.ylabel('rounds: 3');"
+    "all words of one that is left out": (
+        "forms('svg'); plt.text(0, 0, three); plt.xlabel('rounds'); plt.ylabel('rounds');"
     ),
     "a drawing by hand": "HTML(drawn('<text>3 rounds</text><!-- a logo --><path d=\"M 3 4\"/>'))",
     "a heat map": "plt.pcolormesh(np.arange(371.).reshape(7, 53)); plt.colorbar();",

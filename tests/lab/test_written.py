@@ -118,11 +118,13 @@ def test_a_drawing_by_hand_is_judged_by_its_words(inner, small):
 
 
 def test_a_drawing_keeps_its_print_until_another_word_or_outline_stands_in_it():
-    drawing = '<svg width="9"><!-- a "b" & c --><path d="M 1 2 \nL 3"/><text>x</text></svg>'
+    drawing = '<svg width="9"><!-- a "b" & c --><path d="M 1 2 \nL 3"/><use href="#p"/>x</svg>'
     anew = "<svg  width='3'>\n<!-- a &quot;b&quot; &amp; c --><path d='M 1 2  L 3' id='p'/>"
-    assert print_of(drawing) == print_of(anew + "<text >x</text></svg>")
-    for part, other in (("x<", "y<"), ("b", "d"), ("L 3", "L 4"), ("<text>", "<!-- 3 --><text>"),
-                        ("<text>", "<text><![CDATA[3]]>")):  # fmt: skip
+    assert print_of(drawing) == print_of(anew + "<use  href='#p'/>x</svg >")
+    for part, other in (
+        ("x<", "y<"), ('"b"', '"d"'), ("L 3", "L 4"), ("#p", "#q"), ("<use", "<!-- 3 --><use"),
+        ("x<", "x<![CDATA[3]]><"),
+    ):  # fmt: skip
         assert print_of(drawing.replace(part, other)) != print_of(drawing)
 
 
