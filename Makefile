@@ -73,10 +73,13 @@ endif
 demo: $(READY)  ## the whole story on synthetic brands
 	@$(BIN)/abfed demo
 
+# The address that is printed opens the tutorial, too, and nobody outside is asked for news.
 lab: $(READY)  ## JupyterLab, opened on the tutorial (your copy of it lies in lab/)
 	@mkdir -p lab && cp -n notebooks/tutorial/welcome.ipynb lab/ || true
 	@ABFED_WORKSPACE='$(abspath $(WORKSPACE))' $(BIN)/jupyter lab --notebook-dir=. $(AS_ROOT) \
-	  --LabApp.extra_labextensions_path='$(CURDIR)/abfed/lab/labextensions' lab/welcome.ipynb
+	  --LabApp.extra_labextensions_path='$(CURDIR)/abfed/lab/labextensions' \
+	  --LabApp.default_url=/lab/tree/lab/welcome.ipynb \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None
 
 test: $(READY)  ## every test but the slow ones (ARGS="-k gate")
 	@$(BIN)/pytest -n $(WORKERS) -m 'not slow' $(ARGS)

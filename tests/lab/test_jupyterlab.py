@@ -12,6 +12,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -75,7 +78,9 @@ def lab(tmp_path_factory):
         (folder / name).mkdir()
         if cells is not None:
             (folder / name / f"{name}.ipynb").write_text(json.dumps(_notebook(cells)))
-    shutil.copy(ROOT / "notebooks" / "tutorial" / "welcome.ipynb", folder / "welcome")
+    for place in ("welcome", "lab"):
+        (folder / place).mkdir(exist_ok=True)
+        shutil.copy(ROOT / "notebooks" / "tutorial" / "welcome.ipynb", folder / place)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,8 +90,7 @@ def lab(tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--IdentityProvider.token=tutorial", "--allow-root", f"--notebook-dir={folder}",
-        "--ServerApp.port_retries=0",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", _of_make_lab(),
+        "--ServerApp.port_retries=0", *_of_make_lab(),
     ]  # fmt: skip
     with (folder / "lab.log").open("wb") as log:
         process = subprocess.Popen(
@@ -104,11 +108,10 @@ def lab(tmp_path_factory):
 
 
 def _of_make_lab():
-    """What `make lab` tells JupyterLab about our extension."""
-    found = re.search(
-        r"--LabApp\.extra_labextensions_path='[^']+'", (ROOT / "Makefile").read_text()
-    )
-    return found[0].replace("'", "").replace("$(CURDIR)", str(ROOT))
+    """What `make lab` tells JupyterLab: our extension, where it opens, that it asks nobody."""
+    found = re.findall(r"--LabApp\.\w+=\S+", (ROOT / "Makefile").read_text())
+    assert len(found) == 4
+    return [one.replace("'", "").replace("$(CURDIR)", str(ROOT)) for one in found]
 
 
 def _notebook(cells):
@@ -118,6 +121,24 @@ def _notebook(cells):
     ]  # fmt: skip
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return {"cells": made, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.mark.slow
+def test_the_address_that_is_printed_opens_the_tutorial(lab):
+    address, _ = lab
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/?token=tutorial") as opened:
+                settings = opened.read().decode()
+                assert urllib.parse.urlsplit(opened.url).path == "/lab/tree/lab/welcome.ipynb"
+                assert re.search(r'"news": \{"disabled": true\}', settings)
+            return
+        except urllib.error.HTTPError:
+            raise
+        except OSError:  # it doesn't listen yet
+            assert time.monotonic() < until
+            time.sleep(0.3)
 
 
 @pytest.mark.slow
