@@ -50,12 +50,17 @@ _LIST = re.compile(rf"[\[({{]\s{{0,9}}{_PLAIN}(?:[\s,]++{_PLAIN})*+[\s,]*+[\])}}
 _WRAP = re.compile(r"(?:np\.)?(?:u?int|float|Int|UInt|Float|Decimal)\d{0,2}\(['\"]?$")
 _UNWRAP = re.compile(r"['\"]?\)")
 _ENDS = re.compile(
-    r"\.?['\"]?[*†‡§!?`~]{0,3}(?:\s{0,9}(?:$|[,;)}\]|&│┃\\±(–—\n])|\s{2}|\s-\s|\t)|\.\s"
+    r"\.?['\"]?[*†‡§!?`~]{0,3}(?:\s{0,9}(?:$|[,;)}\]|&│┃\\±(–—<>\n])|\s{2}|\s-\s|\t)|\.\s"
     r"|\s{1,3}[\w-]{1,40}\s?[=:]|\s[^\W\d_]{1,40}\s\d"
 )
 """What stands behind a number that is a whole item: the end, a comma, a bracket, a gap."""
 _PAIRED = re.compile(r"[,;]\s{1,3}[^\W\d_][\w-]{0,40}\s\d")
 _PAIRED_BEFORE = re.compile(r"\d[,;]\s{1,3}[^\W\d_][\w-]{0,40}\s$")
+_TURNS = re.compile(
+    r"\s*(?:(?!(?:of|vs|in|to|from|and|or|at|by|with|for|is|than)\b)[^\W\d_][\w-]{0,40}"
+    r"\s{1,3}[-\d][\d,.]*+\s*){2,}"
+)
+_LINE = "\n"
 _TIMES = re.compile(r"\stimes\b")
 _DECIMALS = re.compile(r"^,\d{1,2}(?![\d,])")
 """Decimals behind a comma: `3,0 buyers`."""
@@ -201,9 +206,11 @@ def _is_next_to_its_name(left: str, counted: Counted) -> bool:
 
 
 def _is_paired(left: str, right: str, counted: Counted) -> bool:
-    """Whether names and numbers take turns in a line: `gold 3, silver 4`."""
+    """Whether names and numbers take turns: `gold 3, silver 4`, or in a line of nothing else."""
     paired = _PAIRED.match(right) or _PAIRED_BEFORE.search(left)
-    return paired is not None and left[-1:].isspace() and not counted.spares(_last_word(left))
+    if paired is None and not _TURNS.fullmatch(f"{left}0{right.partition(_LINE)[0]}"):
+        return False
+    return left[-1:].isspace() and not counted.spares(_last_word(left))
 
 
 def _last_word(left: str) -> str:

@@ -59,7 +59,8 @@ NAMED = [
     "warm=3 cold=4", "n≈3", "n ~ 3", "n ≤ 3", "count -> 3", "buyers ⇒ 3", "warm – 3", "warm — 3",
     "warm - 3", "plain ... 3", "warm (3)", "N = 3 per arm", "n = 3 in plain", "n=3 (plain)",
     "opened: 3e0", "opened......3", "opened `3`", "opened @ 3", "opened/3",
-    "3 = opened", "3 -> opened", "3 – buyers", "3-buyers", "gold 3, silver 4", "buyers × 3",
+    "3 = opened", "3 -> opened", "3 – buyers", "3-buyers", "gold 3, silver 4", "gold 3 silver 4",
+    "<Buyers 3>", "<td>3</td>", "buyers × 3",
     "buyers went from 12 to 3", "buyers no more than 3", "|B|=3", r"$N = \{3\}$", "$n&=3$",
  "warm → 3", "warm · 3",
 ]  # fmt: skip
