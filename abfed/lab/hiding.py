@@ -52,7 +52,8 @@ _VALUE = re.compile(rf"{GROUPED}\.?(?:e[-+]?\d++)?+(?=\s{{0,9}}(?:$|[±(/|]|of\b
 """A cell that is a number, with or without what belongs to it: its error, its share, its whole."""
 MARKDOWN = "text/markdown"
 _TEXTS = {"text/plain", MARKDOWN, "text/latex"}
-_OF_CODE = re.compile(r"\s*(?:-+>\s*)?\d+\s|\s*(?:Cell In|File\b|Input In)")
+_OF_FRAME = re.compile(r"\s*(?:Cell In|File\b|Input In)")
+_OF_CODE = re.compile(r"\s*(?:-+>\s*)?\d+(?:\s|$)")
 
 
 class _Cell(NamedTuple):
@@ -142,13 +143,20 @@ def _in_error(output: NotebookNode, counted: Counted) -> None:
     if hidden != said:
         output.evalue = hidden
         output.traceback = [line.replace(said, hidden) for line in output.traceback]
-    output.traceback = [
-        "\n".join(
-            line if _OF_CODE.match(settled(line)) else hidden_in_text(line, counted)
-            for line in part.split("\n")
-        )
-        for part in output.traceback
-    ]
+    output.traceback = list(_traced(output.traceback, counted))
+
+
+def _traced(parts: Sequence[str], counted: Counted) -> Iterator[str]:
+    """A traceback; lines with numbers are code in a frame only, which an empty line ends."""
+    framed = False
+    for part in parts:
+        lines = []
+        for line in part.split("\n"):
+            said = settled(line)
+            framed = bool(said.strip()) and (framed or bool(_OF_FRAME.match(said)))
+            code = framed and (_OF_FRAME.match(said) or _OF_CODE.match(said))
+            lines.append(line if code else hidden_in_text(line, counted))
+        yield "\n".join(lines)
 
 
 def hidden_in_markup(markup: str, counted: Counted) -> str:

@@ -279,9 +279,10 @@ def test_a_large_count_is_no_small_one_however_it_is_written():
 
 @pytest.mark.privacy
 def test_what_an_error_came_from_and_its_notes_are_hidden_too():
-    lines = ["ValueError: opened: 3", "Cell In[3], line 1", "----> 1 n = 3", "E: no", "buyers: 4"]
+    lines = ["ValueError: opened: 3", "Cell In[3], line 1", "----> 1 n = 3", "      2 buyers", "",
+             "E: no", "buyers: 4", "5 buyers"]  # fmt: skip
     error = new_output("error", ename="E", evalue="no", traceback=["\n".join(lines)])
     document = hide_small(new_notebook(cells=[new_code_cell("x", outputs=[error])]), Counted())
     assert document.cells[0].outputs[0].traceback[0].split("\n") == [
-        "ValueError: opened: < 10", *lines[1:4], "buyers: < 10",
+        "ValueError: opened: < 10", *lines[1:6], "buyers: < 10", "< 10 buyers",
     ]  # fmt: skip
