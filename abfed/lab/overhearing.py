@@ -68,10 +68,9 @@ class _Heard:
 
     def tick(self, said: str, tick: Any) -> None:
         """The label of a tick, and where it stands on its axis; some are smaller than others."""
-        upright, major = tick.__name__ == "ytick", tick._major  # noqa: SLF001 - said nowhere else
-        axis = (id(tick.axes), upright, major)
+        along, major = _axis_of(tick), tick._major  # noqa: SLF001 - said nowhere else
+        axis = (id(along), major)
         if axis != self._axis:
-            along = tick.axes.yaxis if upright else tick.axes.xaxis
             writes = along.get_major_formatter() if major else along.get_minor_formatter()
             name = along.label.get_text()
             self.scales.append({"name": name, "ticks": [], "own": says_places(writes)})
@@ -216,10 +215,21 @@ class _Watch:
         return result
 
 
+def _each_axis(axes: Any) -> list[Any]:
+    return [getattr(axes, one) for one in ("xaxis", "yaxis", "zaxis") if hasattr(axes, one)]
+
+
+def _axis_of(tick: Any) -> Any:
+    """The axis that a tick stands on; those of a third dimension are called as the first's are."""
+    for axis in _each_axis(tick.axes):
+        if any(tick is one for one in (*axis.majorTicks, *axis.minorTicks)):
+            return axis
+    return tick.axes.yaxis if tick.__name__ == "ytick" else tick.axes.xaxis
+
+
 def _at_the_end_of(axes: Any, text: Any) -> Any:
     """The axis that says by this text what its ticks have in common."""
-    every = [getattr(axes, one, None) for one in ("xaxis", "yaxis", "zaxis")]
-    return next((one for one in every if getattr(one, "offsetText", None) is text), None)
+    return next((one for one in _each_axis(axes) if one.offsetText is text), None)
 
 
 def _given(metadata: Any) -> Iterator[str]:

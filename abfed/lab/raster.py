@@ -39,8 +39,8 @@ def cells_of(drawn: Any) -> int:
             cells = _on_grid(drawn.get_offsets())
         case collections.PolyCollection() if not hasattr(drawn, "do_3d_projection"):
             values = drawn.get_array()  # a surface in space is seen from aside
-            cells = 0 if values is None else len(values)
-        case lines.Line2D() if drawn.get_marker() not in {None, "", " ", "None", "none"}:
+            cells = 0 if values is None else int(values.size)
+        case lines.Line2D() if str(drawn.get_marker()).strip() not in {"", "None", "none"}:
             cells = _on_grid(drawn.get_xydata())
     return cells
 

@@ -126,6 +126,7 @@ WRITTEN = {
         "a histogram of places": "plt.hist2d(*inked, bins=(200, 24));",
         "hexagons": "plt.hexbin(*inked, gridsize=60);",
         "triangles": "plt.tripcolor(*inked, inked[0]);",
+        "blended triangles": "plt.tripcolor(*inked, inked[0], shading='gouraud');",
         "where a matrix isn't empty": "plt.spy(grey < 128);",
         "marks where it isn't": "plt.spy(grey < 128, markersize=1);",
         "points on a grid": "plt.scatter(*inked, s=1);",
@@ -183,11 +184,23 @@ SMALL = {
     "days, and a count among them": (
         "by_day(dates.DateFormatter('%d')); plt.xticks([days[2], days[5]], [three, '8']);"
     ),
+    "days set shortly, and a count": (
+        "by_day(dates.ConciseDateFormatter(dates.AutoDateLocator())); plt.text(days[0], 22, three);"
+    ),
+    "days by themselves, and a count": "by_day(); plt.title(f'n = {three}');",
+    "a figure's title": "plt.axes(); plt.suptitle(f'{three} buyers');",
+    "a colour bar's name": "plt.imshow(np.eye(4)); plt.colorbar(label=f'{three} buyers');",
+    "a colour bar's ticks": (
+        "plt.imshow(np.eye(4)); plt.colorbar(ticks=[0, 1]).set_ticklabels([three, '8']);"
+    ),
     "a format with words": "by_day(dates.DateFormatter('3 buyers on %d'));",
     "powers, and a count": "plt.plot([0, 3e-4]); plt.text(0, 0, three);",
     "logarithms, and a count": "plt.loglog([1, 10, 1000]); plt.legend(title=f'{three} buyers');",
     "ticks between ticks": (
         "plt.plot([20, 90]); plt.gca().set_yticks([32, 35], [three, '8'], minor=True);"
+    ),
+    "ticks of a third axis": (
+        "plt.figure().add_subplot(projection='3d').set_zticks([0, 1], [three, '8']);"
     ),
     "bars of a count": "plt.bar_label(plt.bar([1, 2], [3, 40])); plt.xlabel('round');",
     "bars with words of one's own": (
@@ -241,6 +254,10 @@ FINE = {
     "a surface": (
         "plt.figure().add_subplot(projection='3d').plot_surface("
         "*np.mgrid[:30, :30], np.add.outer(np.arange(30), np.arange(30)), cmap='viridis');"
+    ),
+    "marks of any shape": (
+        "plt.plot(range(5), marker=[(0, 0), (1, 1)]); plt.plot(range(5), marker=(5, 1));"
+        "plt.plot(range(5), marker=np.eye(2)); plt.plot([], [], 'o');"
     ),
     "levels": "plt.contourf(np.add.outer(np.arange(60), np.arange(60)));",
     "a frame": "pd.DataFrame({'opened': [300, 40]}).plot.bar();",
