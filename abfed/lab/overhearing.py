@@ -98,6 +98,7 @@ class _Watch:
         self._told = told
         self._drawing: list[_Heard] = []
         self._shapes: dict[str, None] = {}
+        self._along: Any = None
         self._tick: Any = None
         self._legend: str | None = None
         self._lengths: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -137,12 +138,12 @@ class _Watch:
             heard.tick(said, self._tick)
         elif self._legend is not None:
             heard.text(said, [self._legend])
+        elif self._along is not None and text is self._along.offsetText:
+            heard.common(said, self._along)
         elif (axes := getattr(text, "axes", None)) is None:
             heard.text(said, [])
         elif text in self._lengths:
             heard.text(said, [getattr(axes, self._lengths[text]).label.get_text()])
-        elif (axis := _at_the_end_of(axes, text)) is not None:
-            heard.common(said, axis)
         else:
             heard.text(said, [axes.xaxis.label.get_text(), axes.yaxis.label.get_text()])
 
@@ -154,6 +155,14 @@ class _Watch:
             for text in texts if along in {"vertical", "horizontal"} else ():
                 self._lengths[text] = "yaxis" if along == "vertical" else "xaxis"
         return texts
+
+    def on_axis(self, draw: Callable[..., Any], axis: Any, *given: Any, **more: Any) -> Any:
+        """`Axis.draw`."""
+        before, self._along = self._along, axis
+        try:
+            return draw(axis, *given, **more)
+        finally:
+            self._along = before
 
     def on_tick(self, draw: Callable[..., Any], tick: Any, *given: Any, **more: Any) -> Any:
         """`Tick.draw`."""
@@ -215,21 +224,13 @@ class _Watch:
         return result
 
 
-def _each_axis(axes: Any) -> list[Any]:
-    return [getattr(axes, one) for one in ("xaxis", "yaxis", "zaxis") if hasattr(axes, one)]
-
-
 def _axis_of(tick: Any) -> Any:
     """The axis that a tick stands on; those of a third dimension are called as the first's are."""
-    for axis in _each_axis(tick.axes):
+    every = [getattr(tick.axes, one, None) for one in ("xaxis", "yaxis", "zaxis")]
+    for axis in filter(None, every):
         if any(tick is one for one in (*axis.majorTicks, *axis.minorTicks)):
             return axis
     return tick.axes.yaxis if tick.__name__ == "ytick" else tick.axes.xaxis
-
-
-def _at_the_end_of(axes: Any, text: Any) -> Any:
-    """The axis that says by this text what its ticks have in common."""
-    return next((one for one in _each_axis(axes) if one.offsetText is text), None)
 
 
 def _given(metadata: Any) -> Iterator[str]:
@@ -291,6 +292,7 @@ def _hooks(watch: _Watch) -> dict[str, list[Callable[[ModuleType], None]]]:
         ("lines", "Line2D", "draw", watch.on_cells),
         ("text", "Text", "draw", watch.on_text),
         ("axes._axes", "Axes", "bar_label", watch.on_lengths),
+        ("axis", "Axis", "draw", watch.on_axis),
         ("axis", "Tick", "draw", watch.on_tick),
         ("legend", "Legend", "draw", watch.on_legend),
         ("table", "Table", "draw", watch.on_table),

@@ -195,6 +195,10 @@ SMALL = {
     ),
     "a format with words": "by_day(dates.DateFormatter('3 buyers on %d'));",
     "powers, and a count": "plt.plot([0, 3e-4]); plt.text(0, 0, three);",
+    "a little above a count": (
+        "plt.plot([4, 5]); axis = plt.gca().yaxis; axis.set_ticks([4, 5], ['a', 'b'])\n"
+        "axis.get_major_formatter().set_offset_string(three);"
+    ),
     "logarithms, and a count": "plt.loglog([1, 10, 1000]); plt.legend(title=f'{three} buyers');",
     "ticks between ticks": (
         "plt.plot([20, 90]); plt.gca().set_yticks([32, 35], [three, '8'], minor=True);"
@@ -229,6 +233,7 @@ FINE = {
     "powers": "plt.plot([0, 3e-5, 5e-5]); plt.yticks([3e-5]);",
     "millions": "plt.plot([0, 5e6]); plt.yticks([3e6]); plt.ylabel('opened');",
     "far from nought": "plt.plot([1e6 + 3, 1e6 + 5]); plt.yticks([1e6 + 3]);",
+    "a little above three": "plt.plot([4, 5]); plt.ticklabel_format(useOffset=3);",
     "in formulas": "plt.plot([0, 5e6]); plt.ticklabel_format(useMathText=True);",
     "logarithms of few": "plt.plot([1.5, 3, 8]); plt.yscale('log');",
     "logarithms by their letters": (
