@@ -114,7 +114,7 @@ class Item:
 
 
 class _NoRun(NotThere):
-    """No run was completed in a period."""
+    """No run was completed, or none in a period."""
 
 
 @dataclass(frozen=True)
@@ -280,16 +280,31 @@ class _Finder:
         path = self._path(entry.plan)
         plan = Plan.load(path)
         runs = [run for run in self._runs if run.plan.digest == plan.digest]
-        if not runs:
+        if self._reads_plans(self.beside(entry).notebook or plan.report.notebook):
             home = self._workspace.path.resolve()
             about = {"kind": "plan", "file": str(path.resolve()), "workspace": str(home)}
             yield of_plan(plan, path.read_bytes(), home), about, plan.name
             return
+        if not runs:
+            raise _NoRun(
+                "no run of this plan is complete",
+                where=entry.plan,
+                do=f"run it: `abfed run {path}`",
+            )
         wanted = [run for run in runs if _within(run, entry.period)]
         if not wanted:
             raise _NoRun(f"no run of the plan was completed in {entry.period}", where=entry.plan)
         for run in wanted if entry.period else wanted[-1:]:
             yield self._run(run)
+
+    @staticmethod
+    def _reads_plans(notebook: str) -> bool:
+        """Whether a notebook is about a plan, be there runs of it or not."""
+        from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
+
+        path = find_notebook(notebook)
+        declared = declared_parameters(read_notebook(path), where=path.name)
+        return "plan_file" in declared and "run_folder" not in declared
 
     def beside(self, entry: Entry) -> Entry:
         """The entry with its notebook's path, where that lies beside the batch's file."""

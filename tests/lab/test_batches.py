@@ -146,6 +146,24 @@ def test_periods_select_runs_by_their_completion(workspace, tmp_path):
         items(workspace, tmp_path, also=[{"run": "subject-lines", "period": "1999-Q1"}])
 
 
+def test_a_plan_means_its_run_where_the_notebook_is_about_runs_and_itself_where_not(
+    workspace, tmp_path
+):
+    """As `abfed report` has it: a plan without a run got another notebook, without a word."""
+    (tmp_path / "ran.json").write_text(json.dumps(statistics_only(simulation={"seed": 3})))
+    (tmp_path / "never.json").write_text(json.dumps(statistics_only(name="never")))
+    plans = {"runs": [], "plans": ["ran.json", "never.json"]}
+    found = asked(workspace, tmp_path, **plans, notebook="ab_readout")
+    assert [one.about["kind"] for one in found.items] == ["run"]
+    assert found.left_out == ["never.json, ab_readout"]
+    grid = {"runs": ["subject-lines"], "notebook": ""}
+    with pytest.raises(InputError, match="no run of this plan is complete"):
+        asked(workspace, tmp_path, **grid, also=[{"plan": "never.json"}])
+    found = asked(workspace, tmp_path, **plans, notebook="privacy_utility")
+    assert [one.about["kind"] for one in found.items] == ["plan", "plan"]
+    assert {one.labels["notebook"] for one in found.items} == {"privacy_utility"}
+
+
 def test_a_brand_of_some_runs_is_left_out_of_others_and_a_brand_of_none_is_a_mistake(
     workspace, tmp_path
 ):
