@@ -40,7 +40,7 @@ _COUNTING = listed(
     "participant participants respondent respondents follower followers resident residents "
     "citizen citizens human humans signup signups registration registrations subscribed "
     "subscriptions cancelled canceled churned returned reordered booked forwarded "
-    "opt-out opt-outs optouts sign-up sign-ups qty quantity"
+    "opt-out opt-outs optouts sign-up sign-ups qty quantity cnt nunique"
 ) | {*BINARY_OUTCOMES}
 """Words for people, for what they do, and for counting."""
 _SHARES = listed(
@@ -58,7 +58,8 @@ _SINGULAR = listed(
     "minimum_silos sends_per_recipient sends_per_person k fold batch batch_size degree depth width "
     "height dimension column line figure table chapter section page decimal digit precision bin "
     "component worker thread core process job retry attempt chunk lag tree estimator learner "
-    "iteration_limit patience"
+    "random_state max_iter cv axis momentum weight_decay speedup speed_up price rating star "
+    "budget_left patience"
 )
 """Names of parameters, as they stand alone."""
 _PLURAL = frozenset(f"{one}s" for one in _SINGULAR) | {"series", "branches"}

@@ -51,9 +51,14 @@ _AGAINST = re.compile(r"\s(?:vs\.?|versus|against)\s\d")
 _AGAINST_BEFORE = re.compile(r"(?<!\d)\d[\d,]{0,12}\s(?:vs\.?|versus|against)\s$")
 _VALUE_OF = re.compile(r"\s{0,2}(?:[-=:–—@|→⇒·]|[=-]>|\.{2,9})\s{0,2}([^\W\d_][\w-]{0,40})")
 """Between a value and the name behind it: `3 -> opened`."""
-_TIED = " \t(≈~×*/@"
+_TIED = " \t(≈~×*/@,"
 _PEOPLE = listed(
-    "who whom whose them us anybody everybody somebody folks paid left came took non-null entries"
+    "who whom whose them us anybody everybody somebody folks paid left came took non-null entries "
+    "male female aged live living opted answered replied shared undelivered view views session "
+    "sessions download downloads sale sales sold transaction transactions refund refunds cart "
+    "carts basket baskets pageviews hits successes yes missing nulls outliers duplicates uniques "
+    "ids identities families kids teenagers vips churners nonbuyers repeaters cases samples "
+    "records observations obs"
 )
 """Words that count in a sentence, and name no column of counts."""
 _PLAIN = listed(
@@ -78,10 +83,12 @@ _LINKING = listed(
     "of numbers numbered counted came reached amount amounts amounted equal "
     "equals than fewer less more merely still stands stood remain remained remains the a it by "
     "them there all both also even below under over above up down fell rose dropped went from no "
-    "not ca approx circa others additional remaining sum i e ie"
+    "not ca approx circa others additional remaining sum i e ie it's "
+    "this that makes leaves leaving answer result results altogether overall"
 )
 """Words that may stand between what is counted and its number: `buyers were only 3`."""
 _PREPOSITIONS = listed("in on at to and or but by as is are was were")
+_JOINING = frozenset("/,&+")
 _DIGITS = frozenset("0123456789")
 _STOPS = listed(
     "for with per when if than from into about while because since where which whereas after "
@@ -93,6 +100,8 @@ IN_WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_WORDS)})(?![\w-])", re.IGNORECA
 """A small number that is spelled out."""
 _TOGETHER = re.compile(r"[-−+]?\d[\d,.]*(?:\s?%)?|[^\W\d_]+|[€£¥$‰°]")
 _ONLY = re.compile(r"\b(?:only|just|exactly|merely)\s{1,3}$", re.IGNORECASE)
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_FROM_0_TO_9 = frozenset(range(10))
 _MARKED = re.compile(r"(?<=[0-9])[\u0300-\u036f\u20d0-\u20ff]+")
 """What is set over or around a digit: the frame of a key."""
 _COMMAND = re.compile(r"\\(?:([a-zA-Z]+)\*?\s?|[,;:!()\[\]{} ])|[{}$]|~")
@@ -105,15 +114,16 @@ _EQUALS = re.compile(r"approx|sim(?:eq)?|l?eq|le|geq?|equiv|to|colon|[a-zA-Z]*ar
 
 
 def in_usual_digits(said: str) -> str:
-    """A text whose digits are 0 to 9, whatever they were: in circles, Arabic, Devanagari.
+    """A text whose digits are 0 to 9, whatever they were: in circles, Arabic, Chinese.
 
-    >>> in_usual_digits("❸ of ٣, ३")
+    >>> in_usual_digits("❸ of ٣, 三")
     '3 of 3, 3'
     """
+    said = _CONTROLS.sub("", said)
     if said.isascii():
         return said
-    digits = {one: unicodedata.digit(one, None) for one in set(said) if not one.isascii()}
-    known = {ord(one): str(digit) for one, digit in digits.items() if digit is not None}
+    values = {one: unicodedata.numeric(one, -1) for one in set(said) if not one.isascii()}
+    known = {ord(one): str(int(value)) for one, value in values.items() if value in _FROM_0_TO_9}
     return _MARKED.sub("", said.translate(known))
 
 
@@ -182,7 +192,7 @@ def _noun(right: str, counted: Counted) -> bool | None:
             return True
         if counted.spares(word):
             return None if beyond else False
-        beyond = beyond or word in _PREPOSITIONS
+        beyond = beyond or word in _PREPOSITIONS or word in _JOINING
     return None
 
 
@@ -192,17 +202,17 @@ def _words_behind(right: str) -> Iterator[str]:
     words = 0
     for token in _TOKEN.finditer(said):
         word = token[0].casefold().removesuffix("\u2019s").removesuffix("'s")
-        if not (word[0].isalpha() or word[0] in _DIGITS) or word in _STOPS or words > _REACH:
+        if not (word[0].isalnum() or word in _JOINING) or word in _STOPS or words > _REACH:
             return
-        if word[0].isalpha():
-            words += 1
+        words += word[0].isalpha()
+        if not word[0].isdecimal():
             yield word
 
 
 def counts_before(left: str, counted: Counted) -> bool:
     """Whether what stands before a number, in words alone, says that it counts people."""
     bare = left.rstrip(_TIED)
-    words = bare.casefold()[-_FAR:].split()
+    words = _OWN.sub("", bare.casefold()[-_FAR:]).split()
     tied = bool(left[len(bare) :].strip())
     for place, word in enumerate(reversed(words)):
         linking = word in _LINKING or word[0] in _DIGITS
@@ -230,16 +240,17 @@ def is_alone(left: str, right: str) -> bool:
 _JOINED_BEFORE = re.compile(r"\d[-/]$")
 _JOINED = re.compile(r"[-/.:]\d")
 _SIGNED = _DIGITS | {"-", "−", "+"}
+_OWN = re.compile(r"['\u2019]s\b")
 _FAR = 60  # characters before a number in which its words are looked for
 
 
 def is_part(value: float, left: str, right: str, counted: Counted) -> bool:
     """Whether a number is a part of a whole, or a whole that has parts, of no known thing else."""
     behind, before = _PART.match(right), _WHOLE.search(left)
-    if behind:
+    if behind and not _JOINED_BEFORE.search(left):
         rest = right[behind.end() :]
         return value <= _of(behind[1]) and not (_UNIT.match(rest) or _noun(rest, counted) is False)
-    if before:
+    if before and not _JOINED.match(right):
         return not _is_numbered(left[: before.start()], counted) and _of(before[1]) <= value
     if (against := _AGAINST_BEFORE.search(left)) is not None:
         return not _is_numbered(left[: against.start()], counted)

@@ -13,6 +13,7 @@ from tests.lab.example import example_values
 COUNTED = Counted.of([Plan.from_values(example_values())])
 
 ALONE = [
+    "3 overall", "this leaves 3",
     "only 3", "just 3", "about 3", "3 more", "3 remaining", "fell to 3", "3 (15 %)", "3, 15 %",
     "3 – 15 %", "3±1", "◦ 3", "✅ 3", "🛒 3", "× 3", "3 4", "12 - 9 = 3", "3 ...", "5 (3)",
 ]  # fmt: skip
@@ -33,6 +34,7 @@ PARTS = [
     "2 of 3",
 ]
 WORDS = [
+    "3 opted out", "3 sold", "3 very happy, loyal buyers", "3 new/returning buyers", "In plain, 3",
     "3 new buyers", "3 happy repeat buyers", "there were only 3 who bought", "only 3 opened it",
     "3x opened", "3 × opened", "3 (three) buyers", "3 (2.5 %) buyers", "(3) buyers", "3buyers",
     "buyers3", "3 of them", "3 or 4 buyers", "3-5 buyers", "3–5 buyers", "between 3 and 5 buyers",
@@ -70,7 +72,7 @@ SET = [
     "٣ buyers",
     "❸ buyers", "3\ufe0f\u20e3 buyers", "3\u0332 buyers", "3\u00a0buyers", "3\u200b buyers",
     "- 3", "* 3", "# 3", "> 3", "• 3", "≈ 3", "~3", "→ 3", "= 3", "3.", "-3", "3.0 buyers",
-    "3,0 buyers", "03 buyers", "3e0 buyers", "3.000000e+00 buyers",
+    "3,0 buyers", "03 buyers", "三 buyers", "3\x00 buyers", "3e0 buyers", "3.000000e+00 buyers",
 ]  # fmt: skip
 SPELLED = [
     "three buyers",
@@ -97,6 +99,7 @@ def test_a_small_count_is_hidden_whatever_is_said_around_it(text):
 
 
 PARAMETERS = [
+    "random_state=3", "max_iter=5", "cv=5", "momentum: 0", "axis=1", "price: 5",
     "batch size: 8", "batch_size=8", "k = 5", "k=5", "K = 5", "folds: 5", "seed: 3", "version: 2",
     "learning_rate=3", "n_estimators: 5", "depth = 3", "epochs: 5, batch size: 8", "ε = 2", "2 sd",
     "Python 3", "version 2", "pandas 2", "figure 2", "Figure 3: opens by arm", "see figure 3",
@@ -118,8 +121,8 @@ THINGS = [
 UNITS = [
     "5 %", "€ 3", "3 €", "$3", "price: € 3", "3.2 s", "took 5 s", "took: 3 s", "elapsed 3 ms",
     "3 GB", "in 3 days", "users waited 3 days", "took 5 s in 3 rounds", "2026-11-03", "3 Nov",
-    "3 Nov 2026", "Nov 3", "on 3 November", "3.11.2026", "3/11/2026", "03:05", "at 03:05:09",
-    "24/7",
+    "3 Nov 2026", "Nov 3", "on 3 November", "3.11.2026", "3/11/2026", "5/5/2026", "03:05",
+    "at 03:05:09", "24/7",
 ]  # fmt: skip
 
 
