@@ -228,18 +228,20 @@ def counts_before(left: str, counted: Counted) -> bool:
 def is_alone(left: str, right: str) -> bool:
     """Whether a line says nothing but a number, others beside it, and words such as `only`.
 
+    Others with a sign or decimals say that it is an estimate: `2 (−5.0 to +9.5)`.
+
     >>> [is_alone("only ", " (15 %)"), is_alone("", " 4"), is_alone("2026-11-", "")]
     [True, True, False]
     """
     if _JOINED_BEFORE.search(left) or _JOINED.match(right):
         return False
     said = _TOGETHER.findall(f"{left} {right}")
-    return all(one[0] in _SIGNED or one.casefold() in _LINKING for one in said)
+    return all(one.casefold() in _LINKING or bool(_WHOLE_OR_SHARE.fullmatch(one)) for one in said)
 
 
-_JOINED_BEFORE = re.compile(r"\d[-/]$")
-_JOINED = re.compile(r"[-/.:]\d")
-_SIGNED = _DIGITS | {"-", "−", "+"}
+_JOINED_BEFORE = re.compile(r"\d(?:[-/]|\s?×\s?)$")
+_JOINED = re.compile(r"(?:[-/.:]|\s?×\s?)\d")
+_WHOLE_OR_SHARE = re.compile(r"\d[\d,]*\.?|\d[\d,.]*\s?%")
 _OWN = re.compile(r"['\u2019]s\b")
 _FAR = 60  # characters before a number in which its words are looked for
 

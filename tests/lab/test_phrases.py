@@ -109,6 +109,7 @@ PARAMETERS = [
     "week 3: 40 opened", "Day 3 saw 40 opens",
 ]  # fmt: skip
 THINGS = [
+    "+2.2  (−5.0 to +9.5)", "+2.0  (−13.8 to +17.8)", "+25  (−3 to +52)", "2 × 500",
     "top 5 columns", "3 silos", "2 brands", "4 arms", "3 of 4 silos", "2 out of 3 brands",
     "the 3 largest segments", "sent in 3 waves", "3 hidden layers", "3 lines", "2 models",
     "2 tables and 3 figures", "two brands", "one of two arms", "each recipient", "one week",

@@ -10,6 +10,7 @@ from abfed.lab import pages_portfolio
 from abfed.lab.forking import CAN_FORK, Forked, warm
 from abfed.lab.intake import shipped
 from abfed.lab.kernels import Spawned
+from abfed.lab.left_out import LEFT_OUT
 from abfed.lab.notebooks import find_notebook, known_notebooks
 from abfed.lab.pages_utility import Grid, simulate
 from abfed.lab.report_manifest import read_manifest
@@ -89,6 +90,7 @@ def test_a_page_reads_as_a_story(name, pages):
     assert len(re.findall("<h1>", html)) == 1
     figures = re.findall(r"<figure><figcaption>([^<]*)</figcaption>", html)
     assert len(figures) == html.count("<figure>") >= 1
+    assert LEFT_OUT not in html
     assert all(len(words) > 20 for words in figures)
     assert "nan" not in re.sub(r"<[^>]*>", " ", html).split()
 
