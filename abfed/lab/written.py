@@ -185,9 +185,7 @@ def shows_small(written: Written, counted: Counted) -> bool:
     """Whether a count of fewer people than `SMALL` is written in a picture."""
     texts = [Text(as_set(one.said).strip(), one.under) for one in written.texts]
     for scale in written.scales:
-        if scale.own:
-            texts += [Text(one, (scale.name,)) for one in _beside_numbers(scale)]
-        elif not _is_scale(scale):
+        if not _is_scale(scale):
             texts += [Text(as_set(said).strip(), (scale.name,)) for said, _ in scale.ticks]
     return any(_alone_is_small(texts, counted)) or any(
         hidden_in_text(one.said, counted) != one.said
@@ -212,15 +210,10 @@ def _alone_is_small(texts: Sequence[Text], counted: Counted) -> Iterator[bool]:
             yield value < SMALL and (value.is_integer() or (counts and abs(value) > 1))
 
 
-def _beside_numbers(scale: Scale) -> Iterator[str]:
-    """What matplotlib says at ticks besides numbers: months, and what it shouldn't."""
-    for said, _ in scale.ticks:
-        lines = map(str.strip, as_set(said).splitlines())
-        yield from (one for one in lines if one and not _ALONE.fullmatch(one))
-
-
 def _is_scale(scale: Scale) -> bool:
     """Whether the ticks say where they stand."""
+    if scale.own:
+        return True
     found = [_TICK.fullmatch(as_set(said).strip()) for said, _ in scale.ticks]
     if not all(found):
         return False

@@ -235,6 +235,8 @@ FINE = {
     "far from nought": "plt.plot([1e6 + 3, 1e6 + 5]); plt.yticks([1e6 + 3]);",
     "a little above three": "plt.plot([4, 5]); plt.ticklabel_format(useOffset=3);",
     "in formulas": "plt.plot([0, 5e6]); plt.ticklabel_format(useMathText=True);",
+    "powers of two": "plt.plot([1, 2, 64]); plt.yscale('log', base=2);",
+    "three days": "plt.plot(days[:3], range(20, 23));",
     "logarithms of few": "plt.plot([1.5, 3, 8]); plt.yscale('log');",
     "logarithms by their letters": (
         "plt.loglog([1, 5e6]); plt.gca().yaxis.set_major_formatter(EngFormatter());"
