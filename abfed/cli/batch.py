@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -50,7 +53,7 @@ def batch(
     folder = opened.reports_folder / spec.name
     how = ("fork" if CAN_FORK else "spawn") if kernels == "auto" else kernels
     ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
-    with ReportsBar(len(asked.items), quiet=as_json) as tell:
+    with _termination_interrupts(), ReportsBar(len(asked.items), quiet=as_json) as tell:
         outcomes = carry_out(asked.items, folder, opened.keys, ways, tell)
     counted = Counter(one.status for one in outcomes)
     if not as_json:  # said before the index: where it finds no room, the reports stand all the same
@@ -74,6 +77,20 @@ def batch(
             say(f"and {len(asked.left_out) - MOST_TOLD} more, which the index lists")
     if counted["failed"]:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """A scheduler ends with SIGTERM what a person ends with Ctrl-C: both leave nothing behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class ReportsBar:

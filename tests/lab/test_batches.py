@@ -2,10 +2,13 @@
 their kernels were started."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -14,6 +17,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
+from abfed.lab import batch_run
 from abfed.lab.batch_index import index_page, key_figure, write_index
 from abfed.lab.batch_run import Ways, carry_out
 from abfed.lab.batches import BatchSpec, items_of
@@ -218,6 +222,24 @@ def test_forked_pages_are_spawned_pages_failures_stop_nothing_and_a_batch_resume
     manifest = read_manifest(page.with_suffix(".report"), workspace.keys.public_key)
     assert manifest["confinement"]
     assert manifest["parameters"]["brand"] == "aurora"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_interrupts_a_batch_as_a_person_does(
+    workspace, tmp_path, monkeypatch, capsys, number
+):
+    def ended(*_):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr(batch_run, "carry_out", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    notebook(tmp_path)
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"name": "try", "runs": ["subject-lines"]}))
+    assert main(["batch", str(path), "-w", str(workspace.path)]) == 130
+    assert "run it again to go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_link_is_not_followed_out_of_the_reports(workspace, tmp_path):
