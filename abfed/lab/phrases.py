@@ -186,12 +186,11 @@ def _noun(right: str, counted: Counted) -> bool | None:
     """
     beyond = False
     for word in _words_behind(right):
-        if word in _PLAIN:
-            return None if beyond else False
-        if word in _PEOPLE or word in counted.names or counted.counts(word):
+        plain = word in _PLAIN
+        if not plain and (word in _PEOPLE or word in counted.names or counted.counts(word)):
             return True
-        if counted.spares(word):
-            return None if beyond else False
+        if not beyond and (plain or counted.spares(word)):
+            return False
         beyond = beyond or word in _PREPOSITIONS or word in _JOINING
     return None
 

@@ -34,7 +34,8 @@ PARTS = [
     "2 of 3",
 ]
 WORDS = [
-    "3 opted out", "3 sold", "3 very happy, loyal buyers", "3 new/returning buyers", "In plain, 3",
+    "3 opted out", "3 in both silos opened", "3 sold",
+    "3 very happy, loyal buyers", "3 new/returning buyers", "In plain, 3",
     "3 new buyers", "3 happy repeat buyers", "there were only 3 who bought", "only 3 opened it",
     "3x opened", "3 × opened", "3 (three) buyers", "3 (2.5 %) buyers", "(3) buyers", "3buyers",
     "buyers3", "3 of them", "3 or 4 buyers", "3-5 buyers", "3–5 buyers", "between 3 and 5 buyers",
