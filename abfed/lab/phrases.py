@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from abfed.lab.counted import listed
@@ -186,12 +187,15 @@ def _noun(right: str, counted: Counted) -> bool | None:
     """
     beyond = False
     for word in _words_behind(right):
+        if word in _JOINING:
+            beyond = True
+            continue
         plain = word in _PLAIN
         if not plain and (word in _PEOPLE or word in counted.names or counted.counts(word)):
             return True
         if not beyond and (plain or counted.spares(word)):
             return False
-        beyond = beyond or word in _PREPOSITIONS or word in _JOINING
+        beyond = beyond or word in _PREPOSITIONS
     return None
 
 
@@ -199,7 +203,7 @@ def _words_behind(right: str) -> Iterator[str]:
     said = _ASIDE.sub("", _RANGE.sub("", right) if _RANGE.match(right) else right)
     said = re.sub(r"^\s?[x×](?=\s)|^[)\]+]", "", said).lstrip(" ")
     words = 0
-    for token in _TOKEN.finditer(said):
+    for token in islice(_TOKEN.finditer(said), 3 * _REACH):
         word = token[0].casefold().removesuffix("\u2019s").removesuffix("'s")
         if not (word[0].isalnum() or word in _JOINING) or word in _STOPS or words > _REACH:
             return

@@ -341,6 +341,6 @@ def test_a_page_is_made_by_our_templates_only(run, tmp_path, monkeypatch):
 
 
 def test_who_names_the_wrong_subject_hears_which_one_is_right(run, tmp_path):
-    with pytest.raises(InputError, match="needs review_file") as refused:
+    with pytest.raises(InputError, match="about a security review") as refused:
         write_report(run, tmp_path, notebook="security_review")
-    assert "`security`" in refused.value.do
+    assert "report security" in refused.value.do
