@@ -71,7 +71,6 @@ _PARTING = ":=|&│┃;→>⇒➔➜⟶≈~≃≅≤≥<·•–—-."
 """What stands between a name and its value, besides a comma and a gap."""
 _DIGITS = frozenset("0123456789")
 _AROUND = " \t\r'\"."
-_NUMBER = re.compile(GROUPED)
 _WINDOW = 80  # characters before a number in which its name is looked for
 
 
@@ -168,7 +167,7 @@ def _is_small(number: re.Match[str], counted: Counted) -> bool:
     if harmless(before, after, counted):
         return False
     if is_alone(left, right.partition("\n")[0]):
-        return value.is_integer() and not are_shares(map(read, _NUMBER.findall(left + right)))
+        return value.is_integer()
     named = _is_named(value, before if left[-1:] == "`" else left, right, counted)
     in_words = value.is_integer() and _in_words(value, before, after, counted)
     return in_words if named is None else named

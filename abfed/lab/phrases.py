@@ -238,10 +238,11 @@ def is_alone(left: str, right: str) -> bool:
     """
     if _JOINED_BEFORE.search(left) or _JOINED.match(right):
         return False
-    said = _TOGETHER.findall(f"{left} {right}")
-    return all(one.casefold() in _LINKING or bool(_WHOLE_OR_SHARE.fullmatch(one)) for one in said)
+    said = islice(_TOGETHER.finditer(f"{right} {left}"), _MOST_BESIDE)
+    return all(one[0].casefold() in _LINKING or _WHOLE_OR_SHARE.fullmatch(one[0]) for one in said)
 
 
+_MOST_BESIDE = 16  # numbers and words of a line; one with more is judged by these
 _JOINED_BEFORE = re.compile(r"\d(?:[-/]|\s?×\s?)$")
 _JOINED = re.compile(r"(?:[-/.:]|\s?×\s?)\d")
 _WHOLE_OR_SHARE = re.compile(r"\d[\d,]*\.?|\d[\d,.]*\s?%")
