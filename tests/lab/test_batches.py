@@ -237,7 +237,12 @@ def test_a_scheduler_interrupts_a_batch_as_a_person_does(
     notebook(tmp_path)
     path = tmp_path / "grid.yaml"
     path.write_text(yaml.safe_dump({"name": "try", "runs": ["subject-lines"]}))
-    assert main(["batch", str(path), "-w", str(workspace.path)]) == 130
+    # Whoever runs these tests in the background of a shell has it ignored.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["batch", str(path), "-w", str(workspace.path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert "run it again to go on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
