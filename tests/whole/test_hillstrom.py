@@ -50,9 +50,9 @@ def test_published_differences_lie_in_their_intervals(tmp_path: Path) -> None:
         assert row["decision"] == "better"
         assert row["ci_high"] - row["ci_low"] < 0.016
     assert not run.sample_ratios["alarm"].any()
-    # One AUC is read from a noised histogram (standard error .04); four of them tell a model that
-    # has learnt (.65) from a coin.
+    # One AUC is read from a noised histogram, by whose noise its standard error is .04 to .09 (.02
+    # to .036 of four, in 21 runs); four of them tell a model that has learnt (.65) from a coin.
     last = run.training.tail(4)
     error = np.sqrt((last["auc_se"] ** 2).sum()) / len(last)
-    assert 0 < error < 0.03
+    assert 0 < error < 0.05
     assert last["auc"].mean() > 0.5 + 2 * error
