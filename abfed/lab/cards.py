@@ -121,7 +121,7 @@ class Releases(dict[str, "Mapping[str, Accepted]"]):
                     [escape(silo), escape(kind), str(len(releases)), noise, _left(releases)]
                 )
         shown = table(head, rows, source=self._source, numeric=(2, 4), counts=())
-        return _in_card("abfed releases", "What silos let out", shown)
+        return in_card("abfed releases", "What silos let out", shown)
 
 
 def _left(releases: list[Release]) -> str:
@@ -144,10 +144,11 @@ def _code(digest: str) -> str:
 
 
 def _card(kicker: str, heading: str, pairs: list[tuple[str, str]]) -> str:
-    return _in_card(kicker, heading, facts(pairs))
+    return in_card(kicker, heading, facts(pairs))
 
 
-def _in_card(kicker: str, heading: str, body: str) -> str:
+def in_card(kicker: str, heading: str, body: str) -> str:
+    """What code of this package says, as a card; its small counts stay (`vouched`)."""
     card = (
         f'<div class="abfed card"><div class="kicker">{escape(kicker)}</div>'
         f"<h2>{escape(heading)}</h2>{body}</div>"

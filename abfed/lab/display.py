@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from abfed.lab.cards import in_card
 from abfed.lab.curves import plot_training
 from abfed.lab.figures import figures
-from abfed.lab.page import STYLE, facts, paragraph, pill, table, title
+from abfed.lab.page import facts, paragraph, pill, table, title
 from abfed.lab.plots import plot_budget, plot_effects
 from abfed.lab.readings import effects_at, reading, sample_ratio_reading, widest
 from abfed.lab.units import NONE, count, level, plain, unit_of
-from abfed.lab.vouched import vouched
 from abfed.stats.decisions import DECISIONS
 from abfed.stats.effects import DEFAULT_ALPHA, LIKE_THESE, THESE
 
@@ -122,9 +122,6 @@ def run_card(run: Run) -> str:
     lead = paragraph(reading(run, plan.primary))
     checks = paragraph(sample_ratio_reading(run), "soft")
     scope = THESE if len(run.silos) > 1 else run.silos[0]
-    card = (
-        f'<div class="abfed card"><div class="kicker">abfed run</div>'
-        f'<h2>{escape(title(run))}</h2><div class="key">{lead}</div>'
-        f"{effects_table(run, scope=scope)}{checks}{facts(pairs)}</div>"
-    )
-    return f"<style>{STYLE}</style>{vouched(card)}"
+    key = f'<div class="key">{lead}</div>'
+    body = f"{key}{effects_table(run, scope=scope)}{checks}{facts(pairs)}"
+    return in_card("abfed run", title(run), body)

@@ -32,16 +32,16 @@ _ASIDE = re.compile(r"\([^()\n]{0,40}\)")
 """What is said in brackets between a number and its noun: `3 (three) buyers`."""
 _DECORATED = re.compile(r"[*`~\u2018“”\"]+|(?<!\w)['\u2019_]+|['\u2019_]+(?!\w)")
 """Marks of Markdown and quotes: nobody reads them aloud."""
+_MONTH = (
+    r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)"
+)
 _UNIT = re.compile(
     r"\s?(?:[%‰°€£¥]|\$(?!\w)|[µμnm]?s\b|min\b|hrs?\b|h\b|secs?\b|mins?\b|points?\b|pp\b|bits?\b"
     r"|bytes?\b|[kKMGT]i?B\b|[kMG]?Hz\b|[mck]?m\b|px\b|pt\b|[ap]\.?m\b|[Ss][De]\b|sd\b|σ|ε)"
-    r"|\s?(?:January|February|March|April|May|June|July|August|September|October|November"
-    r"|December|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b"
+    rf"|\s?{_MONTH}\b"
 )
-_MONTH_BEFORE = re.compile(
-    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?\s$"
-)
+_MONTH_BEFORE = re.compile(rf"\b{_MONTH}\.?\s$")
 _MONEY = re.compile(r"[€£¥$]\s?$")
 _NUMBERED = re.compile(r"(?:\b([^\W\d_]{1,40})\s)?\b([^\W\d_]{1,40})[\s#№]{1,3}$")
 _EACH = listed("per each every a an")

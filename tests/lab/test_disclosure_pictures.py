@@ -10,12 +10,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from abfed.lab.counted import Counted
 from abfed.lab.disclosure import Allowed, findings
-from abfed.lab.engine import execute
-from abfed.lab.exporting import readable
 from abfed.lab.hiding import hide_small
-from abfed.lab.kernels import Place, Spawned
 from abfed.lab.left_out import LEFT_OUT
 from abfed.lab.written import Text
+from tests.lab.shown import in_a_kernel
 from tests.lab.test_disclosure import html, kinds, png, shown, told_of
 
 START = """
@@ -284,12 +282,8 @@ def drawn(tmp_path_factory):
     cells = [new_code_cell(START)]
     for name, source in _sources():
         cells += [new_code_cell("forms('png')"), new_code_cell(source, metadata={"name": name})]
-    folder = tmp_path_factory.mktemp("drawn")
-    done = execute(new_notebook(cells=cells), {}, Place(cwd=folder), Spawned())
-    assert done.failure is None, done.failure.reason
-    names = [one.metadata.get("name", "") for one in done.document.cells]
-    document, _ = readable(done.document)
-    return dict(zip(names, document.cells, strict=True)), done.told
+    cells_shown, done = in_a_kernel(tmp_path_factory.mktemp("drawn"), cells)
+    return cells_shown, done.told
 
 
 def _sources():

@@ -13,13 +13,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 import abfed.lab
 from abfed.lab.counted import Counted
 from abfed.lab.disclosure import Allowed, findings
-from abfed.lab.engine import execute
-from abfed.lab.exporting import as_html, as_notebook, readable
+from abfed.lab.exporting import as_html, as_notebook
 from abfed.lab.hiding import hide_small
-from abfed.lab.kernels import Place, Spawned
 from abfed.lab.page import STYLE
 from abfed.lab.vouched import Vouched
 from tests.lab.example import example_values
+from tests.lab.shown import in_a_kernel
 
 START = """
 import logging, sys
@@ -124,12 +123,8 @@ def shown(tmp_path_factory):
     for group, sources in (("small", SMALL), ("fine", FINE)):
         cells += [new_code_cell(f"{one}", metadata={"name": f"{group}: {name}"})
                   for name, one in sources.items()]  # fmt: skip
-    folder = tmp_path_factory.mktemp("shown")
-    done = execute(new_notebook(cells=cells), {}, Place(cwd=folder), Spawned())
-    assert done.failure is None, done.failure.reason
-    names = [one.metadata.get("name", "") for one in done.document.cells]
-    document, _ = readable(done.document)
-    return dict(zip(names, document.cells, strict=True)), done.made
+    cells_shown, done = in_a_kernel(tmp_path_factory.mktemp("shown"), cells)
+    return cells_shown, done.made
 
 
 def document_of(shown, name):
