@@ -190,7 +190,8 @@ def test_who_was_erased_since_the_backup_does_not_come_back(brands: Path, tmp_pa
     back_up(forgetful, "aurora", tmp_path / "new.backup", SECRET, by="x")
     assert "undone" not in found(forgetful)
 
-    carried.write_bytes(carried.read_bytes()[:-1] + b"x")
+    whole = carried.read_bytes()
+    carried.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(IntegrityError):
         restore(Workspace(workspace.path), "aurora", old, SECRET, by="x", subjects=carried)
     assert not (workspace.path / "silos" / "aurora").exists()

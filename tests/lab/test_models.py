@@ -315,7 +315,8 @@ def test_a_list_of_stages_that_was_put_back_gives_nothing_out(house: House, tmp_
 def test_a_run_whose_model_was_changed_registers_nothing(house: House) -> None:
     (run,) = house.workspace.runs()
     sealed = run.folder / "model.sealed"
-    sealed.write_bytes(sealed.read_bytes()[:-1] + b"\0")
+    whole = sealed.read_bytes()
+    sealed.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(AbfedError):
         house.registry()
     assert not list((house.workspace.coordinator / "models").glob("*/1"))

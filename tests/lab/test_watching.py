@@ -85,7 +85,8 @@ def test_whoever_damages_what_the_watch_keeps_does_not_silence_it(workspace: Wor
     Watch(workspace).look()
     attack(workspace)
     kept = workspace.coordinator / TOLD
-    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     found = {one.rule for one in Watch(workspace).look().new}
     assert found == {"sign-in-failures", "chain-or-seal-broken"}
     told = (workspace.path / "alarms.jsonl").read_text().splitlines()
