@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from abfed.coordinator.plausible import check_said
-from abfed.learning.shapes import release_shapes, summed_shapes
+from abfed.learning.shapes import as_given, release_shapes, summed_shapes
 from abfed.privacy.once import role_of
 from abfed.protocol import tensors
 from abfed.protocol.canonical import sha256_hex
@@ -37,6 +37,7 @@ from abfed.protocol.errors import IntegrityError
 from abfed.protocol.messages import (
     MAX_HEADER,
     PROTOCOL_VERSION,
+    READ_VERSIONS,
     Refusal,
     Release,
     Request,
@@ -154,9 +155,14 @@ class Inbox:
         header, arrays = decode(kind, content, where=where)
         if isinstance(header, Request):
             raise IntegrityError("a request is not an answer", where=where)
-        another = header.version != PROTOCOL_VERSION
+        another = header.version not in READ_VERSIONS
         if another and not (isinstance(header, Refusal) and header.code == "version"):
-            raise IntegrityError("it speaks another version of the protocol", where=where)
+            raise IntegrityError(
+                "it speaks another version of the protocol",
+                where=where,
+                why=f"version {header.version}, and we speak {PROTOCOL_VERSION}",
+                do="read it with the abfed that it was made with, or upgrade the older site",
+            )
         if header.silo != silo:
             raise IntegrityError("it was made by another silo", where=where)
         if isinstance(header, Refusal):
@@ -165,7 +171,7 @@ class Inbox:
         self._check_question(header, step, incoming_digest, where)
         self._check_origin(header, silo, step, where)
         self._check_claims(header, where)
-        unpacked = tensors.unpack(arrays, expected, where=where)
+        unpacked = tensors.unpack(arrays, as_given(expected, header.version), where=where)
         check_said(self._plan, header, unpacked, where)
         return Accepted(header, unpacked, envelope)
 

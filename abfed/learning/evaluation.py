@@ -29,11 +29,19 @@ import numpy as np
 import numpy.typing as npt
 
 BIN_WIDTH = 0.2  # of the logit: AUC loses < .003 where it is above .6 (a test measures it)
-EDGES: npt.NDArray[np.float64] = np.round(np.arange(-25, 6) * BIN_WIDTH, 10)
-"""Inner bin edges from logit -5 (0.7 %) to 1 (73 %); the first and last bins are open."""
+EDGES: npt.NDArray[np.float64] = np.round(np.arange(-45, 26) * BIN_WIDTH, 10)
+"""Inner bin edges from logit -9 (0.012 %) to 5 (99.3 %); the first and last bins are open.
+
+Complaints lie at one end, opens of a loyal brand at the other. Bins that nobody is in cost next to
+nothing (`ScoreHistogram.window`), people in an open one are told nothing of (decision 0212).
+"""
 
 BINS = len(EDGES) + 1
-"""32 bins of the score, for each of two outcomes."""
+"""Bins of the score, for each of two outcomes."""
+
+BINS_BEFORE = 32
+"""Bins of releases until protocol 4: from logit -5 to 1, with an open one at either end."""
+_FIRST_BEFORE = 20  # where they lie among today's
 
 AMOUNT_EDGES: npt.NDArray[np.float64] = np.array([0.0, 0.002, 0.01, 0.05, 0.125, 0.25, 0.5])
 """Inner edges of bins of an amount as a share of its bound; the first holds nothing at all."""
@@ -142,7 +150,13 @@ class ScoreHistogram:
 
     @classmethod
     def of_release(cls, counts: Counts, noise: Mapping[str, float]) -> ScoreHistogram:
-        """From a release of a training round or of an evaluation, with its noise parameters."""
+        """From a release of a training round or of an evaluation, with its noise parameters.
+
+        Where it has the bins of before, those that it lacks hold nobody: they are not in a window.
+        """
+        if counts.shape[-1] == BINS_BEFORE:
+            missing = (_FIRST_BEFORE, BINS - BINS_BEFORE - _FIRST_BEFORE)
+            counts = np.pad(counts, ((0, 0), missing))
         if "evaluation_noise_multiplier" in noise:
             return cls(counts, rounded_noise(noise["evaluation_noise_multiplier"]))
         return cls(counts, table_noise(noise))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from abfed.learning.design_matrix import Design
-from abfed.learning.evaluation import AMOUNT_BINS, BINS
+from abfed.learning.evaluation import AMOUNT_BINS, BINS, BINS_BEFORE
 from abfed.learning.heads import Heads
 from abfed.learning.uplift import COLUMN_BINS, UPLIFT_BINS
 from abfed.protocol.canonical import sha256_hex
@@ -130,6 +130,17 @@ def summed_shapes(plan: Plan) -> dict[str, Shape]:
     """What answers a round of training whose noise is added once: gradients under masks."""
     size = sum(math.prod(shape.shape) for shape in parameter_shapes(plan).values())
     return {MASKED: Shape("int64", (size,)), HISTOGRAM: Shape("int64", (2, BINS))}
+
+
+def as_given(shapes: Mapping[str, Shape], version: int) -> Mapping[str, Shape]:
+    """The arrays of a release as a site that spoke this version of the protocol gave them."""
+    if version > 4:
+        return shapes
+    return {
+        name: Shape(dtype, (*shape[:-1], BINS_BEFORE)) if name in (HISTOGRAM, FURTHER) else one
+        for name, one in shapes.items()
+        for dtype, shape in (one,)
+    }
 
 
 def names_of(model: Mapping[str, npt.NDArray[Any]]) -> tuple[str, str]:

@@ -22,8 +22,12 @@ from abfed.protocol.identity import Presented
 from abfed.protocol.protected import RECIPIENT, ProtectedUnit
 from abfed.protocol.schema import FiniteFloat, Frozen, Name
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Raised when a site of the version before couldn't understand a message."""
+
+READ_VERSIONS = frozenset({4, PROTOCOL_VERSION})
+"""Of releases: what was given before an upgrade is read, and given again, after it. In 4 histograms
+of scores had fewer bins (`learning.shapes.as_given`)."""
 
 MAX_HEADER = 1_048_576  # bytes
 _LENGTH = struct.Struct(">I")

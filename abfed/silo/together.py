@@ -50,7 +50,7 @@ from abfed.privacy.secure_sum import Words, agreed_seed, masked, shared_out
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import key_id, open_envelope
 from abfed.protocol.errors import IntegrityError, Refused
-from abfed.protocol.messages import PROTOCOL_VERSION, Release, decode, release_key
+from abfed.protocol.messages import READ_VERSIONS, Release, decode, release_key
 from abfed.protocol.relayed import pack_lists, unpack_lists
 from abfed.protocol.sealing import seal, unseal
 from abfed.protocol.tensors import Arrays, unpack
@@ -292,7 +292,8 @@ class Party:
         digest = self._plan.digest
         if (
             not isinstance(header, Release)
-            or (header.version, header.silo) != (PROTOCOL_VERSION, silo)
+            or header.version not in READ_VERSIONS
+            or header.silo != silo
             or (header.plan_digest, header.step) != (digest, step)
             or header.key != release_key(digest, header.epoch, step, header.incoming_digest)
         ):

@@ -65,6 +65,19 @@ def test_an_honest_release_is_believed(federation, inbox, plan, step):
     assert set(accepted.arrays) == set(SHAPES[step])
 
 
+def test_a_release_of_the_version_before_is_believed_with_its_own_bins(federation, inbox, plan):
+    """Runs of before are read, and a silo gives again what it gave; no mixture of both."""
+    silo = federation.silos["aurora"]
+    arrays = arrays_for("train-0001") | {"histogram": np.ones((2, 32), np.int64)}
+    envelope = release(silo, plan, "train-0001", arrays, version=4)
+    accepted = inbox.accept("aurora", "train-0001", MODEL, envelope)
+    assert isinstance(accepted, Accepted)
+    assert accepted.arrays["histogram"].shape == (2, 32)
+    mixed = release(silo, plan, "train-0001", arrays, version=PROTOCOL_VERSION)
+    with pytest.raises(IntegrityError, match="wrong type or shape"):
+        inbox.accept("aurora", "train-0001", MODEL, mixed)
+
+
 def test_payloads_of_steps():
     assert [payload_of(step) for step in ("totals", "train-0007", "evaluate")] == [
         "totals",

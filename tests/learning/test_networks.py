@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch.__config__ import parallel_info
 
+from abfed.learning.evaluation import BINS, MIDDLES, ScoreHistogram
 from abfed.learning.networks import logits, network_for, one_thread, parameters_of
 from abfed.learning.shapes import (
     MODEL,
+    as_given,
     initial_arrays,
     model_shapes,
     parameter_shapes,
@@ -21,6 +23,7 @@ from abfed.learning.shapes import (
     release_shapes,
     unprefixed,
 )
+from abfed.protocol.messages import PROTOCOL_VERSION
 from abfed.protocol.tensors import Shape, pack, shapes_of, unpack
 from tests.examples import make_plan
 from tests.learning.signal_rows import learning_plan
@@ -88,7 +91,7 @@ def test_a_network_keeps_its_own_copy():
 
 def test_what_answers_each_step():
     plan = learning_plan(5)
-    histogram = {"histogram": Shape("int64", (2, 32))}
+    histogram = {"histogram": Shape("int64", (2, 72))}
     evaluated = release_shapes(plan, "evaluate")
     assert evaluated.keys() >= histogram.keys()
     assert set(evaluated) == {
@@ -102,6 +105,24 @@ def test_what_answers_each_step():
         release_shapes(plan, "totals")
     with pytest.raises(ValueError, match="no model"):
         model_shapes(make_plan())
+
+
+def test_what_a_site_of_before_released_is_read_with_its_own_bins():
+    """A figure from a release of before stays what it was; its people lie where they lay."""
+    plan = learning_plan(5)
+    for step in ("train-0001", "evaluate"):
+        now = release_shapes(plan, step)
+        assert as_given(now, PROTOCOL_VERSION) == now
+        before = as_given(now, 4)
+        assert before == now | {"histogram": Shape("int64", (2, 32))}
+    counts = np.arange(1, 65).reshape(2, 32)
+    scores = ScoreHistogram.of_release(counts, {"noise_multiplier": 2.0, "sensitivity": 2.0})
+    assert scores.counts.shape == (2, BINS)
+    assert scores.counts.sum() == counts.sum()
+    inside = scores.counts[:, scores.counts.any(axis=0)]
+    assert (inside == counts).all()
+    places = np.flatnonzero(scores.counts.any(axis=0))
+    assert MIDDLES[places[1:-1]] == pytest.approx(np.arange(30) * 0.2 - 4.9)
 
 
 def test_shapes_need_neither_torch_nor_opacus():
