@@ -165,7 +165,7 @@ def test_a_stop_is_sealed_dated_and_undone(hub: Hub) -> None:
     stops = Stops(hub.folder, hub.keys, hub.clock)
     stop = stops.stop("ada@hub", hub.people.audit, by="sam@hub", reason="left")
     assert stop.durable_ms > 0
-    assert b"ada" not in (hub.folder / "stops.sealed").read_bytes()
+    assert b"ada@hub" not in (hub.folder / "stops.sealed").read_bytes()
     with pytest.raises(Refused) as caught:
         hub.judge(place=hub.place(barred=stops.barred()))
     assert caught.value.code == "revoked"
