@@ -8,7 +8,9 @@ dependencies are off.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import sys
 from pathlib import Path
@@ -18,9 +20,11 @@ from abfed.coordinator.executor import PIN
 from abfed.coordinator.hosted import WORKSPACE
 from abfed.coordinator.house import House
 from abfed.coordinator.node import PIN_FILE, Node
+from abfed.protocol.errors import WorkspaceError
 from abfed.site.processes import Program, find_program
 
 TASK_LOOK = "0.2"  # seconds between a SuperExec's looks for a task
+PORTS = range(20_000, 32_768)  # where a free one is looked for
 
 
 def coordinator_programs(workspace: Path, house: House) -> list[Program]:
@@ -171,7 +175,17 @@ def executing(executors: Path, pin: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that is free, and that no kernel gives to a connection meanwhile.
+
+    Of those that kernels give (from 32,768 on, by Linux's default), one could be another's by the
+    time that a program listens there, or comes back there after its end.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise WorkspaceError(
+        f"no port from {PORTS[0]} to {PORTS[-1]} is free",
+        where="127.0.0.1",
+        do="end some of what listens there",
+    )

@@ -267,9 +267,8 @@ def test_a_node_that_is_away_is_looked_for_every_few_seconds(monkeypatch):
     monkeypatch.setattr(patience, "LONGEST_UNTIL_LOOK", 10.0)
     step, silo = bare_step(Waiting()), "1"
     for _ in range(12):
-        now = time.monotonic()
         step._absent(silo)
-    assert step._due[silo] - now <= 15.1
+    assert step._due[silo] - time.monotonic() <= 15
 
 
 def test_pauses_are_not_all_alike(monkeypatch):
@@ -279,10 +278,10 @@ def test_pauses_are_not_all_alike(monkeypatch):
     now = time.monotonic()
     for silo in step._tries:
         step._later(silo)
-    pauses = [moment - now for moment in step._due.values()]
-    assert min(pauses) >= 0.5
-    assert max(pauses) < 1.6
-    assert max(pauses) - min(pauses) > 0.3
+    due, later = step._due.values(), time.monotonic()
+    assert min(due) - now >= 0.5
+    assert max(due) - later <= 1.5
+    assert max(due) - min(due) > 0.3 + (later - now)  # of fifty: less but once in 1e24 runs
 
 
 def test_a_plan_that_waits_longer_is_the_same_question():

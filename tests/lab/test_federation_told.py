@@ -76,13 +76,13 @@ def test_what_hangs_is_told_in_seconds_by_its_process_and_with_a_code_of_its_own
 
 def test_health_waits_for_nothing_that_hangs(mute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "HEALTH_SECONDS", 0.2)
-    monkeypatch.setattr(operations, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(operations, "LOOK_SECONDS", 10.0)
     metrics = Metrics()
     health = operations._Health(House(mute / FOLDER), metrics)
     started = time.monotonic()
     assert health.lacks() == [f"{name} (no answer for 0.2 s)" for name in ("superlink", "proxy")]
     health.collect()
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 8
     for name in ("superlink", "proxy"):
         labels = {"state": f"{name}-answers"}
         assert metrics.registry.get_sample_value("abfed_state", labels) == 0

@@ -46,7 +46,7 @@ def _ask(address: str, method: str, **changes: str) -> int:
     host, _, path = address.removeprefix("http://").partition("/")
     sent = {"Host": host, "Origin": f"http://{host}"} | changes
     path = sent.pop("path", f"/{path}")
-    connection = http.client.HTTPConnection("127.0.0.1", int(host.partition(":")[2]), timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", int(host.partition(":")[2]), timeout=60)
     body = sent.pop("body", "{}") if method == "POST" else None
     connection.putrequest(method, path, skip_host=True)
     for name, value in sent.items():

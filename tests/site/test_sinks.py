@@ -20,6 +20,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydantic import TypeAdapter
 
+from abfed.coordinator.programs import free_port
 from abfed.protocol.errors import Refused, RunFailed, WorkspaceError
 from abfed.site import sinks
 from abfed.site.alarms import Alarm
@@ -29,7 +30,6 @@ from abfed.site.files import write_private
 from abfed.site.keys import SiteKeys
 from abfed.site.sinks import SIGNATURE, Sink, deliver, described
 from abfed.site.vendors import Vendors
-from tests.distributed.rig import free_port
 from tests.site.test_vendors import vendor
 
 ALARM = Alarm(
