@@ -14,6 +14,7 @@ import typer
 
 from abfed.cli.output import say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
+from abfed.protocol.printable import printable
 
 if TYPE_CHECKING:
     from abfed.lab.batch_run import Outcome
@@ -115,6 +116,7 @@ class ReportsBar:
         """One more is done."""
         if outcome.status == "failed":
             self._failed += 1
-            self._bar.write(f"failed: {outcome.item.order.name}: {outcome.reason}", sys.stderr)
+            said = printable(f"failed: {outcome.item.order.name}: {outcome.reason}")
+            self._bar.write(said, sys.stderr)
             self._bar.set_description_str(f"{self._failed} failed, ", refresh=False)
         self._bar.update(1)

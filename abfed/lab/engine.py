@@ -12,7 +12,6 @@ Papermill warns of a parameter that it doesn't know; ours was refused before (`n
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -31,7 +30,6 @@ from abfed.lab.execution import (
 )
 from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import papermill
-from abfed.lab.kernel import STATE
 from abfed.lab.overhearing import FILE
 from abfed.lab.vouched import Vouched
 from abfed.lab.written import Told
@@ -102,13 +100,7 @@ class ReportEngine(_Engine):  # type: ignore[misc]
             file = Path(manager.connection_file)
             told = Told.read(file.with_name(FILE))
             made = Vouched.read(file.with_name(vouched.FILE))
-            found.append(replace(done, confinement=_confinement(manager), told=told, made=made))
-
-
-def _confinement(manager: Any) -> str:
-    """Who confined a kernel that has started; empty where none did."""
-    state = Path(manager.connection_file).with_name(STATE)
-    return str(json.loads(state.read_bytes())["confinement"]) if state.is_file() else ""
+            found.append(replace(done, told=told, made=made))
 
 
 def _fix_ids(document: NotebookNode) -> None:

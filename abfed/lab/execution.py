@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abfed.lab.exporting import INJECTED
 from abfed.lab.jupyter import nbclient
+from abfed.lab.kernel import STATE
 from abfed.lab.vouched import Vouched
 from abfed.lab.written import Told
 
@@ -49,7 +52,7 @@ class Failure:
 
     Attributes:
         cell: which cell, counted from one in the notebook as it was written; 0 before the first.
-        kind: `error`, `time-out`, `too-much`, `dead` or `interrupted`.
+        kind: `error`, `time-out`, `too-much`, `garbled`, `dead` or `interrupted`.
         reason: what was raised or happened, in a line.
     """
 
@@ -64,6 +67,7 @@ class Failure:
             "error": f"{at} failed",
             "time-out": f"{at} took too long",
             "too-much": f"{at} showed too much",
+            "garbled": f"{at} sent what is no output",
             "dead": f"the kernel died in cell {self.cell}" if self.cell else "no kernel started",
             "interrupted": f"interrupted in cell {self.cell}",
         }[self.kind]
@@ -105,42 +109,105 @@ async def carried_out(
     """
     document: NotebookNode = progress.nb
     exceptions = nbclient().exceptions
-    at = 0
     failure: Failure | None = None
-    stop, told = _Stop(), tell or _nobody
+    stop, way = _Stop(), _Way(tell or _nobody)
     with _signals() as interrupted:
         try:
             async with asyncio.timeout(limits.report) as whole:
                 await manager.start_kernel()
-                client = manager.client()
-                client.start_channels(stdin=False)  # nobody answers: a cell that asks fails at once
-                try:
-                    await _ready(manager, client, limits.start)
-                    runner = _runner(progress, manager, client, limits, stop)
-                    for index, cell in enumerate(document.cells):
-                        at = index + 1
-                        progress.cell_start(cell, index)
-                        await runner.async_execute_cell(cell, index)
-                        progress.cell_complete(cell, index)
-                        told(at, len(document.cells))
-                finally:
-                    await _nobody_listens()
-                    client.stop_channels()
-        except exceptions.CellTimeoutError:
-            failure = Failure(at, "time-out", f"more than {limits.cell:g} seconds")
+                await _cells(progress, manager, limits, stop, way)
+        except exceptions.CellTimeoutError as cause:
+            lost = _LOST in str(cause)
+            failure = _too_large(way.at) if lost else _slow(way.at, limits.cell)
         except exceptions.CellExecutionError as cause:
-            progress.cell_exception(document.cells[at - 1], at - 1)
-            failure = Failure(at, "error", f"{cause.ename}: {cause.evalue}")
+            progress.cell_exception(document.cells[way.at - 1], way.at - 1)
+            failure = Failure(way.at, "error", f"{cause.ename}: {cause.evalue}")
         except (exceptions.DeadKernelError, _NeverReady, TimeoutError) as cause:
             late = whole.expired() or isinstance(cause, TimeoutError)
-            failure = _late(at, limits) if late else Failure(at, "dead", str(cause))
+            failure = _late(way.at, limits) if late else Failure(way.at, "dead", str(cause))
+        except _Garbled as cause:
+            said = f"its kernel was taken over, or is broken ({cause})"
+            failure = Failure(way.at, "garbled", said)
         except asyncio.CancelledError:
-            failure = Failure(at, "interrupted", "by a signal")
+            failure = Failure(way.at, "interrupted", "by a signal")
         finally:
             await _ended(manager)
     if stop.asked or interrupted:  # whatever nbclient made of its end
-        failure = _too_much(at) if stop.asked else Failure(at, "interrupted", "by a signal")
-    return Executed(document, failure and _as_written(failure, document))
+        asked = stop.asked
+        failure = _too_much(way.at) if asked else Failure(way.at, "interrupted", "by a signal")
+    return Executed(document, failure and _as_written(failure, document), way.confinement)
+
+
+@dataclass
+class _Way:
+    """How far a notebook came: its cell, and who confines its kernel."""
+
+    told: Tell
+    at: int = 0
+    confinement: str = ""
+
+
+async def _cells(
+    progress: Any, manager: AsyncKernelManager, limits: Limits, stop: _Stop, way: _Way
+) -> None:
+    """Every cell in order, in a kernel that has started."""
+    client = manager.client(context=manager.context)  # with what is set for it
+    client.start_channels(stdin=False)  # nobody answers: a cell that asks fails at once
+    try:
+        await _ready(manager, client, limits.start)
+        way.confinement = _confinement(manager)
+        runner = _runner(progress, manager, client, limits, stop)
+        for index, cell in enumerate(progress.nb.cells):
+            way.at = index + 1
+            progress.cell_start(cell, index)
+            await _executed(runner, cell, index)
+            progress.cell_complete(cell, index)
+            way.told(way.at, len(progress.nb.cells))
+    finally:
+        await _nobody_listens()
+        client.stop_channels()
+
+
+def _confinement(manager: AsyncKernelManager) -> str:
+    """Who confined a kernel that listens: it says so before it does.
+
+    Not after a cell was executed, which could say what it likes: this stands in the manifest.
+    """
+    state = Path(manager.connection_file).with_name(STATE)
+    return str(json.loads(state.read_bytes())["confinement"])
+
+
+class _Garbled(Exception):
+    """The kernel sent what nbclient can't make anything of."""
+
+
+async def _executed(runner: Any, cell: NotebookNode, index: int) -> None:
+    """Execute a cell.
+
+    Raises:
+        _Garbled: whatever nbclient, which trusts kernels, tripped over in what this one sent.
+    """
+    known = nbclient().exceptions
+    try:
+        await runner.async_execute_cell(cell, index)
+    except (known.CellControlSignal, known.DeadKernelError, TimeoutError):
+        raise
+    except Exception as cause:
+        raise _Garbled(type(cause).__name__) from cause
+
+
+_LOST = "Timeout waiting for IOPub output"  # as nbclient says it: the cell is done, its end unseen
+
+
+def _too_large(at: int) -> Failure:
+    """A message that isn't taken ends the connection, and with it what comes right after."""
+    from abfed.lab.kernels import LARGEST
+
+    return Failure(at, "too-much", f"a single output of more than {LARGEST >> 20} MiB")
+
+
+def _slow(at: int, seconds: float) -> Failure:
+    return Failure(at, "time-out", f"more than {seconds:g} seconds")
 
 
 def _late(at: int, limits: Limits) -> Failure:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from jupyter_client.manager import AsyncKernelManager
@@ -21,6 +20,7 @@ from traitlets import Instance, Integer
 
 from abfed.lab.kernel import READY, SOCKET
 from abfed.lab.kernels import Place, environment, kernel_folder, report_kernel
+from abfed.lab.passing import passing_folder
 from abfed.protocol.errors import ReportFailed
 
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
@@ -41,8 +41,7 @@ def warm(*, imports: Sequence[str] = ()) -> Iterator[Path]:
     Raises:
         ReportFailed: it could not be made, for instance because an import started a thread.
     """
-    with TemporaryDirectory(prefix="abfed-") as name:
-        folder = Path(name).resolve()
+    with passing_folder() as folder:
         process = subprocess.Popen(  # noqa: S603 - this Python, this package
             [sys.executable, "-m", "abfed.lab.nursery", str(folder), *imports],
             env=environment(folder) | {"HOME": str(Path.home())},

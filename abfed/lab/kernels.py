@@ -25,7 +25,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import zmq
@@ -37,9 +36,12 @@ from traitlets import Instance
 
 import abfed
 from abfed.lab.kernel import CONNECTION, START
+from abfed.lab.passing import passing_folder
 
 PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "COVERAGE_PROCESS_START")
 """Variables that a kernel inherits."""
+
+LARGEST = 64 << 20  # bytes of one message: four for each character that a whole page may have
 
 RECONNECT = 10  # milliseconds until a kernel that doesn't listen yet is tried again; zmq's own: 100
 
@@ -82,8 +84,7 @@ class Spawned:
 @contextmanager
 def kernel_folder(place: Place) -> Iterator[Path]:
     """A private folder for one kernel, with what it must know."""
-    with TemporaryDirectory(prefix="abfed-") as name:
-        folder = Path(name).resolve()
+    with passing_folder() as folder:
         for file, content in place.files:
             (folder / file).write_bytes(content)
         start = {
@@ -148,6 +149,8 @@ def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKern
     """
     manager = AsyncKernelManager(transport="ipc", connection_file=str(folder / CONNECTION))
     manager.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+    # What is larger isn't taken: half a gigabyte in one message took five here to be read.
+    manager.context.setsockopt(zmq.MAXMSGSIZE, LARGEST)
     manager.kernel_id = provisioner.kernel_id = "report"
     manager._kernel_spec = provisioner.kernel_spec = KernelSpec(  # noqa: SLF001 - as named there
         argv=[sys.executable, "-m", "abfed.lab.kernel", str(folder)],

@@ -18,7 +18,6 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from abfed.lab.kernel import DEBUGGER, READY, SOCKET
+from abfed.lab.passing import remove
 
 IMPORTS = (
     "numpy", "pandas", "matplotlib.figure", "matplotlib.font_manager",
@@ -221,7 +221,8 @@ def main(folder: Path, more: list[str]) -> int:
         nursery.serve()
     finally:
         nursery.end_all()
-        shutil.rmtree(folder, ignore_errors=True)  # whoever made it may be gone
+        with suppress(OSError):
+            remove(folder)  # whoever made it may be gone
     return 0
 
 

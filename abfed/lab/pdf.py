@@ -63,7 +63,8 @@ def as_pdf(html: str) -> bytes:
     """A page as PDF.
 
     Raises:
-        InputError: the libraries that WeasyPrint draws with aren't on this machine.
+        InputError: the libraries that WeasyPrint draws with aren't on this machine, or elements of
+            the page lie too deep within one another.
         IntegrityError: the page asks for something that isn't inside it.
     """
     document = laid_out(html)
@@ -72,6 +73,12 @@ def as_pdf(html: str) -> bytes:
     try:
         with _uncollected():
             data: bytes = document.write_pdf(pdf_identifier=b"abfed")
+    except RecursionError as cause:
+        raise InputError(
+            "the page can’t be laid out on paper",
+            why="its elements lie hundreds deep within one another",
+            do="leave pdf out, or show less deep",
+        ) from cause
     except FatalURLFetchingError as cause:
         raise IntegrityError(
             "the page asks for something from outside", do="put it inside"

@@ -45,6 +45,7 @@ from abfed.protocol.errors import (
     Withheld,
     WorkspaceError,
 )
+from abfed.protocol.printable import in_a_line
 from abfed.site.files import make_private_folder, write_private
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 FAILED = ".failed"
 """Before the ending of files that hold how far a failed notebook came."""
+LONGEST = 500  # characters of a reason; all of it stands in the cell that failed
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ def _unfinished(asked: Order, done: Executed) -> Made:
     kind, _, said = reason.partition(": ")
     if said not in REASONS and (withheld or holds_back(reason, allowed)):
         reason = kind
+    reason = in_a_line(reason, LONGEST)  # judged before: what is cut off would be looked over
     failure = replace(failure, reason=reason)
     said = f"{failure}: {reason}" if reason else str(failure)
     text = "This report is not complete. What stands below was made before it stopped."

@@ -7,6 +7,8 @@
    pattern of nbclient searches each line from each of its characters to its end: 200,000 in one
    line took it 17 s, and ten million would take half a day, in which no time-out and no interrupt
    is heard.
+4. A kernel that was taken over sends what it likes. What has not the form of an output is refused
+   here, before it becomes part of a notebook that can't be looked into or written.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ _PRINTED_OVER = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # finds the same, f
 vars(nbclient().client)["_RGX_CARRIAGERETURN"] = _PRINTED_OVER
 
 
+class Garbled(Exception):
+    """What a kernel sent is no message of a notebook."""
+
+
 class BoundedClient(_Client):  # type: ignore[misc]
     """Executes cells and gathers what they show, up to a bound.
 
@@ -41,9 +47,16 @@ class BoundedClient(_Client):  # type: ignore[misc]
         self._left = MOST
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-        """See nbclient; what is over the bound is dropped."""
+        """See nbclient; what is over the bound is dropped.
+
+        Raises:
+            Garbled: it has not the form of what it says it is.
+        """
         if self._left < 0:
             return None
+        if not well_formed(msg):
+            message = "an output without the form of one"
+            raise Garbled(message)
         if msg["msg_type"] != "status":
             self._left -= _size(msg["content"])
         if self._left < 0:
@@ -57,5 +70,66 @@ def _size(content: dict[str, Any]) -> int:
     """How many characters a message would add to a page."""
     forms = content.get("data")
     shown = [content.get("text", ""), *(forms.values() if isinstance(forms, dict) else [])]
-    shown += content.get("traceback", [])
+    shown += [*content.get("traceback", ()), content.get("metadata", "")]
     return _EACH + sum(len(one) if isinstance(one, str) else len(str(one)) for one in shown)
+
+
+_TEXTS = {"stream": ("name", "text"), "error": ("ename", "evalue")}
+"""What is a text in a message of a kind, and must be there."""
+_SHOWN = {"display_data", "execute_result", "update_display_data"}
+_DEEPEST = 100  # levels within one another; nobody draws so many, and Python follows a thousand
+
+
+def well_formed(msg: dict[str, Any]) -> bool:
+    """Whether what stands in a message may stand in a notebook, by nbformat's schema."""
+    content, kind = msg["content"], msg["msg_type"]
+    if not isinstance(content, dict) or _too_deep(content):
+        return False
+    number = content.get("execution_count")
+    if not (number is None or isinstance(number, int)):
+        return False
+    if kind == "error" and not _all_texts(content.get("traceback")):
+        return False
+    if kind in _SHOWN and not _showable(content):
+        return False
+    return all(isinstance(content.get(one), str) for one in _TEXTS.get(kind, ()))
+
+
+def _showable(content: dict[str, Any]) -> bool:
+    data, transient = content.get("data"), content.get("transient") or {}
+    if not isinstance(data, dict) or not isinstance(transient, dict):
+        return False
+    if not isinstance(content.get("metadata"), dict):
+        return False
+    named = transient.get("display_id")
+    if not (named is None or isinstance(named, str)):
+        return False
+    return all(
+        _is_json(kind) or isinstance(one, str) or _all_texts(one) for kind, one in data.items()
+    )
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
+def _all_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _too_deep(value: object) -> bool:
+    """Whether lists and mappings lie in one another deeper than anybody shows."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+        if not inner:
+            return False
+        level = inner
+    return True

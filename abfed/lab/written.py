@@ -128,7 +128,7 @@ class Told:
                 said = json.loads(line)
                 written = _written(said)
                 digests = [str(one) for one in said["digests"]]
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 continue
             for one in digests:
                 found[one] = found[one] + written if one in found else written

@@ -32,6 +32,16 @@ def printable(text: str, *, lines: bool = False) -> str:
     return (_LINES if lines else _ONE_LINE).sub(lambda found: _escaped(found[0]), text)
 
 
+def in_a_line(text: str, longest: int) -> str:
+    r"""The text as one line that can’t steer a terminal, cut where it is longer than that.
+
+    >>> in_a_line("first\n  second", 9)
+    'first sec …'
+    """
+    line = " ".join(text.split())
+    return printable(line if len(line) <= longest else f"{line[:longest].rstrip()} …")
+
+
 def counted(number: int, what: str) -> str:
     """How many of something, in words for people.
 

@@ -150,15 +150,15 @@ def test_a_failing_notebook_leaves_the_page_before(run, tmp_path):
     path = notebook(tmp_path, "print('fine')")
     page = write_report(run, tmp_path, notebook=str(path))
     before = page.read_bytes()
-    notebook(tmp_path, "x = 1", "raise ValueError('of the notebook')")
+    notebook(tmp_path, "x = 1", "raise ValueError('of\\n the \\x1b[2Jnotebook')")
     with pytest.raises(ReportFailed, match="cell 3 of the notebook failed") as caught:
         write_report(run, tmp_path, notebook=str(path))
-    assert caught.value.why == "ValueError: of the notebook"
+    assert caught.value.why == r"ValueError: of the \x1b[2Jnotebook"  # one line; steers nothing
     assert caught.value.__cause__ is None
     assert page.read_bytes() == before
     partial = tmp_path / f"{run.name}-small.failed.html"
     html = partial.read_text()
-    assert html.index("Cell 3 of the notebook failed: ValueError: of the notebook") < 12_000
+    assert html.index(r"Cell 3 of the notebook failed: ValueError: of the \x1b[2J") < 12_000
     assert 'role="alert"' in html
     assert "nbclient" not in html  # where the notebook failed, not where its runner noticed
     assert html.count("raise ValueError") == 1
