@@ -196,6 +196,7 @@ async def _executed(runner: Any, cell: NotebookNode, index: int) -> None:
         raise _Garbled(type(cause).__name__) from cause
 
 
+UNHEARD = 30  # seconds between a cell's end and that of its outputs, of which few are left then
 _LOST = "Timeout waiting for IOPub output"  # as nbclient says it: the cell is done, its end unseen
 
 
@@ -248,7 +249,7 @@ def _runner(
 
     runner = BoundedClient(
         progress, over=stop, km=manager, timeout=int(limits.cell), record_timing=False,
-        coalesce_streams=True, allow_errors=False, force_raise_errors=True,
+        iopub_timeout=UNHEARD, coalesce_streams=True, allow_errors=False, force_raise_errors=True,
     )  # fmt: skip
     runner.kc = client
     return runner

@@ -81,6 +81,7 @@ def _make_font_list(cache: Path) -> None:
 def _listen(folder: Path, seed: int) -> None:
     """Answer as a Jupyter kernel."""
     sys.modules[DEBUGGER] = None  # type: ignore[assignment]  # Python's way to say: not there
+    import zmq
     from ipykernel import iostream, ipkernel, kernelapp
 
     class Undebugged(ipkernel.IPythonKernel):
@@ -95,7 +96,14 @@ def _listen(folder: Path, seed: int) -> None:
         def _setup_pipe_in(self) -> None:
             self._pipe_flag = False
 
-    app: Any = kernelapp.IPKernelApp.instance(kernel_class=Undebugged)
+    class Whole(kernelapp.IPKernelApp):
+        """A kernel that loses no output: zmq drops what is more than a thousand messages ahead."""
+
+        def init_iopub(self, context: Any) -> None:
+            context.setsockopt(zmq.SNDHWM, 0)
+            super().init_iopub(context)  # type: ignore[no-untyped-call]
+
+    app: Any = Whole.instance(kernel_class=Undebugged)
     vars(kernelapp)["IOPubThread"] = NoPort
     app.initialize(["-f", str(folder / CONNECTION), "--HistoryManager.enabled=False",
                     "--IPKernelApp.quiet=True"])  # fmt: skip

@@ -149,6 +149,8 @@ def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKern
     """
     manager = AsyncKernelManager(transport="ipc", connection_file=str(folder / CONNECTION))
     manager.context.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+    # Nothing is dropped where the kernel is faster than its reader, who stops it at a bound.
+    manager.context.setsockopt(zmq.RCVHWM, 0)
     # What is larger isn't taken: half a gigabyte in one message took five here to be read.
     manager.context.setsockopt(zmq.MAXMSGSIZE, LARGEST)
     manager.kernel_id = provisioner.kernel_id = "report"

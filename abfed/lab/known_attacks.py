@@ -69,12 +69,15 @@ def attacks_on(run: Run) -> list[Attack]:
             "that a brand took part, sizes and times",
         ),
         Attack("Brands, or the coordinator, that put together what they know", *_together(run)),
-        Attack(
-            "Knowing somebody to be with several of the brands",
-            "nothing: each brand answers for its own people",
-            f"costs add: with all {brands}, {_sure(len(run.silos) * epsilon)}",
-        ),
     ]
+    if len(run.silos) > 1:
+        known.append(
+            Attack(
+                "Knowing somebody to be with several of the brands",
+                "nothing: each brand answers for its own people",
+                f"costs add: with all {brands}, {_sure(len(run.silos) * epsilon)}",
+            )
+        )
     return known
 
 
@@ -104,6 +107,8 @@ def _made_up(run: Run, brands: str) -> tuple[str, str]:
     """What stands against a brand that lies, and how far it can get."""
     against = ["its signature names it", "checks of its split and its counts"]
     left = f"it moves the result of {brands} by its own weight, and lies about its own people"
+    if len(run.silos) == 1:
+        left = "the result is its own: it lies about its own people"
     if run.plan.noise_once:
         return "; ".join(against), f"{left}; under masks its own figures can't be looked at"
     if run.plan.model is not None:

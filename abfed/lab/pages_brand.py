@@ -25,10 +25,11 @@ from abfed.lab.page import (
     table,
     title,
 )
-from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
+from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, row_height, wrapped
 from abfed.lab.readings import SURE, widened
 from abfed.lab.units import NONE, count, p_value, percent, plain, unit_of
 from abfed.protocol.errors import InputError
+from abfed.protocol.printable import counted
 from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.readouts import read_arms
 
@@ -169,7 +170,7 @@ def _plot(run: Run, brand: str) -> Figure:
     """The primary metric under the control, in each brand."""
     metric = next(one for one in run.plan.metrics if one.name == run.plan.primary)
     unit = unit_of(run.plan, metric.name)
-    with drawing(8.2, 1.3 + 0.38 * len(run.silos)) as (figure, (axes,)):
+    with drawing(8.2, 1.3 + row_height(run.silos, 0.38) * len(run.silos)) as (figure, (axes,)):
         for place, silo in enumerate(run.silos):
             reading = read_arms(run.plan, metric, run.totals[silo]).arms[run.plan.control.name]
             if not bool(reading.usable):
@@ -236,9 +237,10 @@ def paid(run: Run, brand: str) -> str:
             ("Spent, all plans", f"ε = {plain(ledger['epsilon_spent'], 2)}"),
             ("Left", f"ε = {plain(ledger['epsilon_left'], 2)}"),
         ]
+    released = counted(len(steps), "noised release")
     said = (
-        f"{brand} let {len(steps)} noised releases out of its walls, and nothing else. Asking "
-        "again gives the same releases at no further cost."
+        f"{brand} let {released} out of its walls, and nothing else. Asking again gives the same "
+        f"{released.partition(' noised ')[2]} at no further cost."
     )
     shown = table(["Release", "Noise", "Charged", "Digest"], rows, source=run.source, counts=())
     return section(

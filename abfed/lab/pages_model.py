@@ -214,7 +214,10 @@ def calibrated_in_short(run: Run) -> str:
     if not groups:
         return f"Calibration {DROWNED}."
     held = sum(abs(one.value - said) <= SURE * one.standard_error for said, one in groups)
-    return f"Its probabilities hold for {held} of {len(groups)} groups of recipients."
+    return (
+        f"Its probabilities agree with what happened, within 95{NBSP}% intervals, for {held} of "
+        f"{len(groups)} groups of recipients."
+    )
 
 
 def plot_calibration(run: Run) -> Figure:

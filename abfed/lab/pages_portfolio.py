@@ -28,7 +28,7 @@ from abfed.lab.page import (
     under,
 )
 from abfed.lab.periods import PERIOD, within
-from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, wrapped
+from abfed.lab.plots import as_svg, draw_parts, drawing, explain_parts, row_height, wrapped
 from abfed.lab.readings import auc_with_interval, effects_at, widest
 from abfed.lab.runs import Run
 from abfed.lab.units import NBSP, NONE, level, plain, signed, unit_of
@@ -180,10 +180,9 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
         if row["scope"] == widest(run)
     ]
     colours = {"good": GREEN, "bad": VERMILLION, "open": SOFT_INK}
-    with drawing(8.2, 1.4 + 0.42 * len(lines)) as (figure, (axes,)):
-        names = []
-        for place, (run, row) in enumerate(lines):
-            names.append(wrapped(f"{run.plan.name}: {row['arm']}"))
+    names = [f"{run.plan.name}: {row['arm']}" for run, row in lines]
+    with drawing(8.2, 1.4 + row_height(names, 0.42) * len(lines)) as (figure, (axes,)):
+        for place, (_, row) in enumerate(lines):
             if not math.isfinite(row["rel_high"]):
                 told = math.isfinite(row["estimate"])  # the difference is in the table then
                 words = "relative to the control it can’t be told" if told else (
@@ -202,7 +201,7 @@ def plot_wins(runs: Sequence[Run], *, alpha: float = DEFAULT_ALPHA) -> Figure:
             axes.text(1.02, place, row["decision"], color=colour, va="center", fontsize=8.5,
                       transform=axes.get_yaxis_transform())  # fmt: skip
         axes.axvline(0, color=INK, lw=0.9)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [wrapped(one) for one in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change of the primary metric against the control, %")
@@ -298,7 +297,7 @@ def budgets(runs: Sequence[Run]) -> str:
 
 def _plot_budgets(found: dict[str, tuple[float, float, str]]) -> Figure:
     names = sorted(found)
-    with drawing(8.2, 1.1 + 0.38 * len(names)) as (figure, (axes,)):
+    with drawing(8.2, 1.1 + row_height(names, 0.38) * len(names)) as (figure, (axes,)):
         spent = [found[one][0] for one in names]
         left = [max(0.0, found[one][1] - found[one][0]) for one in names]
         axes.barh([wrapped(one) for one in names], spent, color=ORANGE, height=0.55, label="spent")

@@ -20,6 +20,7 @@ from abfed.lab.plots import (
     draw_estimate,
     drawing,
     explain_parts,
+    row_height,
     wrapped,
 )
 from abfed.lab.readings import (
@@ -63,20 +64,36 @@ def curves(run: Run) -> str:
         f"{schedule.rounds} rounds of {schedule.local_steps} private steps in each brand."
         f"{gaps_reading(run)}"
     )
-    first, last = run.training["auc"].iloc[0], run.training["auc"].iloc[-1]
-    said = "Whether training helped can’t be told from noise at this ε."
-    if math.isfinite(first) and math.isfinite(last):
-        ends = run.training.iloc[[0, -1]]
-        errors = {one: math.hypot(*ends[f"auc_{one}"]) for one in ("se", "se_sampling")}
-        se = errors["se"]
-        clear = "beyond" if abs(last - first) > SURE * se else "within"
-        said = (
-            f"AUC went from {first:.3f} before the first round to {last:.3f}: "
-            f"{signed(last - first, 3)}, {clear} what chance and noise do "
-            f"(± {SURE * se:.3f}{wider(errors)})."
-        )
+    said = helped_reading(run.training)
     svg = as_svg(plot_training(run))
     return section("Training", picture(svg, said), paragraph(how, "soft"))
+
+
+def helped_reading(training: pd.DataFrame) -> str:
+    """What training did: to the ranking, and to the probabilities where that drowns in noise."""
+    told = _went(training, "auc", "AUC")
+    if told:
+        return told
+    told = _went(training, "log_loss", "Log-loss")
+    if told:
+        return f"Whether the ranking got better can’t be told from noise at this ε. {told}"
+    return "Whether training helped can’t be told from noise at this ε."
+
+
+def _went(training: pd.DataFrame, column: str, name: str) -> str:
+    """From where to where a figure went, and whether clearly; empty where either end is unknown."""
+    first, last = training[column].iloc[0], training[column].iloc[-1]
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return ""
+    ends = training.iloc[[0, -1]]
+    errors = {one: math.hypot(*ends[f"{column}_{one}"]) for one in ("se", "se_sampling")}
+    se = errors["se"]
+    clear = "beyond" if abs(last - first) > SURE * se else "within"
+    return (
+        f"{name} went from {first:.3f} before the first round to {last:.3f}: "
+        f"{signed(last - first, 3)}, {clear} what chance and noise do "
+        f"(± {SURE * se:.3f}{wider(errors)})."
+    )
 
 
 def gains(run: Run) -> pd.DataFrame:
@@ -158,7 +175,7 @@ def _most(seen: pd.DataFrame) -> str:
 
 
 def _plot_gains(frame: pd.DataFrame) -> Figure:
-    with drawing(8.2, 1.1 + 0.38 * len(frame)) as (figure, (axes,)):
+    with drawing(8.2, 1.1 + row_height(frame["brand"], 0.38) * len(frame)) as (figure, (axes,)):
         side: dict[str, Any] = {
             "transform": axes.get_yaxis_transform(),
             "va": "center",

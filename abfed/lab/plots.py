@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from abfed.lab.runs import Run
 
 NAME_WIDTH = 22  # characters of a brand's name before it wraps
+UNIT = 0.36  # inches that a forest plot's rows are measured in
+LINE = 0.17  # inches of a line of a name
 LEGEND_ROW = 3  # arms whose names stand in one line
 LEGEND_WIDTH, LEGEND_MARK = 90, 5  # characters beside one another; what a mark takes of them
 MARKS = "osD^vP"
@@ -123,7 +125,8 @@ def plot_effects(run: Run, metric: str, *, alpha: float = 0.05, brand: str = "")
     scopes, arms = list(dict.fromkeys(table["scope"])), list(dict.fromkeys(table["arm"]))
     step = 0.34 if len(arms) > 1 else 0.45
     pitch = max(1.0, step * (len(arms) + 0.6)) if len(arms) > 1 else 0.8
-    height = 1.25 + 0.36 * pitch * len(scopes) + 0.14 * len(arms) * (len(arms) > 1)
+    pitch = max(pitch, row_height(scopes, 0) / UNIT)
+    height = 1.25 + UNIT * pitch * len(scopes) + 0.14 * len(arms) * (len(arms) > 1)
     height += 0.05 * len(arms) * (len(arms) > LEGEND_ROW)
     z = float(stats.norm.ppf(1 - alpha / 2))
     # One exactness for all rows: that of what speaks for the run.
@@ -281,7 +284,7 @@ def plot_budget(run: Run) -> Figure:
     table = run.ledger
     names = [wrapped(silo) for silo in table["silo"]]
     most = table["epsilon_total"].max()
-    with drawing(8.2, 1.1 + 0.38 * len(table)) as (figure, (axes,)):
+    with drawing(8.2, 1.1 + row_height(table["silo"], 0.38) * len(table)) as (figure, (axes,)):
         axes.barh(names, table["epsilon_spent"], color=ORANGE, height=0.55, label="spent")
         axes.barh(names, table["epsilon_left"], left=table["epsilon_spent"], color=BLUE,
                   alpha=0.28, height=0.55, label="left")  # fmt: skip
@@ -303,6 +306,12 @@ def plot_budget(run: Run) -> Figure:
 def mark_of(number: int) -> str:
     """The mark of an arm: where colours begin again, marks don't."""
     return MARKS[(number + number // len(ARM_COLOURS)) % len(MARKS)]
+
+
+def row_height(names: Iterable[str], least: float) -> float:
+    """Inches for a row of each name: lines of a long one must not touch its neighbours'."""
+    lines = max((wrapped(one).count("\n") + 1 for one in names), default=1)
+    return max(least, LINE * lines + 0.08)
 
 
 def wrapped(name: str) -> str:

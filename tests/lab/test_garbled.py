@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.batch import ReportsBar
-from abfed.lab import kernels
+from abfed.lab import execution, kernels
 from abfed.lab.batch_run import Outcome
 from abfed.lab.engine import execute
 from abfed.lab.kernels import Place, Spawned
 from abfed.lab.passing import remove
 from abfed.lab.pdf import as_pdf
-from abfed.lab.showing import well_formed
+from abfed.lab.showing import BoundedClient, well_formed
 from abfed.lab.written import Told
 from abfed.protocol.errors import InputError
 from abfed.protocol.printable import in_a_line
@@ -100,11 +101,31 @@ def test_an_output_too_large_to_be_read_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "LARGEST", 1 << 20)
+    monkeypatch.setattr(execution, "UNHEARD", 2)
     document = new_notebook(cells=[new_code_cell("print('x' * 2_000_000)")])
     done = execute(document, {}, Place(cwd=tmp_path), Spawned())
     assert done.failure is not None
     assert done.failure.reason == "a single output of more than 1 MiB"
     assert done.document.cells[0].outputs == []
+
+
+def test_no_output_is_lost_where_a_kernel_is_faster_than_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zmq drops what is a thousand messages ahead on each side, and says nothing."""
+    process = BoundedClient.process_message
+
+    def slowly(self: Any, msg: dict[str, Any], *where: Any) -> Any:
+        if msg["msg_type"] == "display_data":
+            time.sleep(0.3 if "0" in msg["content"]["data"].values() else 0)
+        return process(self, msg, *where)
+
+    monkeypatch.setattr(BoundedClient, "process_message", slowly)
+    shown = "from IPython.display import display\nfor n in range(3500): display(n)"
+    document = new_notebook(cells=[new_code_cell(shown)])
+    done = execute(document, {}, Place(cwd=tmp_path), Spawned())
+    assert done.failure is None
+    assert len(done.document.cells[0].outputs) == 3500
 
 
 def test_what_it_tells_of_pictures_may_be_no_number(tmp_path: Path) -> None:

@@ -82,3 +82,20 @@ def test_nothing_is_promised_where_the_noise_is_seeded(run: Run) -> None:
     seeded = asked(run, simulation={"seed": 1})
     assert "nothing is promised" in known_attacks(seeded)
     assert "<table" not in known_attacks(seeded)
+
+
+def test_of_one_brand_nobody_is_known_to_several(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "silos", property(lambda _: ["aurora"]))
+    tried = {one.tried: one.left for one in attacks_on(run)}
+    assert not [one for one in tried if one.startswith("Knowing")]
+    assert "the result is its own" in tried["A brand that answers with figures it made up"]
+    assert "1 brand" not in known_attacks(run)
+
+
+def test_one_release_is_spoken_of_as_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    brand = run.silos[0]
+    first = dict([next(iter(run.releases[brand].items()))])
+    monkeypatch.setitem(run.releases, brand, first)
+    said = pages_brand.paid(run, brand)
+    assert "let 1 noised release out of its walls" in said
+    assert "gives the same release at no further cost" in said

@@ -1,10 +1,12 @@
 """Sentences of pages say no more than their figures do: gains, losses, and what noise drowned."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from abfed.lab import (
     pages_brand,
@@ -88,6 +90,48 @@ OPEN = "Of the others it can’t be said."
 )
 def test_a_brand_that_loses_is_named(gains, said):
     assert pages_training.gains_reading(brands(*gains)) == said
+
+
+def trained(auc, log_loss):
+    """Curves that go from one figure to another, each with a standard error of 0.02."""
+    named = {"auc": auc, "log_loss": log_loss}
+    errors = {f"{name}_{part}": [size] * 2 for name in named
+              for part, size in (("se", 0.02), ("se_sampling", 0.01))}  # fmt: skip
+    return pd.DataFrame(named | errors)
+
+
+def test_what_training_did_is_told_by_whatever_noise_left_of_it():
+    said = pages_training.helped_reading
+    assert said(trained((0.5, 0.7), (0.6, 0.2))) == (
+        "AUC went from 0.500 before the first round to 0.700: +0.200, beyond what chance and noise "
+        "do (± 0.055, 2.0 times as wide for the noise)."
+    )
+    fell = said(trained((0.5, NAN), (0.6, 0.2)))
+    assert fell.startswith("Whether the ranking got better can’t be told from noise at this ε. ")
+    assert "Log-loss went from 0.600 before the first round to 0.200: −0.400, beyond" in fell
+    assert said(trained((NAN, 0.7), (NAN, 0.2))) == (
+        "Whether training helped can’t be told from noise at this ε."
+    )
+
+
+def touching(figure):
+    """Whether names of an axis touch one another."""
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    boxes = [one.get_window_extent() for one in figure.axes[0].get_yticklabels()]
+    return any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_long_names_of_a_figure_do_not_touch_one_another(monkeypatch):
+    long = [f"a-brand-of-{letter}-with-a-name-as-long-as-names-may-be" for letter in "abc"]
+    budgets = dict.fromkeys(long, (1.0, 10.0, "2026"))
+    assert not touching(pages_portfolio._plot_budgets(budgets))
+    won = {"scope": long[0], "arm": long[1], "rel_high": 0.2, "rel_low": 0.1, "relative": 0.15,
+           "estimate": 0.1, "privacy_share": 0.1, "decision": "better"}  # fmt: skip
+    monkeypatch.setattr(pages_portfolio, "effects_at", lambda *_: pd.DataFrame([won] * 3))
+    plan = SimpleNamespace(name=long[2], primary="clicked")
+    run = SimpleNamespace(plan=plan, silos=long[:1])
+    assert not touching(pages_portfolio.plot_wins([run]))
 
 
 def cells(*decisions):
