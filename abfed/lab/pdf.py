@@ -35,6 +35,8 @@ main{box-shadow:none;margin:0;padding:0;max-width:none;border-radius:0}
 .abfed section{break-inside:auto}
 .abfed h2,.abfed h3,.abfed figcaption{break-after:avoid}
 .abfed figure,.abfed tr,.abfed .key,.abfed .warn{break-inside:avoid}
+.abfed .scroll,.abfed tbody tr:last-child{break-before:avoid}
+.abfed tbody tr:first-child{break-after:avoid}
 .abfed thead{display:table-header-group}
 .abfed .scroll{overflow:visible}
 .abfed table{width:100%;table-layout:auto;font-size:8.2pt}

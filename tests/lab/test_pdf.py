@@ -189,3 +189,16 @@ assert fontTools.subset.Subsetter
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libraries are looked for")
 def test_weasyprint_is_imported_without_compilers_and_without_what_it_does_not_use():
     subprocess.run([sys.executable, "-c", IMPORT], check=True)
+
+
+def test_no_first_or_last_row_of_a_table_stands_alone_on_a_page():
+    """Nor does what is said above it, or its heading: wherever on a sheet it begins."""
+    rows = [[f"row{number}", "1"] for number in range(3)]
+    shown = f"<h3>heading</h3>{paragraph('said')}{table(['a', 'b'], rows, source='run:1')}"
+    places = []
+    for filled in range(25, 34, 2):
+        found = texts_of("<p>.</p>" * filled + shown)
+        placed = {found[one][0] for one in ("heading", "said", "row0", "row1", "row2")}
+        assert len(placed) == 1
+        places += placed
+    assert set(places) == {0, 1}  # it came to the end of the sheet
