@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from abfed.cli.main import main
 from abfed.lab.intake import shipped
@@ -35,7 +36,10 @@ def test_published_differences_lie_in_their_intervals(tmp_path: Path) -> None:
     assert main(["init", *options]) == 0
     assert main(["login", "--development", *options]) == 0
     assert main(["data", "fetch", "hillstrom", "--from", str(FILE), "--ingest", *options]) == 0
-    assert main(["run", str(shipped("experiments/hillstrom.yaml")), *options]) == 0
+    plan = yaml.safe_load(shipped("experiments/hillstrom.yaml").read_text())
+    plan["privacy"] |= {"epsilon": 4.5, "split": plan["privacy"]["split"] | {"evaluation": 2.0}}
+    (tmp_path / "hillstrom.yaml").write_text(yaml.safe_dump(plan))
+    assert main(["run", str(tmp_path / "hillstrom.yaml"), *options]) == 0
     (run,) = Workspace(tmp_path / "workspace").runs()
     assert run.plan.privacy.split.statistics == 1.0
     rows = run.effects[run.effects["scope"] == "these brands"].to_dict(orient="records")
@@ -50,9 +54,10 @@ def test_published_differences_lie_in_their_intervals(tmp_path: Path) -> None:
         assert row["decision"] == "better"
         assert row["ci_high"] - row["ci_low"] < 0.016
     assert not run.sample_ratios["alarm"].any()
-    # One AUC is read from a noised histogram, by whose noise its standard error is .04 to .09 (.02
-    # to .036 of four, in 21 runs); four of them tell a model that has learnt (.65) from a coin.
+    # Four AUCs of about .63, from histograms that are noised less than in the shipped plan (there
+    # one run in a hundred could not tell the model from a coin): the mean lies 16 standard errors
+    # above a coin's, and what the noise of the training makes of it is another one.
     last = run.training.tail(4)
     error = np.sqrt((last["auc_se"] ** 2).sum()) / len(last)
-    assert 0 < error < 0.05
-    assert last["auc"].mean() > 0.5 + 2 * error
+    assert 0 < error < 0.02
+    assert last["auc"].mean() > 0.5 + 5 * error
