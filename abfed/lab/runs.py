@@ -138,16 +138,13 @@ class Run(Finished):
         """A silo's noised recipients by arm, and the noise sd of each."""
         return counted(self, silo) if self.plan.noise_once else self.totals[silo].counts()
 
-    @functools.cached_property
+    @property
     def effects(self) -> pd.DataFrame:
         """All effects: one row for metric × scope × arm (see `stats.effects.effects`)."""
-        before = [one.totals for one in self.earlier]
-        return marked(effects(self.plan, self.totals, earlier=before), self.source)
+        return self.effects_at(DEFAULT_ALPHA)
 
     def effects_at(self, alpha: float) -> pd.DataFrame:
         """The same at another level; read once for each, as a page asks for them many times."""
-        if alpha == DEFAULT_ALPHA:
-            return self.effects
         if alpha not in self._by_level:
             before = [one.totals for one in self.earlier]
             table = effects(self.plan, self.totals, alpha=alpha, earlier=before)
@@ -169,9 +166,12 @@ class Run(Finished):
     def heterogeneity(self) -> pd.DataFrame:
         """How much effects differ between brands, and between a segmentation's cells.
 
-        Cochran's Q, I² and τ by metric × arm (see `stats.between.differences`).
+        Cochran's Q, I² and τ by metric × arm (see `stats.between.differences`). They follow from
+        estimates and their errors, which are the same at each level: whichever was read will do.
         """
-        return marked(differences(self.plan, self.effects), self.source)
+        read = next(iter(self._by_level.values()), None)
+        frame = self.effects if read is None else read
+        return marked(differences(self.plan, frame), self.source)
 
     @functools.cached_property
     def checks(self) -> pd.DataFrame:

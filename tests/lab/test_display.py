@@ -24,6 +24,7 @@ from abfed.lab.plots import as_svg, wrapped
 from abfed.lab.readings import guardrail_reading, sample_ratio_reading
 from abfed.lab.units import interval, p_value, percent, places_for, plain, signed, unit_of
 from abfed.protocol.errors import InputError
+from abfed.stats.effects import DEFAULT_ALPHA
 from tests.lab.example import example_values, make_run, statistics_only
 
 
@@ -187,7 +188,7 @@ def test_reading_says_no_more_than_the_decision(run, monkeypatch, decision, star
     changed["decision"] = decision
     changed["note"] = "arm 'personal' is too small to tell from noise at this ε"
     changed["estimate"] = -1.0 if decision == "worse" else 1.0
-    monkeypatch.setitem(run.__dict__, "effects", changed)
+    monkeypatch.setitem(run._by_level, DEFAULT_ALPHA, changed)
     assert reading(run, "clicked").startswith(start)
 
 
@@ -202,7 +203,7 @@ def test_reading_says_no_more_than_the_decision(run, monkeypatch, decision, star
 def test_guardrails_in_words(run, monkeypatch, decision, part):
     changed = run.effects.copy()
     changed.loc[changed["metric"] == "unsubscribed", "decision"] = decision
-    monkeypatch.setitem(run.__dict__, "effects", changed)
+    monkeypatch.setitem(run._by_level, DEFAULT_ALPHA, changed)
     assert part in reading(run, "unsubscribed")
     assert part in sections.guardrails(run)
     assert "“unsubscribed” is" in guardrail_reading(run)

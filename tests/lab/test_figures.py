@@ -16,6 +16,7 @@ from abfed.lab.sections import took_part
 from abfed.lab.units import count, percent, unit_of
 from abfed.protocol.plan import Plan
 from abfed.stats.contrasts import Contrast, relative_lift
+from abfed.stats.effects import DEFAULT_ALPHA
 from abfed.stats.estimates import Estimate
 from tests.lab.example import example_values, make_run
 
@@ -57,6 +58,13 @@ def test_a_note_is_said_once_behind_all_that_it_is_about(run: Run) -> None:
     assert "clicked" not in said[1]
 
 
+def test_whether_effects_differ_is_read_off_whichever_level_a_page_has(run: Run) -> None:
+    opened = Run.open(run.folder)
+    opened.effects_at(0.2)
+    pd.testing.assert_frame_equal(opened.heterogeneity, run.heterogeneity)
+    assert list(opened._by_level) == [0.2], "effects were read a second time"
+
+
 def test_segments_stand_on_the_page_and_those_that_drown_in_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +73,7 @@ def test_segments_stand_on_the_page_and_those_that_drown_in_one_line(
     cells["segment"] = "by-age"
     drowned = cells["scope"] == "by-age: aurora"
     cells.loc[drowned, ["estimate", "mean_arm", "mean_control"]] = math.nan
-    monkeypatch.setitem(run.__dict__, "effects", cells)
+    monkeypatch.setitem(run._by_level, DEFAULT_ALPHA, cells)
     page = soundness.segments(run)
     assert "No effect can be read in by-age: aurora." in page
     # the primary metric has a table, all others have one
@@ -83,7 +91,7 @@ def test_segments_in_a_terminal_are_of_the_primary_metric_and_what_was_found(
     cells["scope"], cells["segment"], cells["decision"] = "by-age: x", "by-age", "inconclusive"
     other = cells.index[cells["metric"] != run.plan.primary]
     cells.loc[other[0], "decision"] = "worse"
-    monkeypatch.setitem(run.__dict__, "effects", pd.concat([whole, cells], ignore_index=True))
+    monkeypatch.setitem(run._by_level, DEFAULT_ALPHA, pd.concat([whole, cells], ignore_index=True))
     monkeypatch.setitem(run.__dict__, "segments", cells)
     show_run(run)
     printed = capsys.readouterr().out.partition("Effects in segments")[2].partition("Shown: ")

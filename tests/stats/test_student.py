@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -35,3 +37,17 @@ def test_a_level_above_eight_percent_may_need_more_than_students() -> None:
     v = np.array([1.0, 1.0, 1e6])
     assert student.critical(0.5, v) > stats.t.ppf(0.75, 2)
     assert student.beyond(student.critical(0.5, v), v) == pytest.approx(0.5)
+
+
+def test_a_critical_value_is_found_in_a_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, beyond = [], student.beyond
+
+    def counted(*given: Any) -> Any:
+        tried.append(given)
+        return beyond(*given)
+
+    monkeypatch.setattr(student, "beyond", counted)
+    v = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 9.0], [1.0, 50.0, 50.0]])
+    found = student.critical(0.03, v)
+    assert len(tried) <= 15
+    assert beyond(found, v) == pytest.approx(0.03, rel=1e-9)
