@@ -152,7 +152,8 @@ async def _cells(
 ) -> None:
     """Every cell in order, in a kernel that has started."""
     client = manager.client(context=manager.context)  # with what is set for it
-    client.start_channels(stdin=False)  # nobody answers: a cell that asks fails at once
+    # Nobody answers: a cell that asks fails at once. Its process is looked after: no heartbeat.
+    client.start_channels(stdin=False, hb=False)
     try:
         await _ready(manager, client, limits.start)
         way.confinement = _confinement(manager)
