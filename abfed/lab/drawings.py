@@ -11,6 +11,7 @@ Time grows with the drawing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -63,8 +64,9 @@ def drawings_in(markup: str) -> list[tuple[int, int]]:
     return [*found, (start, len(markup))] if depth else found
 
 
+@functools.lru_cache(maxsize=16)
 def print_of(drawing: str) -> str:
-    """What a drawing is known by, however it is written."""
+    """What a drawing is known by, however it is written; the gate asks more than once for each."""
     parts = ("".join(unescape("".join(one)).split()) for one in _SAYS.findall(drawing))
     return hashlib.sha256("\n".join(filter(None, parts)).encode(errors="replace")).hexdigest()
 

@@ -34,10 +34,14 @@ INLINE = frozenset({
 })  # fmt: skip
 _LEAST_PACKED = 16  # characters: the shortest address takes more
 _PACKED = re.compile(rf"[A-Za-z0-9+/_-]{{{_LEAST_PACKED},}}")
-_WRAPPED = re.compile(r"(?<=[A-Za-z0-9+/_-]{8})\r?\n(?=[A-Za-z0-9+/_-]{2})")
+# What is rare comes first in these two, for `re` looks for it fast; then what must stand before it.
+_WRAPPED = re.compile(r"\n(?<=[A-Za-z0-9+/_-]{8}\n)(?=[A-Za-z0-9+/_-]{2})")
 """Where a long word goes on in the next line, as base64 in e-mail does."""
-_BYTES = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{2}(?:[ :][0-9A-Fa-f]{2}){7,}(?![0-9A-Za-z])")
-"""Bytes in hex, each by itself."""
+_BYTES = re.compile(
+    r"[ :](?<=(?<![0-9A-Za-z])[0-9A-Fa-f]{2}[ :])[0-9A-Fa-f]{2}(?:[ :][0-9A-Fa-f]{2}){6,}"
+    r"(?![0-9A-Za-z])"
+)
+"""Bytes in hex, each by itself, from behind the first."""
 _URL_SAFE = str.maketrans("-_", "+/")
 LONGEST_PACKED = 4096  # characters of a word that is unpacked; longer ones are looked at in part
 NESTED = 3
@@ -114,8 +118,8 @@ def _character(escape: re.Match[str]) -> str:
 
 def _unpacked(text: str) -> Iterator[str]:
     """What words of a text say that are text in base64, base32 or hex; digests say nothing."""
-    joined = _WRAPPED.sub("", text)
-    words = _BYTES.findall(text)
+    joined = _WRAPPED.sub("", text.replace("\r\n", "\n"))
+    words = [text[one.start() - 2 : one.end()] for one in _BYTES.finditer(text)]
     for one in dict.fromkeys((text, joined)):
         long = " ".join([word for word in one.split() if len(word) >= _LEAST_PACKED])
         words += _PACKED.findall(long)
