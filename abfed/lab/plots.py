@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from scipy import stats
@@ -131,13 +130,14 @@ def plot_effects(run: Run, metric: str, *, alpha: float = 0.05, brand: str = "")
     z = float(stats.norm.ppf(1 - alpha / 2))
     # One exactness for all rows: that of what speaks for the run.
     exact = float(table[table["scope"] == widest(run)]["se"].max())
+    rows = {(row["scope"], row["arm"]): row for row in table.to_dict("records")}
     with drawing(8.2, height) as (figure, (axes,)):
         centres = [_place(number, scope, pitch) for number, scope in enumerate(scopes)]
         for centre, scope in zip(centres, scopes, strict=True):
             for number, arm in enumerate(arms):
-                row = table[(table["scope"] == scope) & (table["arm"] == arm)].iloc[0]
                 y = centre + (number - (len(arms) - 1) / 2) * step
-                _draw_row(axes, row, y, ARM_COLOURS[number % 6], mark_of(number), unit, (z, exact))
+                _draw_row(axes, rows[scope, arm], y, ARM_COLOURS[number % 6], mark_of(number),
+                          unit, (z, exact))  # fmt: skip
         _dress_forest(axes, centres, scopes, pitch)
         _draw_margin(axes, run, metric, unit)
         axes.set_xlabel(f"difference from {run.plan.control.name} ({unit.difference})")
@@ -152,7 +152,7 @@ def _place(number: int, scope: str, pitch: float) -> float:
 
 def _draw_row(
     axes: Axes,
-    row: pd.Series[Any],
+    row: Mapping[Any, Any],
     y: float,
     colour: str,
     mark: str,
