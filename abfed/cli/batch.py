@@ -6,7 +6,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -42,19 +42,24 @@ def batch(
 
     Ends with exit code 1 where a report failed; the others are made all the same.
     """
-    from abfed.lab.batch_index import write_index
-    from abfed.lab.batch_run import Ways, carry_out
-    from abfed.lab.batches import BatchSpec, items_of
-    from abfed.lab.forking import CAN_FORK
-    from abfed.lab.workspace import Workspace
+    from abfed.lab.warming import CAN_FORK, warming
 
-    opened = Workspace(workspace)
-    spec = BatchSpec.load(file)
-    asked = items_of(spec, opened, beside=file.parent)
-    folder = opened.reports_folder / spec.name
     how = ("fork" if CAN_FORK else "spawn") if kernels == "auto" else kernels
-    ways = Ways(workers, how, tuple(preload or ()), timeout, ray)
-    with _termination_interrupts(), ReportsBar(len(asked.items), quiet=as_json) as tell:
+    with _termination_interrupts(), ExitStack() as held:
+        warm = None
+        if how == "fork" and not ray:  # it is made while the file is read and checked
+            warm = held.enter_context(warming(imports=preload or ()))
+        from abfed.lab.batch_index import write_index
+        from abfed.lab.batch_run import Ways, carry_out
+        from abfed.lab.batches import BatchSpec, items_of
+        from abfed.lab.workspace import Workspace
+
+        opened = Workspace(workspace)
+        spec = BatchSpec.load(file)
+        asked = items_of(spec, opened, beside=file.parent)
+        folder = opened.reports_folder / spec.name
+        ways = Ways(workers, how, warm, timeout, ray)
+        tell = held.enter_context(ReportsBar(len(asked.items), quiet=as_json))
         outcomes = carry_out(asked.items, folder, opened.keys, ways, tell)
     counted = Counter(one.status for one in outcomes)
     if not as_json:  # said before the index: where it finds no room, the reports stand all the same

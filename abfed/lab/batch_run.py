@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from abfed.lab.batches import Item, job_of
-from abfed.lab.kernels import environment
 from abfed.lab.report_manifest import SUFFIX, damaged, read_manifest
+from abfed.lab.variables import environment
+from abfed.lab.warming import Warming, warming
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.site.files import alone, make_private_folder, write_private
@@ -65,14 +66,14 @@ class Ways:
     Attributes:
         workers: how many reports are made at once.
         kernels: forked from a warm process, or spawned.
-        imports: modules that the warm process imports besides.
+        warm: the warm process of forked kernels, where one was started already.
         timeout: seconds for one report.
         ray: address of a Ray cluster that makes the reports instead; empty where none does.
     """
 
     workers: int = 2
     kernels: How = "fork"
-    imports: tuple[str, ...] = ()
+    warm: Warming | None = None
     timeout: float = 1800.0
     ray: str = ""
 
@@ -170,9 +171,9 @@ def _results(
         feeders: list[_Feeder] = []
         stack.callback(_join, feeders)  # once the warm process is, and with it what it forked
         if ways.kernels == "fork":
-            from abfed.lab.forking import warm
-
-            settings["nursery"] = str(stack.enter_context(warm(imports=ways.imports)))
+            warm = ways.warm or stack.enter_context(warming())
+            stack.callback(warm.end)
+            settings["nursery"] = str(warm.ready())
 
         def job(item: Item) -> bytes:
             told = job_of(item, folder, public_key, ways.timeout)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,59 +15,9 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Instance, Integer
 
-from abfed.lab.kernel import READY, SOCKET
-from abfed.lab.kernels import Place, environment, kernel_folder, report_kernel
-from abfed.lab.passing import passing_folder
-from abfed.protocol.errors import ReportFailed
+from abfed.lab.kernels import Place, kernel_folder, report_kernel
 
-CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
-"""Apple's frameworks can't be used in a child of fork."""
-_PATIENCE = 10.0  # seconds for an answer, and for an end
-
-
-@contextmanager
-def warm(*, imports: Sequence[str] = ()) -> Iterator[Path]:
-    """A warm process; it and all that was forked from it end with this context.
-
-    Args:
-        imports: modules to have imported besides those that reports need.
-
-    Yields:
-        The socket on which it is asked.
-
-    Raises:
-        ReportFailed: it could not be made, for instance because an import started a thread.
-    """
-    with passing_folder() as folder:
-        process = subprocess.Popen(  # noqa: S603 - this Python, this package
-            [sys.executable, "-m", "abfed.lab.nursery", str(folder), *imports],
-            env=environment(folder) | {"HOME": str(Path.home())},
-            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            if process.stdout is None or process.stdout.readline() != READY:
-                said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                raise ReportFailed(
-                    "no warm process for kernels could be made",
-                    why=said.strip().rpartition("\n")[2],
-                    do="use --kernels spawn",
-                )
-            yield folder / SOCKET
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Close its input, which it takes as its end; insist where it doesn't."""
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()  # its children see that and end too
-        process.wait()
+_PATIENCE = 10.0  # seconds for an answer
 
 
 def ask(at: Path, **request: Any) -> dict[str, Any]:

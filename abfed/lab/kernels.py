@@ -3,7 +3,7 @@
 1. A kernel is described here: none that somebody installed is looked up or trusted.
 2. It talks over sockets in a private temporary folder (IPC); no port is opened.
 3. It needs no home: its profile and its history lie in that folder, and go with it.
-4. It gets the variables of `PASSED` and ours, no other: a token in the environment stays outside.
+4. It gets few variables (`variables`): a token in the environment stays outside.
 5. It confines itself before it reads a cell (`confinement`): it reads Python, this package and the
    runs; it opens no silo, no key and no connection.
 6. What is random in Python is fixed, so that a report is the same bytes each time.
@@ -14,8 +14,6 @@ Two ways to start one, and the page tells no difference: `Spawned` starts a new 
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import json
 import os
 import signal
@@ -34,12 +32,9 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Instance
 
-import abfed
 from abfed.lab.kernel import CONNECTION, START
 from abfed.lab.passing import passing_folder
-
-PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "COVERAGE_PROCESS_START")
-"""Variables that a kernel inherits."""
+from abfed.lab.variables import environment
 
 LARGEST = 64 << 20  # bytes of one message: four for each character that a whole page may have
 
@@ -95,49 +90,6 @@ def kernel_folder(place: Place) -> Iterator[Path]:
         }
         (folder / START).write_text(json.dumps(start))
         yield folder
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """All variables of a kernel with this private folder."""
-    source = str(Path(abfed.__file__).parents[1])
-    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-    return passed | {
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "IPYTHONDIR": str(folder / "ipython"),
-        "JUPYTER_RUNTIME_DIR": str(folder),
-        "JUPYTER_NO_CONFIG": "1",
-        "PYTHONPATH": source,  # the very package that asked, also where it isn't installed
-        "PYTHONHASHSEED": "0",
-        "PYTHONSAFEPATH": "1",  # the run's folder holds nothing to import
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as any Jupyter kernel has it
-        "MPLCONFIGDIR": str(font_cache()),
-        "MATPLOTLIBRC": str(_settings_of_matplotlib()),
-        # One thread: sums come out the same whatever the machine's number of cores.
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-
-
-def font_cache() -> Path:
-    """Where matplotlib keeps its list of fonts, which takes seconds to make.
-
-    It's a folder of ours: a user's own one holds settings and styles too, which would change pages.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "abfed" / "matplotlib"
-
-
-@functools.cache
-def _settings_of_matplotlib() -> Path:
-    """Those that it ships, found without importing it."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        message = "matplotlib isn't installed as a package of files"
-        raise RuntimeError(message)
-    return Path(spec.origin).parent / "mpl-data" / "matplotlibrc"
 
 
 def report_kernel(folder: Path, provisioner: KernelProvisionerBase) -> AsyncKernelManager:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import socket
 import stat
 import sys
@@ -15,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,7 @@ from abfed.lab import batch_run, forking, nursery
 from abfed.lab.batch_ray import results_from_ray
 from abfed.lab.batch_run import Ways
 from abfed.lab.kernel import SOCKET
+from abfed.lab.warming import CAN_FORK, warming
 from abfed.lab.worker import work
 from abfed.protocol.errors import InputError
 
@@ -82,14 +83,10 @@ def results(place: Path, monkeypatch: pytest.MonkeyPatch, workers: list[Worker])
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
 
-        @contextmanager
-        def warm(**_: Any) -> Iterator[Path]:
-            yield at
-
-        monkeypatch.setattr(forking, "warm", warm)
+        warm: Any = SimpleNamespace(ready=lambda: at, end=lambda: None)
         monkeypatch.setattr(batch_run, "job_of", lambda item, *_: {"item": item})
         items: Any = ["one", "two", "three"]
-        found = list(batch_run._results(items, place, bytes(32), Ways(1)))
+        found = list(batch_run._results(items, place, bytes(32), Ways(1, warm=warm)))
         thread.join(5)
     assert not any(one.name == "abfed-batch" for one in threading.enumerate())
     assert [item for item, _ in found] == items
@@ -169,6 +166,14 @@ def test_a_warm_process_outlives_those_who_ask_it(
         thread.join(10)
         warm.end_all()
         assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
+def test_who_needs_no_warm_process_after_all_doesnt_wait_until_it_is_made() -> None:
+    with warming() as made:
+        pass
+    made.end()
+    assert made._process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:{}00000"])

@@ -15,12 +15,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.lab.engine import execute
 from abfed.lab.execution import Limits
-from abfed.lab.forking import CAN_FORK
 from abfed.lab.kernel import READY
-from abfed.lab.kernels import Place, Spawned, environment
+from abfed.lab.kernels import Place, Spawned
 from abfed.lab.notebooks import read_notebook
 from abfed.lab.reports import keep, make_report, order
 from abfed.lab.subjects import of_run
+from abfed.lab.variables import environment
+from abfed.lab.warming import CAN_FORK
 from abfed.protocol.errors import ReportFailed
 from tests.lab.example import make_run, statistics_only
 

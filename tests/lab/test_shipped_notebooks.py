@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from abfed.lab import pages_portfolio
-from abfed.lab.forking import CAN_FORK, Forked, warm
+from abfed.lab.forking import Forked
 from abfed.lab.intake import shipped
 from abfed.lab.kernels import Spawned
 from abfed.lab.left_out import LEFT_OUT
@@ -17,6 +17,7 @@ from abfed.lab.report_manifest import read_manifest
 from abfed.lab.reports import make_report, order, write_report
 from abfed.lab.subjects import of_plan, of_run, of_runs
 from abfed.lab.verifying import verify_report
+from abfed.lab.warming import CAN_FORK, warm
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
