@@ -13,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zmq
+from jupyter_client.manager import AsyncKernelManager
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.lab import engine
-from abfed.lab.execution import Executed, Failure
-from abfed.lab.kernels import Place
+from abfed.lab.execution import Executed, Failure, Limits, carried_out
+from abfed.lab.kernels import RECONNECT, Place, SpawningProvisioner, report_kernel
 from abfed.lab.notebooks import KERNEL
 from abfed.protocol.errors import ReportFailed
 
@@ -129,3 +131,27 @@ def test_an_interrupt_before_it_begins_counts_too() -> None:
     under_way.interrupt()
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(under_way.held(carried_out()))
+
+
+def test_a_kernel_that_starts_is_tried_at_our_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zmq's own is 100 milliseconds, for which each report would wait."""
+    seen, client = [], AsyncKernelManager.client
+
+    async def started(self: Any) -> None:
+        self.write_connection_file()
+
+    def asked(self: Any, **given: Any) -> None:
+        made = client(self, **given)
+        seen.append(made.shell_channel.socket.getsockopt(zmq.RECONNECT_IVL))
+        made.stop_channels()
+        raise TimeoutError
+
+    monkeypatch.setattr(AsyncKernelManager, "start_kernel", started)
+    monkeypatch.setattr(AsyncKernelManager, "client", asked)
+    manager = report_kernel(tmp_path, SpawningProvisioner(folder=tmp_path))
+    nothing = SimpleNamespace(nb=new_notebook())
+    done = asyncio.run(carried_out(nothing, manager, Limits(), None))
+    assert done.failure is not None
+    assert seen == [RECONNECT]
