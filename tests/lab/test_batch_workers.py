@@ -16,15 +16,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from abfed.cli.main import main
 from abfed.lab import batch_run, forking, nursery
 from abfed.lab.batch_ray import results_from_ray
 from abfed.lab.batch_run import Ways
+from abfed.lab.batches import BatchSpec
 from abfed.lab.kernel import SOCKET
 from abfed.lab.warming import CAN_FORK, warming
 from abfed.lab.worker import work
@@ -174,6 +177,32 @@ def test_who_needs_no_warm_process_after_all_doesnt_wait_until_it_is_made() -> N
         pass
     made.end()
     assert made._process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
+def test_a_warm_process_is_made_while_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def started(*, imports: list[str]) -> Iterator[None]:
+        said.append(f"started with {imports}")
+        try:
+            yield
+        finally:
+            said.append("ended")
+
+    def read(_: Path) -> None:
+        said.append("read")
+        raise InputError("no batch")
+
+    monkeypatch.setattr("abfed.lab.warming.warming", started)
+    monkeypatch.setattr(BatchSpec, "load", read)
+    given = ["batch", "grid.yaml", "-w", str(tmp_path), "--preload", "json"]
+    for more in ([], ["--kernels", "spawn"], ["--ray", "127.0.0.1:1"]):
+        assert main([*given, *more]) == 2
+    assert said == ["started with ['json']", "read", "ended", "read", "read"]
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:{}00000"])

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -18,7 +17,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab import batch_run, warming
+from abfed.lab import batch_run
 from abfed.lab.batch_index import index_page, key_figure, write_index
 from abfed.lab.batch_run import Ways, carry_out
 from abfed.lab.batches import BatchSpec, items_of
@@ -123,30 +122,6 @@ def test_a_file_with_a_mistake_makes_no_report(workspace, tmp_path, values):
     notebook(tmp_path)
     with pytest.raises(InputError):
         items(workspace, tmp_path, **values)
-
-
-@pytest.mark.skipif(not CAN_FORK, reason="kernels are spawned on this system")
-def test_a_warm_process_is_made_while_the_file_is_read(workspace, tmp_path, monkeypatch):
-    said = []
-
-    @contextmanager
-    def started(*, imports):
-        said.append(f"started with {imports}")
-        try:
-            yield
-        finally:
-            said.append("ended")
-
-    def read(path):
-        said.append("read")
-        raise InputError("no batch")
-
-    monkeypatch.setattr(warming, "warming", started)
-    monkeypatch.setattr(BatchSpec, "load", read)
-    given = ["batch", "grid.yaml", "-w", str(workspace.path), "--preload", "json"]
-    for more in ([], ["--kernels", "spawn"], ["--ray", "127.0.0.1:1"]):
-        assert main([*given, *more]) == 2
-    assert said == ["started with ['json']", "read", "ended", "read", "read"]
 
 
 def test_a_grid_of_a_million_is_refused_before_a_point_of_it_is_looked_at(workspace, tmp_path):
