@@ -87,16 +87,18 @@ def batch(
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """A scheduler ends with SIGTERM what a person ends with Ctrl-C: both leave nothing behind."""
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP end it as Ctrl-C does, cleanly."""
+    from abfed.lab.execution import endings
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in endings()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class ReportsBar:

@@ -263,7 +263,8 @@ class _Finder:
     def subjects(self, entry: Entry) -> Iterator[tuple[Subject, dict[str, Any], str]]:
         """What an entry is about: itself, where a worker finds it, and its name for people."""
         if bool(entry.plan) == bool(entry.run):
-            raise InputError("an entry names a plan or a run, and not both")
+            which = "both a plan and a run" if entry.plan else "neither a plan nor a run"
+            raise InputError(f"an entry of the batch names {which}", do="name one of them")
         if entry.run == ALL:
             runs = [run for run in self._runs if _within(run, entry.period)]
             folder = self._workspace.runs_folder.resolve()

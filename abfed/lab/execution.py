@@ -316,9 +316,15 @@ async def _ended(manager: AsyncKernelManager) -> None:
     await manager.cleanup_resources()
 
 
+def endings() -> list[signal.Signals]:
+    """Signals that end this process: also that its terminal was closed, unless `nohup` says no."""
+    hung_up = signal.getsignal(signal.SIGHUP)
+    return [signal.SIGTERM] if hung_up is signal.SIG_IGN else [signal.SIGTERM, signal.SIGHUP]
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Interrupt and termination cancel the task, in the main thread; others get no signals."""
+    """Interrupt, termination and hang-up cancel the task, in the main thread; others get none."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     seen: list[int] = []
 
@@ -327,7 +333,7 @@ def _signals() -> Iterator[list[int]]:
         if task is not None:
             task.cancel()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, *endings()]
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from abfed.lab.workspace import Workspace
 
 MOST_LINES = 40
+LONGEST_LINE = 200  # characters
 MOST_NAMED = 8
 _LONG = re.compile(r"data:[\w/+;=,-]{80,}|[A-Za-z0-9+/=]{120,}")
 
@@ -225,7 +227,17 @@ def _lines(old: bytes, new: bytes, name: str) -> list[str]:
         return [f"{len(old):,} bytes were {len(new):,} bytes"]
     before, after = (_broken(one.decode(errors="replace")) for one in (old, new))
     lines = difflib.unified_diff(before, after, "report", "made again", lineterm="", n=0)
-    return [_LONG.sub("…", line)[:200] for line in lines][:MOST_LINES]
+    return [_shown(line) for line in itertools.islice(lines, MOST_LINES)]
+
+
+def _shown(line: str) -> str:
+    """A line short enough to be read. What is left out has its digest: it may be what differs."""
+    short = _LONG.sub(lambda found: _digested(found[0]), line)
+    return short if len(short) <= LONGEST_LINE else short[:LONGEST_LINE] + _digested(line)
+
+
+def _digested(text: str) -> str:
+    return f"… ({len(text):,} characters, {sha256_hex(text.encode())[:8]})"
 
 
 def _broken(page: str) -> list[str]:

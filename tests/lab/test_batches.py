@@ -224,7 +224,7 @@ def test_forked_pages_are_spawned_pages_failures_stop_nothing_and_a_batch_resume
     assert manifest["parameters"]["brand"] == "aurora"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_scheduler_interrupts_a_batch_as_a_person_does(
     workspace, tmp_path, monkeypatch, capsys, number
 ):
@@ -233,6 +233,7 @@ def test_a_scheduler_interrupts_a_batch_as_a_person_does(
         time.sleep(60)
 
     monkeypatch.setattr(batch_run, "carry_out", ended)
+    ignored_hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as `nohup` has it
     before = signal.getsignal(signal.SIGTERM)
     notebook(tmp_path)
     path = tmp_path / "grid.yaml"
@@ -243,6 +244,8 @@ def test_a_scheduler_interrupts_a_batch_as_a_person_does(
         assert main(["batch", str(path), "-w", str(workspace.path)]) == 130
     finally:
         signal.signal(signal.SIGINT, ignored)
+        hung_up = signal.signal(signal.SIGHUP, ignored_hangup)
+    assert hung_up is signal.SIG_DFL
     assert "run it again to go on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -187,19 +187,25 @@ def test_what_hangs_or_dies_ends_cleanly(run, tmp_path, cell, reason):
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_the_kernel(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_ends_the_kernel(run, tmp_path, monkeypatch, number):
+    """So does a terminal that is closed."""
     wanted = asked(run, tmp_path, "import time; time.sleep(600)")
     seen = []
 
     def interrupt(done, of):
         if not seen:
             seen.append(done)
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
 
     with tempfile.TemporaryDirectory(prefix="t-") as ours:  # others use the usual place meanwhile
         monkeypatch.setattr(tempfile, "tempdir", ours)
-        with pytest.raises(KeyboardInterrupt):
-            make_report(wanted, tell=interrupt)
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                make_report(wanted, tell=interrupt)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         assert list(Path(ours).iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from abfed.cli.main import main
 from abfed.lab.intake import shipped
 from abfed.lab.reports import _footer, order, write_report
 from abfed.lab.subjects import of_plan
-from abfed.lab.verifying import find_manifest, verify_report
+from abfed.lab.verifying import _lines, find_manifest, verify_report
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.plan import Plan
@@ -54,6 +54,18 @@ def test_a_changed_page_is_found_and_the_change_is_shown(made, capsys):
         assert "+A/B read-out" in said.replace('+<div class="kicker">', "+")
     finally:
         page.write_bytes(whole)
+
+
+def test_lines_that_differ_far_along_look_different():
+    """Packed data and the end of a long line are left out, and may be all that differs."""
+    packed = b"data:image/png;base64,"
+    for old, new in (
+        (b"a" * 300, b"a" * 299 + b"b"),
+        (packed + b"A" * 200, packed + b"B" * 200),
+    ):
+        *_, before, after = _lines(old, new, "page.html")
+        assert before[1:] != after[1:]
+        assert max(len(before), len(after)) < 260
 
 
 def test_a_changed_manifest_is_no_manifest(made):
