@@ -197,6 +197,7 @@ def test_a_warm_process_is_made_while_the_file_is_read(
         said.append("read")
         raise InputError("no batch")
 
+    monkeypatch.setattr("abfed.lab.workspace.Workspace", Path)
     monkeypatch.setattr("abfed.lab.warming.warming", started)
     monkeypatch.setattr(BatchSpec, "load", read)
     given = ["batch", "grid.yaml", "-w", str(tmp_path), "--preload", "json"]
