@@ -28,6 +28,9 @@ RATES = {"opened": 0.35, "clicked": 0.08, "converted": 0.02, "unsubscribed": 0.0
          "complained": 0.001}  # fmt: skip
 """Of a send, where the plan expects nothing: what a mailing usually sees."""
 OTHER_RATE, AMOUNT, HOURS = 0.05, 30.0, 8.0
+SUBJECTS = ("spring is here", "your order of last year", "new in our shops", "three for two",
+            "a word about spring", "only until sunday", "what our readers chose")  # fmt: skip
+"""What stands in a text of a mailing, whatever the arm."""
 SENT = datetime(2026, 3, 2, 8, tzinfo=UTC)  # where the plan has no waves
 LEAST, MOST = 10, 5_000_000  # recipients of a brand
 DEFAULT = 5_000
@@ -96,6 +99,8 @@ def _rows(plan: Plan, name: str, random: np.random.Generator, count: int) -> pd.
     who = np.repeat(np.arange(count), sends)
     number = np.arange(len(who)) - np.repeat(np.cumsum(sends) - sends, sends)
     rows = people.iloc[who].reset_index(drop=True)
+    for name_of_text in texts(plan):
+        rows[name_of_text] = random.choice(SUBJECTS, len(who))
     moments = rows.pop("first") + pd.to_timedelta(number, unit="h")
     rows["sent_at"] = moments.dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")
     opened = random.random(len(who)) < _rate(plan, "opened")
@@ -129,6 +134,11 @@ def outcomes(plan: Plan) -> tuple[str, ...]:
     if plan.model is not None:
         named += plan.model.outcome_columns
     return tuple(one for one in dict.fromkeys(named) if one and one != "sends")
+
+
+def texts(plan: Plan) -> tuple[str, ...]:
+    """The texts that the plan's model reads."""
+    return () if plan.model is None else tuple(text.name for text in plan.model.texts)
 
 
 def _rate(plan: Plan, outcome: str) -> float:
@@ -179,10 +189,9 @@ def _mapping(plan: Plan, name: str) -> str:
         "opted_out": {"constant": False},
         "region": {"column": "region"},
     }
-    if plan.features:
-        values["features"] = {
-            one.name: {"kind": one.kind, "column": one.name} for one in plan.features
-        }
+    kinds = {one.name: one.kind for one in plan.features} | dict.fromkeys(texts(plan), "category")
+    if kinds:
+        values["features"] = {one: {"kind": kind, "column": one} for one, kind in kinds.items()}
     text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True)
     return (
         f"# Made up from the declarations of plan {plan.name}, for {name}: nobody's data.\n{text}"

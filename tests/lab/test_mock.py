@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import yaml
 
 from abfed.lab.intake import found_and_ingest, shipped
 from abfed.lab.mock import outcomes, write_mock
@@ -32,6 +33,20 @@ def test_every_shipped_plan_has_a_mock(name, tmp_path):
                 assert max(seen) <= feature.high
         if "clicked" in outcomes(plan):
             assert not any(row["clicked"] == "1" and row["opened"] == "0" for row in rows)
+
+
+def test_a_model_finds_its_texts_in_a_mock(tmp_path):
+    """Else each silo refused the plan: it asked for a column that the mock had left out."""
+    values = yaml.safe_load(shipped("experiments/spring.yaml").read_text())
+    values["model"] |= {"texts": [{"name": "subject"}, {"name": "preheader"}]}
+    plan = Plan.from_values(values)
+    for brand in write_mock(plan, tmp_path, seed=1, recipients=60):
+        features = ExportMapping.load(brand.mapping).features
+        rows = list(csv.DictReader(brand.export.read_text().splitlines()))
+        for name in ("subject", "preheader"):
+            assert features[name].kind == "category"
+            assert len({row[name] for row in rows}) > 3
+            assert all(" " in row[name] for row in rows)
 
 
 def test_the_same_seed_is_the_same_people(tmp_path):
