@@ -43,11 +43,10 @@ from abfed.learning.losses import LOGISTIC, Loss
 from abfed.learning.networks import one_thread, parameters_of
 from abfed.learning.shapes import LARGEST_PARAMETER, UNIT_BITS
 from abfed.privacy.mechanisms import Noise, grid_for
-from abfed.protocol.modelling import Training
+from abfed.protocol.modelling import LARGEST_MULTIPLIER, Training
 
 DRAWN_AT_ONCE = 1 << 21  # rows: they wait in memory while the data is swept
 STEPS_AT_ONCE = 512
-LARGEST_MULTIPLIER = 2.0**18  # its noise in units of 2⁻⁴⁰ clips still fits into 63 bits
 KEPT_EVERY = 5.0  # seconds: what a killed process loses
 
 

@@ -218,14 +218,19 @@ def sampled_multiplier(epsilon: float, delta: float, *, rate: float, steps: int)
         sigma = min(max(sigma, low), high)
         found = excess(sigma, COARSE_INTERVAL)
         low, high = (sigma, high) if found > 0 else (low, sigma)
-        if -NEAR < found <= 0:
+        if -NEAR < found <= 0 or high <= low * (1 + NEAR / 2):  # a bound is what there is
             break
         slope = -1.0 if not turn else (found - before[1]) / (math.log(sigma) - before[0])
         before = (math.log(sigma), found)
         aim = math.exp(before[0] - (found + NEAR / 2) / slope) if slope < 0 else 0.0
         sigma = aim if low < aim < high else math.sqrt(low * high)
-    while excess(_round_up(sigma), FINE_INTERVAL) > 0:
-        sigma *= 1 + NEAR
+    raised = 0
+    while (above := excess(_round_up(sigma), FINE_INTERVAL)) > 0:
+        if not math.isfinite(above):  # δ is below what the grid leaves out: no noise is enough
+            message = f"no bound can be told at δ = {delta:g} for {steps} steps at rate {rate:g}"
+            raise ValueError(message)
+        sigma *= 1 + NEAR * 1.5 ** max(0, raised - 2)  # what the grid adds grows with the steps
+        raised += 1
     return _round_up(sigma)
 
 

@@ -29,7 +29,7 @@ from abfed.privacy.accounting import epsilon_of, gaussian_multiplier, sampled_mu
 from abfed.privacy.once import own_share, role_of, split, steps_of, sum_of
 from abfed.protocol.errors import PlanError
 from abfed.protocol.messages import Charge
-from abfed.protocol.modelling import training_step
+from abfed.protocol.modelling import LARGEST_MULTIPLIER, training_step
 from abfed.protocol.plan import Plan
 
 
@@ -108,9 +108,18 @@ def plan_charges(plan: Plan) -> dict[str, tuple[Charge, ...]]:
     """The events of each step, in the order of the steps.
 
     Raises:
-        PlanError: the parts together would cost more than the plan's ε.
+        PlanError: the parts together would cost more than the plan's ε, or no step of training
+            can have as much noise as its part needs.
     """
     steps = dict(_plan_charges(plan))
+    noise = noise_multipliers(plan).training
+    if noise > LARGEST_MULTIPLIER:
+        raise PlanError(
+            f"each step of training would need noise of {noise:,.0f} clips",
+            where=plan.name,
+            why=f"a silo adds {LARGEST_MULTIPLIER:,.0f} at most, and so much teaches nothing",
+            do="take fewer steps, a smaller sampling_rate, or more ε for training",
+        )
     cost = plan_epsilon(plan)
     if not plan.privacy.unprotected and cost > plan.privacy.epsilon:
         raise PlanError(

@@ -212,6 +212,13 @@ Combine = Annotated[WeightedMean | TrimmedMean | MultiKrum, Field(discriminator=
 """How a round's verified updates become one."""
 
 
+MOST_STEPS = 100_000
+"""Local steps of all rounds together, up to which their cost is told in seconds."""
+
+LARGEST_MULTIPLIER = 2.0**18
+"""Of the noise of a step: in units of 2⁻⁴⁰ clips it still fits into 63 bits."""
+
+
 def training_step(number: int) -> str:
     """The name of a training round, counted from 1."""
     return f"train-{number:04d}"
@@ -250,6 +257,14 @@ class Training(Frozen):
     server: Server = Average()
     averaged: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
     largest_update: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _countable(self) -> Training:
+        steps = self.rounds * self.local_steps
+        if steps > MOST_STEPS:
+            message = f"rounds × local_steps is {steps:,}; it must be at most {MOST_STEPS:,}"
+            raise ValueError(message)
+        return self
 
     @property
     def averaged_rounds(self) -> int:

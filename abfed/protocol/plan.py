@@ -91,9 +91,11 @@ class Condition(Frozen):
 UNPROTECTED_EPSILON = 1e9
 """What stands for "no bound" in a plan without privacy; no calculation rests on it."""
 
+LEAST_DELTA = 1e-12
 LEAST_EPSILON, MOST_EPSILON = 1e-3, 50.0
-"""Of a part of a plan. Within, noise multipliers are found in seconds and lie between .1 and 60,000
-(δ from 1e-12); e⁵⁰ to one is no protection, and at 1e-3 the noise is thousands of recipients."""
+"""Of a part of a plan. Within, noise multipliers are found in seconds and lie between .1 and 60,000;
+e⁵⁰ to one is no protection, and at 1e-3 the noise is thousands of recipients. A δ of 1e-15 is less
+than the accountant leaves out: no noise would keep it."""
 
 
 class Split(Frozen):
@@ -141,7 +143,7 @@ class Privacy(Frozen):
     """
 
     epsilon: Positive
-    delta: Annotated[float, Field(gt=0, le=1e-4, allow_inf_nan=False)] = 1e-6
+    delta: Annotated[float, Field(ge=LEAST_DELTA, le=1e-4, allow_inf_nan=False)] = 1e-6
     split: Split
     unit: ProtectedUnit = RECIPIENT
     unprotected: bool = False

@@ -67,6 +67,22 @@ def test_sampled_multiplier_keeps_its_promise_and_wastes_little(
     assert 0.97 * epsilon < found <= epsilon
 
 
+@pytest.mark.parametrize(("rate", "steps", "delta"), [(0.9999, 1000, 1e-4), (1e-4, 100_000, 1e-12)])
+def test_where_bounds_meet_the_search_ends(rate: float, steps: int, delta: float) -> None:
+    """It divided by the nothing between two guesses that were the same."""
+    sigma = sampled_multiplier(1.0, delta, rate=rate, steps=steps)
+    charge = Charge(
+        event="sampled-gaussian", noise_multiplier=sigma, sampling_rate=rate, count=steps
+    )
+    assert epsilon_of([charge], delta) <= 1.0
+
+
+def test_a_delta_that_no_noise_keeps_is_an_error() -> None:
+    """Less than the accountant leaves out: the search for it never ended."""
+    with pytest.raises(ValueError, match="no bound"):
+        sampled_multiplier(4.0, 1e-16, rate=0.2, steps=15)
+
+
 def test_multipliers_are_on_their_step() -> None:
     for sigma in (
         gaussian_multiplier(1.3, DELTA),
