@@ -92,9 +92,8 @@ UNPROTECTED_EPSILON = 1e9
 """What stands for "no bound" in a plan without privacy; no calculation rests on it."""
 
 LEAST_DELTA, LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e-3, 50.0
-"""Of a part of a plan. Within, noise multipliers are found in seconds and lie between .1 and 60,000;
-e⁵⁰ to one protects nobody, at 1e-3 the noise is thousands of recipients, and no noise would keep a
-δ of 1e-15: it is less than the accountant leaves out."""
+"""Of a part of a plan. Within, multipliers of noise are found in seconds, between .1 and 60,000. A δ
+of 1e-15 is less than the accountant leaves out, e⁵⁰ to one is nothing, 1e-3 drowns thousands."""
 
 
 class Split(Frozen):
