@@ -92,8 +92,8 @@ UNPROTECTED_EPSILON = 1e9
 """What stands for "no bound" in a plan without privacy; no calculation rests on it."""
 
 LEAST_DELTA, LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e-3, 50.0
-"""Of a part of a plan. Within, multipliers of noise are found in seconds, between .1 and 60,000. A δ
-of 1e-15 is less than the accountant leaves out, e⁵⁰ to one is nothing, 1e-3 drowns thousands."""
+"""Of a part of a plan. Within, multipliers of noise are found in seconds, from .1 to 60,000. A δ of
+1e-15 is less than the accountant leaves out; e⁵⁰ to one is nothing, 1e-3 drowns thousands."""
 
 
 class Split(Frozen):
