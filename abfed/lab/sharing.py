@@ -170,7 +170,16 @@ def open_shared(
     head = parse_canonical(data[4 : 4 + length], where=sealed.name)
     if not isinstance(head, dict) or set(head) != {"report", "key"}:
         raise IntegrityError("not a sealed report", where=sealed.name)
-    plain = unseal_with(read_private(key), data[4 + length :], name=_bound(head, name))
+    own = read_private(key)
+    try:
+        plain = unseal_with(own, data[4 + length :], name=_bound(head, name))
+    except IntegrityError as cause:
+        raise IntegrityError(
+            "the seal doesn’t open",
+            where=sealed.name,
+            why="it was sealed for another name or another key, or its bytes were changed",
+            do="check --as and --key, and ask whoever shared it to share it again",
+        ) from cause
     packed = parse_canonical(plain, where=sealed.name)
     try:
         files = {one: base64.b64decode(text) for one, text in packed["files"].items()}

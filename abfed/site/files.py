@@ -32,14 +32,18 @@ def make_private_folder(path: Path) -> None:
     Each new name is flushed: a file that is flushed in a folder that nobody finds is lost as well.
 
     Raises:
-        WorkspaceError: there is something else of that name (a file, a device), or a folder that is
-            everybody's (`/tmp`): neither may be closed to others because it was named by mistake.
+        WorkspaceError: there is something else of that name (a file, a device, a link to nothing),
+            or a folder that is everybody's (`/tmp`): neither may be closed to others because it was
+            named by mistake.
     """
     missing = [one for one in (path, *path.parents) if not one.exists()]
     if path not in missing and not path.is_dir():
         raise WorkspaceError("is no folder", where=str(path), do="name a folder, or a new one")
     if path not in missing and path.stat().st_mode & stat.S_ISVTX:
         raise WorkspaceError("is a folder for everybody", where=str(path), do="name a folder in it")
+    for one in missing:
+        if one.is_symlink():
+            raise WorkspaceError("is a link to nothing", where=str(one), do="name another folder")
     for one in reversed(missing):
         one.mkdir(mode=FOLDER_MODE, exist_ok=True)
         descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -64,7 +64,7 @@ def test_a_report_is_sealed_for_a_named_person_and_logged(workspace, tmp_path):
     assert event["facts"]["reader"] == "ada"
     assert event["facts"]["by"].startswith("dev")
     for key, name in (("bob.key", "ada"), ("ada.key", "bob")):
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityError, match="the seal doesn’t open"):
             open_shared(sealed, tmp_path / key, name, public, tmp_path / "no")
     with pytest.raises(IntegrityError):  # signed by another workspace
         open_shared(sealed, tmp_path / "ada.key", "ada", bytes(32), tmp_path / "no")

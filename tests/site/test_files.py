@@ -144,6 +144,14 @@ def test_what_is_no_folder_or_everybodys_is_not_closed_to_others(tmp_path: Path)
         assert stat.S_IMODE(place.stat().st_mode) == mode
 
 
+def test_a_link_to_nothing_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for place in (tmp_path / "link", tmp_path / "link" / "in it"):
+        with pytest.raises(WorkspaceError, match="is a link to nothing"):
+            make_private_folder(place)
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_files_written_together_are_all_there_and_few_contents_are_held_at_once(
     tmp_path: Path,
 ) -> None:
