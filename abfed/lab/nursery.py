@@ -205,6 +205,7 @@ def main(folder: Path, more: list[str]) -> int:
     """Be the nursery."""
     from abfed.lab.jupyter import nbclient
 
+    gc.disable()  # imports leave next to nothing to collect, and looking for it takes long
     nbclient()
     sys.modules[DEBUGGER] = None  # type: ignore[assignment]  # as in each kernel
     for name in (*IMPORTS, *more):
@@ -213,8 +214,8 @@ def main(folder: Path, more: list[str]) -> int:
     if threads() > 1:
         sys.stderr.write("an import started a thread: kernels can't be forked safely\n")
         return 2
-    gc.collect()
     gc.freeze()  # what lives now lives on: children don't copy pages to find that out
+    gc.enable()
     nursery = Nursery(folder)
     sys.stdout.buffer.write(READY)
     sys.stdout.flush()
