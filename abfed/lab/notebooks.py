@@ -42,6 +42,7 @@ OURS = {
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 FORMAT = 4  # nbformat's major version
+IDENTIFIED = 5  # minor version from which on cells have ids
 LONGEST = 200  # characters of a text; longer ones are data, not parameters
 LARGEST = (1 << 53) - 1  # a whole number; larger ones aren't the same in each reader of JSON
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -115,11 +116,33 @@ def parse_notebook(data: bytes, *, where: str) -> NotebookNode:
         values = json.loads(data.decode())
         if not isinstance(values, dict) or values.get("nbformat") != FORMAT:
             raise InputError(f"it isn't a notebook of format {FORMAT}", where=where)
+        _identify(values)
+        text = json.dumps(values, ensure_ascii=False)
+        text.encode()  # half of a character, as JSON's escapes allow, goes on no page
         formats.validate(values)  # before it is read: reading takes for granted that it holds
-        document: NotebookNode = formats.reads(data.decode(), as_version=FORMAT)
+        document: NotebookNode = formats.reads(text, as_version=FORMAT)
     except (formats.ValidationError, *_MALFORMED) as cause:
         raise InputError("it isn't a notebook", where=where) from cause
     return document
+
+
+def _identify(values: dict[str, Any]) -> None:
+    """Give cells without an id of their own one that is the same each time.
+
+    nbformat would draw one by lot, and the report would never be made again to the same bytes.
+    """
+    cells, minor = values.get("cells"), values.get("nbformat_minor")
+    if not isinstance(cells, list) or not isinstance(minor, int) or minor < IDENTIFIED:
+        return
+    known = [cell for cell in cells if isinstance(cell, dict)]
+    taken = {str(cell["id"]) for cell in known if "id" in cell}
+    seen: set[str] = set()
+    for place, cell in enumerate(known, start=1):
+        if "id" not in cell or str(cell["id"]) in seen:
+            free = (f"cell-{place}{end}" for end in ("", *(f"-{n}" for n in range(len(cells)))))
+            cell["id"] = next(one for one in free if one not in taken)
+            taken.add(cell["id"])
+        seen.add(str(cell["id"]))
 
 
 def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Parameter]:
@@ -138,7 +161,7 @@ def declared_parameters(document: NotebookNode, *, where: str) -> dict[str, Para
     try:
         lines = ast.parse(cells[0].source).body
         comments = _comments(cells[0].source)
-    except (SyntaxError, tokenize.TokenError, RecursionError) as cause:
+    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as cause:
         raise InputError("the parameters cell isn't Python", where=where) from cause
     for line in lines:
         match line:

@@ -1,5 +1,7 @@
 """What a notebook may be given: its own parameters, of their types, and never a secret."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from abfed.lab.notebooks import (
     Parameter,
     checked_parameters,
     declared_parameters,
+    parse_notebook,
     read_texts,
 )
 from abfed.lab.shapes import found_in, secret_name, secret_shape
@@ -169,3 +172,43 @@ def test_shapes_are_found(text, kind):
 )  # fmt: skip
 def test_what_pages_hold_is_none_of_them(text):
     assert list(found_in(text)) == []
+
+
+def written(*sources, ids=(), minor=5):
+    """A notebook's bytes; its cells have these ids, or none."""
+    cells = [{"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [],
+              "source": source} for source in sources]  # fmt: skip
+    for cell, one in zip(cells, ids, strict=False):
+        cell["id"] = one
+    return json.dumps(
+        {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": minor}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        (("a", "b", "c"), ["a", "b", "c"]),
+        (("a", "a", "a"), ["a", "cell-2", "cell-3"]),
+        ((), ["cell-1", "cell-2", "cell-3"]),
+        (("cell-2", "cell-2", "b"), ["cell-2", "cell-2-0", "b"]),
+    ],
+)
+def test_a_cell_without_an_id_of_its_own_gets_the_same_one_each_time(ids, got):
+    """nbformat draws one by lot, and no report of the notebook would be made again."""
+    document = parse_notebook(written("1", "2", "3", ids=ids), where="a.ipynb")
+    assert [one.id for one in document.cells] == got
+
+
+def test_a_notebook_from_before_ids_stays_without():
+    document = parse_notebook(written("1", minor=4), where="a.ipynb")
+    assert "id" not in document.cells[0]
+
+
+def test_half_a_character_and_python_that_none_can_parse_are_refused():
+    with pytest.raises(InputError, match="it isn't a notebook"):
+        parse_notebook(written("'\ud800'", ids="a"), where="a.ipynb")
+    tagged = {"tags": ["parameters"]}
+    source = f"x: int = {'-' * 20_000}1"
+    with pytest.raises(InputError, match="isn't Python"):
+        declared_parameters(new_notebook(cells=[new_code_cell(source, metadata=tagged)]), where="a")
