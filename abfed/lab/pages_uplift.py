@@ -31,7 +31,7 @@ DROWNED = "Noise drowns it at this ε: nothing can be said."
 LOUD = 0.95  # of an interval's variance: where the noise has more, chance's part is said too large
 LOUD_NOTE = (
     "Where noise has nearly all of an interval’s variance, the rest is said too large: in "
-    "simulations chance came out at up to 1.44 times what it was. It hardly widens the interval."
+    "simulations chance came out at up to 1.5 times what it was. It hardly widens the interval."
 )
 UNRANKED = "Nothing can be said: noise drowns it, or the model says the same of nearly everybody."
 

@@ -115,7 +115,7 @@ def test_where_noise_is_nearly_all_a_page_says_that_chances_part_is_said_too_lar
     monkeypatch.setattr(pages_uplift, "LOUD", loudest + 1e-9)
     assert pages_uplift.LOUD_NOTE not in pages_uplift.ranking(run)
     monkeypatch.setattr(pages_uplift, "LOUD", loudest - 1e-9)
-    assert "1.44 times" in pages_uplift.ranking(run)
+    assert "1.5 times" in pages_uplift.ranking(run)
 
 
 def registered(run: Run) -> Standing:
