@@ -15,7 +15,8 @@ PLAIN = {
     "a pseudonym": r"(?<![0-9A-Za-z])(?:[0-9a-f]{32}|[0-9A-F]{32})(?![0-9A-Za-z])"
     r"|(?<![\w+/])[\w+/-]{22}==(?![\w=])|\bb'(?=[^'\\]{0,40}\\x)(?:[^'\\]|\\.){12,200}'",
     "a UUID": r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b",
-    "a telephone number": r"(?<![\w+.])(?:\+|00)[1-9]\d{0,2}[ /-]?"
+    "a telephone number": r"(?<![\w+.])(?:\+|00(?!(?<=-00)\d{8}(?!\w)|(?=\d*[a-f])"
+    r"(?:[0-9a-f]{8}|[0-9a-f]{10}|[0-9a-f]{14}|[0-9a-f]{62})(?!\w)))[1-9]\d{0,2}[ /-]?"
     r"(?:\(\d{1,4}\)(?:[ /-]?\d){5,12}|(?:[ /-]?\d){7,12})(?![\d.])"
     r"|(?<![\w.,:+#-])0[1-9]\d{1,3}(?:[ /-]\d{3,8}){1,3}(?![\w.,])"
     r"|(?<![\w.,-])(?:\d{3}-|\(\d{3}\) ?)\d{3}-\d{4}(?![\w.,-])",
@@ -68,3 +69,22 @@ def test_whatever_loads_or_runs_is_seen_in_letters_of_any_case(markup, around):
 )  # fmt: skip
 def test_what_loads_nothing_is_let_through(markup):
     assert not reaches_out(markup)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["spring-0012549088", "<code>spring-0097079180</code>", "Run spring-0048894935, of 2026-03-01.",
+     f"plan 00933606{'8518e'.ljust(56, 'd')}", "<td>0096272089f92f94</td>", "digest 0055029741b3.",
+     "0015551234fa"],
+)  # fmt: skip
+def test_the_name_of_a_run_and_a_digest_are_nobodys_telephone_number(said):
+    assert list(found_in(said)) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["0049 170 1234567", "call 0012549088", "tel-00491701234567", "00491701234567abc",
+     "-0049 1701 2345", "00491701234567ext"],
+)  # fmt: skip
+def test_a_telephone_number_that_looks_like_one_is_found(said):
+    assert list(found_in(said)) == ["a telephone number"]
