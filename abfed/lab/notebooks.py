@@ -130,10 +130,12 @@ def _identify(values: dict[str, Any]) -> None:
     """Give cells without an id of their own one that is the same each time.
 
     nbformat would draw one by lot, and the report would never be made again to the same bytes.
+    What is older than ids becomes what has them, as it would when it is executed.
     """
     cells, minor = values.get("cells"), values.get("nbformat_minor")
-    if not isinstance(cells, list) or not isinstance(minor, int) or minor < IDENTIFIED:
+    if not isinstance(cells, list) or not isinstance(minor, int) or minor < 0:
         return
+    values["nbformat_minor"] = max(minor, IDENTIFIED)
     known = [cell for cell in cells if isinstance(cell, dict)]
     taken = {str(cell["id"]) for cell in known if "id" in cell}
     seen: set[str] = set()

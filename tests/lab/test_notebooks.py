@@ -200,9 +200,10 @@ def test_a_cell_without_an_id_of_its_own_gets_the_same_one_each_time(ids, got):
     assert [one.id for one in document.cells] == got
 
 
-def test_a_notebook_from_before_ids_stays_without():
-    document = parse_notebook(written("1", minor=4), where="a.ipynb")
-    assert "id" not in document.cells[0]
+def test_so_does_one_from_before_ids():
+    document = parse_notebook(written("1", minor=2), where="a.ipynb")
+    assert document.cells[0].id == "cell-1"
+    assert document.nbformat_minor == 5
 
 
 def test_half_a_character_and_python_that_none_can_parse_are_refused():
