@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from abfed.lab.frames import in_parts, marked
-from abfed.learning.amounts import amounts
+from abfed.learning.amounts import AMOUNT_MIDDLES, amounts
 from abfed.learning.calibration import calibration, recalibration, reliability
 from abfed.learning.evaluation import (
+    AMOUNT_NODES,
     Estimate,
     ScoreHistogram,
     area_under_counts,
@@ -166,8 +167,8 @@ class Evaluation:
     def revenue(self) -> pd.DataFrame:
         """Revenue by bins of what was predicted: predicted up to, recipients, observed mean.
 
-        The observed mean takes each recipient at the middle of their bin of revenue; it has its
-        parts, and is missing where noise drowns the bin.
+        The observed mean has its parts, and is missing where noise drowns the bin. Of releases of
+        before it takes each recipient at the middle of their bin of revenue.
         """
         bound = Heads.of(self.run.plan).bound
         if not bound:
@@ -175,10 +176,12 @@ class Evaluation:
         released = [one.arrays[REVENUE] for one in self._final.values()]
         variance = sum(table_noise(one.release.noise) ** 2 for one in self._final.values())
         counts = np.sum(released, axis=0).astype(np.float64)
+        before = any(one.release.version < 5 for one in self._final.values())
+        values = AMOUNT_MIDDLES if before else AMOUNT_NODES
         return self._frame(
             [
                 one._asdict() | in_parts("observed", one.observed)
-                for one in amounts(counts, variance, bound)
+                for one in amounts(counts, variance, bound, values)
             ]
         )
 

@@ -308,8 +308,8 @@ def revenue(run: Run) -> str:
         rows, source=run.source, numeric=(1, 2, 3), counts=(1,),
     )  # fmt: skip
     how = (
-        "Currency per recipient. Predicted is the chance to buy times the size of a purchase; what "
-        f"was spent is taken at the middle of its bin. {NONE} where noise drowns a bin."
+        "Currency per recipient. Predicted is the chance to buy times the size of a purchase. "
+        f"{NONE} where noise drowns a bin."
     )
     return section("Revenue", paragraph(revenue_reading(frame)), shown, paragraph(how, "soft"))
 

@@ -48,6 +48,9 @@ AMOUNT_EDGES: npt.NDArray[np.float64] = np.array([0.0, 0.002, 0.01, 0.05, 0.125,
 
 AMOUNT_BINS = len(AMOUNT_EDGES) + 1
 
+AMOUNT_NODES: npt.NDArray[np.float64] = np.append(AMOUNT_EDGES, 1.0)
+"""What stands for amounts that were found: each is taken for one of the two beside it."""
+
 MIDDLES = np.concatenate([[EDGES[0]], (EDGES[1:] + EDGES[:-1]) / 2, [EDGES[-1]]])
 """Logits that stand for the people of each bin."""
 ROUNDED = 1 / 12  # variance of rounding noised counts to whole ones (Sheppard 1898)
@@ -73,17 +76,28 @@ def histogram(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -
 
 
 def amount_counts(
-    predicted: npt.NDArray[np.floating[Any]], found: npt.NDArray[np.floating[Any]]
+    predicted: npt.NDArray[np.floating[Any]],
+    found: npt.NDArray[np.floating[Any]],
+    uniforms: npt.NDArray[np.floating[Any]],
 ) -> Counts:
     """Count recipients by predicted amount and amount that was, both as shares of its bound.
+
+    The first in bins; the second at one of the two nodes beside it, drawn so that its mean is the
+    amount: a bin's middle says too much or too little, as prices have it (decision 0213).
+
+    Args:
+        predicted: `(recipients,)`, in [0, 1]. Rows: sensitive.
+        found: the same.
+        uniforms: draws of [0, 1), one a recipient, each on its own.
 
     Returns:
         `(AMOUNT_BINS, AMOUNT_BINS)`. Sensitive: noise must be added. One recipient is one count.
     """
-    rows, columns = (
-        np.searchsorted(AMOUNT_EDGES, np.asarray(each, dtype=np.float64), side="left")
-        for each in (predicted, found)
-    )
+    rows = np.searchsorted(AMOUNT_EDGES, np.asarray(predicted, dtype=np.float64), side="left")
+    amounts = np.asarray(found, dtype=np.float64)
+    above = np.searchsorted(AMOUNT_NODES, amounts, side="left").clip(1, AMOUNT_BINS - 1)
+    low, high = AMOUNT_NODES[above - 1], AMOUNT_NODES[above]
+    columns = above - 1 + (uniforms < (amounts - low) / (high - low))
     flat = np.bincount(rows * AMOUNT_BINS + columns, minlength=AMOUNT_BINS**2)
     return flat.reshape(AMOUNT_BINS, AMOUNT_BINS).astype(np.int64)
 

@@ -53,6 +53,7 @@ from abfed.learning.uplift import (
     counted_once,
     policy_counts,
 )
+from abfed.privacy.mechanisms import Noise
 from abfed.protocol.errors import IntegrityError
 from abfed.silo.heldout import BLOCK, HeldOutRows, noised_counts
 from abfed.silo.permit import Computed, Permit
@@ -106,18 +107,24 @@ def _tables(network: nn.Module, held_out: HeldOutRows, permit: Permit) -> dict[s
     }
     with one_thread():
         leading = leading_columns(network, design)
-        for lines, labels in held_out.blocks(BLOCK):
-            for name, found in _of_block(network, design, leading, lines, labels):
+        for number, (lines, labels) in enumerate(held_out.blocks(BLOCK)):
+            noise = permit.noise.fork(number)
+            for name, found in _of_block(network, design, leading, lines, labels, noise):
                 counts[name] += found
     return counts
 
 
 def _of_block(
-    network: nn.Module, design: Design, leading: Leading, lines: Lines, labels: Lines
+    network: nn.Module,
+    design: Design,
+    leading: Leading,
+    lines: Lines,
+    labels: Lines,
+    noise: Noise,
 ) -> Iterator[tuple[str, Counts]]:
     """What some held-out rows add to each table. Rows: sensitive."""
     features, arms = design.compact(lines, labels)
-    yield from _of_further(network, design, lines, labels)
+    yield from _of_further(network, design, lines, labels, noise)
     own = design.heads.own(scores_of(network, lines), labels)
     labels = column(labels)
     chance = chances(network, design, features)
@@ -139,7 +146,7 @@ def _of_block(
 
 
 def _of_further(
-    network: nn.Module, design: Design, lines: Lines, labels: Lines
+    network: nn.Module, design: Design, lines: Lines, labels: Lines, noise: Noise
 ) -> Iterator[tuple[str, Counts]]:
     """What held-out rows add to the tables of further outcomes and of revenue. Rows: sensitive."""
     heads = design.heads
@@ -158,4 +165,8 @@ def _of_further(
         buys, sizes = (heads.own(scores, labels, first + part) for part in (0, 1))
         spent = column(labels, first)
         known = ~np.isnan(spent)
-        yield REVENUE, amount_counts(revenue_share(buys, sizes)[known], spent[known])
+        from scipy.special import ndtr  # noqa: PLC0415 - few models tell revenue
+
+        predicted = revenue_share(buys, sizes)
+        draws = ndtr(noise.floats(len(spent), 1.0))  # uniform
+        yield REVENUE, amount_counts(predicted[known], spent[known], draws[known])
