@@ -103,10 +103,14 @@ def test_a_broken_engine_rises_above_its_claim(engine, audit: TrainingAudit) -> 
 
 
 @pytest.mark.privacy
-@pytest.mark.parametrize("noise", [DrawnOnce(), Everybody()], ids=["drawn once", "everybody"])
-def test_sampling_that_is_not_poisson_rises_above_its_claim(noise) -> None:
-    found = SAMPLED.attack(noise=noise)
-    assert found.epsilon > SAMPLED.claimed, found
+@pytest.mark.parametrize(
+    ("noise", "attacks"), [(DrawnOnce(), 3), (Everybody(), 1)], ids=["drawn once", "everybody"]
+)
+def test_sampling_that_is_not_poisson_rises_above_its_claim(noise, attacks: int) -> None:
+    """Where a batch is drawn once, a bound is 2.9 with a standard deviation of 0.34: one in a
+    thousand is below the claim. The mean of three is so once in a million runs."""
+    found = [SAMPLED.attack(noise=noise).epsilon for _ in range(attacks)]
+    assert np.mean(found) > SAMPLED.claimed, found
 
 
 @pytest.mark.privacy
