@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from abfed.coordinator.app import Coordinator, carry_out
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
+from abfed.lab.playbook import copy_playbooks
 from abfed.lab.runs import Run
 from abfed.lab.workspace import FILE as WORKSPACE
 from abfed.lab.workspace import Workspace
@@ -258,3 +261,11 @@ def make_run(
     grid = EmbeddedGrid({name: make_courier(silo.answer) for name, silo in silos.items()})
     outcome = carry_out(plan, grid, coordinator)
     return Run.open(outcome.folder, coordinator_key=workspace.keys.public_key)
+
+
+def read_playbooks_today(folder: Path) -> None:
+    """A workspace's own playbooks, read through today: the shipped ones will be due one day."""
+    today = f"reviewed_on: '{datetime.now(UTC):%Y-%m-%d}'"
+    for path in copy_playbooks(folder):
+        told = re.sub(r"(?m)^reviewed_on: .*$", today, path.read_text())
+        write_private(path, told.encode())

@@ -30,7 +30,7 @@ from abfed.silo.subjects import Subjects
 from abfed.site.alarms import STATES, Alarm
 from abfed.site.files import write_private
 from tests.examples import model_values
-from tests.lab.example import example_values, make_run
+from tests.lab.example import example_values, make_run, read_playbooks_today
 from tests.silo.asking import SetClock, model_arrays
 from tests.site.test_vendors import vendor
 
@@ -69,6 +69,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "silos").mkdir(mode=0o700)
     registry_of(workspace)
     workspace.create_silo("dahlia", columns=("opened", "clicked"))
+    read_playbooks_today(folder)
     return folder
 
 
@@ -138,7 +139,8 @@ def _asked(workspace: Workspace, days: float) -> None:
 def _vendor(workspace: Workspace, days: float) -> None:
     ends = (workspace.clock() + timedelta(days=20)).date().isoformat()
     register = vendors_of(workspace.office())
-    register.put(vendor(review_by=ends), by="ada@coordinator")
+    lasting = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2999-01-01"}
+    register.put(vendor(review_by=ends, agreement=lasting), by="ada@coordinator")
     register.approve("postbox", by="sam@coordinator")
     forward(workspace, days=days)
 

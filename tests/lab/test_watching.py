@@ -22,11 +22,12 @@ from abfed.lab.run_alarms import Floats, judge_run
 from abfed.lab.runs import Run, is_scored
 from abfed.lab.watching import FILE, TOLD, Watch
 from abfed.lab.workspace import Workspace
+from abfed.learning.evaluation import BINS
 from abfed.learning.shapes import UPDATE
 from abfed.site.alarms import RULES, Alarm, judge_log
 from abfed.site.files import write_private
 from abfed.site.incidents import Incidents
-from tests.lab.example import example_values, make_run
+from tests.lab.example import example_values, make_run, read_playbooks_today
 from tests.signing import PASSWORD, sign_in
 
 
@@ -36,7 +37,9 @@ def sinks(workspace: Workspace, *made: dict[str, object]) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.create(tmp_path / "ws", development=True)
+    made = Workspace.create(tmp_path / "ws", development=True)
+    read_playbooks_today(made.path)
+    return made
 
 
 def attack(workspace: Workspace) -> None:
@@ -276,7 +279,8 @@ def test_a_silo_on_whose_people_the_model_grows_worse_is_named(run: Run) -> None
     steps = dict(honest.releases["corona"])
     for step in filter(is_scored, steps):
         scores = np.zeros_like(steps[step].arrays["histogram"])
-        unlikely, likely = (-2, 3) if step == "evaluate" else (3, -2)  # at last it is upside down
+        low, high = BINS // 2 - 13, BINS // 2 + 13
+        unlikely, likely = (high, low) if step == "evaluate" else (low, high)  # at last upside down
         scores[0, unlikely], scores[1, likely] = 5000, 500
         arrays = steps[step].arrays | {"histogram": scores}
         steps[step] = Accepted(steps[step].release, arrays, steps[step].envelope)

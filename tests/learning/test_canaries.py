@@ -17,7 +17,8 @@ from abfed.privacy.mechanisms import SystemNoise, UnsafeSeededNoise
 DELTA = 1e-6
 WHOLE = TrainingAudit(gaussian_multiplier(3.0, DELTA), 1.0, 1, runs=300, delta=DELTA)
 """One step of everybody: the bound is tight, so that half the noise is seen. With 76,800 canaries
-its lower bound is 3.5 with a standard deviation of 0.1 where the noise is halved."""
+its lower bound is 3.45 with a standard deviation of 0.19 where the noise is halved: below the claim
+once in a hundred attacks, in the mean of five once in ten million."""
 
 FEWER = replace(WHOLE, runs=30)
 """Enough for all that is louder than that."""
@@ -87,19 +88,19 @@ def test_the_shipped_engine_stays_below_its_claim(audit: TrainingAudit) -> None:
 
 @pytest.mark.privacy
 @pytest.mark.parametrize(
-    ("engine", "audit"),
+    ("engine", "audit", "attacks"),
     [
-        (halved, WHOLE),
-        (unclipped, FEWER),
-        (per_row, FEWER),
-        (seed_reused, FEWER),
-        (one_by_one_unclipped, FEWER),
+        (halved, WHOLE, 5),
+        (unclipped, FEWER, 1),
+        (per_row, FEWER, 1),
+        (seed_reused, FEWER, 1),
+        (one_by_one_unclipped, FEWER, 1),
     ],
     ids=["halved", "unclipped", "per row", "seed reused", "one by one, unclipped"],
 )
-def test_a_broken_engine_rises_above_its_claim(engine, audit: TrainingAudit) -> None:
-    found = audit.attack(engine)
-    assert found.epsilon > audit.claimed, found
+def test_a_broken_engine_rises_above_its_claim(engine, audit: TrainingAudit, attacks: int) -> None:
+    found = [audit.attack(engine).epsilon for _ in range(attacks)]
+    assert np.mean(found) > audit.claimed, found
 
 
 @pytest.mark.privacy
