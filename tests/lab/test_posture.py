@@ -214,11 +214,14 @@ def _unwatched(workspace: Workspace) -> None:
     (workspace.coordinator / "watch-told.sealed").touch()
 
 
+AGREED = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2999-01-01"}
+
+
 def _expired_vendor(workspace: Workspace) -> None:
     yesterday = (now() - timedelta(days=1)).date().isoformat()
     office = workspace.office()
     before = Vendors(office.folder, office.keys, office.audit, lambda: now() - timedelta(days=9))
-    before.put(vendor(review_by=yesterday), by="ada@coordinator")
+    before.put(vendor(review_by=yesterday, agreement=AGREED), by="ada@coordinator")
     before.approve("postbox", by="sam@coordinator")
     settings = {"sinks": [{"kind": "webhook", "url": HOOK}]}
     write_private(workspace.path / "watch.yaml", yaml.safe_dump(settings).encode())
@@ -227,8 +230,7 @@ def _expired_vendor(workspace: Workspace) -> None:
 def _no_standard(workspace: Workspace) -> None:
     register = vendors_of(workspace.office())
     later = (now() + timedelta(days=90)).date().isoformat()
-    agreed = {"reference": "DPA 7", "signed_on": "2026-01-01", "ends_on": "2999-01-01"}
-    register.put(vendor(standards=[], review_by=later, agreement=agreed), by="ada@coordinator")
+    register.put(vendor(standards=[], review_by=later, agreement=AGREED), by="ada@coordinator")
     register.approve("postbox", by="sam@coordinator")
 
 
