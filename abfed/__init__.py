@@ -43,12 +43,12 @@ def _show_in_notebooks() -> None:
     """Where somebody works in IPython: what is ours shows as cards."""
     shell = sys.modules["IPython"].get_ipython()
     if shell is not None:
-        import_module("abfed.lab.ipython").register(shell)
+        import_module("abfed.lab.views.ipython").register(shell)
 
 
 def load_ipython_extension(shell: Any) -> None:
     """`%load_ext abfed`: `%%plan`, checked as it is typed; completion; errors as cards."""
-    import_module("abfed.lab.extension").load(shell)
+    import_module("abfed.lab.views.extension").load(shell)
 
 
 def __dir__() -> list[str]:

@@ -26,19 +26,25 @@ from pathlib import Path
 
 import yaml
 
-from abfed.lab.backups import back_up
-from abfed.lab.doctor import CheckUp, check_lab, check_up
-from abfed.lab.drills import drill
+from abfed.lab.incidents.drills import drill
+from abfed.lab.incidents.playbook import find_playbook
+from abfed.lab.incidents.responding import (
+    contain,
+    incidents_of,
+    vendors_of,
+    verify_evidence,
+    write_evidence,
+)
 from abfed.lab.intake import shipped
 from abfed.lab.models import approve
-from abfed.lab.playbook import find_playbook
-from abfed.lab.posture import Posture, assess, keep
-from abfed.lab.rekeying import rekey
-from abfed.lab.reports import write_report
-from abfed.lab.responding import contain, incidents_of, vendors_of, verify_evidence, write_evidence
-from abfed.lab.sharing import make_reader_key, pin_reader, share_report
-from abfed.lab.subjects import find_subject
-from abfed.lab.watching import Watch
+from abfed.lab.reports.report import write_report
+from abfed.lab.reports.sharing import make_reader_key, pin_reader, share_report
+from abfed.lab.reports.subjects import find_subject
+from abfed.lab.security.posture import Posture, assess, keep
+from abfed.lab.upkeep.backups import back_up
+from abfed.lab.upkeep.doctor import CheckUp, check_lab, check_up
+from abfed.lab.upkeep.rekeying import rekey
+from abfed.lab.watch.watching import Watch
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import Refused
 from abfed.protocol.plan import Plan

@@ -12,7 +12,7 @@ import yaml
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from abfed.lab.intake import found_and_ingest
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.protocol.identity import Role
 from abfed.site.factors import otp_code

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from jwt.utils import base64url_encode
 
 from abfed.coordinator.node import read_invitation
-from abfed.lab.notebooks import declared_parameters, find_notebook, parse_notebook
-from abfed.lab.report_manifest import manifest_of
+from abfed.lab.reports.manifest import manifest_of
+from abfed.lab.reports.notebooks import declared_parameters, find_notebook, parse_notebook
 from abfed.protocol import tensors
 from abfed.protocol.boxes import box_request, unbox_reply, unbox_request
 from abfed.protocol.canonical import canonical_bytes, parse_canonical

@@ -1,4 +1,4 @@
-"""Writes docs/controls.md from `abfed.lab.controls` and `tests/breaks.yaml`.
+"""Writes docs/controls.md from `abfed.lab.security.controls` and `tests/breaks.yaml`.
 
 It fails where what they name isn't there, and where nothing breaks a control.
 
@@ -18,7 +18,7 @@ import click
 
 from abfed.cli import main as entry
 from abfed.cli.ondemand import load
-from abfed.lab.controls import CONTROLS, Control
+from abfed.lab.security.controls import CONTROLS, Control
 from tools.breaks import Break, read_breaks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,11 +31,11 @@ FEWEST = 2
 
 HEAD = """# Controls
 
-Made by `python tools/controls.py` from `abfed/lab/controls.py` and `tests/breaks.yaml`; not edited
-by hand. The tool fails where a module, a command or a test (under `tests/`) that is named here
-doesn't exist, and where nothing breaks a control. How each control stands at your sites, with
-evidence, date and owner, is what `abfed review` finds out; `tests/lab/test_posture.py` puts one
-after the other wrong, and sees that the review says so.
+Made by `python tools/controls.py` from `abfed/lab/security/controls.py` and `tests/breaks.yaml`;
+not edited by hand. The tool fails where a module, a command or a test (under `tests/`) that is
+named here doesn't exist, and where nothing breaks a control. How each control stands at your
+sites, with evidence, date and owner, is what `abfed review` finds out; `tests/lab/test_posture.py`
+puts one after the other wrong, and sees that the review says so.
 
 """
 

@@ -25,8 +25,8 @@ from mkdocs.config import load_config
 
 from abfed.cli.main import app
 from abfed.cli.main import main as run_command
-from abfed.lab.reports import make_report, order
-from abfed.lab.subjects import find_subject
+from abfed.lab.reports.report import make_report, order
+from abfed.lab.reports.subjects import find_subject
 from abfed.lab.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +35,8 @@ REPOSITORY = re.compile(r"\]\((?:\.\./)+(?!docs/)([\w./-]+)\)")
 """A link out of docs/: into the repository, which the site doesn't hold."""
 PUBLIC = (
     "abfed.protocol.plan.Plan", "abfed.lab.workspace.Workspace", "abfed.lab.runs.Run",
-    "abfed.protocol.errors", "abfed.lab.reports", "abfed.lab.batches", "abfed.lab.extension",
-    "abfed.lab.mock", "abfed.lab.evaluating",
+    "abfed.protocol.errors", "abfed.lab.reports.report", "abfed.lab.reports.batches",
+    "abfed.lab.views.extension", "abfed.lab.samples.mock", "abfed.lab.evaluating",
 )  # fmt: skip
 PLAN = ROOT / "experiments" / "spring-waves.yaml"
 RUN = "spring-subject-lines"  # the demo's

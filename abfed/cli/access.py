@@ -193,7 +193,7 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Review who may do what at a site: keep or revoke each marked grant, and record it."""
-    from abfed.lab.reviewing import ask_verdicts, read_verdicts, write_template
+    from abfed.lab.upkeep.reviewing import ask_verdicts, read_verdicts, write_template
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)

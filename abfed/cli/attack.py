@@ -20,7 +20,7 @@ def attack(effort: EffortOption = 1.0, as_json: JsonOption = False) -> None:
 
     People are made up and no silo is asked. Ends with exit code 4 where a claim is refuted.
     """
-    from abfed.lab.attacks import attack_all, infer_all
+    from abfed.lab.security.attacks import attack_all, infer_all
 
     found, inferred = attack_all(effort=effort), infer_all()
     shown = [

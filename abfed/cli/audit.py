@@ -35,7 +35,7 @@ def verify(
     Ends with exit code 4 at the first entry that doesn't hold, a missing tail or a fork, and names
     the site whose anchor proves it.
     """
-    from abfed.lab.auditing import anchors_here, figures, read_anchors, verify_site
+    from abfed.lab.upkeep.auditing import anchors_here, figures, read_anchors, verify_site
     from abfed.lab.workspace import COORDINATOR, Workspace
 
     opened = Workspace(workspace)
@@ -66,7 +66,7 @@ def anchors(
     as_json: JsonOption = False,
 ) -> None:
     """Write the heads of a site's log that this coordinator keeps, signed, for that site."""
-    from abfed.lab.auditing import write_anchors
+    from abfed.lab.upkeep.auditing import write_anchors
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -92,7 +92,7 @@ def query(
     since: Annotated[str, typer.Option(help="Not before this day, as 2026-11-25.")] = "",
 ) -> None:
     """Print entries of a site's log, one JSON line each. Needs the right to read it."""
-    from abfed.lab.auditing import as_lines, ask
+    from abfed.lab.upkeep.auditing import as_lines, ask
     from abfed.lab.workspace import Workspace
 
     asked = {"person": person, "plan": plan, "model": model, "run": run, "receipt": receipt}
@@ -109,7 +109,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a site's log as JSON lines with proof, for a SIEM. Needs the right to read it."""
-    from abfed.lab.auditing import export as write_export
+    from abfed.lab.upkeep.auditing import export as write_export
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -125,7 +125,7 @@ def export(
 @app.command()
 def check(file: FileArgument, key: KeyOption, as_json: JsonOption = False) -> None:
     """Check an export with nothing but the site's public key."""
-    from abfed.lab.auditing import check_export
+    from abfed.lab.upkeep.auditing import check_export
 
     stated = check_export(file, key)
     if as_json:
@@ -142,8 +142,8 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Let go of entries older than a year or more; the rest still verifies. Export them first."""
-    from abfed.lab.auditing import day
-    from abfed.lab.auditing import prune as prune_log
+    from abfed.lab.upkeep.auditing import day
+    from abfed.lab.upkeep.auditing import prune as prune_log
     from abfed.lab.workspace import Workspace
 
     gone = prune_log(Workspace(workspace), site, day(before))

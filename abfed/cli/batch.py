@@ -17,7 +17,7 @@ from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.printable import printable
 
 if TYPE_CHECKING:
-    from abfed.lab.batch_run import Outcome
+    from abfed.lab.reports.batch_run import Outcome
 
 MOST_TOLD = 3  # points of a grid that were left out
 
@@ -42,16 +42,16 @@ def batch(
 
     Ends with exit code 1 where a report failed; the others are made all the same.
     """
-    from abfed.lab.warming import CAN_FORK, warming
+    from abfed.lab.reports.warming import CAN_FORK, warming
 
     how = ("fork" if CAN_FORK else "spawn") if kernels == "auto" else kernels
     with _termination_interrupts(), ExitStack() as held:
         warm = None
         if how == "fork" and not ray:  # it is made while the file is read and checked
             warm = held.enter_context(warming(imports=preload or ()))
-        from abfed.lab.batch_index import write_index
-        from abfed.lab.batch_run import Ways, carry_out
-        from abfed.lab.batches import BatchSpec, items_of
+        from abfed.lab.reports.batch_index import write_index
+        from abfed.lab.reports.batch_run import Ways, carry_out
+        from abfed.lab.reports.batches import BatchSpec, items_of
         from abfed.lab.workspace import Workspace
 
         opened = Workspace(workspace)
@@ -88,7 +88,7 @@ def batch(
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
     """A scheduler's SIGTERM and a closed terminal's SIGHUP end it as Ctrl-C does, cleanly."""
-    from abfed.lab.execution import endings
+    from abfed.lab.reports.execution import endings
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

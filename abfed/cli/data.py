@@ -32,7 +32,7 @@ def synth(
 ) -> None:
     """Make up three brands with known true effects, each exporting in its own words."""
     from abfed.lab.intake import found_and_ingest
-    from abfed.lab.synth import write_brands
+    from abfed.lab.samples.synth import write_brands
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -62,7 +62,7 @@ def mock(
 ) -> None:
     """Make up brands of a plan's schema from its declarations alone; arms don't differ."""
     from abfed.lab.intake import found_and_ingest
-    from abfed.lab.mock import write_mock
+    from abfed.lab.samples.mock import write_mock
     from abfed.lab.workspace import Workspace
     from abfed.protocol.plan import Plan
 
@@ -100,7 +100,7 @@ def fetch(
 ) -> None:
     """Fetch a public data set, checked; Hillstrom's is split into four brands."""
     from abfed.lab.intake import found_and_ingest, shipped
-    from abfed.lab.sources import HILLSTROM_SILOS, fetch_hillstrom
+    from abfed.lab.samples.sources import HILLSTROM_SILOS, fetch_hillstrom
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)

@@ -22,8 +22,8 @@ def demo(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """
     from abfed.cli.run import progress_bar, show_run, summary
     from abfed.lab.intake import found_and_ingest, shipped
-    from abfed.lab.reports import write_report
-    from abfed.lab.synth import write_brands
+    from abfed.lab.reports.report import write_report
+    from abfed.lab.samples.synth import write_brands
     from abfed.lab.workspace import FILE, Workspace
 
     seconds: dict[str, float] = {}

@@ -12,7 +12,7 @@ from abfed.cli.settings import JsonOption, WorkspaceOption
 from abfed.protocol.errors import InputError
 
 if TYPE_CHECKING:
-    from abfed.lab.doctor import CheckUp
+    from abfed.lab.upkeep.doctor import CheckUp
 
 SOMETHING_LEFT = 5
 """Exit code where something as bad as --fail-on is left: a finding, neither error nor refusal."""
@@ -34,7 +34,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Examine files, keys, seals, policy, people, vendors, dependencies; keep the dated record."""
-    from abfed.lab.doctor import LAB, check_lab, check_up, opened_for_check
+    from abfed.lab.upkeep.doctor import LAB, check_lab, check_up, opened_for_check
     from abfed.site.checkups import SEVERITIES
     from abfed.site.clock import system_clock
 
@@ -49,7 +49,7 @@ def doctor(
         for place in places
     ]
     if bill is not None:
-        from abfed.lab.supply import write_bill
+        from abfed.lab.upkeep.supply import write_bill
 
         components = write_bill(bill)
         if not as_json:

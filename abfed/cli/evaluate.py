@@ -59,7 +59,7 @@ def evaluate(
 def _folded(row: dict[Any, Any]) -> dict[str, Any]:
     """A row whose estimates are one cell each: value, interval, the noise's part."""
     from abfed.cli.output import cell
-    from abfed.lab.frames import in_parts
+    from abfed.lab.views.frames import in_parts
 
     shown: dict[str, Any] = {}
     estimates = [name for name in row if f"{name}_se" in row]

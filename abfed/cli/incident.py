@@ -48,8 +48,8 @@ def open_incident(
     as_json: JsonOption = False,
 ) -> None:
     """Write an incident down, and start its clock."""
-    from abfed.lab.playbook import find_playbook
-    from abfed.lab.responding import incidents_of, parse_severity
+    from abfed.lab.incidents.playbook import find_playbook
+    from abfed.lab.incidents.responding import incidents_of, parse_severity
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -89,7 +89,7 @@ def contain(
 
     What was interrupted is asked again: it is written down then, and nothing is frozen twice.
     """
-    from abfed.lab.containing import contain_everywhere
+    from abfed.lab.incidents.containing import contain_everywhere
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -125,7 +125,7 @@ def lift(
     as_json: JsonOption = False,
 ) -> None:
     """Let something be used again. Needs a second factor of the last minutes."""
-    from abfed.lab.containing import lift_everywhere
+    from abfed.lab.incidents.containing import lift_everywhere
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -146,7 +146,7 @@ def note(
     as_json: JsonOption = False,
 ) -> None:
     """Add a note."""
-    from abfed.lab.responding import incidents_of
+    from abfed.lab.incidents.responding import incidents_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -171,7 +171,7 @@ def told(
     as_json: JsonOption = False,
 ) -> None:
     """Record that the authority, or with --people the people concerned, were told."""
-    from abfed.lab.responding import incidents_of
+    from abfed.lab.incidents.responding import incidents_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -195,7 +195,7 @@ def evidence(
     as_json: JsonOption = False,
 ) -> None:
     """Bundle signed slices of the logs, who had access, what was frozen, and versions."""
-    from abfed.lab.responding import write_evidence
+    from abfed.lab.incidents.responding import write_evidence
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -220,7 +220,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle: its signature, every digest, and every signed line of every log."""
-    from abfed.lab.responding import verify_evidence
+    from abfed.lab.incidents.responding import verify_evidence
     from abfed.protocol.envelope import parse_public_key
 
     public = parse_public_key(key, do="give --key as it was told with the bundle")
@@ -245,8 +245,8 @@ def close(
     as_json: JsonOption = False,
 ) -> None:
     """End an incident. What is frozen stays frozen."""
-    from abfed.lab.containing import still_frozen
-    from abfed.lab.responding import incidents_of
+    from abfed.lab.incidents.containing import still_frozen
+    from abfed.lab.incidents.responding import incidents_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -269,8 +269,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show incidents with their clocks, and what is frozen at a site."""
-    from abfed.lab.containing import still_frozen
-    from abfed.lab.responding import frozen_at, incidents_of
+    from abfed.lab.incidents.containing import still_frozen
+    from abfed.lab.incidents.responding import frozen_at, incidents_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -312,8 +312,8 @@ def playbooks(
     as_json: JsonOption = False,
 ) -> None:
     """List playbooks with owner and review date."""
-    from abfed.lab.playbook import copy_playbooks
-    from abfed.lab.playbook import playbooks as all_playbooks
+    from abfed.lab.incidents.playbook import copy_playbooks
+    from abfed.lab.incidents.playbook import playbooks as all_playbooks
 
     if copy:
         made = copy_playbooks(workspace)
@@ -344,9 +344,9 @@ def drill(
     as_json: JsonOption = False,
 ) -> None:
     """Carry a playbook out against two made-up brands, and keep the timed, signed record."""
-    from abfed.lab.drills import Drilled, read_drill
-    from abfed.lab.drills import drill as run_drill
-    from abfed.lab.playbook import find_playbook
+    from abfed.lab.incidents.drills import Drilled, read_drill
+    from abfed.lab.incidents.drills import drill as run_drill
+    from abfed.lab.incidents.playbook import find_playbook
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)

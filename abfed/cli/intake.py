@@ -37,7 +37,7 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch an export from the brand's e-mail tool, an approved vendor's, and ingest it."""
-    from abfed.lab.pulling import pull_export
+    from abfed.lab.upkeep.pulling import pull_export
     from abfed.lab.workspace import Workspace
 
     _tell(name, pull_export(Workspace(workspace), name, connector), as_json=as_json)

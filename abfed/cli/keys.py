@@ -32,7 +32,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Put the site under a new key in the same key service. Needs a fresh second factor."""
-    from abfed.lab.rekeying import rekey
+    from abfed.lab.upkeep.rekeying import rekey
     from abfed.lab.workspace import Workspace
 
     ring = rekey(Workspace(workspace), site, kept=timedelta(days=keep_days))
@@ -53,7 +53,7 @@ def rewrap(
     as_json: JsonOption = False,
 ) -> None:
     """Put the site under a new key in another key service, or under another passphrase."""
-    from abfed.lab.rekeying import rekey, settings_of
+    from abfed.lab.upkeep.rekeying import rekey, settings_of
     from abfed.lab.workspace import Workspace
 
     wanted = settings_of(to, passphrase=passphrase, module=module, token=token)
@@ -93,7 +93,7 @@ def _where(kms: FileKms | Pkcs11Kms) -> str:
 
 
 def _told(ring: Ring, *, as_json: bool) -> None:
-    from abfed.lab.rekeying import left_new
+    from abfed.lab.upkeep.rekeying import left_new
 
     if as_json:
         say_json(ring.model_dump(mode="json", exclude={"root", "mark"}))

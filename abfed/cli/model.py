@@ -179,8 +179,8 @@ def verify(
 @app.command()
 def card(model: ModelArgument, workspace: WorkspaceOption) -> None:
     """Print a model's card as Markdown, made from what was signed."""
-    from abfed.lab.model_cards import model_card
     from abfed.lab.models import registry_of
+    from abfed.lab.views.model_cards import model_card
     from abfed.lab.workspace import Workspace
 
     sys.stdout.write(model_card(registry_of(Workspace(workspace)).find(model)))

@@ -29,7 +29,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records as they are now, with what is missing in them."""
-    from abfed.lab.records import records_of, stated
+    from abfed.lab.records.record import records_of, stated
     from abfed.lab.workspace import Workspace
     from abfed.site.clock import system_clock
 
@@ -60,7 +60,7 @@ def write(
     as_json: JsonOption = False,
 ) -> None:
     """Write all records, dated and signed by the silo, for an authority or an auditor."""
-    from abfed.lab.record_files import write_records
+    from abfed.lab.records.files import write_records
     from abfed.lab.workspace import Workspace
     from abfed.site.clock import system_clock
 
@@ -83,7 +83,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check a record that was handed over: that this silo made it, and when. Needs no workspace."""
-    from abfed.lab.record_files import read_record
+    from abfed.lab.records.files import read_record
 
     record = read_record(file, key)
     if as_json:

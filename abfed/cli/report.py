@@ -15,7 +15,7 @@ from abfed.cli.output import say, say_json
 from abfed.cli.settings import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
-    from abfed.lab.execution import Tell
+    from abfed.lab.reports.execution import Tell
 
 
 class OneOrVerb(TyperGroup):
@@ -59,9 +59,9 @@ def make(
     as_json: JsonOption = False,
 ) -> None:
     """Make a report. `-p alpha=0.1` and `-p alpha 0.1` both set a parameter."""
-    from abfed.lab.notebooks import texts_for
-    from abfed.lab.reports import keep, make_report, order
-    from abfed.lab.subjects import find_subject
+    from abfed.lab.reports.notebooks import texts_for
+    from abfed.lab.reports.report import keep, make_report, order
+    from abfed.lab.reports.subjects import find_subject
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -71,7 +71,7 @@ def make(
         dict.fromkeys(one.strip() for given in to or ["html"] for one in given.split(","))
     )
     asked = order(subject, notebook=notebook or None, parameters=values, formats=formats)
-    from abfed.lab.execution import Limits  # what is refused doesn't wait for it
+    from abfed.lab.reports.execution import Limits  # what is refused doesn't wait for it
 
     with cells_bar(quiet=as_json) as tell:
         made = make_report(asked, limits=Limits(report=timeout), tell=tell)
@@ -100,7 +100,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Make a report again from its run: says identical, or shows what differs (exit code 4)."""
-    from abfed.lab.verifying import verify_report
+    from abfed.lab.reports.verifying import verify_report
     from abfed.lab.workspace import Workspace
 
     verdict = verify_report(Workspace(workspace), report, plan=plan, notebook=notebook)
@@ -130,7 +130,7 @@ def reader_key(
     as_json: JsonOption = False,
 ) -> None:
     """Make a reader's key pair, on the reader's own machine; prints the public half."""
-    from abfed.lab.sharing import make_reader_key
+    from abfed.lab.reports.sharing import make_reader_key
 
     public = make_reader_key(file)
     if as_json:
@@ -147,7 +147,7 @@ def reader(
     as_json: JsonOption = False,
 ) -> None:
     """Pin a person's public key, so that reports can be sealed for them."""
-    from abfed.lab.sharing import pin_reader
+    from abfed.lab.reports.sharing import pin_reader
     from abfed.lab.workspace import Workspace
 
     fingerprint = pin_reader(Workspace(workspace), name, public_key)
@@ -169,7 +169,7 @@ def share(
     as_json: JsonOption = False,
 ) -> None:
     """Seal a report for named people who have a role that it is for; logged."""
-    from abfed.lab.sharing import share_report
+    from abfed.lab.reports.sharing import share_report
     from abfed.lab.workspace import Workspace
 
     made = share_report(Workspace(workspace), report, to, into)
@@ -190,7 +190,7 @@ def open_(
     as_json: JsonOption = False,
 ) -> None:
     """Open a report that was sealed for you; its signature is checked first."""
-    from abfed.lab.sharing import open_shared
+    from abfed.lab.reports.sharing import open_shared
     from abfed.protocol.envelope import parse_public_key
 
     public = parse_public_key(signer, do="give --signer as its coordinator tells it")

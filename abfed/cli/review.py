@@ -11,9 +11,9 @@ from abfed.cli.settings import JsonOption, WorkspaceOption, typed
 
 def review(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """See how each control stands at every site here; ends with 5 where one does not hold."""
-    from abfed.lab.doctor import check_lab
-    from abfed.lab.pages_security import NEVER
-    from abfed.lab.posture import as_values, assess, keep
+    from abfed.lab.sections.security import NEVER
+    from abfed.lab.security.posture import as_values, assess, keep
+    from abfed.lab.upkeep.doctor import check_lab
     from abfed.lab.workspace import Workspace
     from abfed.site.clock import system_clock
 

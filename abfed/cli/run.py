@@ -122,7 +122,7 @@ def show_run(done: Run) -> None:
     if len(others):
         _show_effects(done, others, f"{done.plan.primary}, brand by brand", scoped=True)
     if len(done.segments):
-        from abfed.lab.figures import readable
+        from abfed.lab.views.figures import readable
 
         shown, hidden = readable(done.segments)
         few = shown[(shown["metric"] == done.plan.primary) | shown["decision"].isin(FOUND)]
@@ -137,7 +137,7 @@ def show_run(done: Run) -> None:
 
 def _show_left_out(done: Run) -> None:
     """Who isn't in the run, didn't answer this time, or was left out of some of its steps."""
-    from abfed.lab.figures import left_out_rows
+    from abfed.lab.views.figures import left_out_rows
 
     for silo, why in done.absent.items():
         say(f"  without {silo}: {why}")
@@ -181,7 +181,7 @@ def _show_cost(done: Run) -> None:
 
 def _show_effects(done: Run, frame: pd.DataFrame, title: str, *, scoped: bool = False) -> None:
     """Effects, and below them what is to be known of them."""
-    from abfed.lab.figures import effect_rows, remarks
+    from abfed.lab.views.figures import effect_rows, remarks
 
     table(effect_rows(done, frame, scoped=scoped), title=title)
     for remark in remarks(frame, scoped=scoped):
@@ -190,7 +190,7 @@ def _show_effects(done: Run, frame: pd.DataFrame, title: str, *, scoped: bool = 
 
 def _show_checks(done: Run) -> None:
     """Whether effects agree, and what the checks found."""
-    from abfed.lab.figures import agreement_rows, alarm_rows, check_rows
+    from abfed.lab.views.figures import agreement_rows, alarm_rows, check_rows
 
     if agreement := agreement_rows(done):
         table(agreement, title="Do effects differ, beyond chance and noise?")

@@ -180,7 +180,7 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Write a silo, keys included, into one file that only the passphrase opens."""
-    from abfed.lab.backups import back_up
+    from abfed.lab.upkeep.backups import back_up
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -212,7 +212,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Put a silo back, unless it is older than what the silo has released since."""
-    from abfed.lab.backups import restore as put_back
+    from abfed.lab.upkeep.backups import restore as put_back
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)

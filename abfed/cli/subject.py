@@ -54,7 +54,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write everything that is held about a person, for machines and for them to read."""
-    from abfed.lab.answering import room_for_answer, write_answer
+    from abfed.lab.records.answering import room_for_answer, write_answer
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 
@@ -212,7 +212,7 @@ def _act(
     as_json: bool,
 ) -> None:
     """Carry one kind of request out for a person or a file of people."""
-    from abfed.lab.answering import room_for_receipts, write_receipts
+    from abfed.lab.records.answering import room_for_receipts, write_receipts
     from abfed.lab.workspace import Workspace
     from abfed.silo.subjects import Subjects
 

@@ -29,7 +29,7 @@ def propose(
     as_json: JsonOption = False,
 ) -> None:
     """Put a vendor, or a change to one, into a site's register, for another to approve."""
-    from abfed.lab.responding import load_vendor, propose_vendor
+    from abfed.lab.incidents.responding import load_vendor, propose_vendor
     from abfed.lab.workspace import Workspace
 
     vendor = load_vendor(file)
@@ -59,7 +59,7 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Approve a vendor as it stands in the register, until its review or its agreement's end."""
-    from abfed.lab.responding import vendors_of
+    from abfed.lab.incidents.responding import vendors_of
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -81,7 +81,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a site's vendors: what for, what they see, where, on what terms, and how they stand."""
-    from abfed.lab.responding import vendors_of
+    from abfed.lab.incidents.responding import vendors_of
     from abfed.lab.workspace import Workspace
 
     register = vendors_of(Workspace(workspace).office(site))
@@ -129,7 +129,7 @@ def offboard(
     as_json: JsonOption = False,
 ) -> None:
     """Let a vendor go, once each item of the checklist is done; shows the list where it isn't."""
-    from abfed.lab.uses import offboard as let_go
+    from abfed.lab.security.uses import offboard as let_go
     from abfed.lab.workspace import Workspace
 
     opened = Workspace(workspace)

@@ -15,7 +15,7 @@ from abfed.protocol.errors import RunFailed
 from abfed.protocol.printable import counted
 
 if TYPE_CHECKING:
-    from abfed.lab.watching import Look
+    from abfed.lab.watch.watching import Look
 
 NEW_ALARMS = 5
 """Exit code where one look found something new: a finding, neither an error nor a refusal."""
@@ -51,7 +51,7 @@ def watch(
     if rehearsal:
         _rehearse(every or REHEARSED_EVERY, as_json=as_json)
         return
-    from abfed.lab.watching import Watch
+    from abfed.lab.watch.watching import Watch
     from abfed.lab.workspace import Workspace
     from abfed.site.health import served
 
@@ -73,7 +73,7 @@ def watch(
 
 
 def _rehearse(every: float, *, as_json: bool) -> None:
-    from abfed.lab.rehearsing import rehearse, spoken
+    from abfed.lab.watch.rehearsing import rehearse, spoken
 
     told = rehearse(timedelta(seconds=every), MONTHS)
     rows = [

@@ -14,9 +14,9 @@ import pandas as pd
 import yaml
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from abfed.lab.page import ARM_COLOURS, RULE, SOFT_INK
-from abfed.lab.plots import Drawn, as_svg, our_style
-from abfed.lab.units import NBSP, percent
+from abfed.lab.paper.page import ARM_COLOURS, RULE, SOFT_INK
+from abfed.lab.views.plots import Drawn, as_svg, our_style
+from abfed.lab.views.units import NBSP, percent
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.site.files import check_place

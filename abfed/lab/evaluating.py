@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from abfed.lab.frames import in_parts, marked
+from abfed.lab.views.frames import in_parts, marked
 from abfed.learning.amounts import AMOUNT_MIDDLES, amounts
 from abfed.learning.calibration import calibration, recalibration, reliability
 from abfed.learning.evaluation import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from abfed.coordinator.beside import REPORT, read_beside
 from abfed.coordinator.manifest import verify
-from abfed.lab.page import SOURCE_HEX
+from abfed.lab.paper.page import SOURCE_HEX
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.declared import parse_record
 from abfed.protocol.documents import is_file

@@ -18,10 +18,10 @@ import pandas as pd
 
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
-from abfed.lab.cards import Releases
 from abfed.lab.finished import PINNED, Finished, open_finished
-from abfed.lab.frames import in_parts, marked
 from abfed.lab.together import counted, pooled
+from abfed.lab.views.cards import Releases
+from abfed.lab.views.frames import in_parts, marked
 from abfed.lab.waves import earlier_folders
 from abfed.learning.evaluation import (
     ScoreHistogram,
@@ -304,13 +304,13 @@ class Run(Finished):
 
     def plot_effects(self, metric: str | None = None) -> Figure:
         """A forest plot over brands and arms (of the primary metric where none is named)."""
-        from abfed.lab.display import plot_effects
+        from abfed.lab.views.display import plot_effects
 
         return plot_effects(self, metric or self.plan.primary)
 
     def _repr_html_(self) -> str:
         """How it shows in a notebook."""
-        from abfed.lab.display import run_card
+        from abfed.lab.views.display import run_card
 
         return run_card(self)
 

@@ -322,8 +322,8 @@ class Workspace(Entrance):
         from abfed.coordinator.app import Coordinator
         from abfed.coordinator.exchange import describe
         from abfed.lab.federation import run_embedded
-        from abfed.lab.progress import shown
         from abfed.lab.runs import Run
+        from abfed.lab.views.progress import shown
         from abfed.lab.waves import refuse_peeking, wave_to_run
 
         loaded, text = (plan, None) if isinstance(plan, Plan) else _loaded(Path(plan))

@@ -76,7 +76,7 @@ def test_the_package_alone_loads_neither_side(tmp_path):
 
 
 def test_reading_a_run_loads_nothing_that_carries_one_out(tmp_path):
-    loaded = loaded_by("abfed.lab.sections, abfed.lab.runs", tmp_path)
+    loaded = loaded_by("abfed.lab.sections.readout, abfed.lab.runs", tmp_path)
     assert forbidden(loaded, ("flwr", "grpc", "httpx", "abfed.coordinator.rounds")) == []
 
 

@@ -20,8 +20,8 @@ ORDERING = """
 import json, sys
 from pathlib import Path
 from abfed.cli import batch
-from abfed.lab import batch_index, batch_run
-from abfed.lab.batches import BatchSpec, items_of
+from abfed.lab.reports import batch_index, batch_run
+from abfed.lab.reports.batches import BatchSpec, items_of
 from abfed.lab.workspace import Workspace
 found = items_of(BatchSpec.load(Path("grid.yaml")), Workspace("workspace"), beside=Path())
 print(json.dumps([len(found.items), sorted({one.partition(".")[0] for one in sys.modules})]))
@@ -42,8 +42,11 @@ def test_ordering_a_batch_loads_nothing_that_computes(tmp_path):
 
 
 def test_a_worker_loads_nothing_that_computes():
-    modules = "worker, reports, engine, kernels, finished, disclosure, exporters"
-    script = f"import sys; from abfed.lab import {modules}; print(*sys.modules)"
+    ours = (
+        "finished", "disclosure.gate", "paper.exporters", "reports.engine", "reports.kernels",
+        "reports.report", "reports.worker",
+    )  # fmt: skip
+    script = f"import sys, {', '.join(f'abfed.lab.{one}' for one in ours)}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )

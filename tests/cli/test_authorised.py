@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
+from abfed.lab.incidents.responding import incidents_of
 from abfed.lab.models import registry_of
-from abfed.lab.report_manifest import FIELDS, FORMAT
-from abfed.lab.responding import incidents_of
+from abfed.lab.reports.manifest import FIELDS, FORMAT
 from abfed.lab.session import Session, forget_session
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes

@@ -20,7 +20,7 @@ from abfed.coordinator.programs import free_port
 from abfed.lab.coordination import pin_silo
 from abfed.lab.intake import shipped
 from abfed.lab.provisioning import found_federation, join, provisioner
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.silo.ingest import ingest
 from abfed.silo.mapping import ExportMapping

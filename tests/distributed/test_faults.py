@@ -14,7 +14,7 @@ from abfed.coordinator.app import carry_out
 from abfed.coordinator.conduct import Coordinator
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import RunFailed
 from abfed.protocol.messages import REFUSAL_TEXT

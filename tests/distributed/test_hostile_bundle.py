@@ -22,7 +22,7 @@ from flwr.cli.build import build_fab_from_files
 from abfed.coordinator.bundle import bundle_digest, make_bundle
 from abfed.coordinator.executor import PIN, check_bundle
 from abfed.lab.provisioning import found_federation, join, provisioner
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.protocol.boxes import box_request, unbox_reply
 from abfed.protocol.envelope import open_envelope

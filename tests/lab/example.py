@@ -19,7 +19,7 @@ import numpy as np
 from abfed.coordinator.app import Coordinator, carry_out
 from abfed.coordinator.courier import make_courier
 from abfed.coordinator.grid import EmbeddedGrid
-from abfed.lab.playbook import copy_playbooks
+from abfed.lab.incidents.playbook import copy_playbooks
 from abfed.lab.runs import Run
 from abfed.lab.workspace import FILE as WORKSPACE
 from abfed.lab.workspace import Workspace

@@ -7,10 +7,10 @@ from pathlib import Path
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
-from abfed.lab.engine import execute
-from abfed.lab.execution import Executed
-from abfed.lab.exporting import readable
-from abfed.lab.kernels import Place, Spawned
+from abfed.lab.reports.engine import execute
+from abfed.lab.reports.execution import Executed
+from abfed.lab.reports.exporting import readable
+from abfed.lab.reports.kernels import Place, Spawned
 
 
 def in_a_kernel(

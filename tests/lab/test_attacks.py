@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from abfed.cli.main import main
-from abfed.lab import attacks
-from abfed.lab.attacks import Attacked, Inferred, attack_totals
+from abfed.lab.security import attacks
+from abfed.lab.security.attacks import Attacked, Inferred, attack_totals
 from abfed.privacy.attack import LowerBound
 from abfed.privacy.mechanisms import UnsafeSeededNoise
 from abfed.silo.totals import compute_totals

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab.auditing import figures
 from abfed.lab.intake import found_and_ingest, shipped
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
+from abfed.lab.upkeep.auditing import figures
 from abfed.lab.workspace import Workspace
 from abfed.site.anchors import Verdict
 from abfed.site.audit import AuditLog, AuditState

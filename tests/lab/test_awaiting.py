@@ -12,7 +12,7 @@ import yaml
 
 from abfed.lab.awaiting import awaited
 from abfed.lab.intake import found_and_ingest
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.privacy.charges import plan_epsilon
 from abfed.protocol.plan import Plan

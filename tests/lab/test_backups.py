@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abfed.cli.main import main
-from abfed.lab.auditing import write_anchors
-from abfed.lab.backups import back_up, restore
+from abfed.lab.upkeep.auditing import write_anchors
+from abfed.lab.upkeep.backups import back_up, restore
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import (
     InputError,

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from abfed.cli.main import main
-from abfed.lab.auditing import anchors_here
-from abfed.lab.backups import back_up, backed_up, restore
-from abfed.lab.examining import backups
+from abfed.lab.upkeep.auditing import anchors_here
+from abfed.lab.upkeep.backups import back_up, backed_up, restore
+from abfed.lab.upkeep.examining import backups
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, WorkspaceError
 from abfed.silo.carrying import carry

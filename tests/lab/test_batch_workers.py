@@ -24,13 +24,13 @@ from typing import Any
 import pytest
 
 from abfed.cli.main import main
-from abfed.lab import batch_run, forking, nursery
-from abfed.lab.batch_ray import results_from_ray
-from abfed.lab.batch_run import Ways
-from abfed.lab.batches import BatchSpec
-from abfed.lab.kernel import SOCKET
-from abfed.lab.warming import CAN_FORK, warming
-from abfed.lab.worker import work
+from abfed.lab.reports import batch_run, forking, nursery
+from abfed.lab.reports.batch_ray import results_from_ray
+from abfed.lab.reports.batch_run import Ways
+from abfed.lab.reports.batches import BatchSpec
+from abfed.lab.reports.kernel import SOCKET
+from abfed.lab.reports.warming import CAN_FORK, warming
+from abfed.lab.reports.worker import work
 from abfed.protocol.errors import InputError
 
 Worker = Callable[[socket.socket], None]
@@ -198,7 +198,7 @@ def test_a_warm_process_is_made_while_the_file_is_read(
         raise InputError("no batch")
 
     monkeypatch.setattr("abfed.lab.workspace.Workspace", Path)
-    monkeypatch.setattr("abfed.lab.warming.warming", started)
+    monkeypatch.setattr("abfed.lab.reports.warming.warming", started)
     monkeypatch.setattr(BatchSpec, "load", read)
     given = ["batch", "grid.yaml", "-w", str(tmp_path), "--preload", "json"]
     for more in ([], ["--kernels", "spawn"], ["--ray", "127.0.0.1:1"]):

@@ -17,12 +17,12 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab import batch_run
-from abfed.lab.batch_index import index_page, key_figure, write_index
-from abfed.lab.batch_run import Ways, carry_out
-from abfed.lab.batches import BatchSpec, items_of
-from abfed.lab.report_manifest import read_manifest
-from abfed.lab.warming import CAN_FORK
+from abfed.lab.reports import batch_run
+from abfed.lab.reports.batch_index import index_page, key_figure, write_index
+from abfed.lab.reports.batch_run import Ways, carry_out
+from abfed.lab.reports.batches import BatchSpec, items_of
+from abfed.lab.reports.manifest import read_manifest
+from abfed.lab.reports.warming import CAN_FORK
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import AbfedError, InputError, WorkspaceError
 from tests.lab.browser import browser, layout_problems, needs_axe, needs_chromium

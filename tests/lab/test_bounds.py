@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from abfed.lab.bounds import check_bounds
-from abfed.lab.notebooks import declared_parameters, find_notebook, read_notebook
-from abfed.lab.reports import order
-from abfed.lab.subjects import find_subject, of_run
+from abfed.lab.reports.bounds import check_bounds
+from abfed.lab.reports.notebooks import declared_parameters, find_notebook, read_notebook
+from abfed.lab.reports.report import order
+from abfed.lab.reports.subjects import find_subject, of_run
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from tests.lab.example import make_run, statistics_only

@@ -13,15 +13,15 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab.engine import execute
-from abfed.lab.execution import Limits
-from abfed.lab.kernel import READY
-from abfed.lab.kernels import Place, Spawned
-from abfed.lab.notebooks import read_notebook
-from abfed.lab.reports import keep, make_report, order
-from abfed.lab.subjects import of_run
-from abfed.lab.variables import environment
-from abfed.lab.warming import CAN_FORK
+from abfed.lab.reports.engine import execute
+from abfed.lab.reports.execution import Limits
+from abfed.lab.reports.kernel import READY
+from abfed.lab.reports.kernels import Place, Spawned
+from abfed.lab.reports.notebooks import read_notebook
+from abfed.lab.reports.report import keep, make_report, order
+from abfed.lab.reports.subjects import of_run
+from abfed.lab.reports.variables import environment
+from abfed.lab.reports.warming import CAN_FORK
 from abfed.protocol.errors import ReportFailed
 from tests.lab.example import make_run, statistics_only
 
@@ -214,7 +214,7 @@ def test_an_interrupt_ends_the_kernel(run, tmp_path, monkeypatch, number):
 def test_a_warm_process_whose_maker_was_killed_takes_its_folder_with_it(tmp_path):
     folder = tmp_path / "warm"
     folder.mkdir(mode=0o700)
-    command = [sys.executable, "-m", "abfed.lab.nursery", str(folder)]
+    command = [sys.executable, "-m", "abfed.lab.reports.nursery", str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": tmp_path}
     with subprocess.Popen(command, env=environment(folder), **pipes) as process:
         assert process.stdout.readline() == READY
@@ -233,7 +233,7 @@ def alive(process):
 
 
 def test_nobodys_settings_of_matplotlib_reach_a_page(run, tmp_path, monkeypatch):
-    from abfed.lab.plots import as_svg, plot_effects
+    from abfed.lab.views.plots import as_svg, plot_effects
 
     plain = as_svg(plot_effects(run, "clicked"))
     own = tmp_path / "own"

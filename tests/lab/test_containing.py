@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from abfed.lab.containing import contain_everywhere, meant, still_frozen
+from abfed.lab.incidents.containing import contain_everywhere, meant, still_frozen
+from abfed.lab.incidents.responding import frozen_at, incidents_of
 from abfed.lab.models import registry_of
-from abfed.lab.responding import frozen_at, incidents_of
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.envelope import key_id

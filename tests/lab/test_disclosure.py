@@ -16,12 +16,12 @@ from nbformat.v4 import (
     new_output,
 )
 
-from abfed.lab.counted import Counted
-from abfed.lab.disclosure import Allowed, cleared, findings
-from abfed.lab.hidden_text import SMALL
-from abfed.lab.hiding import hide_small
-from abfed.lab.page import SYNTHETIC, table
-from abfed.lab.written import Told, Written
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.gate import Allowed, cleared, findings
+from abfed.lab.disclosure.hidden_text import SMALL
+from abfed.lab.disclosure.hiding import hide_small
+from abfed.lab.disclosure.written import Told, Written
+from abfed.lab.paper.page import SYNTHETIC, table
 from abfed.protocol.errors import Withheld
 
 SOURCE = "release:0123456789abcdef"

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from abfed.lab.disclosure import findings
-from abfed.lab.legible import settled
+from abfed.lab.disclosure.gate import findings
+from abfed.lab.disclosure.legible import settled
 from tests.lab.test_disclosure import ADDRESS, ALLOWED, html, kinds, shown, told_of
 
 SVG = f"<svg><title>{ADDRESS}</title></svg>"

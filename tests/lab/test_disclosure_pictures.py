@@ -8,11 +8,11 @@ import json
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from abfed.lab.counted import Counted
-from abfed.lab.disclosure import Allowed, findings
-from abfed.lab.hiding import hide_small
-from abfed.lab.left_out import LEFT_OUT
-from abfed.lab.written import Text
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.gate import Allowed, findings
+from abfed.lab.disclosure.hiding import hide_small
+from abfed.lab.disclosure.left_out import LEFT_OUT
+from abfed.lab.disclosure.written import Text
 from tests.lab.shown import in_a_kernel
 from tests.lab.test_disclosure import html, kinds, png, shown, told_of
 

@@ -11,12 +11,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 import abfed.lab
-from abfed.lab.counted import Counted
-from abfed.lab.disclosure import Allowed, findings
-from abfed.lab.exporting import as_html, as_notebook
-from abfed.lab.hiding import hide_small
-from abfed.lab.page import STYLE
-from abfed.lab.vouched import Vouched
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.gate import Allowed, findings
+from abfed.lab.disclosure.hiding import hide_small
+from abfed.lab.paper.page import STYLE
+from abfed.lab.paper.vouched import Vouched
+from abfed.lab.reports.exporting import as_html, as_notebook
 from tests.lab.example import example_values
 from tests.lab.shown import in_a_kernel
 
@@ -25,8 +25,8 @@ import logging, sys
 from collections import namedtuple
 from dataclasses import dataclass
 from IPython.display import HTML, Latex, Markdown, Math, display
-from abfed.lab.cards import plan_card
-from abfed.lab.page import Fragment, facts, paragraph, section
+from abfed.lab.views.cards import plan_card
+from abfed.lab.paper.page import Fragment, facts, paragraph, section
 from abfed.protocol.plan import Plan
 n = sum([1, 2])
 @dataclass
@@ -180,11 +180,11 @@ def test_a_kernel_that_vouches_without_end_vouches_for_nothing(tmp_path, monkeyp
     file = tmp_path / "vouched"
     file.write_text('[3, "a"]')
     assert Vouched.read(file).known
-    monkeypatch.setattr("abfed.lab.vouched.MOST_TOLD", 4)
+    monkeypatch.setattr("abfed.lab.paper.vouched.MOST_TOLD", 4)
     assert not Vouched.read(file).known
 
 
 def test_sections_are_made_in_one_place_where_they_are_vouched_for():
-    files = Path(abfed.lab.__file__).parent.glob("*.py")
+    files = Path(abfed.lab.__file__).parent.rglob("*.py")
     made = {file.name for file in files if re.search("<section[ >]", file.read_text())}
     assert made == {"page.py"}

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from scipy import stats
 
-from abfed.lab import sections
-from abfed.lab.display import (
+from abfed.lab.sections import readout
+from abfed.lab.views.display import (
     effects_table,
     plot_budget,
     plot_effects,
@@ -20,9 +20,9 @@ from abfed.lab.display import (
     run_card,
     title,
 )
-from abfed.lab.plots import as_svg, wrapped
-from abfed.lab.readings import guardrail_reading, sample_ratio_reading
-from abfed.lab.units import interval, p_value, percent, places_for, plain, signed, unit_of
+from abfed.lab.views.plots import as_svg, wrapped
+from abfed.lab.views.readings import guardrail_reading, sample_ratio_reading
+from abfed.lab.views.units import interval, p_value, percent, places_for, plain, signed, unit_of
 from abfed.protocol.errors import InputError
 from abfed.stats.effects import DEFAULT_ALPHA
 from tests.lab.example import example_values, make_run, statistics_only
@@ -86,7 +86,7 @@ def test_a_brand_looked_at_closely_has_a_figure_and_a_reading_of_its_own(run):
     said = reading(run, "clicked", brand="aurora")
     assert " in aurora: " in said
     assert said != reading(run, "clicked", brand="borealis")
-    aurora, borealis = (sections.one_brand(run, name) for name in ("aurora", "borealis"))
+    aurora, borealis = (readout.one_brand(run, name) for name in ("aurora", "borealis"))
     first = [one[one.index("<img") :].split(">", 1)[0] for one in (aurora, borealis)]
     assert first[0] != first[1]
 
@@ -140,7 +140,7 @@ def test_training_plot_shows_each_round(run):
 
 
 def test_no_training_without_a_model(plain_run):
-    assert sections.training(plain_run) == ""
+    assert readout.training(plain_run) == ""
     with pytest.raises(InputError, match="no model"):
         plot_training(plain_run)
 
@@ -154,7 +154,7 @@ def test_budget_plot(run, plain_run):
     spent, left = run.ledger["epsilon_spent"].tolist(), run.ledger["epsilon_left"].tolist()
     assert widths == pytest.approx(spent + left)
     assert " not shown by this silo’s policy" in words(plot_budget(plain_run))
-    assert "not shown" in sections.privacy(plain_run)
+    assert "not shown" in readout.privacy(plain_run)
 
 
 def test_reading_repeats_the_numbers(run):
@@ -205,17 +205,17 @@ def test_guardrails_in_words(run, monkeypatch, decision, part):
     changed.loc[changed["metric"] == "unsubscribed", "decision"] = decision
     monkeypatch.setitem(run._by_level, DEFAULT_ALPHA, changed)
     assert part in reading(run, "unsubscribed")
-    assert part in sections.guardrails(run)
+    assert part in readout.guardrails(run)
     assert "“unsubscribed” is" in guardrail_reading(run)
 
 
 def test_a_sample_ratio_alarm_is_on_top(run, monkeypatch):
     assert "hold their planned shares" in sample_ratio_reading(run)
-    assert "mismatch" not in sections.headline(run)
+    assert "mismatch" not in readout.headline(run)
     changed = run.sample_ratios.copy()
     changed.loc[0, "alarm"] = True
     monkeypatch.setitem(run.__dict__, "sample_ratios", changed)
-    assert "Sample-ratio mismatch in aurora" in sections.headline(run)
+    assert "Sample-ratio mismatch in aurora" in readout.headline(run)
 
 
 def test_unknown_metric_and_alpha(run):
@@ -244,25 +244,25 @@ def test_card_and_title(run, plain_run):
 
 
 def test_what_people_wrote_is_escaped(plain_run):
-    for shown in (run_card(plain_run), sections.headline(plain_run)):
+    for shown in (run_card(plain_run), readout.headline(plain_run)):
         assert "<b>Spring" not in shown
         assert "SIMULATION: &lt;b&gt;Spring&lt;/b&gt; &amp; more" in shown
 
 
 def test_who_was_left_out_and_why(run):
-    shown = sections.took_part(run)
+    shown = readout.took_part(run)
     assert "dawn" in shown.partition("Left out")[2]
     assert "no policy that allows requests" in shown
 
 
 def test_privacy_section_says_what_is_protected(run):
-    shown = sections.privacy(run)
+    shown = readout.privacy(run)
     for part in ("one recipient of one silo", "added or removed", "PLD", "costs add"):
         assert part in shown
 
 
 def test_provenance_names_what_was_signed(run):
-    shown = sections.provenance(run)
+    shown = readout.provenance(run)
     assert run.plan.digest in shown
     assert run.manifest["audit_heads"]["aurora"][:16] in shown
     assert run.manifest["versions"]["flwr"] in shown

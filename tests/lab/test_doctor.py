@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab import doctor
-from abfed.lab.doctor import check_lab, check_up
-from abfed.lab.examining import certificates, leftovers, permissions
-from abfed.lab.supply import (
+from abfed.lab.upkeep import doctor
+from abfed.lab.upkeep.doctor import check_lab, check_up
+from abfed.lab.upkeep.examining import certificates, leftovers, permissions
+from abfed.lab.upkeep.supply import (
     LOCK,
     advisories,
     bill_of_materials,
@@ -346,7 +346,7 @@ def test_a_silo_that_was_left_half_put_back_is_found(
 
 
 def test_the_lab_is_checked_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abfed.lab.doctor.advisories", lambda: iter(()))
+    monkeypatch.setattr("abfed.lab.upkeep.doctor.advisories", lambda: iter(()))
     later = NOW + timedelta(days=800)
     checks = [one.check for one in check_lab(workspace.path, later).findings]
     assert checks.count("playbooks") == 7

@@ -17,10 +17,10 @@ import zmq
 from jupyter_client.manager import AsyncKernelManager
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab import engine
-from abfed.lab.execution import Executed, Failure, Limits, carried_out
-from abfed.lab.kernels import RECONNECT, Place, SpawningProvisioner, report_kernel
-from abfed.lab.notebooks import KERNEL
+from abfed.lab.reports import engine
+from abfed.lab.reports.execution import Executed, Failure, Limits, carried_out
+from abfed.lab.reports.kernels import RECONNECT, Place, SpawningProvisioner, report_kernel
+from abfed.lab.reports.notebooks import KERNEL
 from abfed.protocol.errors import ReportFailed
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from abfed.cli.main import main
 from abfed.coordinator.registry import Standing
-from abfed.lab import pages_model, pages_training, pages_uplift
-from abfed.lab.curves import plot_training
 from abfed.lab.evaluating import Evaluation
-from abfed.lab.model_cards import model_card
 from abfed.lab.models import registry_of
 from abfed.lab.runs import Run
+from abfed.lab.sections import model, training, uplift
+from abfed.lab.views.curves import plot_training
+from abfed.lab.views.model_cards import model_card
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import WorkspaceError
 from tests.lab import example
@@ -85,24 +85,24 @@ def drawn_parts(axes: Any) -> list[tuple[float, float]]:
 
 def test_both_parts_are_drawn_and_said(run: Run) -> None:
     found = Evaluation.of(run)
-    (axes,) = pages_uplift._plot_deciles(found.deciles).axes
+    (axes,) = uplift._plot_deciles(found.deciles).axes
     parts = drawn_parts(axes)
     assert len(parts) == len(found.deciles)
     for name, part in (("se", 0), ("se_sampling", 1)):
         told = sorted(2 * 196 * found.deciles[f"uplift_{name}"])
         assert sorted(one[part] for one in parts) == pytest.approx(told, rel=1e-3)
-    (axes,) = pages_model.plot_calibration(run).axes
+    (axes,) = model.plot_calibration(run).axes
     assert all(0 < chance <= whole for whole, chance in drawn_parts(axes))
     for axes in plot_training(run).axes:
         outer, inner = (np.ptp(one.get_paths()[0].vertices[:, 1]) for one in axes.collections)
         assert outer > inner
     for page, said in (
-        (pages_training.curves(run), "for the noise)"),
-        (pages_model.baselines(run), "noise "),
-        (pages_model.calibrated(run), "for the noise."),
-        (pages_uplift.ranking(run), "noise "),
-        (pages_uplift.targeting(run), "for the noise)"),
-        (pages_training.headline(run), "for the noise)"),
+        (training.curves(run), "for the noise)"),
+        (model.baselines(run), "noise "),
+        (model.calibrated(run), "for the noise."),
+        (uplift.ranking(run), "noise "),
+        (uplift.targeting(run), "for the noise)"),
+        (training.headline(run), "for the noise)"),
         (model_card(registered(run)), "(chance 0.0"),
     ):
         assert said in page
@@ -112,10 +112,10 @@ def test_where_noise_is_nearly_all_a_page_says_that_chances_part_is_said_too_lar
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loudest = Evaluation.of(run).uplift["qini_privacy_share"].max()
-    monkeypatch.setattr(pages_uplift, "LOUD", loudest + 1e-9)
-    assert pages_uplift.LOUD_NOTE not in pages_uplift.ranking(run)
-    monkeypatch.setattr(pages_uplift, "LOUD", loudest - 1e-9)
-    assert "1.5 times" in pages_uplift.ranking(run)
+    monkeypatch.setattr(uplift, "LOUD", loudest + 1e-9)
+    assert uplift.LOUD_NOTE not in uplift.ranking(run)
+    monkeypatch.setattr(uplift, "LOUD", loudest - 1e-9)
+    assert "1.5 times" in uplift.ranking(run)
 
 
 def registered(run: Run) -> Standing:

@@ -5,8 +5,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import abfed
-from abfed.lab.cards import model_card, plan_card, release_card, shape_of
-from abfed.lab.extension import error_card
+from abfed.lab.views.cards import model_card, plan_card, release_card, shape_of
+from abfed.lab.views.extension import error_card
 from abfed.protocol.errors import PlanError
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values, make_run
@@ -75,7 +75,7 @@ def test_an_error_of_ours_shows_no_traceback(shown, capsys):
 
 
 def test_an_interrupt_of_ours_is_a_card_and_anothers_is_pythons_own(shown, capsys):
-    ours = "from abfed.lab import typed\ndef stop(): raise KeyboardInterrupt\n"
+    ours = "from abfed.lab.views import typed\ndef stop(): raise KeyboardInterrupt\n"
     result, found = shown(
         f"{ours}exec(compile('stop()', 'x', 'exec'), vars(typed) | {{'stop': stop}})"
     )

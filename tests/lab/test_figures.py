@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from abfed.cli.run import show_run, summary
-from abfed.lab import soundness
-from abfed.lab.display import effects_table
-from abfed.lab.figures import effect_rows, remarks
 from abfed.lab.runs import Run
-from abfed.lab.sections import took_part
-from abfed.lab.units import count, percent, unit_of
+from abfed.lab.sections import soundness
+from abfed.lab.sections.readout import took_part
+from abfed.lab.views.display import effects_table
+from abfed.lab.views.figures import effect_rows, remarks
+from abfed.lab.views.units import count, percent, unit_of
 from abfed.protocol.plan import Plan
 from abfed.stats.contrasts import Contrast, relative_lift
 from abfed.stats.effects import DEFAULT_ALPHA

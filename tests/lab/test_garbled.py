@@ -14,14 +14,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.batch import ReportsBar
-from abfed.lab import execution, kernels
-from abfed.lab.batch_run import Outcome
-from abfed.lab.engine import execute
-from abfed.lab.kernels import Place, Spawned
-from abfed.lab.passing import remove
-from abfed.lab.pdf import as_pdf
-from abfed.lab.showing import BoundedClient, well_formed
-from abfed.lab.written import Told
+from abfed.lab.disclosure.written import Told
+from abfed.lab.paper.pdf import as_pdf
+from abfed.lab.reports import execution, kernels
+from abfed.lab.reports.batch_run import Outcome
+from abfed.lab.reports.engine import execute
+from abfed.lab.reports.kernels import Place, Spawned
+from abfed.lab.reports.passing import remove
+from abfed.lab.reports.showing import BoundedClient, well_formed
 from abfed.protocol.errors import InputError
 from abfed.protocol.printable import in_a_line
 

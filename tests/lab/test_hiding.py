@@ -11,13 +11,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import abfed.lab
-from abfed.lab.counted import Counted
-from abfed.lab.frames import frame_table, marked
-from abfed.lab.hidden_text import hidden_in_text
-from abfed.lab.hiding import HIDDEN, hidden_in_markup, hide_small
-from abfed.lab.page import table
-from abfed.lab.paragraphs import hidden_in_blocks
-from abfed.lab.vouched import Vouched
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.hidden_text import hidden_in_text
+from abfed.lab.disclosure.hiding import HIDDEN, hidden_in_markup, hide_small
+from abfed.lab.disclosure.paragraphs import hidden_in_blocks
+from abfed.lab.paper.page import table
+from abfed.lab.paper.vouched import Vouched
+from abfed.lab.views.frames import frame_table, marked
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values
 from tests.lab.test_disclosure import SOURCE, html, kinds
@@ -252,10 +252,10 @@ def test_a_printed_table_of_counts_is_refused(document):
 
 def test_each_table_of_this_package_says_which_of_its_columns_count():
     calls = []
-    for file in Path(abfed.lab.__file__).parent.glob("*.py"):
+    for file in Path(abfed.lab.__file__).parent.rglob("*.py"):
         tree = ast.parse(file.read_text())
         imports = [one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
-        if not any(one.module == "abfed.lab.page" for one in imports):
+        if not any(one.module == "abfed.lab.paper.page" for one in imports):
             continue
         for one in ast.walk(tree):
             if isinstance(one, ast.Call) and getattr(one.func, "id", "") == "table":

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from abfed.lab.auditing import check_export, read_anchors
+from abfed.lab.upkeep.auditing import check_export, read_anchors
 from abfed.protocol.errors import AbfedError
 from abfed.site.ring import FILE, read_ring
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from abfed.lab.examining import leftovers
 from abfed.lab.intake import ingest_export
+from abfed.lab.upkeep.examining import leftovers
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import DataError
 from abfed.silo.checking import check_silo

@@ -41,7 +41,7 @@ STOPPED = [
 import abfed
 from pathlib import Path
 from abfed.lab.intake import found_and_ingest
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 folder = Path("asked")
 there = (folder / "abfed.yaml").exists()
 workspace = abfed.Workspace(folder) if there else abfed.Workspace.create(folder, development=True)

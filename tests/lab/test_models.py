@@ -272,7 +272,7 @@ def test_retired_or_frozen_it_is_given_out_no_more(house: House, tmp_path: Path)
     )
     house.signed_in("olga", "privacy-officer")
     house.types("approve", MODEL, "--reason", "x")
-    from abfed.lab.responding import freezes_of
+    from abfed.lab.incidents.responding import freezes_of
 
     office = house.workspace.office()
     model = house.registry().find(MODEL).registration

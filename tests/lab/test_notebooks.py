@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab.notebooks import (
+from abfed.lab.disclosure.shapes import found_in, secret_name, secret_shape
+from abfed.lab.reports.notebooks import (
     Parameter,
     checked_parameters,
     declared_parameters,
     parse_notebook,
     read_texts,
 )
-from abfed.lab.shapes import found_in, secret_name, secret_shape
 from abfed.protocol.errors import InputError
 
 DECLARED = {

@@ -12,9 +12,9 @@ import yaml
 
 from abfed.cli import main as entry
 from abfed.cli.ondemand import load
-from abfed.lab.rehearsing import rehearse, spoken
-from abfed.lab.responding import load_vendor
-from abfed.lab.watching import Settings
+from abfed.lab.incidents.responding import load_vendor
+from abfed.lab.watch.rehearsing import rehearse, spoken
+from abfed.lab.watch.watching import Settings
 from abfed.protocol.declared import parse_record
 from abfed.site.alarms import CHECKS, RULES, STATES
 from abfed.site.connectors import FILE as CONNECTORS

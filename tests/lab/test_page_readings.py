@@ -8,22 +8,22 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from abfed.lab import (
-    pages_brand,
-    pages_design,
-    pages_model,
-    pages_portfolio,
-    pages_security,
-    pages_training,
-    pages_uplift,
-    pages_utility,
-    readings,
-    sections,
+from abfed.lab.disclosure.printed import is_set_as_rows
+from abfed.lab.paper.page import paragraph, roomy, section, table
+from abfed.lab.sections import (
+    brand,
+    design,
+    model,
+    portfolio,
+    readout,
+    security,
     soundness,
+    training,
+    uplift,
+    utility,
 )
-from abfed.lab.page import paragraph, roomy, section, table
-from abfed.lab.pages_utility import Grid
-from abfed.lab.printed import is_set_as_rows
+from abfed.lab.sections.utility import Grid
+from abfed.lab.views import readings
 from abfed.learning.calibration import calibration, calibration_in_groups
 from abfed.learning.evaluation import BINS, ScoreHistogram
 from tests.examples import make_plan
@@ -62,7 +62,7 @@ def outcome(model, column, loss, majority):
     ],
 )
 def test_a_model_is_called_better_only_beyond_chance_and_noise(figures, ranks, chances):
-    first, second = pages_model.baselines_reading(outcome(*figures)).split(";")
+    first, second = model.baselines_reading(outcome(*figures)).split(";")
     assert ranks in first
     assert chances in second
 
@@ -89,7 +89,7 @@ OPEN = "Of the others it can’t be said."
     ],
 )
 def test_a_brand_that_loses_is_named(gains, said):
-    assert pages_training.gains_reading(brands(*gains)) == said
+    assert training.gains_reading(brands(*gains)) == said
 
 
 def trained(auc, log_loss):
@@ -101,7 +101,7 @@ def trained(auc, log_loss):
 
 
 def test_what_training_did_is_told_by_whatever_noise_left_of_it():
-    said = pages_training.helped_reading
+    said = training.helped_reading
     assert said(trained((0.5, 0.7), (0.6, 0.2))) == (
         "AUC went from 0.500 before the first round to 0.700: +0.200, beyond what chance and noise "
         "do (± 0.055, 2.0 times as wide for the noise)."
@@ -125,13 +125,13 @@ def touching(figure):
 def test_long_names_of_a_figure_do_not_touch_one_another(monkeypatch):
     long = [f"a-brand-of-{letter}-with-a-name-as-long-as-names-may-be" for letter in "abc"]
     budgets = dict.fromkeys(long, (1.0, 10.0, "2026"))
-    assert not touching(pages_portfolio._plot_budgets(budgets))
+    assert not touching(portfolio._plot_budgets(budgets))
     won = {"scope": long[0], "arm": long[1], "rel_high": 0.2, "rel_low": 0.1, "relative": 0.15,
            "estimate": 0.1, "privacy_share": 0.1, "decision": "better"}  # fmt: skip
-    monkeypatch.setattr(pages_portfolio, "effects_at", lambda *_: pd.DataFrame([won] * 3))
+    monkeypatch.setattr(portfolio, "effects_at", lambda *_: pd.DataFrame([won] * 3))
     plan = SimpleNamespace(name=long[2], primary="clicked")
     run = SimpleNamespace(plan=plan, silos=long[:1])
-    assert not touching(pages_portfolio.plot_wins([run]))
+    assert not touching(portfolio.plot_wins([run]))
 
 
 def cells(*decisions):
@@ -154,7 +154,7 @@ def test_further_outcomes_fall_into_four_kinds():
     rows = [("opened", 0.7, 0.6, 0.8), ("clicked", 0.3, 0.2, 0.4), ("complained", 0.6, 0.4, 0.8),
             ("converted", NAN, NAN, NAN)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["outcome", "auc", "auc_low", "auc_high"])
-    assert pages_model.further_reading(frame) == (
+    assert model.further_reading(frame) == (
         "Ranked clearly better than by lot: “opened”. Ranked clearly worse than by lot: “clicked”. "
         "Not told from guessing: “complained”. Drowned in noise: “converted”."
     )
@@ -163,7 +163,7 @@ def test_further_outcomes_fall_into_four_kinds():
 def test_revenue_that_falls_with_what_was_predicted_is_said_to():
     def read(*observed):
         frame = pd.DataFrame({"observed": observed, "observed_se": [0.1] * len(observed)})
-        return pages_model.revenue_reading(frame)
+        return model.revenue_reading(frame)
 
     assert "spent clearly more" in read(0.2, NAN, 2.0)
     assert "spent clearly less" in read(2.0, 0.2)
@@ -176,7 +176,7 @@ def test_deciles_that_rise_or_drown_are_said_to():
         frame = pd.DataFrame({"arm": "warm", "decile": range(1, len(uplifts) + 1),
                               "uplift": uplifts, "uplift_high": np.add(uplifts, 0.01)})  # fmt: skip
         found = SimpleNamespace(uplift=pd.DataFrame({"arm": ["warm", "cold"]}), deciles=frame)
-        return pages_uplift._decile_reading(found)
+        return uplift._decile_reading(found)
 
     assert "warm: the effect falls, +9.0 points in tenth 1 and +1.0 in tenth 3" in read(
         0.09, 0.05, 0.01
@@ -192,7 +192,7 @@ def effect(decision, relative):
 
 
 def test_a_harm_that_shrank_is_a_gain_and_a_loss_is_no_silence():
-    read = pages_portfolio.largest
+    read = portfolio.largest
     assert read([effect("better", -0.3), effect("better", -0.1)]) == (
         "The largest gain: “warm” in “Spring”, −30\xa0% of “left”."
     )
@@ -218,7 +218,7 @@ def of(name, made_at, wave=0, waves=True, brands=()):
 def test_a_portfolio_counts_a_designs_waves_once():
     runs = [of("late", "2026-05-01", 2), of("late", "2026-04-01", 1), of("other", "2026-04-15", 1)]
     runs += [of("plain", f"2026-0{month}-01", waves=False) for month in (3, 6)]
-    kept = pages_portfolio.without_earlier_waves(runs)
+    kept = portfolio.without_earlier_waves(runs)
     assert [(one.plan.name, one.made_at[5:7]) for one in kept] == [
         ("plain", "03"), ("other", "04"), ("late", "05"), ("plain", "06"),
     ]  # fmt: skip
@@ -236,7 +236,7 @@ def test_a_portfolio_counts_a_designs_waves_once():
 )  # fmt: skip
 def test_brands_with_as_little_left_are_named_together(brands, said):
     shown = of("plain", "2026-03-01", waves=False, brands=brands)
-    assert pages_portfolio.budget_reading([shown]).startswith(said)
+    assert portfolio.budget_reading([shown]).startswith(said)
 
 
 def test_brands_dont_differ_because_segments_do():
@@ -244,9 +244,9 @@ def test_brands_dont_differ_because_segments_do():
         [("clicked", "brands", 0.4), ("clicked", "by-channel", 1e-9), ("opened", "brands", 1e-9)],
         columns=["metric", "over", "p_value"],
     )
-    assert pages_portfolio.brands_differ(frame, "clicked") == "no sign that they differ"
-    assert pages_portfolio.brands_differ(frame, "opened") == "differ"
-    assert pages_portfolio.brands_differ(frame, "revenue") == "–"
+    assert portfolio.brands_differ(frame, "clicked") == "no sign that they differ"
+    assert portfolio.brands_differ(frame, "opened") == "differ"
+    assert portfolio.brands_differ(frame, "revenue") == "–"
 
 
 def test_a_brand_is_above_another_only_beyond_both_intervals():
@@ -254,10 +254,10 @@ def test_a_brand_is_above_another_only_beyond_both_intervals():
         return SimpleNamespace(value=value, variance=0.01**2, usable=usable)
 
     found = {"a": one(0.2), "b": one(0.1), "c": one(0.21), "d": one(0.4), "e": one(0.9, False)}
-    assert pages_brand._beside(*pages_brand._compared(found, "a")) == (
+    assert brand._beside(*brand._compared(found, "a")) == (
         "clearly above b; clearly below d; not to be told from c"
     )
-    assert pages_brand._beside(*pages_brand._compared(found, "e")) == ""
+    assert brand._beside(*brand._compared(found, "e")) == ""
 
 
 def test_groups_of_scores_hold_everybody_once():
@@ -289,14 +289,13 @@ def test_controls_that_ask_for_the_same_stand_together():
         "controls": [control("S1", "red", *why), control("S2", "look", *why),
                      control("S3", "red", *why), control("S4", "holds")],
     }  # fmt: skip
-    html = pages_security.asking(review)
+    html = security.asking(review)
     assert html.count("<tr>") == 3
     assert "S1, S3" in html
     assert "<code>abfed doctor</code>" in html
     assert "1 more" in html  # nothing of the evidence is dropped
-    assert (
-        "2 of 4 controls do not hold: S1, S3. One holds today and asks"
-        in pages_security.headline(review)
+    assert "2 of 4 controls do not hold: S1, S3. One holds today and asks" in security.headline(
+        review
     )
 
 
@@ -319,7 +318,7 @@ def test_what_was_asked_of_two_metrics_is_no_rows_of_figures():
         primary="clicked",
         guardrails=[{"metric": "unsubscribed", "harm": "increase", "margin": 0.01}],
     )
-    asked = sections.asked(SimpleNamespace(plan=plan))
+    asked = readout.asked(SimpleNamespace(plan=plan))
     assert asked.count("<br>") == 1
     assert not is_set_as_rows(asked)
     assert is_set_as_rows(f"{asked}<dl><dd>a 2 3<br></dd><dd>b 5 6</dd></dl>")
@@ -329,12 +328,12 @@ def test_what_is_due_to_intervals_follows_from_their_level():
     cells = pd.DataFrame({"epsilon": 1.0, "brands": 1, "size": [500, 900],
                           "coverage": [0.78, 0.83], "power": [0.1, 0.2]})  # fmt: skip
     grid = Grid((1.0,), (1,), (500,), 400, 1)
-    assert pages_utility.reading(cells, grid, 0.2) == (
+    assert utility.reading(cells, grid, 0.2) == (
         "Intervals covered the truth in 80.5\xa0% of experiments (80\xa0% is due), 78\xa0% to "
         "83\xa0% by setting; 400 experiments tell a setting’s share to 3.9 points. "
         "In no setting was the effect found in four of five experiments."
     )
-    alone = pages_utility.reading(cells.tail(1), grid, 0.2)
+    alone = utility.reading(cells.tail(1), grid, 0.2)
     assert "83.0\xa0% of experiments (80\xa0% is due), 83\xa0% in each setting;" in alone
 
 
@@ -358,7 +357,7 @@ def test_gaps_of_curves_are_explained_where_there_are_any(drowned):
 def test_whether_noise_or_chance_is_more_is_said_of_each_metric(even, said):
     row = {"metric": "clicked", "power": 0.8, "recipients": 2000, "break_even": even}
     said = said.format("with some 1,000 recipients an arm")
-    found = pages_design.curves_reading(SimpleNamespace(arms=(1, 2)), row)
+    found = design.curves_reading(SimpleNamespace(arms=(1, 2)), row)
     assert found == f"“clicked”: power 80\xa0%{said}"
 
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from abfed.lab import pages_security
-from abfed.lab.lettering import TALLEST, WIDTH, lettered
-from abfed.lab.page import facts, page, paragraph, picture, section, table
-from abfed.lab.pdf import as_pdf, folded, laid_out
-from abfed.lab.plots import as_svg, drawing
+from abfed.lab.paper.lettering import TALLEST, WIDTH, lettered
+from abfed.lab.paper.page import facts, page, paragraph, picture, section, table
+from abfed.lab.paper.pdf import as_pdf, folded, laid_out
+from abfed.lab.sections import security
+from abfed.lab.views.plots import as_svg, drawing
 from abfed.protocol.errors import IntegrityError
 
 try:
@@ -153,7 +153,7 @@ def test_terms_stand_on_the_page_of_what_they_are():
 
 
 def test_lines_that_were_folded_away_follow_one_another_without_a_gap():
-    found = texts_of(pages_security._evidence([f"line-{number}" for number in range(6)]))
+    found = texts_of(security._evidence([f"line-{number}" for number in range(6)]))
     tops = [found[f"· line-{number}"][1] for number in range(3, 6)]
     between = [later - earlier for earlier, later in itertools.pairwise(tops)]
     assert max(between) < 20
@@ -169,10 +169,10 @@ def test_what_is_for_listeners_only_is_not_on_paper():
 
 IMPORT = """
 import resource, sys
-from abfed.lab import papers
-weasyprint = papers.weasyprint()
+from abfed.lab.paper import press
+weasyprint = press.weasyprint()
 assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss == 0, "it started a process"
-assert not {papers.SUBSETTER, papers.INSTANCER} & set(sys.modules), "it imported what it won't use"
+assert not {press.SUBSETTER, press.INSTANCER} & set(sys.modules), "it imported what it won't use"
 fonts = weasyprint.pdf.fonts
 try:
     fonts.instantiateVariableFont(None, {})

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from abfed.lab.counted import Counted
-from abfed.lab.hidden_text import hidden_in_text
-from abfed.lab.phrases import in_usual_digits
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.hidden_text import hidden_in_text
+from abfed.lab.disclosure.phrases import in_usual_digits
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab.disclosure import holds_back
-from abfed.lab.posture import FOLDER, SUFFIX
-from abfed.lab.subjects import CANARIES, of_plan, of_review
+from abfed.lab.disclosure.gate import holds_back
+from abfed.lab.reports.subjects import CANARIES, of_plan, of_review
+from abfed.lab.security.posture import FOLDER, SUFFIX
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes
 from abfed.protocol.errors import WorkspaceError

@@ -14,15 +14,15 @@ import yaml
 from abfed.cli.main import main
 from abfed.coordinator.house import FOLDER, Places, Settings
 from abfed.coordinator.provision import Provisioner
-from abfed.lab import pages_security
-from abfed.lab.controls import CONTROLS
-from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
-from abfed.lab.examining import FILE_CHECKS, SITE_CHECKS
-from abfed.lab.posture import Posture, as_values, assess, keep, newest, read_posture
-from abfed.lab.reports import make_report, order
-from abfed.lab.responding import incidents_of, vendors_of
-from abfed.lab.subjects import find_subject
-from abfed.lab.watching import Watch
+from abfed.lab.incidents.responding import incidents_of, vendors_of
+from abfed.lab.reports.report import make_report, order
+from abfed.lab.reports.subjects import find_subject
+from abfed.lab.sections import security
+from abfed.lab.security.controls import CONTROLS
+from abfed.lab.security.posture import Posture, as_values, assess, keep, newest, read_posture
+from abfed.lab.upkeep.doctor import LAB, LAB_CHECKS, CheckUp, check_up
+from abfed.lab.upkeep.examining import FILE_CHECKS, SITE_CHECKS
+from abfed.lab.watch.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.plan import Plan
@@ -89,7 +89,7 @@ def test_what_was_never_checked_is_red(tmp_path: Path) -> None:
     assert {"S2", "S4", "S7", "S14", "S19"} <= set(found.red)
     assert "coordinator was never checked" in why(found, "S7")
     assert "nobody here is security officer" in why(found, "S4")
-    page = pages_security.every(as_values(found))
+    page = security.every(as_values(found))
     assert page.count("<td>never checked</td>") == sum(not one.on for one in found.standings) > 5
     check_up(made, "coordinator", now())
     (late,) = assess(made, CLEAN, now() + timedelta(days=32), CONTROLS[4:5]).standings

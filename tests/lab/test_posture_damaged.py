@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from abfed.lab.controls import CONTROLS
-from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp, check_up
-from abfed.lab.posture import assess
+from abfed.lab.security.controls import CONTROLS
+from abfed.lab.security.posture import assess
+from abfed.lab.upkeep.doctor import LAB, LAB_CHECKS, CheckUp, check_up
 from abfed.lab.workspace import Workspace
 from abfed.site.people import People
 from tests.signing import CHEAPEST_FOR_TESTS, PASSWORD

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abfed.lab.controls import CONTROLS
-from abfed.lab.doctor import check_up
-from abfed.lab.posture import assess, keep
-from abfed.lab.reports import make_report, order
-from abfed.lab.subjects import find_subject
+from abfed.lab.reports.report import make_report, order
+from abfed.lab.reports.subjects import find_subject
+from abfed.lab.security.controls import CONTROLS
+from abfed.lab.security.posture import assess, keep
+from abfed.lab.upkeep.doctor import check_up
 from abfed.lab.workspace import Workspace
 from tests.lab.test_posture import CLEAN, kept, now, why, workspace
 

@@ -7,8 +7,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from abfed.coordinator.conduct import Event
 from abfed.lab.intake import found_and_ingest
-from abfed.lab.mock import write_mock
-from abfed.lab.progress import shown
+from abfed.lab.samples.mock import write_mock
+from abfed.lab.views.progress import shown
 from abfed.lab.workspace import Workspace
 from abfed.protocol.plan import Plan
 from tests.lab.example import statistics_only

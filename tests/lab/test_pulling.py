@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from abfed.lab.offices import Office
-from abfed.lab.pulling import pull_export
-from abfed.lab.uses import services_in_use
+from abfed.lab.security.uses import services_in_use
+from abfed.lab.upkeep.pulling import pull_export
 from abfed.protocol.errors import DataError, InputError, Refused, RunFailed, WorkspaceError
 from abfed.site import connectors
 from abfed.site.connectors import FILE

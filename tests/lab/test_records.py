@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab.records import RECORDS, Record, records_of
-from abfed.lab.responding import vendors_of
+from abfed.lab.incidents.responding import vendors_of
+from abfed.lab.records.record import RECORDS, Record, records_of
 from abfed.lab.workspace import Workspace
 from abfed.silo.subjects import Subjects
 from abfed.site.files import write_private
@@ -146,7 +146,7 @@ def test_requests_are_counted_and_late_ones_are_a_gap_and_nobody_is_named(brands
 def test_written_records_prove_themselves_and_a_changed_one_is_found(
     brands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from abfed.lab.record_files import write_records
+    from abfed.lab.records.files import write_records
 
     workspace = Workspace(brands)
     with workspace.silo(SILO) as service:

@@ -13,11 +13,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import abfed
-from abfed.lab.confinement import SAVE_ELSEWHERE
-from abfed.lab.engine import execute
-from abfed.lab.execution import Executed, Failure
-from abfed.lab.kernels import Place, Spawned
-from abfed.lab.notebooks import (
+from abfed.lab.disclosure.written import Text
+from abfed.lab.reports.confinement import SAVE_ELSEWHERE
+from abfed.lab.reports.engine import execute
+from abfed.lab.reports.execution import Executed, Failure
+from abfed.lab.reports.kernels import Place, Spawned
+from abfed.lab.reports.notebooks import (
     check_papermill_agrees,
     declared_parameters,
     find_notebook,
@@ -25,9 +26,8 @@ from abfed.lab.notebooks import (
     notebook_folders,
     read_notebook,
 )
-from abfed.lab.reports import make_report, order, write_report
-from abfed.lab.subjects import of_run
-from abfed.lab.written import Text
+from abfed.lab.reports.report import make_report, order, write_report
+from abfed.lab.reports.subjects import of_run
 from abfed.protocol.errors import InputError, ReportFailed, Withheld
 from tests.lab.example import example_values, make_run
 from tests.lab.test_disclosure import png, told_of
@@ -226,7 +226,7 @@ def test_what_is_written_in_a_picture_is_judged_whether_the_notebook_failed_or_n
         cell = new_code_cell("x", outputs=[new_output("display_data", {"image/png": png()})])
         told = told_of(png(), texts=(Text(said),))
         done = Executed(new_notebook(cells=[cell]), failure, "", told)
-        monkeypatch.setattr("abfed.lab.engine.execute", lambda *_, _done=done, **__: _done)
+        monkeypatch.setattr("abfed.lab.reports.engine.execute", lambda *_, _done=done, **__: _done)
         try:
             (page, *_) = make_report(asked).files.values()
             kept[said] = (png().encode() in page, b"A picture is left out" in page)
@@ -255,7 +255,7 @@ def test_a_page_with_a_path_or_anything_from_outside_is_not_written(run, tmp_pat
 
 
 def test_an_unknown_parameter_is_refused_before_a_kernel_starts(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("abfed.lab.engine.execute", None)
+    monkeypatch.setattr("abfed.lab.reports.engine.execute", None)
     with pytest.raises(InputError, match="'alhpa' is unknown") as caught:
         write_report(run, tmp_path, parameters={"alhpa": 0.1})
     assert caught.value.do == "did you mean 'alpha'?"
@@ -289,7 +289,9 @@ def test_an_unknown_notebook_names_the_nearest(tmp_path):
 
 
 def test_notebooks_are_found_from_anywhere(tmp_path):
-    code = "from abfed.lab.notebooks import find_notebook; print(find_notebook('ab_readout'))"
+    code = (
+        "from abfed.lab.reports.notebooks import find_notebook; print(find_notebook('ab_readout'))"
+    )
     root = str(notebook_folders()[0].parent)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -304,7 +306,7 @@ def test_papermill_carries_it_out_with_an_engine_of_ours(tmp_path):
 
     small = read_notebook(notebook(tmp_path, "1 + 1", "1 / 0"))
     done = execute(small, {"alpha": 0.25}, Place(cwd=tmp_path), Spawned())
-    assert papermill_engines.get_engine("abfed").__module__ == "abfed.lab.engine"
+    assert papermill_engines.get_engine("abfed").__module__ == "abfed.lab.reports.engine"
     assert done.document.metadata.papermill["parameters"] == {"alpha": 0.25}
     assert done.document.cells[1]["id"] == "injected-parameters"
     assert done.document.cells[1].source == "# Parameters\nalpha = 0.25\n"
@@ -328,7 +330,7 @@ def test_parameters_are_those_that_papermill_sees(tmp_path, caplog):
 
 
 def test_a_page_is_made_by_our_templates_only(run, tmp_path, monkeypatch):
-    from abfed.lab.exporters import PageExporter, body_of
+    from abfed.lab.paper.exporters import PageExporter, body_of
 
     for name in ("page.html.j2", "index.html.j2"):
         (tmp_path / name).write_text("taken over")

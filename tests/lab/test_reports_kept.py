@@ -6,13 +6,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from abfed.lab.execution import Limits
-from abfed.lab.kernels import Spawned
-from abfed.lab.readings import against_guessing
-from abfed.lab.report_manifest import read_manifest
-from abfed.lab.reports import FAILED, Made, keep, make_report, order, write_report
-from abfed.lab.subjects import of_run
-from abfed.lab.worker import work
+from abfed.lab.reports.execution import Limits
+from abfed.lab.reports.kernels import Spawned
+from abfed.lab.reports.manifest import read_manifest
+from abfed.lab.reports.report import FAILED, Made, keep, make_report, order, write_report
+from abfed.lab.reports.subjects import of_run
+from abfed.lab.reports.worker import work
+from abfed.lab.views.readings import against_guessing
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import sha256_hex
 from abfed.protocol.errors import ReportFailed

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from abfed.lab import responding
-from abfed.lab.drills import SCENES, drill, read_drill
-from abfed.lab.playbook import copy_playbooks, find_playbook, playbooks
-from abfed.lab.responding import contain, incidents_of, verify_evidence, write_evidence
+from abfed.lab.incidents import responding
+from abfed.lab.incidents.drills import SCENES, drill, read_drill
+from abfed.lab.incidents.playbook import copy_playbooks, find_playbook, playbooks
+from abfed.lab.incidents.responding import contain, incidents_of, verify_evidence, write_evidence
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError, IntegrityError, RunFailed
 from tests.lab.test_people_commands import Desk, desk

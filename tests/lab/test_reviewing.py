@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab.reviewing import ask_verdicts, read_verdicts, write_template
+from abfed.lab.upkeep.reviewing import ask_verdicts, read_verdicts, write_template
 from abfed.protocol.errors import WorkspaceError
 from abfed.site.keys import SiteKeys
 from abfed.site.reviews import lines

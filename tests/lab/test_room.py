@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab.auditing import export, write_anchors
 from abfed.lab.designing import draw_curves, write_split
 from abfed.lab.intake import shipped
-from abfed.lab.reviewing import write_template
-from abfed.lab.supply import write_bill
+from abfed.lab.upkeep.auditing import export, write_anchors
+from abfed.lab.upkeep.reviewing import write_template
+from abfed.lab.upkeep.supply import write_bill
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.plan import Plan

@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.lab.development import FILE as PERSON
 from abfed.lab.intake import found_and_ingest
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import parse_canonical
 from abfed.site.credentials import FOLDERS

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from abfed.lab.loading import reaches_out
-from abfed.lab.shapes import found_in
+from abfed.lab.disclosure.loading import reaches_out
+from abfed.lab.disclosure.shapes import found_in
 
 PLAIN = {
     "an e-mail address": r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}"

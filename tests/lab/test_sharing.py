@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from abfed.lab.coordination import pin_silo
 from abfed.lab.readers import changed_readers, pinned_readers
-from abfed.lab.report_manifest import FIELDS, FORMAT
-from abfed.lab.sharing import (
+from abfed.lab.reports.manifest import FIELDS, FORMAT
+from abfed.lab.reports.sharing import (
     make_reader_key,
     open_shared,
     pin_reader,

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab import pages_portfolio
-from abfed.lab.forking import Forked
+from abfed.lab.disclosure.left_out import LEFT_OUT
 from abfed.lab.intake import shipped
-from abfed.lab.kernels import Spawned
-from abfed.lab.left_out import LEFT_OUT
-from abfed.lab.notebooks import find_notebook, known_notebooks
-from abfed.lab.pages_utility import Grid, simulate
-from abfed.lab.report_manifest import read_manifest
-from abfed.lab.reports import make_report, order, write_report
-from abfed.lab.subjects import of_plan, of_run, of_runs
-from abfed.lab.verifying import verify_report
-from abfed.lab.warming import CAN_FORK, warm
+from abfed.lab.reports.forking import Forked
+from abfed.lab.reports.kernels import Spawned
+from abfed.lab.reports.manifest import read_manifest
+from abfed.lab.reports.notebooks import find_notebook, known_notebooks
+from abfed.lab.reports.report import make_report, order, write_report
+from abfed.lab.reports.subjects import of_plan, of_run, of_runs
+from abfed.lab.reports.verifying import verify_report
+from abfed.lab.reports.warming import CAN_FORK, warm
+from abfed.lab.sections import portfolio
+from abfed.lab.sections.utility import Grid, simulate
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
@@ -109,15 +109,15 @@ def test_a_figure_shows_one_metric_and_is_read_for_itself(pages, run):
 
 def test_a_period_without_an_experiment_is_a_page_that_says_so(run):
     """A month in which nothing ended fails no schedule; a folder without any run is a mistake."""
-    runs = pages_portfolio.open_runs(run.folder.parent, "1999-Q1")
+    runs = portfolio.open_runs(run.folder.parent, "1999-Q1")
     assert runs == []
-    said = pages_portfolio.headline(runs, "1999-Q1")
+    said = portfolio.headline(runs, "1999-Q1")
     assert "Experiments of 1999-Q1" in said
     assert "No experiment was completed in it." in said
-    assert not pages_portfolio.wins(runs) + pages_portfolio.learning(runs)
-    assert pages_portfolio.budgets(runs) == ""
+    assert not portfolio.wins(runs) + portfolio.learning(runs)
+    assert portfolio.budgets(runs) == ""
     with pytest.raises(InputError, match="no complete run"):
-        pages_portfolio.open_runs(run.folder)
+        portfolio.open_runs(run.folder)
 
 
 def test_what_a_page_says_is_computed(pages, run):

@@ -4,8 +4,8 @@ import base64
 
 from nbformat.v4 import new_code_cell, new_notebook
 
-from abfed.lab.engine import execute
-from abfed.lab.kernels import Place, Spawned
+from abfed.lab.reports.engine import execute
+from abfed.lab.reports.kernels import Place, Spawned
 
 
 def test_a_long_line_takes_no_longer_for_its_length_and_what_is_printed_over_goes(tmp_path):

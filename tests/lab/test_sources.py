@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from abfed.lab import sources
-from abfed.lab.sources import (
+from abfed.lab.samples import sources
+from abfed.lab.samples.sources import (
     HILLSTROM_COLUMNS,
     HILLSTROM_CONTENT,
     HILLSTROM_SILOS,

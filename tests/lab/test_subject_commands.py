@@ -129,7 +129,7 @@ def test_the_lab_finds_the_models_that_a_receipt_names(
 def test_a_person_gets_all_that_is_held_in_both_forms(
     brands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from abfed.lab.answering import write_answer
+    from abfed.lab.records.answering import write_answer
 
     workspace = Workspace(brands)
     who = person_of(brands, 7)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from abfed.cli.main import main
-from abfed.lab.synth import ARMS, BRANDS, EXPERIMENT, LARGEST_ORDER, SHARES, write_brands
+from abfed.lab.samples.synth import ARMS, BRANDS, EXPERIMENT, LARGEST_ORDER, SHARES, write_brands
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan
 from abfed.silo.ingest import ingest

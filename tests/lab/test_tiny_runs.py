@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from abfed.lab import sections, soundness
-from abfed.lab.disclosure import Allowed, findings
-from abfed.lab.display import run_card
-from abfed.lab.frames import in_parts
+from abfed.lab.disclosure.gate import Allowed, findings
+from abfed.lab.sections import readout, soundness
+from abfed.lab.views.display import run_card
+from abfed.lab.views.frames import in_parts
 from abfed.privacy.charges import noise_multipliers
 from abfed.stats.totals import SCALE, Layout, SiloTotals
 from tests.lab.example import example_values, made_up_totals, make_run
@@ -47,15 +47,15 @@ def tiny(run, seed):
 
 def page_of(run, alpha, brand, *, figures):
     parts = [
-        sections.headline(run, alpha=alpha), sections.one_brand(run, brand, alpha=alpha),
-        sections.asked(run), sections.took_part(run), sections.results(run, alpha=alpha),
-        sections.guardrails(run, alpha=alpha), sections.sample_ratio(run),
-        sections.provenance(run), run_card(run), soundness.checks(run), soundness.agreement(run),
+        readout.headline(run, alpha=alpha), readout.one_brand(run, brand, alpha=alpha),
+        readout.asked(run), readout.took_part(run), readout.results(run, alpha=alpha),
+        readout.guardrails(run, alpha=alpha), readout.sample_ratio(run),
+        readout.provenance(run), run_card(run), soundness.checks(run), soundness.agreement(run),
         soundness.segments(run, alpha=alpha),
     ]  # fmt: skip
     if figures:
-        parts += [sections.metric_by_metric(run, alpha=alpha), sections.training(run),
-                  sections.privacy(run)]  # fmt: skip
+        parts += [readout.metric_by_metric(run, alpha=alpha), readout.training(run),
+                  readout.privacy(run)]  # fmt: skip
     return parts
 
 

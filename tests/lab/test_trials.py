@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from abfed.lab import trials
 from abfed.lab.coordination import default_access
-from abfed.lab.responding import contain, vendors_of
-from abfed.lab.trials import try_factors, try_rights, try_rows
-from abfed.lab.uses import offboard, services_in_use, try_register, unusable
+from abfed.lab.incidents.responding import contain, vendors_of
+from abfed.lab.security import trials
+from abfed.lab.security.trials import try_factors, try_rights, try_rows
+from abfed.lab.security.uses import offboard, services_in_use, try_register, unusable
 from abfed.lab.workspace import Workspace
 from abfed.protocol.declared import parse_record
 from abfed.protocol.errors import InputError

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import abfed
-from abfed.lab import typed
-from abfed.lab.extension import error_card
-from abfed.lab.typed import answer, read
+from abfed.lab.views import typed
+from abfed.lab.views.extension import error_card
+from abfed.lab.views.typed import answer, read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSION = ROOT / "abfed" / "lab" / "labextensions" / "abfed"
@@ -175,7 +175,7 @@ def test_cards_come_with_the_import_and_cost_nothing_before_they_are_drawn():
     script = (
         "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance()\n"
         "import sys, abfed\n"
-        "assert not {'pandas', 'abfed.lab.cards'} & {*sys.modules}\n"
+        "assert not {'pandas', 'abfed.lab.views.cards'} & {*sys.modules}\n"
         "from abfed.protocol.plan import Plan\n"
         "from abfed.protocol.yamltext import parse_yaml\n"
         f"plan = Plan.from_values(parse_yaml({PLAN.encode()!r}, where='x'))\n"

@@ -14,11 +14,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from abfed.lab.rekeying import rekey
-from abfed.lab.report_manifest import FIELDS, FORMAT
-from abfed.lab.responding import contain, vendors_of
+from abfed.lab.incidents.responding import contain, vendors_of
+from abfed.lab.reports.manifest import FIELDS, FORMAT
+from abfed.lab.reports.sharing import make_reader_key, pin_reader, share_report
 from abfed.lab.session import sign_in_by_device
-from abfed.lab.sharing import make_reader_key, pin_reader, share_report
+from abfed.lab.upkeep.rekeying import rekey
 from abfed.lab.workspace import Workspace
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
 from abfed.protocol.errors import Refused, RunFailed, WorkspaceError

@@ -7,9 +7,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
 from abfed.lab.intake import shipped
-from abfed.lab.reports import _footer, order, write_report
-from abfed.lab.subjects import of_plan
-from abfed.lab.verifying import _lines, find_manifest, verify_report
+from abfed.lab.reports.report import _footer, order, write_report
+from abfed.lab.reports.subjects import of_plan
+from abfed.lab.reports.verifying import _lines, find_manifest, verify_report
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.plan import Plan
@@ -104,11 +104,11 @@ def test_another_reports_manifest_is_not_taken_for_this_ones(made):
 @pytest.mark.slow
 def test_another_notebook_is_named_as_the_cause(made, tmp_path):
     workspace, run, _page = made
-    from abfed.lab.notebooks import find_notebook
+    from abfed.lab.reports.notebooks import find_notebook
 
     other = tmp_path / "ab_readout.ipynb"
     text = find_notebook("ab_readout").read_text()
-    other.write_text(text.replace("sections.headline(run, alpha=alpha)", "sections.headline(run)"))
+    other.write_text(text.replace("readout.headline(run, alpha=alpha)", "readout.headline(run)"))
     verdict = verify_report(workspace, run.name, notebook=str(other))
     assert verdict.identical  # the default is 0.05 as well
     assert verdict.causes == ["the notebook ab_readout.ipynb was changed"]

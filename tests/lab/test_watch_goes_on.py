@@ -20,7 +20,7 @@ import pytest
 import yaml
 from aiosmtpd.controller import Controller
 
-from abfed.lab.watching import FILE
+from abfed.lab.watch.watching import FILE
 from abfed.lab.workspace import Workspace
 from abfed.site.files import write_private
 

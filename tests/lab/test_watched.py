@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from abfed.lab.backups import BACKUP_DAYS, back_up
-from abfed.lab.doctor import check_up
+from abfed.lab.incidents.playbook import copy_playbooks
+from abfed.lab.incidents.responding import contain, incidents_of, vendors_of
 from abfed.lab.intake import ingest_export
 from abfed.lab.models import damaged_models, registry_of
-from abfed.lab.playbook import copy_playbooks
-from abfed.lab.responding import contain, incidents_of, vendors_of
-from abfed.lab.supply import lock_made
-from abfed.lab.watched import of_budgets
-from abfed.lab.watching import Watch
+from abfed.lab.upkeep.backups import BACKUP_DAYS, back_up
+from abfed.lab.upkeep.doctor import check_up
+from abfed.lab.upkeep.supply import lock_made
+from abfed.lab.watch.watched import of_budgets
+from abfed.lab.watch.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import WorkspaceError
 from abfed.protocol.plan import Plan

@@ -16,11 +16,11 @@ import yaml
 
 from abfed.cli.main import main
 from abfed.coordinator.inbox import Accepted
-from abfed.lab import rehearsing, watching
 from abfed.lab.offices import Office
-from abfed.lab.run_alarms import Floats, judge_run
 from abfed.lab.runs import Run, is_scored
-from abfed.lab.watching import FILE, TOLD, Watch
+from abfed.lab.watch import rehearsing, watching
+from abfed.lab.watch.run_alarms import Floats, judge_run
+from abfed.lab.watch.watching import FILE, TOLD, Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.evaluation import BINS
 from abfed.learning.shapes import UPDATE

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from abfed.lab.counted import Counted
-from abfed.lab.drawings import drawings_in, print_of, said_in
-from abfed.lab.left_out import LEFT_OUT, leave_out
-from abfed.lab.pictures import SVG
-from abfed.lab.places import says_places
-from abfed.lab.written import (
+from abfed.lab.disclosure.counted import Counted
+from abfed.lab.disclosure.drawings import drawings_in, print_of, said_in
+from abfed.lab.disclosure.left_out import LEFT_OUT, leave_out
+from abfed.lab.disclosure.pictures import SVG
+from abfed.lab.disclosure.places import says_places
+from abfed.lab.disclosure.written import (
     Scale,
     Text,
     Told,
@@ -49,7 +49,7 @@ def test_a_kernel_that_tells_without_end_has_told_nothing(tmp_path, monkeypatch)
     said = json.dumps({"digests": ["a"], "texts": [], "scales": [], "table": False})
     (tmp_path / "told").write_text(said)
     assert Told.read(tmp_path / "told").by_digest
-    monkeypatch.setattr("abfed.lab.written.MOST_TOLD", len(said) - 1)
+    monkeypatch.setattr("abfed.lab.disclosure.written.MOST_TOLD", len(said) - 1)
     assert Told.read(tmp_path / "told").by_digest == {}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab.controls import CONTROLS
+from abfed.lab.security.controls import CONTROLS
 from tools.breaks import Break, Tree, read_breaks, try_one
 from tools.controls import missing
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from abfed.lab.notebooks import known_notebooks
+from abfed.lab.reports.notebooks import known_notebooks
 from tools.docs import EXECUTED, build_site
 
 ROOT = Path(__file__).resolve().parents[2]

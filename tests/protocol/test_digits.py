@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import abfed
-from abfed.lab.batches import Period
+from abfed.lab.reports.batches import Period
 from abfed.protocol.identity import At
 from abfed.protocol.messages import Timestamp
 from abfed.site.incidents import Id

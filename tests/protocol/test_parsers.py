@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from abfed.lab.notebooks import parse_notebook
+from abfed.lab.reports.notebooks import parse_notebook
 from abfed.protocol.errors import InputError
 from tests.parsers import PARSERS, SEEDS, tried
 

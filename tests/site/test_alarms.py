@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from abfed.lab.rehearsing import ANOMALIES, BEGAN, PUT_AT, anomaly, quiet_month, rehearse
+from abfed.lab.watch.rehearsing import ANOMALIES, BEGAN, PUT_AT, anomaly, quiet_month, rehearse
 from abfed.site.alarms import RULES, Rule, judge_log
 from abfed.site.clock import moment_of, stamp
 

@@ -16,7 +16,7 @@ import yaml
 
 from abfed.cli.main import main
 from abfed.lab.intake import shipped
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.silo.service import SiloService
 
 CANARY_ID = "canary.zq7x1w@example.com"

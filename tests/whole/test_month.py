@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from argon2.profiles import CHEAPEST
 
-from abfed.lab.auditing import check_export, export
-from abfed.lab.controls import CONTROLS
-from abfed.lab.doctor import LAB, LAB_CHECKS, CheckUp
-from abfed.lab.posture import Posture, newest, read_posture
+from abfed.lab.security.controls import CONTROLS
+from abfed.lab.security.posture import Posture, newest, read_posture
+from abfed.lab.upkeep.auditing import check_export, export
+from abfed.lab.upkeep.doctor import LAB, LAB_CHECKS, CheckUp
 from experiments.month import BRANDS, COORDINATOR, DAYS, Month
 
 

@@ -15,7 +15,7 @@ import pytest
 from abfed.cli.main import main
 from abfed.coordinator.app import Event
 from abfed.coordinator.vault import Vault
-from abfed.lab.watching import Watch
+from abfed.lab.watch.watching import Watch
 from abfed.lab.workspace import Workspace
 from abfed.learning.shapes import parameter_shapes
 from abfed.protocol.errors import IntegrityError, Refused

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab import sections
-from abfed.lab.records import records_of
-from abfed.lab.synth import write_brands
+from abfed.lab.records.record import records_of
+from abfed.lab.samples.synth import write_brands
+from abfed.lab.sections import readout
 from abfed.lab.workspace import Workspace
 from abfed.silo.subjects import Subjects
 from tests.whole.story import small_plan
@@ -69,7 +69,7 @@ def test_a_synthetic_brand_answers_exactly_and_everything_says_so(
     assert main(["run", str(plan), "-w", str(workspace)]) == 0
     assert "NOT PRIVATE" in capsys.readouterr().out
     run = Workspace(workspace).find_run("exact")
-    assert "NOT PRIVATE" in sections.headline(run)
+    assert "NOT PRIVATE" in readout.headline(run)
     assert (run.effects["privacy_share"].dropna() == 0).all()
     sums = run.totals["borealis"].values
     clicks, rest = sums[0, run.totals["borealis"].layout.block("clicked").columns]

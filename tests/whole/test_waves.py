@@ -18,7 +18,7 @@ from scipy.stats import multivariate_normal
 from abfed.cli.main import main
 from abfed.lab.intake import found_and_ingest
 from abfed.lab.runs import Run
-from abfed.lab.synth import write_brands
+from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.stats.effects import THESE
 

@@ -1,6 +1,6 @@
 /* Says under a `%%plan` cell what is wrong with it, as it is typed. Decision 191 tells why it is so.
  *
- * The kernel judges (abfed/lab/typed.py), over a comm that `%load_ext abfed` opens. Nothing is sent
+ * The kernel judges (abfed/lab/views/typed.py), over a comm that `%load_ext abfed` opens. Nothing is sent
  * to a kernel that has no such comm, that is busy, or for a cell that doesn't begin with `%%plan`.
  * What the kernel says is shown as text, never as markup.
  *
@@ -13,7 +13,7 @@
   const TARGET = "abfed.plan";
   const QUIET = 300; // ms without a key before the kernel is asked
   const PATIENCE = 15000; // ms until an answer is given up
-  const MOST = 65536; // characters; as in abfed/lab/typed.py
+  const MOST = 65536; // characters; as in abfed/lab/views/typed.py
   const PLAN = /^(?:[^\S\n]*\n)*[^\S\n]*%%plan(?!\S)/;
   const STYLE = `
     .abfed-typed { margin: 2px 8px 4px calc(var(--jp-cell-prompt-width) + 13px); padding: 2px 8px;

@@ -1,0 +1,1 @@
+"""The disclosure gate: what may stand on a page, and what is hidden on it."""

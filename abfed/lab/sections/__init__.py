@@ -1,0 +1,1 @@
+"""The sections of the shipped notebooks' pages, as markup: each answers one question."""

@@ -1,0 +1,1 @@
+"""Keeping sites sound: the doctor, backups, keys, logs, what an installation is made of."""

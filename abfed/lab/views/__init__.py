@@ -1,0 +1,1 @@
+"""How plans, runs, releases and models show themselves: cards, tables, plots, sentences."""
