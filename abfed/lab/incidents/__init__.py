@@ -1,1 +1,1 @@
-"""Incidents (S15): playbooks, containing at several sites, drills."""
+"""Incidents: playbooks, containing at several sites, drills."""
