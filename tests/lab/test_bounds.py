@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from abfed.lab.reports.bounds import check_bounds
+from abfed.lab.reports.bounds import NotThere, check_bounds
 from abfed.lab.reports.notebooks import declared_parameters, find_notebook, read_notebook
 from abfed.lab.reports.report import order
 from abfed.lab.reports.subjects import find_subject, of_run
@@ -69,6 +69,24 @@ def test_each_shipped_parameter_that_has_bounds_says_them():
     ]:  # fmt: skip
         with pytest.raises(InputError):
             check_bounds(parameter, bad, said[name][parameter].help, BRANDS, where=name)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "why"),
+    [("engagement_training", "has none"), ("privacy_utility", "made-up people")],
+)
+def test_a_run_that_a_notebook_is_not_about_is_refused_before_any_kernel(tmp_path, notebook, why):
+    """It was executed, and failed, or its page was withheld."""
+    subject = of_run(make_run(tmp_path / "workspace", statistics_only()))
+    with pytest.raises(NotThere) as caught:
+        order(subject, notebook=notebook)
+    assert why in caught.value.why
+    assert caught.value.do
+    made_up = statistics_only(simulation={"seed": 3})
+    simulated = of_run(make_run(tmp_path / "simulated", made_up))
+    assert order(simulated, notebook="privacy_utility").notebook == "privacy_utility"
+    trained = of_run(make_run(tmp_path / "trained"))
+    assert order(trained, notebook="engagement_training").notebook == "engagement_training"
 
 
 @pytest.mark.parametrize(("name", "value"), [("alpha", "2"), ("brand", "nosuch")])

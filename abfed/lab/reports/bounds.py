@@ -8,7 +8,8 @@ The comment begins with one of these, and goes on with a colon and its words for
 - `one of brands`: one of what the report's subject has of it; nothing where nothing is the default;
 - `a period`: `2026`, `2026-Q2` or `2026-05`; nothing where nothing is the default.
 
-A comment that begins otherwise only explains.
+A comment that begins otherwise only explains. What abfed itself hands over (a run, a plan) may be
+asked for more closely, by words of `WITH_MODEL` and `MADE_UP`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _BOUNDS = re.compile(
     r"|one of (?P<kind>[a-z]+)|(?P<period>a period))(?::|$)"
 )
 _SHOWN = 8  # names of brands
+WITH_MODEL = "whose plan has a model"
+MADE_UP = "whose primary question is simulated"
+"""The page is of made-up people: it is about a plan, not about a run of real ones."""
 
 
 class NotThere(InputError):
@@ -68,6 +72,25 @@ def check_bounds(
             f"{told[0].rstrip(':').removeprefix('each ')}",
             do="give numbers with commas between them" if told["each"] else "give such a number",
         )
+
+
+def check_fits(
+    name: str, comment: str, unfit: Mapping[str, tuple[str, str]], *, where: str
+) -> None:
+    """Whether what a report is about is what its notebook asks for.
+
+    Args:
+        name: the parameter by which it is handed over.
+        comment: what stands behind it in the notebook.
+        unfit: words of such comments that ask for what this isn't: why it isn't, and what to do.
+        where: the notebook, for messages.
+
+    Raises:
+        NotThere: it isn't.
+    """
+    for words, (why, do) in unfit.items():
+        if words in comment:
+            raise NotThere(f"{name} is to be {comment}", where=where, why=why, do=do)
 
 
 def _numbers(value: Any) -> list[float]:

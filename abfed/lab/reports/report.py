@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfed.lab.reports.bounds import check_fits
 from abfed.lab.reports.confinement import REASONS
 from abfed.lab.reports.manifest import (
     FORMAT,
@@ -153,6 +154,8 @@ def order(
     free = {name: one.default for name, one in declared.items() if name not in OURS} | given
     own = path.stem == subject.notebook
     ours = {one: subject.set_by_us[one] for one in needed if one in subject.set_by_us}
+    for one in ours:
+        check_fits(one, declared[one].help, subject.unfit, where=path.name)
     return Order(
         name=name or (subject.name if own else f"{subject.name}-{path.stem}"),
         subject=subject,

@@ -16,6 +16,7 @@ from abfed.lab.disclosure.counted import Counted
 from abfed.lab.disclosure.gate import Allowed
 from abfed.lab.disclosure.legible import settled
 from abfed.lab.paper.page import SYNTHETIC, plan_source, title
+from abfed.lab.reports.bounds import MADE_UP, WITH_MODEL
 from abfed.protocol.canonical import canonical_bytes, digest, sha256_hex
 from abfed.protocol.documents import read_document
 from abfed.protocol.errors import InputError, WorkspaceError
@@ -49,6 +50,7 @@ class Subject:
         files: small files for the kernel's own folder.
         choices: what a parameter can name one of, such as `brands`.
         counted: which names of its figures count people.
+        unfit: what a notebook may ask for and this isn't (`bounds.check_fits`).
     """
 
     name: str
@@ -64,6 +66,7 @@ class Subject:
     files: tuple[tuple[str, bytes], ...] = ()
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     counted: Counted = field(default_factory=Counted)
+    unfit: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def allowed(self) -> Allowed:
         """What its page may show.
@@ -181,7 +184,20 @@ def of_run(run: Finished) -> Subject:
         },
         choices={"brands": () if run.plan.noise_once else run.silos},
         counted=Counted.of([run.plan]),
+        unfit=_unfit(run.plan, simulated=simulated),
     )
+
+
+def _unfit(plan: Plan, *, simulated: bool) -> dict[str, tuple[str, str]]:
+    found = {}
+    if plan.model is None:
+        found[WITH_MODEL] = ("this one’s plan has none", "leave --notebook out for its read-out")
+    if not simulated:
+        found[MADE_UP] = (
+            "no made-up people on a real run’s page",
+            "name the plan’s file in its place",
+        )
+    return found
 
 
 def of_plan(plan: Plan, text: bytes, workspace: Path) -> Subject:
