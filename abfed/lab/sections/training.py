@@ -32,6 +32,7 @@ from abfed.lab.views.readings import (
 )
 from abfed.lab.views.units import NBSP, NOISES_PART, NONE, percent, plain, signed
 from abfed.learning.evaluation import area_under_curve
+from abfed.stats.decisions import holm
 from abfed.stats.effects import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ def who_gains(run: Run) -> str:
         rows, source=run.source, numeric=(1, 2, 3, 4), counts=(),
     )  # fmt: skip
     parts = [paragraph(gains_reading(frame)), shown]
+    if len(seen) > 1:
+        parts.append(
+            paragraph("Clear is what is clear after Holm’s correction over brands.", "soft")
+        )
     if 0 < len(seen) < len(frame):
         parts.append(paragraph(f"{NONE} where noise drowns a brand by itself.", "soft"))
     if len(seen) >= LEAST:
@@ -143,13 +148,17 @@ def who_gains(run: Run) -> str:
 
 
 def gains_reading(frame: pd.DataFrame) -> str:
-    """Where the gain is clear, where the loss is, and of how many brands nothing can be said."""
+    """Where the gain is clear, where the loss is, and of how many brands nothing can be said.
+
+    Clear after Holm's correction over brands: of twenty that gain nothing one would seem to.
+    """
     seen = frame[frame["gain"].notna()]
-    reach = SURE * seen["gain_se"]
-    better = seen[seen["gain"] > reach]["brand"].tolist()
-    worse = seen[seen["gain"] < -reach]["brand"].tolist()
     if seen.empty:
         return "Which brand gains can’t be told from noise at this ε."
+    by_chance = [math.erfc(abs(z) / math.sqrt(2)) for z in seen["gain"] / seen["gain_se"]]
+    clear = seen[[p <= DEFAULT_ALPHA for p in holm(by_chance)]]
+    better = clear[clear["gain"] > 0]["brand"].tolist()
+    worse = clear[clear["gain"] < 0]["brand"].tolist()
     if len(better) == len(frame) > 1:
         return "Every brand gains clearly."
     said = [f"A clear gain in {', '.join(better)}."] if better else []
