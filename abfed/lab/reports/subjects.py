@@ -30,6 +30,7 @@ PLAN_FILE = "plan.yaml"
 CANARIES = "canaries.txt"
 """In a workspace: texts, one a line, that were planted to be found where they must never be."""
 SHORTEST_WORD = 5  # characters of a host's or folder's name that isn't an everyday word
+"""A host's name of letters alone (`model`, `email`) is one too: pages may well say it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class Subject:
         Raises:
             WorkspaceError: the workspace's canaries can't be read.
         """
-        words = {str(Path.home()), socket.gethostname(), str(self.workspace.resolve())}
+        words = {str(Path.home()), str(self.workspace.resolve())}
+        if not (host := socket.gethostname()).isalpha():
+            words.add(host)
         words |= {str(one) for folder in self.read for one in (folder, folder.resolve())}
         words = {one for one in words if len(one) >= SHORTEST_WORD}
         never = tuple(sorted(words | _canaries(self.workspace)))
