@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     Attributes:
         lines: of the design matrix, `(rows, width)` float32.
-        labels: `(rows,)` float32.
+        labels: float32, `(rows,)`, or several a row; of nobody as many as of anybody.
         groups: whose the rows are, fewest rows first.
         laid: the same lines as the first layer takes them, where each recipient has one row.
         pairs: of each group's lines, if they are known.
@@ -139,7 +139,7 @@ class InMemory:
             gathered.append(block.of(places))
             pairs.append(None if block.pairs is None else Pairs(block.pairs, places))
         if not gathered:
-            return Batch(torch.empty(0, self._design.width), torch.empty(0), ())
+            return Batch(torch.empty(0, self._design.width), self._labels[:0], ())
         parts = [p[0] if len(p) == 1 else torch.cat(p) for p in zip(*gathered, strict=True)]
         lines, labels = parts[:2]
         if len(parts) == 3:

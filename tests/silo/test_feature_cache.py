@@ -71,7 +71,7 @@ def test_several_labels_come_back_as_they_were_and_unknown_ones_unknown(caches):
     labels[generator.random(labels.shape) < 0.1] = np.nan
     data = dataclasses.replace(data, design=design, labels=labels.astype(np.float32))
     kept = written(caches, data)
-    drawn = [np.flatnonzero(generator.random(300) < share) for share in (0.1, 0.5, 1.0)]
+    drawn = [np.flatnonzero(generator.random(300) < share) for share in (0.0, 0.1, 0.5, 1.0)]
     for ours, theirs in zip(kept.batches(drawn), InMemory(data).batches(drawn), strict=True):
         assert ours.groups == theirs.groups
         np.testing.assert_array_equal(ours.lines, theirs.lines)

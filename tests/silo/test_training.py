@@ -39,6 +39,15 @@ class NoNoise(UnsafeSeededNoise):
         return np.zeros(count)
 
 
+class NobodyDrawn(NoNoise):
+    """Every batch is empty."""
+
+    __slots__ = ()
+
+    def poisson_batch(self, population: int, rate: float) -> Any:
+        return np.zeros(0, dtype=np.int64)
+
+
 class Asked(NoNoise):
     """Remembers what integer noise was asked for."""
 
@@ -59,6 +68,12 @@ def learning_plan(*hidden: int, **training: Any) -> Plan:
         },
     }
     return Plan.from_values(values)
+
+
+def with_model(**changes: Any) -> Plan:
+    """The plan with a model that has more to tell."""
+    values = learning_plan(3).model_dump(mode="json")
+    return Plan.from_values(values | {"model": values["model"] | changes})
 
 
 def permit_for(plan: Plan, step: str = "train-0001", **changes: Any) -> Permit:
@@ -231,15 +246,30 @@ def test_how_the_store_parts_its_tables_changes_nothing():
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("tables", [0, 1])
-def test_an_empty_silo_answers_like_any_other(tables):
+@pytest.mark.parametrize("model", [{}, {"also": ["opened"], "revenue": {"high": 9.0}}])
+def test_an_empty_silo_answers_like_any_other(tables, model):
     """That there is nobody is a figure, too: it must not show as a failure."""
-    plan = learning_plan()
+    plan = with_model(**model)
     for step, compute in (("train-0001", compute_training), ("evaluate", compute_evaluation)):
         permit = permit_for(plan, step, expected_recipients=1.0)
         ready = prepare(permit, [made.table([])] * tables)
         computed = compute(permit, ready)
         assert shapes_of(computed.arrays) == release_shapes(plan, step)
         assert computed.arrays["histogram"].any()
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("sends_each", [1, 2])
+def test_a_batch_of_nobody_is_a_step_of_noise_with_several_labels_too(sends_each):
+    """Whether anybody was drawn is a figure, too: a refusal must not tell it."""
+    plan = with_model(also=["opened"], learner="x")
+    permit = permit_for(plan, noise=NobodyDrawn(1))
+    rows = [made.send(person, day) | {"clicked": True} for person in range(9)
+            for day in range(sends_each)]  # fmt: skip
+    ready = prepared(permit, sorted(rows, key=lambda row: row["recipient"]))
+    assert ready.training.recipients
+    computed = compute_training(permit, ready)
+    assert shapes_of(computed.arrays) == release_shapes(plan, permit.step)
 
 
 @pytest.mark.privacy
