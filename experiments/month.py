@@ -35,11 +35,11 @@ from abfed.lab.incidents.responding import (
     verify_evidence,
     write_evidence,
 )
-from abfed.lab.intake import shipped
 from abfed.lab.models import approve
 from abfed.lab.reports.report import write_report
 from abfed.lab.reports.sharing import make_reader_key, pin_reader, share_report
 from abfed.lab.reports.subjects import find_subject
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.security.posture import Posture, assess, keep
 from abfed.lab.upkeep.backups import back_up
 from abfed.lab.upkeep.doctor import CheckUp, check_lab, check_up

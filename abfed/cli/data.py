@@ -99,7 +99,8 @@ def fetch(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a public data set, checked; Hillstrom's is split into four brands."""
-    from abfed.lab.intake import found_and_ingest, shipped
+    from abfed.lab.intake import found_and_ingest
+    from abfed.lab.samples.shipped import shipped
     from abfed.lab.samples.sources import HILLSTROM_SILOS, fetch_hillstrom
     from abfed.lab.workspace import Workspace
 

@@ -21,8 +21,9 @@ def demo(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     A second time nothing is charged again: the run is found, and reported from.
     """
     from abfed.cli.run import progress_bar, show_run, summary
-    from abfed.lab.intake import found_and_ingest, shipped
+    from abfed.lab.intake import found_and_ingest
     from abfed.lab.reports.report import write_report
+    from abfed.lab.samples.shipped import shipped
     from abfed.lab.samples.synth import write_brands
     from abfed.lab.workspace import FILE, Workspace
 

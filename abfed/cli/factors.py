@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,10 @@ def password(
     workspace: WorkspaceOption,
     site: SiteOption = "coordinator",
     password_file: PasswordOption = None,
-    new_password_file: PasswordOption = None,
+    new_password_file: Annotated[
+        Path | None,
+        typer.Option(help="A private file with the new password; asked for where left out."),
+    ] = None,
     code: CodeOption = "",
     as_json: JsonOption = False,
 ) -> None:

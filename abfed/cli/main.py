@@ -14,8 +14,8 @@ import typer
 
 from abfed import __version__
 from abfed.cli.ondemand import Command, OnDemand
-from abfed.cli.output import INTERRUPTED, defect, fail, interrupted, misused, say, say_json
-from abfed.cli.settings import JsonOption, WorkspaceOption, over, typed, workspace_in
+from abfed.cli.output import INTERRUPTED, defect, fail, interrupted, misused, say
+from abfed.cli.settings import over, workspace_in
 from abfed.protocol.errors import AbfedError
 
 COMMANDS = {
@@ -86,8 +86,11 @@ COMMANDS = {
         "provision", "Found a federation of brands that don't trust each other, and join one."
     ),
     "federation": Command("federation", "Run a federation and look after it."),
+    "init": Command(
+        "init", "Make a workspace: a coordinator, and room for silos, runs and reports."
+    ),
 }
-"""Every command but `init`: the module of `abfed.cli` that holds it, and its help in a line."""
+"""Every command: the module of `abfed.cli` that holds it, and its help in a line."""
 
 
 class Commands(OnDemand):
@@ -120,33 +123,6 @@ def root(
     ] = False,
 ) -> None:
     """Federated, differentially private A/B testing for marketing e-mail."""
-
-
-@app.command()
-def init(
-    workspace: WorkspaceOption,
-    development: Annotated[
-        bool,
-        typer.Option(
-            "--development-person/--no-development-person",
-            help="Make up a person to try abfed out with.",
-        ),
-    ] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a workspace: a coordinator, and room for silos, runs and reports."""
-    from abfed.lab.workspace import Workspace
-
-    made = Workspace.create(workspace, development=development)
-    if as_json:
-        say_json({"workspace": made.path, "coordinator": made.keys.key_id})
-        return
-    say(f"Workspace {made.path} is ready. Its coordinator's key is {made.keys.key_id}.")
-    if development:
-        say("A development person is enrolled; their secrets lie in its lab folder.")
-        say(f"Sign in as them: {typed('login --development', workspace)}")
-    say(f"Next: {typed('data synth --ingest', workspace)}")
-    say(f"or your own brand: {typed('silo create NAME --mapping FILE', workspace)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -122,6 +122,9 @@ def fail(error: AbfedError, *, as_json: bool) -> int:
 def misused(error: click.ClickException, *, as_json: bool) -> int:
     """Print what was wrong with the command itself."""
     what = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # the help is no sentence, or shown
+        complain(f"{what}\n\nbad-command: no command is named".lstrip())
+        return error.exit_code
     if as_json:
         said = {"error": "bad-command", "what": what, "where": "", "why": ""}
         say_json(said | {"do": "see --help", "exit_code": error.exit_code})

@@ -27,6 +27,7 @@ SiloArgument = Annotated[str, typer.Argument(help="The brand.")]
 WhoArgument = Annotated[
     str, typer.Argument(help="The person, as in the brand's exports; left out with --file.")
 ]
+OneArgument = Annotated[str, typer.Argument(help="The person, as in the brand's exports.")]
 FileOption = Annotated[
     Path | None, typer.Option("--file", help="One identifier a line; parts of one apart by a tab.")
 ]
@@ -45,7 +46,7 @@ IntoOption = Annotated[
 @app.command()
 def export(
     silo: SiloArgument,
-    who: WhoArgument,
+    who: OneArgument,
     into: Annotated[Path, typer.Argument(help="Folder for data.json and data.html.")],
     workspace: WorkspaceOption,
     law: LawOption = "gdpr",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from abfed.lab.workspace import Workspace
-from abfed.protocol.errors import WorkspaceError
 from abfed.silo.ingest import IngestReport, ingest
 from abfed.silo.intakes import on_record
 from abfed.silo.mapping import ExportMapping
@@ -60,19 +59,3 @@ def found_and_ingest(
             synthetic=synthetic,
         )
     return ingest_export(workspace, silo, export, mapping)
-
-
-def shipped(relative: str) -> Path:
-    """A file that comes with abfed's source, such as an example plan.
-
-    Raises:
-        WorkspaceError: this installation came without it.
-    """
-    path = Path(__file__).resolve().parents[2] / relative
-    if not path.is_file():
-        raise WorkspaceError(
-            f"{relative} did not come with this installation",
-            where=str(path),
-            do="run from a clone of abfed's source",
-        )
-    return path

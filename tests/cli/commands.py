@@ -204,7 +204,6 @@ FREE: dict[str, str] = {
 
 def all_commands() -> Iterator[str]:
     """Every command by what is typed for it."""
-    yield "init"
     for name, one in entry.COMMANDS.items():
         command = load(name, one)
         yield from _below(name, command)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from abfed.cli.main import main
-from abfed.lab.intake import shipped
+from abfed.lab.samples.shipped import shipped
 from abfed.protocol.plan import Plan
 
 PLAN = str(shipped("experiments/spring-waves.yaml"))

@@ -1,7 +1,10 @@
 """Commands are imported when they are asked for, and the table says what they say themselves."""
 
+import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import click
 import pytest
@@ -28,7 +31,7 @@ def test_help_lists_every_command_and_imports_none(capsys):
         " file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"\n  {name} " in done.stdout for name in [*entry.COMMANDS, "init"])
+    assert all(f"\n  {name} " in done.stdout for name in entry.COMMANDS)
     allowed = {"main", "ondemand", "output", "settings"}
     assert done.stderr == f"{sorted(f'abfed.cli.{one}' for one in allowed)}\n\n"
 
@@ -36,6 +39,27 @@ def test_help_lists_every_command_and_imports_none(capsys):
 def test_a_command_that_is_not_there_names_the_nearest(capsys):
     assert entry.main(["reprot"]) == 2
     assert "Did you mean 'report'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [[], ["data"]])
+def test_no_command_is_told_once_and_in_words(given, capsys):
+    assert entry.main(given) == 2
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("Usage: ") == 1
+    assert told.err.endswith("bad-command: no command is named\n")
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_the_help_of_a_verb_names_options_that_it_has_and_no_markup(name):
+    for typed, verb in _commands(load(name, entry.COMMANDS[name]), name):
+        options = {option for one in verb.params for option in one.opts}
+        for one in verb.params:
+            named = set(re.findall(r"(?<![\w`-])--[a-z-]+", getattr(one, "help", None) or ""))
+            assert named <= options, f"abfed {typed}: {one.name}"
+        shown = StringIO()
+        with redirect_stdout(shown):
+            verb.main(["--help"], standalone_mode=False)
+        assert "\\[" not in shown.getvalue(), typed
 
 
 @pytest.mark.parametrize("verb", [[], ["make"]])
@@ -47,13 +71,19 @@ def test_a_report_may_be_asked_for_without_a_verb(verb):
     assert [*context._protected_args, *rest][:4] == ["make", "spring", "-p", "alpha=0.1"]
 
 
-def _verbs(command, name):
+def _commands(command, name):
     """Every command below one, by how it is typed."""
     inner = getattr(command, "commands", {})
     if not inner:
-        yield name, {option for one in command.params for option in one.opts}
+        yield name, command
     for verb, one in inner.items():
-        yield from _verbs(one, f"{name} {verb}")
+        yield from _commands(one, f"{name} {verb}")
+
+
+def _verbs(command, name):
+    """The options of every command below one."""
+    for typed, verb in _commands(command, name):
+        yield typed, {option for one in verb.params for option in one.opts}
 
 
 def test_a_hint_names_the_workspace_where_the_command_takes_one(monkeypatch):

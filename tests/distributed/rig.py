@@ -18,8 +18,8 @@ import yaml
 
 from abfed.coordinator.programs import free_port
 from abfed.lab.coordination import pin_silo
-from abfed.lab.intake import shipped
 from abfed.lab.provisioning import found_federation, join, provisioner
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.samples.synth import write_brands
 from abfed.lab.workspace import Workspace
 from abfed.silo.ingest import ingest

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab.intake import found_and_ingest, shipped
+from abfed.lab.intake import found_and_ingest
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.samples.synth import write_brands
 from abfed.lab.upkeep.auditing import figures
 from abfed.lab.workspace import Workspace

@@ -5,8 +5,9 @@ import csv
 import pytest
 import yaml
 
-from abfed.lab.intake import found_and_ingest, shipped
+from abfed.lab.intake import found_and_ingest
 from abfed.lab.samples.mock import outcomes, write_mock
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import InputError
 from abfed.protocol.plan import Plan

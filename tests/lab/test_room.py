@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from abfed.lab.designing import draw_curves, write_split
-from abfed.lab.intake import shipped
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.upkeep.auditing import export, write_anchors
 from abfed.lab.upkeep.reviewing import write_template
 from abfed.lab.upkeep.supply import write_bill

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from abfed.lab.disclosure.left_out import LEFT_OUT
-from abfed.lab.intake import shipped
 from abfed.lab.reports.forking import Forked
 from abfed.lab.reports.kernels import Spawned
 from abfed.lab.reports.manifest import read_manifest
@@ -16,6 +15,7 @@ from abfed.lab.reports.report import make_report, order, write_report
 from abfed.lab.reports.subjects import of_plan, of_run, of_runs
 from abfed.lab.reports.verifying import verify_report
 from abfed.lab.reports.warming import CAN_FORK, warm
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.sections import portfolio
 from abfed.lab.sections.utility import Grid, simulate
 from abfed.lab.workspace import Workspace

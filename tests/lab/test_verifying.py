@@ -6,10 +6,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from abfed.cli.main import main
-from abfed.lab.intake import shipped
 from abfed.lab.reports.report import _footer, order, write_report
 from abfed.lab.reports.subjects import of_plan
 from abfed.lab.reports.verifying import _lines, find_manifest, verify_report
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.workspace import Workspace
 from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.plan import Plan

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab.intake import shipped
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.samples.synth import write_brands
 from abfed.silo.service import SiloService
 

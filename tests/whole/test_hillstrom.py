@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from abfed.cli.main import main
-from abfed.lab.intake import shipped
+from abfed.lab.samples.shipped import shipped
 from abfed.lab.workspace import Workspace
 
 FILE = Path(

@@ -22,9 +22,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import abfed
 from abfed.lab.disclosure.shapes import secret_name, secret_shape
 from abfed.lab.reports.bounds import check_bounds
+from abfed.lab.samples.shipped import shipped_folders
 from abfed.protocol.documents import is_file
 from abfed.protocol.errors import InputError
 
@@ -60,9 +60,8 @@ class Parameter(NamedTuple):
 
 
 def notebook_folders() -> tuple[Path, ...]:
-    """Where notebooks lie: beside the package in a checkout, or inside it where it's installed."""
-    package = Path(abfed.__file__).parent
-    return package.parent / "notebooks", package / "notebooks"
+    """Where notebooks lie: beside the package in a clone, or where a wheel put them."""
+    return tuple(folder / "notebooks" for folder in shipped_folders())
 
 
 def known_notebooks() -> dict[str, Path]:
