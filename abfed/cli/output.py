@@ -111,11 +111,7 @@ def fail(error: AbfedError, *, as_json: bool) -> int:
     if as_json:
         say_json(error.as_dict() | {"exit_code": error.exit_code})
         return error.exit_code
-    place = f"{error.where}: " if error.where else ""
-    lines = [f"{error.kind}: {place}{error.what}"]
-    lines += [f"  why: {error.why}"] if error.why else []
-    lines += [f"  do:  {error.do}"] if error.do else []
-    complain("\n".join(lines))
+    complain("\n".join(error.in_lines()))
     return error.exit_code
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from abfed.coordinator.beside import TIMINGS, read_beside
 from abfed.coordinator.inbox import Accepted, Inbox, expected_shapes
-from abfed.lab.finished import PINNED, Finished, open_finished
+from abfed.lab.finished import PINNED, SIGNATURE, Finished, open_finished
 from abfed.lab.together import counted, pooled
 from abfed.lab.views.cards import Releases
 from abfed.lab.views.frames import in_parts, marked
@@ -31,7 +31,7 @@ from abfed.learning.evaluation import (
     pool,
 )
 from abfed.privacy.charges import plan_epsilon
-from abfed.protocol.errors import IntegrityError
+from abfed.protocol.errors import IntegrityError, WorkspaceError
 from abfed.protocol.plan import Plan
 from abfed.site.files import read_private
 from abfed.stats.between import differences
@@ -323,6 +323,11 @@ def is_scored(step: str) -> bool:
 def _pinned_key(folder: Path) -> bytes:
     """The public key beside the runs of a workspace."""
     file = folder.resolve().parent / PINNED
+    if not (file.exists() or (folder / SIGNATURE).exists()):
+        raise WorkspaceError(
+            "it isn't the folder of a run", where=str(folder),
+            do="name one below a workspace's runs/, or type `abfed report RUN`",
+        )  # fmt: skip
     try:
         return bytes.fromhex(read_private(file).decode())
     except ValueError as cause:

@@ -40,6 +40,17 @@ class AbfedError(Exception):
             parts.append(f"→ {self.do}")
         return " ".join(parts)
 
+    def in_lines(self) -> list[str]:
+        """What happened, why, and what to do, for somebody at a terminal."""
+        place = f"{self.where}: " if self.where else ""
+        why = [f"  why: {self.why}"] if self.why else []
+        do = [f"  do:  {self.do}"] if self.do else []
+        return [f"{self.kind}: {place}{self.what}", *why, *do]
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows for it: pages of frames help nobody, and could hold a row."""
+        return self.in_lines()
+
     def as_dict(self) -> dict[str, str]:
         """The parts by name, for `--json`."""
         return {
@@ -106,6 +117,17 @@ class Refused(AbfedError):
         super().__init__(what, where=where, why=why, do=do)
         self.code = code
         self.about = about
+
+    def in_lines(self) -> list[str]:
+        """What happened, why, and what to do, for somebody at a terminal."""
+        place = f"{self.where}: " if self.where else ""
+        why = [f"  why: {self.why}"] if self.why else []
+        do = [f"  do:  {self.do}"] if self.do else []
+        return [f"{self.kind}: {place}{self.what}", *why, *do]
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows for it: pages of frames help nobody, and could hold a row."""
+        return self.in_lines()
 
     def as_dict(self) -> dict[str, str]:
         """The parts by name, with the rule's code."""

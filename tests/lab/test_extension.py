@@ -5,9 +5,10 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import abfed
+from abfed.lab.reports.notebooks import known_notebooks, read_notebook
 from abfed.lab.views.cards import model_card, plan_card, release_card, shape_of
 from abfed.lab.views.extension import error_card
-from abfed.protocol.errors import PlanError
+from abfed.protocol.errors import AbfedError, PlanError
 from abfed.protocol.plan import Plan
 from tests.lab.example import example_values, make_run
 
@@ -166,3 +167,18 @@ def test_the_tutorials_plan_is_one():
     text = cells["plan"].partition("\n")[2]
     values = parse_yaml(text.encode(), where="the tutorial", error=PlanError)
     assert Plan.from_values(values).report.title == "Which subject line gets more clicks?"
+
+
+@pytest.mark.parametrize("name", sorted(known_notebooks()))
+def test_a_notebook_opened_by_hand_says_what_it_wants_in_three_lines(name, capsys):
+    """In JupyterLab, without the extension: nothing is set, and all cells are run."""
+    shell = InteractiveShell()
+    cells = [one.source for one in read_notebook(known_notebooks()[name]).cells
+             if one.cell_type == "code"]  # fmt: skip
+    done = [shell.run_cell(one) for one in cells[:2]]
+    assert done[0].success
+    assert isinstance(done[1].error_in_exec, AbfedError)
+    told = capsys.readouterr().out.strip()
+    assert "Traceback" not in told
+    assert len(told.splitlines()) <= 3
+    assert "  do:  " in told

@@ -56,7 +56,10 @@ def open_runs(folder: Path, period: str = "") -> list[Run]:
         raise InputError(f"{period!r} is no period", do="write 2026, 2026-Q2 or 2026-05")
     found = [Run.open(one.parent) for one in sorted(folder.glob("*/manifest.sig"))]
     if not found:
-        raise InputError("there is no complete run in it", where=folder.name)
+        raise InputError(
+            "there is no complete run in it", where=str(folder),
+            do="name a workspace's runs/, or type `abfed report all --notebook portfolio`",
+        )  # fmt: skip
     return without_earlier_waves(run for run in found if within(run.made_at, period))
 
 

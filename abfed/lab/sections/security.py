@@ -12,6 +12,7 @@ from typing import Any
 
 from abfed.lab.paper.page import SOURCE_HEX, opening, paragraph, pill, roomy, section, table
 from abfed.protocol.canonical import canonical_bytes, sha256_hex
+from abfed.protocol.errors import InputError
 
 WORDS = {"holds": ("holds", "yes"), "look": ("look at it", "open"), "red": ("NOT SO", "no")}
 _TICKED = re.compile("`([^`]+)`")
@@ -21,8 +22,19 @@ FEW = 3
 
 
 def open_review(path: Path) -> dict[str, Any]:
-    """A review's values; its signature was checked before they were handed over."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """A review's values; its signature was checked before they were handed over.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise InputError(
+            "it isn't a review's values", where=str(path),
+            why="`abfed review` keeps what it found sealed; only a report is handed it",
+            do="type `abfed review`, then `abfed report security`",
+        ) from cause  # fmt: skip
     return values
 
 
