@@ -155,11 +155,11 @@ def test_a_superlink_that_is_away_between_steps_is_waited_for_as_long_as_a_step_
     """Nodes are listed before a step's messages are made: nothing else would bear with it there."""
     grid.list_outages = [httpx.ConnectTimeout("stopped"), httpx.ReadTimeout("stopped")]
     assert not carry(federation, grid).missing_now
-    grid.list_outages = [httpx.ConnectTimeout("stopped")] * 1000
+    grid.list_outages = [httpx.ConnectTimeout("stopped")] * 100_000
     started = time.monotonic()
     with pytest.raises(RunFailed, match="SuperLink does not answer") as failed:
         carry(federation, grid, step_seconds=1)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert "--resume" in failed.value.do
 
 
@@ -197,7 +197,7 @@ def test_a_node_that_never_comes_is_given_up_after_its_silent_seconds(federation
     grid.absences["borealis"] = 1_000_000
     started = time.monotonic()
     outcome = carry(federation, grid, minimum=1, retries=0, silent_seconds=1)
-    assert 1 <= time.monotonic() - started < 20
+    assert 1 <= time.monotonic() - started < 60
     assert outcome.missing_now["borealis"] == ("absent", "not connected")
 
 
@@ -236,7 +236,7 @@ def test_a_step_ends_when_its_time_is_over(federation, grid):
     grid.lost.add("aurora")
     started = time.monotonic()
     outcome = carry(federation, grid, minimum=1, step_seconds=1)
-    assert 1 <= time.monotonic() - started < 10
+    assert 1 <= time.monotonic() - started < 60
     assert outcome.missing_now["aurora"].why == "no answer in time"
 
 

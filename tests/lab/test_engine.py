@@ -91,7 +91,7 @@ class Ended(BaseException):
     """What isn't Ctrl-C and ends the waiting all the same, as a time limit does."""
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Ended])
 def test_whatever_ends_the_waiting_ends_the_report_also_while_its_thread_starts(
     error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,7 +101,7 @@ def test_whatever_ends_the_waiting_ends_the_report_also_while_its_thread_starts(
     async def carried_out(progress: Any, *_: Any) -> Executed:
         begun.set()
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(20)
+            await asyncio.sleep(100)
         return Executed(progress.nb, Failure(0, "interrupted", "by a signal"))
 
     start = threading.Thread.start
@@ -109,7 +109,7 @@ def test_whatever_ends_the_waiting_ends_the_report_also_while_its_thread_starts(
     def interrupted(thread: threading.Thread) -> None:
         start(thread)
         if thread.name.startswith("abfed-report"):
-            assert begun.wait(20)
+            assert begun.wait(60)
             raise error
 
     monkeypatch.setattr(engine, "carried_out", carried_out)
@@ -119,7 +119,7 @@ def test_whatever_ends_the_waiting_ends_the_report_also_while_its_thread_starts(
     with pytest.raises(error):
         execute(kernels)
     assert kernels.closed
-    assert time.monotonic() - at < 15
+    assert time.monotonic() - at < 90
 
 
 def test_an_interrupt_before_it_begins_counts_too() -> None:

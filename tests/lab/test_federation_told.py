@@ -62,7 +62,7 @@ def test_what_hangs_is_told_in_seconds_by_its_process_and_with_a_code_of_its_own
     monkeypatch.setattr(operations, "LOOK_SECONDS", 0.3)
     started = time.monotonic()
     assert main(["federation", "status", "-w", str(mute)]) == 5
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     told = capsys.readouterr()
     assert "SuperLink silent" in told.out
     for name in ("superlink", "proxy"):
@@ -76,13 +76,13 @@ def test_what_hangs_is_told_in_seconds_by_its_process_and_with_a_code_of_its_own
 
 def test_health_waits_for_nothing_that_hangs(mute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "HEALTH_SECONDS", 0.2)
-    monkeypatch.setattr(operations, "LOOK_SECONDS", 10.0)
+    monkeypatch.setattr(operations, "LOOK_SECONDS", 100.0)
     metrics = Metrics()
     health = operations._Health(House(mute / FOLDER), metrics)
     started = time.monotonic()
     assert health.lacks() == [f"{name} (no answer for 0.2 s)" for name in ("superlink", "proxy")]
     health.collect()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     for name in ("superlink", "proxy"):
         labels = {"state": f"{name}-answers"}
         assert metrics.registry.get_sample_value("abfed_state", labels) == 0
