@@ -30,7 +30,7 @@ def _said(capsys: Capture, *arguments: str) -> tuple[int, dict[str, object]]:
 
 @pytest.mark.parametrize("what", ["/dev/zero", "/etc", "/nowhere/at/all"])
 @pytest.mark.parametrize("command", ["plan check", "run", "report", "ledger preview"])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_what_is_no_plan_ends_with_2(
     tmp_path: Path, capsys: Capture, command: str, what: str
 ) -> None:

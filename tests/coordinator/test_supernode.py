@@ -112,7 +112,7 @@ def test_a_reply_that_is_owed_is_sent_although_nobody_asks(node, reply):
     assert not supernode.owes(factory.state())
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_reply_whose_executor_was_killed_halfway_is_let_go_of(node, reply, monkeypatch):
     factory, sent = node
     monkeypatch.setattr(supernode, "WHOLE_WITHIN", 0.5)
@@ -122,7 +122,7 @@ def test_a_reply_whose_executor_was_killed_halfway_is_let_go_of(node, reply, mon
     assert not factory.state().get_messages_legacy()
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_reply_that_comes_slowly_is_sent_whole(node, reply):
     factory, sent = node
     owed(factory, reply, content=b"")
@@ -134,7 +134,7 @@ def test_a_reply_that_comes_slowly_is_sent_whole(node, reply):
     assert sent == ["asked"]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_question_that_its_executor_never_fetched_is_answered_with_an_error(node, reply):
     """The loop waited for its reply until the step was over, and nothing reached this silo."""
     state = node[0].state()
@@ -158,7 +158,7 @@ def test_a_question_that_its_executor_never_fetched_is_answered_with_an_error(no
     assert len(sent) == 1
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_reply_is_waited_for_when_the_node_itself_was_paused(node, reply, monkeypatch):
     """SIGSTOP in between: its executor had handed all over, and nobody had looked yet."""
     factory, sent = node

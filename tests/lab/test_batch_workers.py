@@ -96,7 +96,7 @@ def results(place: Path, monkeypatch: pytest.MonkeyPatch, workers: list[Worker])
     return [result.get("error", "made") for _, result in found]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("worker", [unread, unanswered, half_answered])
 def test_a_worker_that_dies_takes_one_report_and_the_batch_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker
@@ -107,14 +107,14 @@ def test_a_worker_that_dies_takes_one_report_and_the_batch_goes_on(
     assert results(place, monkeypatch, [worker, good]) == [died, "made", "made"]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_where_no_worker_can_be_had_the_batch_ends_all_the_same(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert results(place, monkeypatch, []) == ["its worker died"] * 3
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_who_ends_a_batch_ends_the_workers_that_were_spawned(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +130,7 @@ def test_who_ends_a_batch_ends_the_workers_that_were_spawned(
     while (worker := feeder._worker) is None:
         time.sleep(0.01)
     feeder.end()
-    feeder.join(10)
+    feeder.join(40)
     assert not feeder.is_alive()
     assert worker._process is not None
     assert worker._process.returncode is not None  # waited for: nothing is left of it
@@ -149,7 +149,7 @@ def test_why_a_report_failed_is_told_without_a_path(place: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_warm_process_outlives_those_who_ask_it(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,6 @@ def test_an_error_of_the_kernels_is_raised_where_the_report_was_asked(tmp_path: 
             execute(Kernels(tmp_path, error))
 
 
-@pytest.mark.timeout(60)
 def test_who_interrupts_waits_for_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +73,7 @@ def test_who_interrupts_waits_for_no_report(
         raise AssertionError
 
     def interrupt() -> None:
-        begun.wait(20)
+        begun.wait(60)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     monkeypatch.setattr(engine, "carried_out", carried_out)
