@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
-from abfed.protocol.errors import InputError, IntegrityError
+from abfed.protocol.errors import InputError, IntegrityError, UntrustedKey
 
 Kind = Literal[
     "request",
@@ -158,7 +158,7 @@ def open_envelope(
         raise IntegrityError(f"the envelope does not hold a {kind or 'known kind'}", where=where)
     public_key = trusted.get(name) if isinstance(name, str) else None
     if public_key is None:
-        raise IntegrityError(
+        raise UntrustedKey(
             "signed by a key that is not trusted here",
             where=where,
             do="compare fingerprints with the other site and pin its key",

@@ -1,6 +1,7 @@
 """`abfed report verify`: identical, or what differs and why."""
 
 import json
+import shutil
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
@@ -78,6 +79,18 @@ def test_a_changed_manifest_is_no_manifest(made):
             verify_report(workspace, run.name)
     finally:
         manifest.write_bytes(whole)
+
+
+def test_who_has_another_workspaces_report_is_told_where_it_verifies(made, tmp_path):
+    """And not to pin a key, as for what another site sent: nothing pins one for reports."""
+    workspace, run, _ = made
+    other = Workspace.create(tmp_path / "other", development=False)
+    (other.reports_folder).mkdir(exist_ok=True)
+    for file in workspace.reports_folder.glob(f"{run.name}.*"):
+        shutil.copy(file, other.reports_folder)
+    with pytest.raises(IntegrityError, match="another workspace's key signed it") as refused:
+        verify_report(other, run.name)
+    assert "the workspace that made it" in refused.value.do
 
 
 def test_another_reports_manifest_is_not_taken_for_this_ones(made):
