@@ -120,7 +120,13 @@ def share_report(
     now = workspace.clock()
     for name in names:  # 2, all of them before the first is sealed
         person = workspace.people.person(name)
-        _require_role(name, () if person.stopped_at else person.roles(now), audience)
+        if person.stopped_at:
+            raise Refused(
+                f"{name} was stopped at this site and gets no report", code="audience",
+                why="who is stopped or has left keeps no right, whatever roles they had",
+                do=f"see `abfed access stopped`; `abfed access restore {name}` lets them back",
+            )  # fmt: skip
+        _require_role(name, person.roles(now), audience)
         if name not in pinned:
             raise WorkspaceError(
                 f"no key is pinned for {name!r}", where=READERS,
