@@ -154,6 +154,12 @@ def _without(members: dict[str, bytes], name: str) -> dict[str, bytes]:
     return {each: data for each, data in members.items() if each != name}
 
 
+def numbered(told: str) -> str:
+    """What an incident is called in the words that opened it: it bears the year it began in."""
+    (number,) = set(re.findall(r"\binc-\d{4}-001\b", told))
+    return str(number)
+
+
 def test_an_incident_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     desk = Desk(tmp_path, capsys)
     desk.add("eve", "analyst")
@@ -162,24 +168,25 @@ def test_an_incident_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "nobody is signed in" in refused
     desk.login("sam")
     told = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(told)
     assert "72.0 h left of 72 h" in told or "71.9" in told
     assert "Stop the person at every site" in told
-    assert "on disk after" in desk.says("incident", "contain", "inc-2026-001", "person", "eve")
+    assert "on disk after" in desk.says("incident", "contain", number, "person", "eve")
     plan = "b" * 64
-    desk.says("incident", "contain", "inc-2026-001", "plan", plan)
-    desk.says("incident", "note", "inc-2026-001", "seen in tram 12")
-    shown = json.loads(desk.says("incident", "show", "inc-2026-001", "--json"))
+    desk.says("incident", "contain", number, "plan", plan)
+    desk.says("incident", "note", number, "seen in tram 12")
+    shown = json.loads(desk.says("incident", "show", number, "--json"))
     assert [one["kind"] for one in shown["frozen"]] == ["plan", "person"]
-    assert "no incident" in desk.refused("incident", "note", "inc-2026-002", "nothing")
-    assert "can't be frozen" in desk.refused("incident", "contain", "inc-2026-001", "cat", "tom")
+    assert "no incident" in desk.refused("incident", "note", number[:-1] + "2", "nothing")
+    assert "can't be frozen" in desk.refused("incident", "contain", number, "cat", "tom")
     path = tmp_path / "evidence.zip"
-    digest = json.loads(desk.says("incident", "evidence", "inc-2026-001", str(path), "--json"))
+    digest = json.loads(desk.says("incident", "evidence", number, str(path), "--json"))
     code, checked = desk.types_bare("incident", "verify", str(path), "--key", digest["key"])
     assert code == 0
     assert "is whole" in checked
-    desk.says("incident", "lift", "inc-2026-001", "plan", plan)
-    desk.says("incident", "told", "inc-2026-001", "nobody had to be: the disk is encrypted")
-    closed = desk.says("incident", "close", "inc-2026-001", "found again")
+    desk.says("incident", "lift", number, "plan", plan)
+    desk.says("incident", "told", number, "nobody had to be: the disk is encrypted")
+    closed = desk.says("incident", "close", number, "found again")
     assert "Still frozen" in closed
     assert "  person eve@coordinator at coordinator\n" in closed
     assert plan not in closed
@@ -219,26 +226,28 @@ def test_a_vendor_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_person_means_the_same_one_at_every_site(desk: Desk) -> None:
     desk.add("eve", "analyst")
-    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    opened = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(opened)
     sites = ["--at", "coordinator", "--at", "aurora"]
-    told = desk.says("incident", "contain", "inc-2026-001", "person", "eve", *sites)
+    told = desk.says("incident", "contain", number, "person", "eve", *sites)
     assert told.count("person eve@coordinator is frozen at") == 2
     frozen = json.loads(desk.says("incident", "show", "-s", "aurora", "--json"))["frozen"]
     assert [one["name"] for one in frozen] == ["eve@coordinator"]
     assert "nobody called 'evil'" in desk.refused(
-        "incident", "contain", "inc-2026-001", "person", "evil", *sites
+        "incident", "contain", number, "person", "evil", *sites
     )
     assert "no vendor 'nobody'" in desk.types(
-        "incident", "contain", "inc-2026-001", "vendor", "nobody"
+        "incident", "contain", number, "vendor", "nobody"
     )[1]  # fmt: skip
 
 
 def test_a_site_that_fails_keeps_no_other_from_freezing(desk: Desk) -> None:
     desk.add("eve", "analyst")
-    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
-    desk.says("incident", "contain", "inc-2026-001", "silo", "aurora", "--at", "coordinator")
+    opened = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(opened)
+    desk.says("incident", "contain", number, "silo", "aurora", "--at", "coordinator")
     code, told = desk.types(
-        "incident", "contain", "inc-2026-001", "silo", "aurora",
+        "incident", "contain", number, "silo", "aurora",
         "--at", "coordinator", "--at", "aurora",
     )  # fmt: skip
     assert code == 1
@@ -253,8 +262,9 @@ def test_a_site_where_somebody_else_acts_keeps_no_other_from_freezing(desk: Desk
         desk.add(name, role)
     desk.add("max", "silo-admin", "aurora")
     desk.login("sam")
-    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
-    words = ["incident", "contain", "inc-2026-001", "person", "eve", "--at", "aurora"]
+    opened = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(opened)
+    words = ["incident", "contain", number, "person", "eve", "--at", "aurora"]
     assert "signed in" in desk.refused(*words), "nobody may there, and it was asked nowhere else"
     code, told = desk.types(*words, "--at", "coordinator")
     assert code == 1
@@ -266,16 +276,17 @@ def test_a_site_where_somebody_else_acts_keeps_no_other_from_freezing(desk: Desk
 
 def test_what_is_frozen_still_is_told_with_its_sites(desk: Desk) -> None:
     desk.add("eve", "analyst")
-    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    opened = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(opened)
     sites = ["--at", "coordinator", "--at", "aurora"]
-    desk.says("incident", "contain", "inc-2026-001", "person", "eve", *sites)
+    desk.says("incident", "contain", number, "person", "eve", *sites)
     for plan in ("ab" * 32, "cd" * 32):
-        desk.says("incident", "contain", "inc-2026-001", "plan", plan, *sites)
-    desk.says("incident", "lift", "inc-2026-001", "plan", "ab" * 32, "--at", "aurora")
-    desk.says("incident", "lift", "inc-2026-001", "plan", "cd" * 32, *sites)
+        desk.says("incident", "contain", number, "plan", plan, *sites)
+    desk.says("incident", "lift", number, "plan", "ab" * 32, "--at", "aurora")
+    desk.says("incident", "lift", number, "plan", "cd" * 32, *sites)
     desk.says("access", "restore", "eve@coordinator", "-s", "coordinator")
-    desk.says("incident", "told", "inc-2026-001", "nobody: a test")
-    told = desk.says("incident", "close", "inc-2026-001", "found again").splitlines()
+    desk.says("incident", "told", number, "nobody: a test")
+    told = desk.says("incident", "close", number, "found again").splitlines()
     assert [line for line in told if " at " in line] == [
         "  person eve@coordinator at aurora",
         f"  plan {'ab' * 32} at coordinator",
@@ -283,18 +294,19 @@ def test_what_is_frozen_still_is_told_with_its_sites(desk: Desk) -> None:
 
 
 def test_what_is_frozen_is_lifted_wholly_or_not_at_all_and_also_afterwards(desk: Desk) -> None:
-    desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
-    desk.says("incident", "contain", "inc-2026-001", "plan", "ab" * 32, "--at", "coordinator")
-    lift = ["incident", "lift", "inc-2026-001", "plan", "ab" * 32, "--at", "coordinator"]
+    opened = desk.says("incident", "open", "a laptop is gone", "--playbook", "stolen-laptop")
+    number = numbered(opened)
+    desk.says("incident", "contain", number, "plan", "ab" * 32, "--at", "coordinator")
+    lift = ["incident", "lift", number, "plan", "ab" * 32, "--at", "coordinator"]
     assert "is not frozen at aurora" in desk.refused(*lift, "--at", "aurora")
     assert json.loads(desk.says("incident", "show", "--json"))["frozen"], "nothing was lifted"
-    desk.says("incident", "told", "inc-2026-001", "nobody: a test")
-    assert "Still frozen" in desk.says("incident", "close", "inc-2026-001", "found again")
-    contain = ["incident", "contain", "inc-2026-001", "plan", "cd" * 32]
+    desk.says("incident", "told", number, "nobody: a test")
+    assert "Still frozen" in desk.says("incident", "close", number, "found again")
+    contain = ["incident", "contain", number, "plan", "cd" * 32]
     assert "is closed" in desk.refused(*contain)
     assert len(json.loads(desk.says("incident", "show", "--json"))["frozen"]) == 1
     desk.says(*lift)
     shown = json.loads(desk.says("incident", "show", "--json"))
     assert shown["frozen"] == []
     assert shown["incidents"][0]["contained"][0]["lifted_at"]
-    desk.says("incident", "evidence", "inc-2026-001", str(desk.folder / "late.zip"))
+    desk.says("incident", "evidence", number, str(desk.folder / "late.zip"))
