@@ -19,7 +19,7 @@ from pydantic import Field
 from abfed.lab.session import DEVELOPMENT_FILE, Session, sign_in
 from abfed.protocol.canonical import canonical_bytes, parse_canonical
 from abfed.protocol.declared import parse_record
-from abfed.protocol.errors import WorkspaceError
+from abfed.protocol.errors import Refused, WorkspaceError
 from abfed.protocol.schema import Frozen, Name
 from abfed.site.factors import STEP_SECONDS, TOLERANCE_STEPS, otp_code
 from abfed.site.files import make_private_folder, read_private, write_private
@@ -28,6 +28,7 @@ from abfed.site.people import People
 FILE = DEVELOPMENT_FILE
 NAME = "dev"
 GRANT = timedelta(days=30)
+MOST_STEPS_WAITED = 4  # two minutes; more is a clock that was set back, not a hurry
 
 
 class DevelopmentPerson(Frozen):
@@ -72,7 +73,7 @@ def sign_in_development(
 
     Raises:
         WorkspaceError: this workspace has no development person.
-        Refused: the sign-in was refused.
+        Refused: the sign-in was refused, or the code to wait for is far off.
     """
     path = folder / FILE
     if not path.exists():
@@ -87,6 +88,12 @@ def sign_in_development(
     step = int(now.timestamp()) // STEP_SECONDS
     asked = max(step, person.used_step + 1)
     early = asked - step - TOLERANCE_STEPS
+    if early > MOST_STEPS_WAITED:
+        raise Refused(
+            "a code of the future was used here: the clock was set back",
+            code="sign-in",
+            do=f"set the clock right, or sign in as yourself: `abfed login NAME` ({path})",
+        )
     if early > 0:
         wait(early * STEP_SECONDS - now.timestamp() % STEP_SECONDS)
     _keep(folder, person.model_copy(update={"used_step": asked}))
