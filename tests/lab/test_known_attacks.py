@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from abfed.lab.runs import Run
-from abfed.lab.sections import brand, readout
+from abfed.lab.sections import brand as pages
+from abfed.lab.sections import readout
 from abfed.lab.sections.known_attacks import attacks_on, known_attacks
 from tests.lab.example import example_values, make_run
 
@@ -72,7 +73,7 @@ def test_settings_of_the_plan_are_what_stands_against_a_brand_that_lies(run: Run
 
 
 def test_each_report_about_a_run_has_the_table(run: Run) -> None:
-    for page in (readout.privacy(run), brand.paid(run, run.silos[0])):
+    for page in (readout.privacy(run), pages.paid(run, run.silos[0])):
         assert "What is left" in page
         for one in attacks_on(run):
             assert one.tried.replace("'", "&#x27;") in page
@@ -96,6 +97,6 @@ def test_one_release_is_spoken_of_as_one(run: Run, monkeypatch: pytest.MonkeyPat
     brand = run.silos[0]
     first = dict([next(iter(run.releases[brand].items()))])
     monkeypatch.setitem(run.releases, brand, first)
-    said = brand.paid(run, brand)
+    said = pages.paid(run, brand)
     assert "let 1 noised release out of its walls" in said
     assert "gives the same release at no further cost" in said
