@@ -81,7 +81,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "plan-yaml": _yaml,
     "policy-yaml": lambda data: Policy.parse(data, where="x"),
     "notebook": _notebook,
-    "report-manifest": lambda data: manifest_of(data, _PUBLIC, where="x"),
+    "report-manifest": lambda data: manifest_of(data, _PUBLIC, where="x", stranger=""),
     "site-request": read_site_request,
     "id-token": _id_token,
     "hardware-key": lambda data: check_touch(

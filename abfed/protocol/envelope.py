@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from abfed.protocol.canonical import canonical_bytes, parse_canonical, sha256_hex
-from abfed.protocol.errors import InputError, IntegrityError, UntrustedKey
+from abfed.protocol.errors import InputError, IntegrityError
 
 Kind = Literal[
     "request",
@@ -130,8 +130,16 @@ def enclose(private_key: Ed25519PrivateKey, kind: Kind, content: bytes) -> bytes
     return MAGIC + _LENGTH.pack(len(head)) + head + content
 
 
+PIN = "compare fingerprints with the other site and pin its key"
+
+
 def open_envelope(
-    data: bytes, trusted: Mapping[str, bytes], *, kind: Kind | None = None, where: str
+    data: bytes,
+    trusted: Mapping[str, bytes],
+    *,
+    kind: Kind | None = None,
+    where: str,
+    stranger: str = PIN,
 ) -> Opened:
     """Verify an envelope against pinned keys and return its content.
 
@@ -140,6 +148,7 @@ def open_envelope(
         trusted: public keys (32 raw bytes) by their `key_id`; an empty mapping trusts nobody.
         kind: the kind it must be, where only one will do.
         where: what to call it in an error.
+        stranger: what to do where another key signed it.
 
     Raises:
         IntegrityError: malformed, signed by a key that isn't trusted, or changed.
@@ -158,11 +167,7 @@ def open_envelope(
         raise IntegrityError(f"the envelope does not hold a {kind or 'known kind'}", where=where)
     public_key = trusted.get(name) if isinstance(name, str) else None
     if public_key is None:
-        raise UntrustedKey(
-            "signed by a key that is not trusted here",
-            where=where,
-            do="compare fingerprints with the other site and pin its key",
-        )
+        raise IntegrityError("signed by a key that is not trusted here", where=where, do=stranger)
     content = data[start + length :]
     raw = signature_bytes(signature, where=where)
     if not verify_bytes(public_key, found, content, raw):

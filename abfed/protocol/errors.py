@@ -141,10 +141,6 @@ class IntegrityError(AbfedError):
     kind = "integrity"
 
 
-class UntrustedKey(IntegrityError):
-    """What is signed may be whole, and the key that signed it is nobody's that is known here."""
-
-
 class StorageError(AbfedError):
     """A disk is full, read-only or failing: what must be durable could not be written.
 

@@ -88,7 +88,7 @@ def test_who_has_another_workspaces_report_is_told_where_it_verifies(made, tmp_p
     (other.reports_folder).mkdir(exist_ok=True)
     for file in workspace.reports_folder.glob(f"{run.name}.*"):
         shutil.copy(file, other.reports_folder)
-    with pytest.raises(IntegrityError, match="another workspace's key signed it") as refused:
+    with pytest.raises(IntegrityError, match="a key that is not trusted here") as refused:
         verify_report(other, run.name)
     assert "the workspace that made it" in refused.value.do
 

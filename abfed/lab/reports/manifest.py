@@ -17,7 +17,7 @@ from typing import Any
 import abfed
 from abfed.protocol.canonical import digest, parse_canonical, sha256_hex
 from abfed.protocol.envelope import key_id, open_envelope
-from abfed.protocol.errors import IntegrityError, UntrustedKey
+from abfed.protocol.errors import IntegrityError
 from abfed.site.files import read_private
 
 FORMAT = 1
@@ -73,8 +73,8 @@ def read_manifest(path: Path, public_key: bytes) -> dict[str, Any]:
         IntegrityError: it was changed, another key signed it, or it is another report's: beside
             that, files that nobody looks at would pass for this one's.
     """
-    whose = "verify it with -w in the workspace that made it, or make it again in this one"
-    found = manifest_of(read_private(path), public_key, where=path.name, whose=whose)
+    stranger = "verify it with -w in the workspace that made it, or make it again in this one"
+    found = manifest_of(read_private(path), public_key, where=path.name, stranger=stranger)
     if path.name != f"{found['report']}{SUFFIX}":
         raise IntegrityError(
             "another report's manifest lies under this one's name", where=path.name,
@@ -93,23 +93,20 @@ def damaged(manifest: Mapping[str, Any], folder: Path) -> list[str]:
     return found
 
 
-def manifest_of(signed: bytes, public_key: bytes, *, where: str, whose: str) -> dict[str, Any]:
+def manifest_of(signed: bytes, public_key: bytes, *, where: str, stranger: str) -> dict[str, Any]:
     """A manifest from its envelope.
 
     Args:
         signed: the envelope.
         public_key: whose signature it must bear.
         where: the file, for errors.
-        whose: what to do where another key signed it: nobody pins one for reports.
+        stranger: what to do where another key signed it: nobody pins one for reports.
 
     Raises:
         IntegrityError: it was changed, or another key signed it.
     """
     trusted = {key_id(public_key): public_key}
-    try:
-        opened = open_envelope(signed, trusted, kind="report", where=where)
-    except UntrustedKey as cause:
-        raise IntegrityError("another workspace's key signed it", where=where, do=whose) from cause
+    opened = open_envelope(signed, trusted, kind="report", where=where, stranger=stranger)
     found = parse_canonical(opened.content, where=where)
     if not isinstance(found, dict) or set(found) != FIELDS or found["format"] != FORMAT:
         raise IntegrityError("not a report's manifest", where=where)

@@ -192,8 +192,10 @@ def open_shared(
         signed = base64.b64decode(packed["manifest"])
     except (KeyError, TypeError, AttributeError, binascii.Error) as cause:
         raise IntegrityError("not a report's files", where=sealed.name) from cause
-    whose = "check --signer: it is the line in runs/coordinator.pub of the workspace that shared it"
-    manifest = manifest_of(signed, signer, where=sealed.name, whose=whose)
+    stranger = (
+        "check --signer: it is the line in runs/coordinator.pub of the workspace that shared it"
+    )
+    manifest = manifest_of(signed, signer, where=sealed.name, stranger=stranger)
     there = {one: sha256_hex(content) for one, content in files.items()}
     if there != manifest["files"] or any(Path(one).name != one for one in files):
         raise IntegrityError("its files aren't those that were signed", where=sealed.name)
