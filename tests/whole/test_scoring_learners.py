@@ -83,7 +83,7 @@ def test_a_brands_own_head_changes_each_learners_scores_and_stays_in_the_list(
     scores -= {one.encode() for row in common.values() for one in told_of(row)[1:]}
     assert len(scores) > 10
     # As numbers of their own: the same digits stand by chance in a moment's seconds
-    figure = re.compile(rb"(?<![\d.])\d+\.\d{5}")
+    figure = re.compile(rb"(?<![\d.])\d+\.\d{9}")
     assert scores & set(figure.findall(after[made]))
     for one in logs:
         added = after[one].removeprefix(before.get(one, b""))
